@@ -1,0 +1,79 @@
+"""Still images: reading one frame of a file, writing PNG, and laying frames out on one sheet."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+from PIL import Image, ImageOps
+
+from diagd_cli.clip.write import atomic
+from diagd_cli.errors import ClipError
+
+MAX_SIDE = 8192  # pixels; the largest height or width of a frame that is read
+IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image, upright and without its transparency, as uint8 RGB (H, W, 3).
+
+    Raises ClipError where it is damaged, larger than `MAX_SIDE`, or not of the kind that its suffix says.
+    """
+    kind = IMAGE_FORMATS[path.suffix.lower()]
+    try:
+        with warnings.catch_warnings():
+            # A small file may claim billions of pixels; Pillow warns before it spends memory on them.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=[kind]) as image:
+                check_size(path, *image.size)
+                upright = ImageOps.exif_transpose(image)
+                if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would clip instead of scale
+                    upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+                return np.asarray(upright.convert("RGB"))
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        hint = f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}"
+        raise ClipError(f"{path} has far too many pixels", hint) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ClipError(f"{path} is damaged or not a {kind} image", "Copy or download it again") from error
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Raise ClipError where frames of `width` x `height` pixels are too large to read."""
+    if max(width, height) > MAX_SIDE:
+        raise too_large(path, width, height)
+
+
+def too_large(path: Path, width: int, height: int) -> ClipError:
+    """The error for a file whose frames have `width` x `height` pixels."""
+    return ClipError(f"{path} has frames of {width}x{height} pixels", f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}")
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write an image, uint8 RGB (H, W, 3), as a PNG; `path` is complete or untouched. Raises OutputError."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
+    with atomic(Path(path)) as temporary:
+        temporary.write_bytes(iio.imwrite("<bytes>", image, extension=".png"))
+
+
+def contact_sheet(rows: list[np.ndarray], gap: int = 2) -> np.ndarray:
+    """Lay videos out on one image: a row for each, its frames from left to right, `gap` white pixels between.
+
+    `rows` are uint8 RGB (F, H, W, 3), of any lengths and sizes; the sheet is uint8 RGB (H', W', 3), white where a
+    row ends early.
+    """
+    if not rows or any(row.dtype != np.uint8 or row.ndim != 4 or row.shape[3] != 3 or not row.size for row in rows):
+        raise ValueError(f"rows must be uint8 (F, H, W, 3), not {[(row.dtype, row.shape) for row in rows]}")
+    height = sum(row.shape[1] + gap for row in rows) - gap
+    width = max(row.shape[0] * (row.shape[2] + gap) for row in rows) - gap
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    top = 0
+    for row in rows:
+        count, tall, wide, _ = row.shape
+        for index in range(count):
+            left = index * (wide + gap)
+            sheet[top : top + tall, left : left + wide] = row[index]
+        top += tall + gap
+    return sheet

@@ -1,0 +1,51 @@
+"""Prefill, then the one loop that executes any plan on any model. It knows token ids, not files, pixels or progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.schedule.plan import Plan
+
+Choose = Callable[[Tensor, Tensor], Tensor]
+Cross = list[tuple[Tensor, Tensor]] | None
+
+
+@torch.inference_mode()
+def prefill(
+    model: Transformer, cache: KVCache, tokens: Tensor, positions: np.ndarray, cross: Cross = None, chunk: int = 512
+) -> None:
+    """Feed known tokens [B, L] at `positions` (ascending, every smaller slot written), `chunk` at a time; no logits."""
+    for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
+        if len(part):
+            index, extent = torch.as_tensor(part, device=tokens.device), int(part[-1]) + 1
+            mask = torch.arange(extent, device=tokens.device) <= index[:, None]
+            model(tokens[:, index], index, mask, cache, extent, outputs=0, cross=cross)
+
+
+def decode(
+    model: Transformer, plan: Plan, cache: KVCache, tokens: Tensor, choose: Choose, cross: Cross = None
+) -> Iterator[int]:
+    """Execute `plan`: fill in tokens int64 [B, >= plan.length] step by step, yielding the number of steps done.
+
+    Slots below `plan.prefill` must have been fed. choose(logits [B, n, vocab], targets int64 [n]) -> ids [B, n].
+    A query sees exactly the slots at or before its position that have been written, this step's inputs included.
+    """
+    device = tokens.device
+    source, position, target, first_write = (
+        torch.as_tensor(a, device=device) for a in (plan.source, plan.position, plan.target, plan.first_write)
+    )
+    slots = torch.arange(plan.length, device=device)
+    bounds = zip(plan.starts[:-1].tolist(), plan.starts[1:].tolist(), plan.heads.tolist(), plan.extents.tolist(), strict=True)
+    for step, (start, end, heads, extent) in enumerate(bounds):
+        with torch.inference_mode():
+            where, made = position[start:end], target[start : start + heads]
+            mask = (slots[:extent] <= where[:, None]) & (first_write[:extent] <= step)
+            logits = model(tokens[:, source[start:end]], where, mask, cache, extent, outputs=heads, cross=cross)
+            tokens[:, made] = choose(logits, made)
+        yield step + 1

@@ -1,0 +1,132 @@
+"""A running clip: its tokens, its cache and where it stands. It can be continued by any plan, as often as one likes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from diagd_cli.engine.decode import Cross, decode, prefill
+from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.plan import build_plan
+from diagd_cli.tokens.grid import Grid
+
+
+@dataclass
+class Times:
+    """Seconds spent, and what was done in them."""
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    steps: int = 0
+    fed: int = 0
+    tokens: int = 0
+
+
+@dataclass
+class Session:
+    """Clips in lock-step: codes int64 [B, T, h, w] so far, conditioning int64 [B, >= T, A], one seed a clip.
+
+    `window`: latent frames the model can hold. When it is full the oldest frames are dropped, the newest `overlap` are
+    fed again from their tokens (never from pixels), and decoding goes on.
+    """
+
+    model: Transformer
+    grid: Grid
+    codes: np.ndarray
+    conditioning: np.ndarray
+    seeds: list[int]
+    sampling: Sampling
+    window: int
+    overlap: int
+    prefix: np.ndarray | None = None
+    cross: Cross = None
+    times: Times = field(default_factory=Times)
+
+    def __post_init__(self):
+        weight = self.model.embed.weight
+        slots = self.grid.length(self.window)
+        self._first = max(0, self.frames - self.window + 1)  # video frame at the window's start
+        self._cache = KVCache(self.model.config, len(self.codes), slots, device=weight.device, dtype=weight.dtype)
+        self._written = np.zeros(slots, dtype=bool)
+
+    @property
+    def frames(self) -> int:
+        """Latent frames so far."""
+        return self.codes.shape[1]
+
+    def extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
+        """Make `frames` more latent frames, rolling the window as needed; yields steps done in this call.
+
+        The actions of all but the last new frame must be known: conditioning [B, >= T + frames - 1, A].
+        """
+        done = 0
+        while frames:
+            if self.frames - self._first >= self.window:
+                self._roll()
+            part = min(frames, self._first + self.window - self.frames)
+            for step in self._extend(part, decoding):
+                yield done + step
+            done, frames = done + step, frames - part
+
+    def steps(self, frames: int, decoding: Decoding) -> int:
+        """Steps that `extend` will take."""
+        total, filled = 0, self.frames - self._first
+        while frames:
+            filled = filled if filled < self.window else self.overlap
+            part = min(frames, self.window - filled)
+            total += build_plan(self.grid, filled, part, decoding).steps
+            frames, filled = frames - part, filled + part
+        return total
+
+    def _roll(self) -> None:
+        self._first = self.frames - self.overlap
+        self._written[:] = False
+
+    def _extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
+        context = self.frames - self._first
+        plan = build_plan(self.grid, context, frames, decoding)
+        tokens = self._tokens(context, plan.length)
+        started = time.perf_counter()
+        missing = np.flatnonzero(~self._written[: plan.prefill])
+        prefill(self.model, self._cache, tokens, missing, self.cross)
+        self.times.prefill += self._lap(started)
+        started = time.perf_counter()
+        places = self._first * self.grid.block + np.arange(plan.length)
+        sampler = Sampler(self.sampling, self.seeds, places, device=tokens.device)
+        yield from decode(self.model, plan, self._cache, tokens, sampler, self.cross)
+        self.times.decode += self._lap(started)
+        self.times.steps += plan.steps
+        self.times.fed += len(plan.source)
+        self.times.tokens += plan.new_tokens * len(self.codes)
+        self._written[: plan.length] = plan.first_write < plan.steps
+        made = self.grid.codes(self._padded(tokens), context + frames)
+        self.codes = np.concatenate([self.codes, made[:, context:]], axis=1)
+
+    def _tokens(self, context: int, length: int) -> torch.Tensor:
+        """Token store int64 [B, length] of the window: the known codes, and the conditioning as far as it is known."""
+        store = np.zeros((len(self.codes), self.grid.length(self.window)), dtype=np.int64)
+        known = self.grid.flatten(
+            self.codes[:, self._first :], self.conditioning[:, self._first : self.frames], self.prefix
+        )
+        store[:, : known.shape[1]] = known
+        for t in range(context, self.window):
+            steering = self.conditioning[:, self._first + t : self._first + t + 1]
+            if steering.size:
+                store[:, self.grid.conditioning_positions(t)] = steering[:, 0]
+        return torch.as_tensor(store[:, :length], device=self.model.embed.weight.device)
+
+    def _padded(self, tokens: torch.Tensor) -> np.ndarray:
+        """The store with room for the conditioning after the last frame, which no plan needs."""
+        return np.pad(tokens.cpu().numpy(), ((0, 0), (0, self.grid.conditioning)))
+
+    def _lap(self, started: float) -> float:
+        if self._cache.keys.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - started

@@ -1,0 +1,61 @@
+"""Every way diagd can fail on purpose: one line that says what was wrong and what to do, and an exit code.
+
+`ValueError` and `assert` are for mistakes inside diagd; whatever a user can cause is a `DiagdError`.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    INTERRUPTED = 130
+
+
+class DiagdError(Exception):
+    """A failure with a message for people: what was wrong, the value seen, and `hint`: what to do about it."""
+
+    exit_code = Exit.FAILED
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.hint}" if self.hint else self.message
+
+
+class UsageError(DiagdError):
+    """An option or argument that cannot be right, whatever the files hold."""
+
+    exit_code = Exit.USAGE
+
+
+class ClipError(DiagdError):
+    """An input clip that cannot be read or does not fit the preset."""
+
+
+class PresetError(DiagdError):
+    """A preset that is unknown, malformed or inconsistent."""
+
+    exit_code = Exit.USAGE
+
+
+class WeightsError(DiagdError):
+    """Weights that are missing, corrupt or of another model."""
+
+
+class OutputError(DiagdError):
+    """An output that cannot be written."""
+
+
+class MissingExtra(DiagdError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str):
+        super().__init__(f"{purpose} needs the package {package}", f"Install it with: pip install 'diagd[{extra}]'")

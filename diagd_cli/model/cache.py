@@ -1,0 +1,37 @@
+"""Key/value cache, written by slot: scattered diagonal tokens and whole prompts go through the same call."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from diagd_cli.model.config import TransformerConfig
+
+
+class KVCache:
+    """Keys and values of all layers, each [layers, B, kv_heads, slots, head_dim].
+
+    Keys are stored after norm and rotation. Which slots hold something is not recorded here: the plan knows.
+    """
+
+    def __init__(self, config: TransformerConfig, batch: int, slots: int, *, device=None, dtype=torch.float32):
+        shape = (config.layers, batch, config.kv_heads, slots, config.head_dim)
+        self.keys = torch.zeros(shape, device=device, dtype=dtype)
+        self.values = torch.zeros(shape, device=device, dtype=dtype)
+
+    @property
+    def slots(self) -> int:
+        return self.keys.shape[3]
+
+    @property
+    def bytes(self) -> int:
+        return 2 * self.keys.numel() * self.keys.element_size()
+
+    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Store k and v [B, Q, kv_heads, head_dim] at `slots` [Q]; a later write to a slot replaces the earlier one."""
+        self.keys[layer].index_copy_(2, slots, k.transpose(1, 2).to(self.keys.dtype))
+        self.values[layer].index_copy_(2, slots, v.transpose(1, 2).to(self.values.dtype))
+
+    def read(self, layer: int, extent: int) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, kv_heads, extent, head_dim] of slots 0 .. extent-1, as views."""
+        return self.keys[layer, :, :, :extent], self.values[layer, :, :, :extent]

@@ -1,0 +1,74 @@
+"""Hyper-parameters of the one Transformer. Every family is a setting of these; nothing is inferred from names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Strict(BaseModel):
+    """A frozen record that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Yarn(Strict):
+    """YaRN-style frequency scaling as Cosmos 12B/13B use it: a linear blend in frequency, per axis.
+
+    `original` is the latent shape (T, h, w) of the shorter training; both spatial axes use its h.
+    """
+
+    scale: float = Field(gt=0)
+    beta_fast: float
+    beta_slow: float
+    original: tuple[int, int, int]
+
+
+class Positions(Strict):
+    """How positions enter: rotary over the flat index (`rope-1d`), rotary over (t, i, j) (`rope-3d`), or a learned table.
+
+    `absolute` adds the fixed 3-D sine/cosine table to the input of every layer (Cosmos Video2World).
+    """
+
+    kind: Literal["rope-1d", "rope-3d", "learned"] = "rope-1d"
+    base: float = 10000.0
+    yarn: Yarn | None = None
+    absolute: bool = False
+
+
+class TransformerConfig(Strict):
+    """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs are never predicted."""
+
+    vocab: int = Field(gt=0)
+    outputs: int = Field(default=0, ge=0)
+    dim: int = Field(gt=0)
+    layers: int = Field(gt=0)
+    heads: int = Field(gt=0)
+    kv_heads: int = Field(gt=0)
+    head_dim: int = Field(gt=0)
+    mlp_dim: int = Field(gt=0)
+    activation: Literal["swiglu", "gelu-tanh"] = "swiglu"
+    norm: Literal["rms", "layer"] = "rms"
+    norm_eps: float = 1e-5
+    block_norm_affine: bool = True
+    qk_norm: bool = False
+    bias: bool = False
+    tied: bool = False
+    cross_dim: int = Field(default=0, ge=0)
+    positions: Positions = Positions()
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+        if self.outputs > self.vocab:
+            raise ValueError(f"outputs ({self.outputs}) cannot exceed vocab ({self.vocab})")
+        if self.head_dim % 2 and self.positions.kind != "learned":
+            raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+        return self
+
+    @property
+    def logits(self) -> int:
+        """Rows of the output layer."""
+        return self.outputs or self.vocab

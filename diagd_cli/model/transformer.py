@@ -1,0 +1,210 @@
+"""The one Transformer. Cosmos, MineWorld, WHAM and the shipped world are settings of `TransformerConfig`.
+
+Shapes: B clips, Q tokens fed in this call, S cached slots, C channels, H query heads, G key/value heads, D head_dim.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.positions import absolute_table, rope_table, rotate
+
+CAUSAL = "causal"  # the mask of a full pass over tokens in position order
+
+
+class Transformer(nn.Module):
+    """Pre-norm decoder. Built for the coordinates (t, i, j) of every position it will ever see.
+
+    `coords` int64 [L, 3] gives the place of each of the L positions; `prefix` positions at the front lie outside the
+    grid (a begin-of-video token). Position-dependent tables are derived, never loaded.
+    """
+
+    def __init__(self, config: TransformerConfig, coords: Tensor, prefix: int = 0):
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab, config.dim)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = make_norm(config, config.dim)
+        self.head = nn.Linear(config.dim, config.logits, bias=False)
+        if config.tied:
+            self.head.weight = self.embed.weight
+        self.learned = nn.Embedding(len(coords), config.dim) if config.positions.kind == "learned" else None
+        if self.learned is None:
+            for name, table in zip(("cos", "sin"), rope_table(config.positions, coords, config.head_dim), strict=True):
+                self.register_buffer(name, table.unsqueeze(1), persistent=False)
+        if config.positions.absolute:
+            self.register_buffer("absolute", absolute_table(coords, config.dim, prefix), persistent=False)
+
+    def forward(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | str | None = CAUSAL,
+        cache: KVCache | None = None,
+        extent: int | None = None,
+        outputs: int | None = None,
+        cross: list[tuple[Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        """Logits [B, outputs, vocab] of the first `outputs` fed tokens (default: all) for what follows each of them.
+
+        ids: int64 [B, Q]. positions: int64 [Q], in any order. With a `cache`, this call's keys and values are written
+        at slot = position, and slots 0 .. extent-1 are read. mask: bool [Q, S], true = visible; None = everything.
+        cross: per layer, keys and values of the text context, from `cross_context`.
+        """
+        x = self.embed(ids)
+        if self.learned is not None:
+            x, rope = x + self.learned(positions), None
+        else:
+            rope = self.cos[positions].to(x.dtype), self.sin[positions].to(x.dtype)
+        absolute = self.absolute[positions].to(x.dtype) if self.config.positions.absolute else None
+        for i, block in enumerate(self.blocks):
+            if absolute is not None:
+                x = x + absolute
+            memory = None if cache is None else (cache, i, positions, extent)
+            x = block(x, rope, mask, memory, cross[i] if cross else None)
+        return self.head(self.norm(x if outputs is None else x[:, :outputs]))
+
+    def cross_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Per layer the keys and values [B, G, N, D] of a text context [B, N, cross_dim]; constant for a whole clip."""
+        return [block.cross.context(context) for block in self.blocks]
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)); optionally x + cross-attention(norm(x)); x + MLP(norm(x))."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        affine = config.block_norm_affine
+        self.attention_norm = make_norm(config, config.dim, affine)
+        self.attention = Attention(config)
+        if config.cross_dim:
+            self.cross_norm = make_norm(config, config.dim, affine)
+            self.cross = CrossAttention(config)
+        self.mlp_norm = make_norm(config, config.dim, affine)
+        self.mlp = MLP(config)
+
+    def forward(self, x, rope, mask, memory, context):
+        x = x + self.attention(self.attention_norm(x), rope, mask, memory)
+        if context is not None:
+            x = x + self.cross(self.cross_norm(x), context)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention; query head h reads key/value head h // (H/G). Q, K and V come from one product."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
+        self.out = nn.Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        if config.qk_norm:
+            self.q_norm = make_norm(config, self.head_dim)
+            self.k_norm = make_norm(config, self.head_dim)
+        self.qk_norm = config.qk_norm
+
+    def forward(self, x, rope, mask, memory):
+        b, n, _ = x.shape
+        h, g = self.heads, self.kv_heads
+        q, k, v = self.qkv(x).view(b, n, h + 2 * g, self.head_dim).split([h, g, g], dim=2)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        if memory is None:
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+        else:
+            cache, layer, slots, extent = memory
+            cache.write(layer, slots, k, v)
+            k, v = (t.to(q.dtype) for t in cache.read(layer, extent))
+        return self.out(attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, n, -1))
+
+
+class CrossAttention(nn.Module):
+    """Attention from video tokens to a text context: no rotation, no mask, keys and values computed once a clip."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.q = nn.Linear(config.dim, self.heads * self.head_dim, bias=config.bias)
+        self.kv = nn.Linear(config.cross_dim, 2 * self.kv_heads * self.head_dim, bias=config.bias)
+        self.out = nn.Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+
+    def context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        b, n, _ = context.shape
+        k, v = self.kv(context).view(b, n, 2, self.kv_heads, self.head_dim).unbind(2)
+        return self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x, context):
+        b, n, _ = x.shape
+        q = self.q_norm(self.q(x).view(b, n, self.heads, self.head_dim)).transpose(1, 2)
+        return self.out(attend(q, *context, mask=None).transpose(1, 2).reshape(b, n, -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | str | None) -> Tensor:
+    """Scaled dot-product attention of q [B, H, Q, D] over k, v [B, G, S, D]; returns [B, H, Q, D].
+
+    The H/G query heads of a group are laid out as extra queries, so cached keys and values are read once, never expanded.
+    """
+    if isinstance(mask, str):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    b, h, n, d = q.shape
+    g = k.shape[1]
+    if h == g:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    grouped = q.reshape(b, g, h // g * n, d)
+    mask = mask.repeat(h // g, 1) if mask is not None and n > 1 else mask
+    return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(b, h, n, d)
+
+
+class MLP(nn.Module):
+    """down(silu(gate(x)) * up(x)), gate and up from one product; or down(gelu_tanh(up(x)))."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.gated = config.activation == "swiglu"
+        self.up = nn.Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
+        self.down = nn.Linear(config.mlp_dim, config.dim, bias=config.bias)
+
+    def forward(self, x):
+        if self.gated:
+            gate, up = self.up(x).chunk(2, dim=-1)
+            return self.down(F.silu(gate) * up)
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in float32, cast back before the weight is applied (as Llama and Cosmos do)."""
+
+    def __init__(self, dim: int, eps: float, affine: bool = True):
+        super().__init__()
+        self.dim, self.eps = dim, eps
+        self.weight = nn.Parameter(torch.ones(dim)) if affine else None
+
+    def forward(self, x):
+        y = F.rms_norm(x.float(), (self.dim,), eps=self.eps).to(x.dtype)
+        return y if self.weight is None else y * self.weight
+
+
+def make_norm(config: TransformerConfig, dim: int, affine: bool = True) -> nn.Module:
+    if config.norm == "rms":
+        return RMSNorm(dim, config.norm_eps, affine)
+    return nn.LayerNorm(dim, config.norm_eps, elementwise_affine=affine, bias=config.bias)
+
+
+def initialise(model: nn.Module, seed: int, std: float = 0.02) -> None:
+    """Normal(0, std) weights, residual outputs scaled by 1/sqrt(2 * layers), zero biases; for training and for tests."""
+    generator = torch.Generator().manual_seed(seed)
+    layers = sum(isinstance(m, Block) for m in model.modules())
+    for name, p in model.named_parameters():
+        if p.ndim == 1:
+            p.data.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        else:
+            scale = std / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else std
+            p.data.normal_(0.0, scale, generator=generator)

@@ -1,0 +1,58 @@
+"""The decodings by name, and what their k, d and stand-in come to on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from diagd_cli.errors import UsageError
+from diagd_cli.schedule.standin import StandIn
+from diagd_cli.tokens.grid import Grid
+
+Method = Literal["ntp", "diagd", "spatial", "zipar"]
+METHODS: tuple[str, ...] = get_args(Method)
+STAND_INS: tuple[str, ...] = get_args(StandIn)
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the grid is walked.
+
+    - `ntp`      one token at a time in raster order: k = w, d = h*w;
+    - `diagd`    Diagonal Decoding with k and d;
+    - `spatial`  DiagD within each frame only: d = (h-1)k + w;
+    - `zipar`    a row starts once k tokens of the row above exist (k is ZipAR's window), its stand-in is `above`.
+
+    `repair`: feed the true token over its stand-in once it exists.
+    """
+
+    method: Method = "diagd"
+    k: int = 1
+    d: int = 1
+    stand_in: StandIn = "previous-frame"
+    repair: bool = True
+
+    def resolve(self, grid: Grid, context: int) -> tuple[int, int, StandIn, bool]:
+        """(k, d, stand-in, repair) as the plan builder needs them. Raises UsageError when out of range."""
+        if self.method == "ntp":
+            return grid.w, grid.area, self.stand_in, self.repair
+        if not 1 <= self.k <= grid.w:
+            raise UsageError(f"k is {self.k}", f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.w}")
+        spatial_steps = (grid.h - 1) * self.k + grid.w
+        d = self.d if self.method == "diagd" else spatial_steps
+        if not 1 <= d <= spatial_steps:
+            raise UsageError(f"d is {d}", f"With k={self.k} on a {grid.h}x{grid.w} grid it must lie in 1..{spatial_steps}")
+        stand_in = "above" if self.method == "zipar" else self.stand_in
+        if not context and stand_in in ("previous-frame", "previous-frame-target", "prompt-frame"):
+            raise UsageError(f"The stand-in {stand_in} needs a context frame", "Use above or newest")
+        return self.k, d, stand_in, self.repair
+
+    def label(self, grid: Grid) -> str:
+        """Short caption, such as `DiagD k=2 d=10`."""
+        k, d, *_ = self.resolve(grid, context=1)
+        return {
+            "ntp": "NTP",
+            "diagd": f"DiagD k={k} d={d}",
+            "spatial": f"spatial DiagD k={k}",
+            "zipar": f"ZipAR window={k}",
+        }[self.method]

@@ -1,0 +1,147 @@
+"""One training loop for tokenizer and Transformer: AdamW, warm-up + cosine, clipping, EMA, exact resume, JSONL log.
+
+A batch is a function of its step number, so a killed run that starts again sees exactly the data it would have seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from diagd_cli.clip.write import atomic
+from diagd_cli.model.config import Strict
+
+
+class Optimiser(Strict):
+    """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights instead of an average."""
+
+    steps: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    lr: float = Field(gt=0)
+    warmup: int = 100
+    final: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.1
+    clip: float = 1.0
+    ema: float = Field(default=0.0, ge=0, lt=1)
+    seed: int = 0
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Run:
+    """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` (figures)."""
+
+    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser):
+        self.folder, self.model, self.settings, self.step = folder, model, optimiser, 0
+        decayed = [p for p in model.parameters() if p.ndim >= 2]
+        plain = [p for p in model.parameters() if p.ndim < 2]
+        self.adamw = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}],
+            lr=optimiser.lr,
+            betas=optimiser.betas,
+        )
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if optimiser.ema else None
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.checkpoint.exists():
+            self._resume()
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """What to validate and ship: the averaged weights, or the last ones."""
+        return self.average if self.average is not None else self.model.state_dict()
+
+    def save(self) -> None:
+        """Write the checkpoint under its final name only when it is whole."""
+        state = {"step": self.step, "model": self.model.state_dict(), "adamw": self.adamw.state_dict()}
+        with atomic(self.checkpoint) as part:
+            torch.save({**state, "average": self.average}, part)
+
+    def log(self, **figures) -> None:
+        """Append one line of figures."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **figures}) + "\n")
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.adamw.load_state_dict(state["adamw"])
+        self.step = state["step"]
+        if self.average is not None and state["average"] is not None:
+            self.average = state["average"]
+
+    def _update(self, loss: Tensor) -> None:
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        for group in self.adamw.param_groups:
+            group["lr"] = self.settings.rate(self.step)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+        if self.average is not None:
+            decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+            for name, value in self.model.state_dict().items():
+                self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else None
+
+
+def fit(
+    run: Run,
+    loss: Callable[[int], Tensor],
+    validate: Callable[[dict[str, Tensor]], dict],
+    *,
+    every: int = 250,
+    precision: str = "auto",
+    on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
+) -> dict:
+    """Train until `run.settings.steps`; every `every` steps validate the shipped weights, log and save. Returns the last figures.
+
+    loss(step) computes the loss of that step's batch with `run.model`. Ctrl-C saves a checkpoint first.
+    """
+    device = next(run.model.parameters()).device
+    dtype = torch.bfloat16 if use_bfloat16(device, precision) else torch.float32
+    figures: dict = {}
+    try:
+        while run.step < run.settings.steps:
+            run.model.train()
+            torch.manual_seed(run.settings.seed * 1_000_003 + run.step)
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                value = loss(run.step)
+            run._update(value)
+            run.step += 1
+            on_step(run.step, run.settings.steps, value.item())
+            if run.step % every == 0 or run.step == run.settings.steps:
+                run.model.eval()
+                figures = validate(run.weights)
+                run.log(loss=round(value.item(), 4), lr=run.settings.rate(run.step), **figures)
+                run.save()
+    except KeyboardInterrupt:
+        run.save()
+        raise
+    return figures
+
+
+def use_bfloat16(device: torch.device, precision: str) -> bool:
+    """`bf16`, `fp32`, or `auto`: bfloat16 where the hardware multiplies it natively (CUDA; CPUs with AVX512-BF16 or AMX)."""
+    if precision != "auto":
+        return precision == "bf16"
+    return device.type == "cuda" or native_bfloat16()
+
+
+def native_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 products; elsewhere they are emulated, ten times slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,59 @@
+"""Train the FSQ image tokenizer: reconstruct frames, with a gradient term that keeps edges sharp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.func import functional_call
+
+from diagd_cli.tokens.image import FsqImageTokenizer, to_frames, to_pixels
+from diagd_cli.train.data import Episodes
+from diagd_cli.train.loop import Optimiser, Run, fit
+
+
+def reconstruction_loss(output: Tensor, target: Tensor, gradient: float = 0.5, square: float = 2.0) -> Tensor:
+    """|e| + square * e^2 + gradient * |difference of horizontal and vertical gradients|; pixels in [-1, 1]."""
+    error = output - target
+    across = (error[..., 1:] - error[..., :-1]).abs().mean()
+    down = (error[..., 1:, :] - error[..., :-1, :]).abs().mean()
+    return error.abs().mean() + square * error.square().mean() + gradient * (across + down)
+
+
+def train_tokenizer(
+    model: FsqImageTokenizer, train: Episodes, val: Episodes, optimiser: Optimiser, folder: Path, **options
+) -> Run:
+    """Fit the autoencoder on frames of `train`; `options` go to `fit`. Returns the run, whose weights are the result."""
+    model.to(memory_format=torch.channels_last)
+    run = Run(folder, model, optimiser)
+    like = next(model.parameters())
+
+    def loss(step: int) -> Tensor:
+        chosen = np.random.default_rng([optimiser.seed, step]).integers(len(train), size=optimiser.batch)
+        pixels = to_pixels(torch.from_numpy(train.frames[np.sort(chosen)]), like)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return reconstruction_loss(model(pixels), pixels)
+
+    def validate(weights: dict[str, Tensor]) -> dict:
+        return validate_tokenizer(model, weights, val)
+
+    run.figures = fit(run, loss, validate, **options)
+    return run
+
+
+@torch.inference_mode()
+def validate_tokenizer(model: FsqImageTokenizer, weights: dict[str, Tensor], val: Episodes, count: int = 256) -> dict:
+    """PSNR (dB, mean over frames) and share of codes in use, on `count` frames spread over the validation split."""
+    like = next(model.parameters())
+    chosen = np.linspace(0, len(val) - 1, min(count, len(val))).astype(int)
+    scores, used = [], set()
+    for part in np.array_split(chosen, max(1, len(chosen) // 32)):
+        frames = torch.from_numpy(val.frames[part])
+        output = to_frames(functional_call(model, weights, to_pixels(frames, like)))
+        error = F.mse_loss(output.cpu().float(), frames.float(), reduction="none").mean((1, 2, 3))
+        scores += (10 * torch.log10(255**2 / error.clamp(min=1e-3))).tolist()
+        used |= set(model.encode(frames).flatten().tolist())
+    return {"psnr": round(float(np.mean(scores)), 3), "codes": len(used)}
