@@ -139,7 +139,9 @@ def load_preset(name_or_path: str | Path) -> Preset:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if is_path:
-            raise PresetError(f"No preset file {path}", "Give a path to a YAML file, or a name from: diagd presets list") from None
+            raise PresetError(
+                f"No preset file {path}", "Give a path to a YAML file, or a name from: diagd presets list"
+            ) from None
         near = difflib.get_close_matches(text, preset_names(), n=1)
         guess = f"Did you mean {near[0]}?" if near else "See: diagd presets list"
         raise PresetError(f"Unknown preset {text!r}", guess) from None
@@ -154,17 +156,17 @@ def load_preset(name_or_path: str | Path) -> Preset:
     try:
         return Preset(**{**raw, "path": path})
     except ValidationError as error:
-        raise PresetError(f"{path}: {_describe(error)}", "Compare with: diagd presets show freedoom") from None
+        raise PresetError(f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom") from None
     except TypeError as error:
         raise PresetError(f"{path}: {error}") from None
 
 
-def _describe(error: ValidationError) -> str:
-    """The first problem of a preset in one line, with a suggestion for a misspelt key."""
+def describe(error: ValidationError, model: type[Strict]) -> str:
+    """The first problem of a YAML file in one line, with a suggestion for a misspelt key."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(Preset), n=1)
+        near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(model), n=1)
         return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     message = first["msg"].removeprefix("Value error, ")
     seen = first.get("input")

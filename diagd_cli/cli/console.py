@@ -6,8 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -52,13 +52,22 @@ class Reporter:
             yield
 
     @contextmanager
-    def steps(self, name: str, total: int, unit: str = "steps") -> Iterator[Bar]:
+    def bar(self, name: str, total: int, unit: str = "steps") -> Iterator[Bar]:
         """A bar on a terminal; elsewhere a plain line now and then."""
         bar = Bar(self, name, total, unit)
         try:
             yield bar
         finally:
             bar.close()
+
+    @contextmanager
+    def follow(self, name: str, tokens: int, frames: int) -> Iterator[Follow]:
+        """Spinners for the stages of one clip, and a bar for its decoding steps."""
+        follow = Follow(self, name, tokens, frames)
+        try:
+            yield follow
+        finally:
+            follow.open.close()
 
 
 class Bar:
@@ -69,32 +78,64 @@ class Bar:
         self.started = self.drawn = self.lined = time.perf_counter()
         self.progress = None
         if reporter.live:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(30), TextColumn("{task.fields[text]}"))
-            self.progress = Progress(*columns, TimeRemainingColumn(), console=reporter.err, transient=True, auto_refresh=False)
+            columns = (
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(30),
+                TextColumn("{task.fields[text]}"),
+            )
+            self.progress = Progress(
+                *columns, TimeRemainingColumn(), console=reporter.err, transient=True, auto_refresh=False
+            )
             self.task = self.progress.add_task(name, total=total, text="")
             self.progress.start()
 
-    def update(self, done: int, text: str = "") -> None:
+    def update(self, done: int, text: Callable[[float], str] = lambda seconds: "") -> None:
+        """Report `done` steps; text(seconds so far) is asked for only when something is drawn."""
         now = time.perf_counter()
         if now - self.drawn < POLL and done < self.total:
             return
         self.drawn = now
-        text = f"{done}/{self.total} {self.unit}" + (f", {text}" if text else "")
+        line = ", ".join(filter(None, [f"{done}/{self.total} {self.unit}", text(now - self.started)]))
         if self.progress:
-            self.progress.update(self.task, completed=done, text=text)
+            self.progress.update(self.task, completed=done, text=line)
             self.progress.refresh()
         elif now - self.lined > LINE_EVERY:
             self.lined = now
             left = (now - self.started) * (self.total - done) / max(1, done)
-            self.reporter.note(f"{self.name}: {text}, {left:.0f} s left")
-
-    @property
-    def seconds(self) -> float:
-        return time.perf_counter() - self.started
+            self.reporter.note(f"{self.name}: {line}, {left:.0f} s left")
 
     def close(self) -> None:
         if self.progress:
             self.progress.stop()
+            self.progress = None
+
+
+class Follow:
+    """What the pipeline calls while it works on one clip: `stage` around each stage, `on_steps` after each step."""
+
+    WORDS = {"encode": "encoding", "decode": "prefill", "pixels": "decoding pixels"}
+
+    def __init__(self, reporter: Reporter, name: str, tokens: int, frames: int):
+        self.reporter, self.name, self.tokens, self.frames = reporter, name, tokens, frames
+        self.open, self.steps = ExitStack(), None
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.open.enter_context(self.reporter.stage(f"{self.name}: {self.WORDS[name]}"))
+        try:
+            yield
+        finally:
+            self.open.close()
+
+    def on_steps(self, done: int, total: int) -> None:
+        if self.steps is None:
+            self.open.close()  # the prefill's spinner: the first step is done
+            self.steps = self.open.enter_context(self.reporter.bar(self.name, total))
+        share = done / total
+        self.steps.update(
+            done, lambda s: f"{self.tokens * share / s:.0f} tokens/s, {self.frames * share / s:.1f} frames/s"
+        )
 
 
 def escape(text: str) -> str:

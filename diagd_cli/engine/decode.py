@@ -41,7 +41,9 @@ def decode(
         torch.as_tensor(a, device=device) for a in (plan.source, plan.position, plan.target, plan.first_write)
     )
     slots = torch.arange(plan.length, device=device)
-    bounds = zip(plan.starts[:-1].tolist(), plan.starts[1:].tolist(), plan.heads.tolist(), plan.extents.tolist(), strict=True)
+    bounds = zip(
+        plan.starts[:-1].tolist(), plan.starts[1:].tolist(), plan.heads.tolist(), plan.extents.tolist(), strict=True
+    )
     for step, (start, end, heads, extent) in enumerate(bounds):
         with torch.inference_mode():
             where, made = position[start:end], target[start : start + heads]

@@ -11,6 +11,7 @@ import torch
 
 from diagd_cli.engine.decode import Cross, decode, prefill
 from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.engine.windows import window_parts
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
@@ -67,23 +68,19 @@ class Session:
         The actions of all but the last new frame must be known: conditioning [B, >= T + frames - 1, A].
         """
         done = 0
-        while frames:
-            if self.frames - self._first >= self.window:
+        for known, new in self._parts(frames):
+            if self.frames - self._first > known:
                 self._roll()
-            part = min(frames, self._first + self.window - self.frames)
-            for step in self._extend(part, decoding):
+            for step in self._extend(new, decoding):
                 yield done + step
-            done, frames = done + step, frames - part
+            done += step
 
     def steps(self, frames: int, decoding: Decoding) -> int:
         """Steps that `extend` will take."""
-        total, filled = 0, self.frames - self._first
-        while frames:
-            filled = filled if filled < self.window else self.overlap
-            part = min(frames, self.window - filled)
-            total += build_plan(self.grid, filled, part, decoding).steps
-            frames, filled = frames - part, filled + part
-        return total
+        return sum(build_plan(self.grid, known, new, decoding).steps for known, new in self._parts(frames))
+
+    def _parts(self, frames: int) -> list[tuple[int, int]]:
+        return window_parts(self.frames - self._first, frames, self.window, self.overlap)
 
     def _roll(self) -> None:
         self._first = self.frames - self.overlap

@@ -27,7 +27,9 @@ def weights_folders(preset: Preset) -> list[Path]:
     return list(dict.fromkeys([*chosen, beside, preset_folder()]))
 
 
-def load_transformer(preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Transformer:
+def load_transformer(
+    preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
     """The preset's Transformer with its weights, ready for inference. Raises WeightsError."""
     model = build_transformer(preset)
     fill(model, find_weights(preset, preset.transformer_weights, "transformer"))
@@ -50,12 +52,16 @@ def build_transformer(preset: Preset) -> Transformer:
 def find_weights(preset: Preset, wanted: WeightsFile | None, role: str) -> Path:
     """Path of a weight file whose SHA-256 is the preset's. Raises WeightsError."""
     if wanted is None:
-        raise WeightsError(f"The preset {preset.name} names no {role} weights", f"Add {role}_weights with file and sha256")
+        raise WeightsError(
+            f"The preset {preset.name} names no {role} weights", f"Add {role}_weights with file and sha256"
+        )
     folders = weights_folders(preset)
     path = next((folder / wanted.file for folder in folders if (folder / wanted.file).is_file()), None)
     if path is None:
         looked = ", ".join(str(f) for f in folders)
-        raise WeightsError(f"No {role} weights {wanted.file} for {preset.name}", f"Looked in {looked}; set {WEIGHTS_VARIABLE}")
+        raise WeightsError(
+            f"No {role} weights {wanted.file} for {preset.name}", f"Looked in {looked}; set {WEIGHTS_VARIABLE}"
+        )
     digest = sha256(path)
     if digest != wanted.sha256:
         raise WeightsError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.standin import StandIn
-from diagd_cli.tokens.grid import Grid
+
+if TYPE_CHECKING:
+    from diagd_cli.tokens.grid import Grid
 
 Method = Literal["ntp", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -41,7 +43,9 @@ class Decoding:
         spatial_steps = (grid.h - 1) * self.k + grid.w
         d = self.d if self.method == "diagd" else spatial_steps
         if not 1 <= d <= spatial_steps:
-            raise UsageError(f"d is {d}", f"With k={self.k} on a {grid.h}x{grid.w} grid it must lie in 1..{spatial_steps}")
+            raise UsageError(
+                f"d is {d}", f"With k={self.k} on a {grid.h}x{grid.w} grid it must lie in 1..{spatial_steps}"
+            )
         stand_in = "above" if self.method == "zipar" else self.stand_in
         if not context and stand_in in ("previous-frame", "previous-frame-target", "prompt-frame"):
             raise UsageError(f"The stand-in {stand_in} needs a context frame", "Use above or newest")

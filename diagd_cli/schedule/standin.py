@@ -6,9 +6,10 @@ a token that does not exist yet either (small d), the newest earlier frame that 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from diagd_cli.tokens.grid import Grid
+if TYPE_CHECKING:
+    from diagd_cli.tokens.grid import Grid
 
 StandIn = Literal["previous-frame", "previous-frame-target", "prompt-frame", "above", "newest"]
 

@@ -67,7 +67,9 @@ def _read_actions(clip: Path, names: list[str]) -> np.ndarray:
     except FileNotFoundError:
         raise ClipError(f"{clip.name} has no actions beside it", f"Expected {clip.with_suffix('.jsonl')}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ClipError(f"Bad action file {clip.with_suffix('.jsonl')}: {error}", f"Known: {', '.join(names)}") from None
+        raise ClipError(
+            f"Bad action file {clip.with_suffix('.jsonl')}: {error}", f"Known: {', '.join(names)}"
+        ) from None
 
 
 def _decode_all(clips: list[Path], starts, height: int, width: int, target: Path, progress: Progress) -> None:

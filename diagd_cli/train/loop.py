@@ -16,15 +16,21 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from diagd_cli.clip.write import atomic
+from diagd_cli.engine.device import native_bfloat16
 from diagd_cli.model.config import Strict
+from diagd_cli.train.muon import Muon
 
 
 class Optimiser(Strict):
-    """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights instead of an average."""
+    """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights instead of an average.
+
+    `muon` > 0: the matrices inside Transformer blocks follow Muon instead, at that learning rate and the same schedule.
+    """
 
     steps: int = Field(gt=0)
-    batch: int = Field(gt=0)
+    batch: int = Field(default=1, gt=0)
     lr: float = Field(gt=0)
+    muon: float = Field(default=0.0, ge=0)
     warmup: int = 100
     final: float = 0.05
     betas: tuple[float, float] = (0.9, 0.95)
@@ -34,11 +40,11 @@ class Optimiser(Strict):
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step."""
+        """Share of the learning rate at a step."""
         if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
+            return (step + 1) / self.warmup
         done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.lr * (self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done)))
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
 
 
 class Run:
@@ -46,13 +52,7 @@ class Run:
 
     def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser):
         self.folder, self.model, self.settings, self.step = folder, model, optimiser, 0
-        decayed = [p for p in model.parameters() if p.ndim >= 2]
-        plain = [p for p in model.parameters() if p.ndim < 2]
-        self.adamw = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": optimiser.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=optimiser.lr,
-            betas=optimiser.betas,
-        )
+        self.optimisers = make_optimisers(model, optimiser)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if optimiser.ema else None
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
@@ -69,7 +69,11 @@ class Run:
 
     def save(self) -> None:
         """Write the checkpoint under its final name only when it is whole."""
-        state = {"step": self.step, "model": self.model.state_dict(), "adamw": self.adamw.state_dict()}
+        state = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimisers": [o.state_dict() for o in self.optimisers],
+        }
         with atomic(self.checkpoint) as part:
             torch.save({**state, "average": self.average}, part)
 
@@ -81,7 +85,8 @@ class Run:
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.adamw.load_state_dict(state["adamw"])
+        for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
+            own.load_state_dict(saved)
         self.step = state["step"]
         if self.average is not None and state["average"] is not None:
             self.average = state["average"]
@@ -89,14 +94,31 @@ class Run:
     def _update(self, loss: Tensor) -> None:
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        for group in self.adamw.param_groups:
-            group["lr"] = self.settings.rate(self.step)
-        self.adamw.step()
-        self.adamw.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = group["peak"] * self.settings.rate(self.step)
+            optimiser.step()
+        self.model.zero_grad(set_to_none=True)
         if self.average is not None:
             decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
             for name, value in self.model.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else None
+
+
+def make_optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest; vectors are not decayed."""
+    named = list(model.named_parameters())
+    hidden = [p for name, p in named if settings.muon and p.ndim == 2 and "blocks." in name]
+    taken = {id(p) for p in hidden}
+    rest = [p for _, p in named if id(p) not in taken]
+    groups = [
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, "peak": settings.lr},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": settings.lr},
+    ]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)]
+    if hidden:
+        optimisers.append(Muon([{"params": hidden, "peak": settings.muon}], weight_decay=settings.weight_decay))
+    return optimisers
 
 
 def fit(
@@ -127,7 +149,7 @@ def fit(
             if run.step % every == 0 or run.step == run.settings.steps:
                 run.model.eval()
                 figures = validate(run.weights)
-                run.log(loss=round(value.item(), 4), lr=run.settings.rate(run.step), **figures)
+                run.log(loss=round(value.item(), 4), rate=round(run.settings.rate(run.step), 4), **figures)
                 run.save()
     except KeyboardInterrupt:
         run.save()
@@ -140,8 +162,3 @@ def use_bfloat16(device: torch.device, precision: str) -> bool:
     if precision != "auto":
         return precision == "bf16"
     return device.type == "cuda" or native_bfloat16()
-
-
-def native_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 products; elsewhere they are emulated, ten times slower than float32."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -40,7 +40,7 @@ def train_tokenizer(
     def validate(weights: dict[str, Tensor]) -> dict:
         return validate_tokenizer(model, weights, val)
 
-    run.figures = fit(run, loss, validate, **options)
+    fit(run, loss, validate, **options)
     return run
 
 

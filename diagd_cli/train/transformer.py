@@ -19,14 +19,27 @@ from diagd_cli.train.data import Episodes, Progress
 from diagd_cli.train.loop import Optimiser, Run, fit
 
 
-class Windows(Strict):
-    """What a training sample is: `frames` consecutive frames; with probability `dropout` its actions read "none"."""
+class Phase(Strict):
+    """From step `start` on, a batch is `batch` windows of `frames` frames."""
 
+    start: int = Field(ge=0)
     frames: int = Field(gt=1)
-    dropout: float = Field(default=0.1, ge=0, le=1)
+    batch: int = Field(gt=0)
 
 
-def tokenise(tokenizer: nn.Module, episodes: Episodes, target: Path, progress: Progress = lambda d, t: None) -> np.ndarray:
+class Windows(Strict):
+    """What a training sample is. With probability `dropout` all its actions read "none"; as often, only the first few."""
+
+    phases: tuple[Phase, ...] = Field(min_length=1)
+    dropout: float = Field(default=0.1, ge=0, le=0.5)
+
+    def at(self, step: int) -> Phase:
+        return [p for p in self.phases if p.start <= step][-1]
+
+
+def tokenise(
+    tokenizer: nn.Module, episodes: Episodes, target: Path, progress: Progress = lambda d, t: None
+) -> np.ndarray:
     """Codes int16 [N, h, w] of all frames, from `target` (.npy) if it exists, else encoded and written there."""
     if not target.exists():
         chunks, size = [], 64
@@ -40,21 +53,26 @@ def tokenise(tokenizer: nn.Module, episodes: Episodes, target: Path, progress: P
 
 
 class Sampler:
-    """Draws windows: sequences int64 [batch, L] as the grid lays them out, a function of (seed, step) alone."""
+    """Draws windows of consecutive frames: sequences int64 [batch, L] as the grid lays them out."""
 
-    def __init__(self, codes: np.ndarray, episodes: Episodes, grid: Grid, windows: Windows, action_ids: list[int], none: int):
-        self.codes, self.grid, self.windows, self.none = codes, grid, windows, none
-        self.actions = np.asarray(action_ids)[episodes.actions]
-        ends = np.repeat(episodes.starts[1:], np.diff(episodes.starts))
-        self.firsts = np.flatnonzero(np.arange(len(codes)) + windows.frames <= ends)
+    def __init__(self, codes: np.ndarray, episodes: Episodes, grid: Grid, action_ids: np.ndarray, none: int):
+        self.codes, self.grid, self.none = codes, grid, none
+        self.actions = action_ids[episodes.actions]
+        self.left = np.repeat(episodes.starts[1:], np.diff(episodes.starts)) - np.arange(len(codes))
 
-    def draw(self, seed: int, step: int, batch: int) -> Tensor:
-        rng = np.random.default_rng([seed, step])
-        return self.sequences(rng.choice(self.firsts, size=batch), rng.random(batch) < self.windows.dropout)
+    def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
+        """The batch of a step: a function of (seed, step) alone."""
+        phase, rng = windows.at(step), np.random.default_rng([seed, step])
+        firsts = rng.choice(np.flatnonzero(self.left >= phase.frames), size=phase.batch)
+        chance, cut = rng.random(phase.batch), rng.integers(phase.frames, size=phase.batch)
+        unsteered = np.where(chance < windows.dropout, phase.frames, np.where(chance < 2 * windows.dropout, cut, 0))
+        return self.sequences(firsts, phase.frames, unsteered)
 
-    def sequences(self, firsts: np.ndarray, dropped: np.ndarray) -> Tensor:
-        index = firsts[:, None] + np.arange(self.windows.frames)
-        actions = np.where(dropped[:, None], self.none, self.actions[index])
+    def sequences(self, firsts: np.ndarray, frames: int, unsteered: np.ndarray | int = 0) -> Tensor:
+        """Windows that start at `firsts`; the first `unsteered` actions of each read "none"."""
+        index = firsts[:, None] + np.arange(frames)
+        dropped = np.arange(frames) < np.broadcast_to(unsteered, len(firsts))[:, None]
+        actions = np.where(dropped, self.none, self.actions[index])
         return torch.from_numpy(self.grid.flatten(self.codes[index], actions[..., None]))
 
 
@@ -66,33 +84,42 @@ def token_nll(model: Transformer, weights: dict[str, Tensor] | None, sequences: 
     arguments = (sequences[:, :-1], positions)
     logits = model(*arguments) if weights is None else functional_call(model, weights, arguments)
     picked = logits[:, codes - 1].float()
-    return F.cross_entropy(picked.flatten(0, 1), sequences[:, codes].flatten(), reduction="none").view(len(sequences), -1)
+    return F.cross_entropy(picked.flatten(0, 1), sequences[:, codes].flatten(), reduction="none").view(
+        len(sequences), -1
+    )
 
 
 def train_transformer(
-    model: Transformer, train: Sampler, val: Sampler, optimiser: Optimiser, folder: Path, **options
+    model: Transformer, train: Sampler, val: Sampler, optimiser: Optimiser, windows: Windows, folder: Path, **options
 ) -> Run:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted)."""
     run = Run(folder, model, optimiser)
     device = next(model.parameters()).device
 
     def loss(step: int) -> Tensor:
-        sequences = train.draw(optimiser.seed, step, optimiser.batch).to(device)
+        sequences = train.draw(windows, optimiser.seed, step).to(device)
         return token_nll(model, None, sequences, train.grid).mean()
 
-    run.figures = fit(run, loss, lambda weights: validate_transformer(model, weights, val, device), **options)
+    def validate(weights: dict[str, Tensor]) -> dict:
+        return validate_transformer(model, weights, val, windows.at(run.step).frames)
+
+    fit(run, loss, validate, **options)
     return run
 
 
 @torch.inference_mode()
-def validate_transformer(model: Transformer, weights: dict[str, Tensor], val: Sampler, device, count: int = 24) -> dict:
+def validate_transformer(
+    model: Transformer, weights: dict[str, Tensor], val: Sampler, frames: int, count: int = 24
+) -> dict:
     """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
 
     The health sign of a world model: the NLL falls clearly after the first frame.
     """
-    firsts = val.firsts[np.linspace(0, len(val.firsts) - 1, count).astype(int)]
+    device = next(model.parameters()).device
+    starts = np.flatnonzero(val.left >= frames)
+    firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     rows = [
-        token_nll(model, weights, val.sequences(part, np.zeros(len(part), bool)).to(device), val.grid)
+        token_nll(model, weights, val.sequences(part, frames).to(device), val.grid)
         for part in np.array_split(firsts, max(1, count // 4))
     ]
     nll = torch.cat(rows).mean(0)

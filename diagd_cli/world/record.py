@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import MissingExtra, UsageError
 
 ACTIONS = (
@@ -175,8 +176,12 @@ def open_game(scenario: str) -> Iterator:
     with tempfile.TemporaryDirectory() as scratch:
         # The engine drops its settings into the working directory.
         game.set_doom_config_path(os.path.join(scratch, "vizdoom.ini"))
-        with contextlib.chdir(scratch):
+        home = os.getcwd()
+        os.chdir(scratch)
+        try:
             game.init()
+        finally:
+            os.chdir(home)
         try:
             yield game
         finally:
@@ -226,18 +231,8 @@ def play(game, seed: int, frames: int, height: int, width: int) -> tuple[np.ndar
 
 def write_clip(stem: Path, video: np.ndarray, actions: list[str]) -> None:
     """Write `STEM.mp4` from frames uint8 (T, H, W, 3), and `STEM.jsonl` with their actions."""
-    import imageio_ffmpeg
-
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    height, width = video.shape[1:3]
-    writer = imageio_ffmpeg.write_frames(
-        f"{stem}.mp4", (width, height), fps=FPS, codec="libx264", macro_block_size=2, quality=None,
-        output_params=["-crf", "8", "-preset", "veryfast", "-threads", "1"],
-    )  # fmt: skip
-    writer.send(None)
-    for frame in video:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    with VideoWriter(Path(f"{stem}.mp4"), *video.shape[1:3], FPS, crf=8) as writer:
+        writer.write(video)
     lines = (json.dumps({"frame": i, "action": action}) for i, action in enumerate(actions))
     Path(f"{stem}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 

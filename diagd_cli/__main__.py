@@ -1,0 +1,3 @@
+from diagd_cli.cli.app import main
+
+main()

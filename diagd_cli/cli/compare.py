@@ -1,0 +1,212 @@
+"""diagd compare: one clip, seed and context, by two or more decodings, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import UsageError
+
+HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
+
+The context is taken from the clip's start, so that what follows in the clip is the ground truth. Noise is shared: token
+for token the same seed draws the same noise in every decoding, so that differences come from the decoding alone.
+
+[bold]Examples[/]
+
+  diagd compare walk.mp4                                      # ntp against the preset's diagd
+
+  diagd compare walk.mp4 --decodings ntp,spatial,diagd,zipar:4
+
+  diagd compare walk.mp4 --decodings diagd:2:10,diagd:1:15    # k and d after the name
+"""
+
+
+@app.command(help=HELP)
+def compare(
+    clip: Annotated[Path, typer.Argument(help="A video file, longer than the context to have ground truth.")],
+    decodings: Annotated[str, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D.")] = "ntp,diagd",
+    preset: o.PresetOption = "freedoom",
+    frames: o.FramesOption = None,
+    k: o.KOption = None,
+    d: o.DOption = None,
+    stand_in: o.StandInOption = None,
+    repair: o.RepairOption = True,
+    temperature: o.TemperatureOption = None,
+    top_p: o.TopPOption = None,
+    top_k: o.TopKOption = None,
+    seed: o.SeedOption = None,
+    actions: o.ActionsOption = None,
+    start: Annotated[int, typer.Option(min=0, help="First context frame.")] = 0,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file.")] = None,
+    device: o.DeviceOption = "auto",
+    dtype: o.DtypeOption = "auto",
+    threads: o.ThreadsOption = 0,
+    force: o.ForceOption = False,
+    json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(quiet, verbose)
+    with guard(reporter):
+        from diagd_cli.cli.generate import output_paths
+        from diagd_cli.clip.read import read_clip
+        from diagd_cli.clip.write import check_target, write_json
+        from diagd_cli.config import load_preset
+        from diagd_cli.engine.device import choose_device, choose_dtype
+        from diagd_cli.pipeline import Request, load
+
+        chosen = load_preset(preset)
+        settings = o.merge(chosen, frames, None, k, d, stand_in, repair, temperature, top_p, top_k, seed)
+        walks = [parse_decoding(text, settings.decoding, chosen) for text in decodings.split(",")]
+        target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
+        for path in (target, target.with_suffix(".json")):
+            check_target(path, force)
+        source = read_clip(clip, chosen.clip.context, start, settings.frames)
+        steering = o.clip_actions(clip, chosen, actions, start, settings.frames)
+        s = settings
+        requests = [Request(s.frames, w, s.seed, s.temperature, s.top_k, s.top_p, steering) for w in walks]
+        o.set_threads(threads)
+        where = choose_device(device)
+        with reporter.stage(f"loading {chosen.name}"):
+            loaded = load(chosen, where, choose_dtype(dtype, where))
+        rows, results = run_all(loaded, source, requests, reporter)
+        limit = judge(loaded, source, rows, results)
+        write_video(target, source, results, rows, chosen)
+        facts = {"output": str(target), "input": {"path": str(clip), "sha256": source.sha256, "first": start}}
+        facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": chosen.clip.context}
+        facts |= {
+            "sampling": {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p},
+            "steered_by": steering,
+        }
+        facts |= {"tokenizer_limit": limit, "decodings": rows, **machine_facts(loaded)}
+        write_json(target.with_suffix(".json"), facts)
+        if not quiet:
+            reporter.err.print(table(facts))
+        reporter.result(facts if json else str(target))
+
+
+def parse_decoding(text: str, default, preset):
+    """A Decoding from `NAME`, `NAME:K` or `NAME:K:D`; the rest from `default`. Raises UsageError."""
+    name, *numbers = text.strip().split(":")
+    if len(numbers) > 2 or not all(n.isdecimal() for n in numbers):
+        raise UsageError(f"Cannot read the decoding {text!r}", "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10")
+    walk = o.merge_decoding(preset.decoding, name)
+    k, d = (int(n) if n else None for n in (numbers + ["", ""])[:2])
+    walk = replace(default, method=walk.method, k=default.k if k is None else k, d=default.d if d is None else d)
+    walk.resolve(preset.grid, preset.clip.context)
+    return walk
+
+
+def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:
+    """Every decoding after a short warm-up: a row of figures and a Result each."""
+    from diagd_cli.pipeline import continue_clip
+
+    with reporter.stage("warming up"):
+        continue_clip(loaded, source, replace(requests[-1], frames=1))
+    rows, results = [], []
+    for request in requests:
+        label = request.decoding.label(loaded.preset.grid)
+        tokens = request.frames * loaded.preset.grid.area
+        with reporter.follow(label, tokens, request.frames) as follow:
+            result = continue_clip(loaded, source, request, follow.stage, follow.on_steps)
+        k, d, stand_in, repair = request.decoding.resolve(loaded.preset.grid, result.context)
+        rows.append(
+            {
+                "label": label,
+                "decoding": {"method": request.decoding.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair},
+                "steps": result.steps,
+                "tokens": result.tokens,
+                "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
+                **{name: round(value, 3) for name, value in result.rates.items()},
+            }
+        )
+        results.append(result)
+    return rows, results
+
+
+def judge(loaded, source, rows: list[dict], results: list) -> dict | None:
+    """Add speed-up, agreement and fidelity to the rows; returns what the tokenizer alone would score on the truth."""
+    import numpy as np
+    import torch
+
+    from diagd_cli.clip.fit import fit_frames
+
+    size = loaded.preset.clip.height, loaded.preset.clip.width
+    truth = fit_frames(source.future, *size) if len(source.future) else None
+    for row, result in zip(rows, results, strict=True):
+        row["speedup"] = round(rows[0]["seconds"]["decode"] / row["seconds"]["decode"], 2)
+        new = slice(result.context, None)
+        row["token_agreement"] = round(float(np.mean(result.codes[new] == results[0].codes[new])), 4)
+        if truth is not None:
+            row |= fidelity(result.frames[result.context :], truth.numpy())
+    if truth is None:
+        return None
+    with torch.inference_mode():
+        ceiling = loaded.tokenizer.decode(loaded.tokenizer.encode(truth)).cpu().numpy()
+    return fidelity(ceiling, truth.numpy())
+
+
+def fidelity(frames, truth) -> dict:
+    """PSNR (dB) and SSIM to ground truth: means, and PSNR by frame."""
+    from diagd_cli.metrics import psnr, ssim
+
+    count = min(len(frames), len(truth))
+    scores = psnr(frames[:count], truth[:count])
+    similarity = float(ssim(frames[:count], truth[:count]).mean())
+    by_frame = [round(float(x), 2) for x in scores]
+    return {"psnr": round(float(scores.mean()), 2), "ssim": round(similarity, 4), "psnr_by_frame": by_frame}
+
+
+def write_video(target: Path, source, results: list, rows: list[dict], preset) -> None:
+    """The panels: ground truth first, where the clip has it."""
+    import numpy as np
+
+    from diagd_cli.clip.fit import fit_frames
+    from diagd_cli.clip.panels import side_by_side
+    from diagd_cli.clip.write import VideoWriter
+
+    videos = [r.frames for r in results]
+    captions = [[f"{row['label']}: {row['steps']} steps, {row['seconds']['decode']:.1f} s"] for row in rows]
+    if len(source.future):
+        truth = np.concatenate([source.frames, source.future])
+        videos.insert(0, fit_frames(truth, preset.clip.height, preset.clip.width).numpy())
+        captions.insert(0, ["ground truth"])
+    context = results[0].context
+    captions = [["context"] * context + texts for texts in captions]
+    panels = side_by_side(videos, captions)
+    with VideoWriter(target, *panels.shape[1:3], source.fps or preset.clip.fps) as writer:
+        writer.write(panels)
+
+
+def machine_facts(loaded) -> dict:
+    from diagd_cli.cli.generate import machine
+    from diagd_cli.cli.info import versions
+
+    return {"machine": machine(loaded), "versions": versions()}
+
+
+def table(facts: dict):
+    """The rows as a rich table."""
+    from rich.table import Table
+
+    result = Table(title=f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}", title_justify="left")
+    columns = ("decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR dB", "SSIM", "same tokens")
+    for i, name in enumerate(columns):
+        result.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in facts["decodings"]:
+        fidelity = (f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") if "psnr" in row else ("-", "-")
+        result.add_row(
+            row["label"], str(row["steps"]), f"{row['seconds']['decode']:.2f}", f"{row['tokens_per_second']:.0f}",
+            f"{row['frames_per_second']:.1f}", f"{row['speedup']:.1f}x", *fidelity, f"{row['token_agreement']:.0%}",
+        )  # fmt: skip
+    if facts["tokenizer_limit"]:
+        limit = facts["tokenizer_limit"]
+        result.caption = f"The tokenizer alone: {limit['psnr']:.2f} dB, SSIM {limit['ssim']:.3f}"
+    return result

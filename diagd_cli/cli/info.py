@@ -1,0 +1,73 @@
+"""diagd info: what diagd sees of this machine; the first thing to put into a bug report."""
+
+from __future__ import annotations
+
+import platform
+
+from diagd_cli import __version__
+from diagd_cli.cli import options as o
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.console import Reporter
+
+
+def versions() -> dict[str, str]:
+    """Versions of diagd, Python, and the libraries that decide results."""
+    from importlib.metadata import version
+
+    return {
+        "diagd": __version__,
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+    }
+
+
+@app.command(help="Versions, devices, threads, memory, and where weights are looked for.")
+def info(json: o.JsonOption = False) -> None:
+    reporter = Reporter()
+    with guard(reporter):
+        facts = gather()
+        if json:
+            reporter.result(facts)
+            return
+        for key, value in facts.items():
+            value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            value = ", ".join(map(str, value)) if isinstance(value, list) else value
+            reporter.result(f"{key:<18}{value}")
+
+
+def gather() -> dict:
+    """Facts about the machine, as JSON can hold them."""
+    import os
+
+    import imageio_ffmpeg
+    import torch
+
+    from diagd_cli.config import load_preset, preset_names
+    from diagd_cli.engine.device import choose_device, device_name, native_bfloat16
+    from diagd_cli.model.weights import weights_folders
+
+    device = choose_device()
+    names = preset_names()
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "device": f"{device} ({device_name(device)})",
+        "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "native_bfloat16": device.type == "cuda" or native_bfloat16(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": _memory(),
+        "ffmpeg": imageio_ffmpeg.get_ffmpeg_exe(),
+        "presets": names,
+        "weights_folders": [str(f) for f in weights_folders(load_preset(names[0]))],
+    }
+
+
+def _memory() -> int | None:
+    import os
+
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, AttributeError, OSError):
+        return None

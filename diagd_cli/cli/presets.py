@@ -1,0 +1,73 @@
+"""diagd presets: what can be run, and checking a preset of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.console import Reporter
+
+commands = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
+app.add_typer(
+    commands,
+    name="presets",
+    help="""List, show and check presets.
+
+[bold]Examples[/]
+
+  diagd presets                     # the shipped ones
+
+  diagd presets show freedoom       # every setting
+
+  diagd presets check mine.yaml     # keys, sizes and weights of one's own
+""",
+)
+
+
+@commands.callback(invoke_without_command=True)
+def _default(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_presets()
+
+
+@commands.command("list", help="Names of the shipped presets, one a line, with what they are.")
+def list_presets(json: o.JsonOption = False) -> None:
+    reporter = Reporter()
+    with guard(reporter):
+        from diagd_cli.config import load_preset, preset_names
+
+        for name in preset_names():
+            preset = load_preset(name)
+            reporter.result({"name": name, "about": preset.about} if json else f"{name:<24}{preset.about}")
+
+
+@commands.command(help="Every setting of a preset, as YAML, environment variables not applied.")
+def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.JsonOption = False) -> None:
+    reporter = Reporter()
+    with guard(reporter):
+        import yaml
+
+        from diagd_cli.config import load_preset
+
+        settings = load_preset(preset).model_dump(mode="json")
+        text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+        reporter.result(settings if json else text.rstrip())
+
+
+@commands.command(help="Check a preset file: its keys and sizes, and that its weights are there and fit.")
+def check(
+    path: Annotated[Path, typer.Argument(help="A YAML file, or a name.")], verbose: o.VerboseOption = False
+) -> None:
+    reporter = Reporter(verbose=verbose)
+    with guard(reporter):
+        from diagd_cli.config import load_preset
+        from diagd_cli.pipeline import load
+
+        preset = load_preset(path)
+        with reporter.stage("loading the weights"):
+            load(preset)
+        reporter.result(f"{preset.name}: the preset is valid and its weights fit")

@@ -1,0 +1,61 @@
+"""Where and in what precision to run, and what that machine is."""
+
+from __future__ import annotations
+
+import platform
+import resource
+
+import torch
+
+from diagd_cli.errors import DiagdError, UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"Unknown device {name!r}", "Use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise DiagdError("No CUDA device is available", "Use --device cpu, or install a CUDA build of torch")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DiagdError(
+            f"{name} does not exist: {torch.cuda.device_count()} CUDA device(s) found", "Use --device cuda"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"Unsupported device {name!r}", "Use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA and float32 on the CPU, where it is exact and, without bfloat16 units, much faster."""
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"Unknown dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def native_bfloat16() -> bool:
+    """Whether this CPU has bfloat16 products; elsewhere they are emulated, ten times slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def device_name(device: torch.device) -> str:
+    """The hardware in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return platform.processor() or platform.machine()
+
+
+def peak_memory(device: torch.device) -> dict[str, int]:
+    """Peak bytes so far: of this process, and of the CUDA allocator where one is in use."""
+    unit = 1 if platform.system() == "Darwin" else 1024
+    peak = {"host": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
+    if device.type == "cuda":
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak

@@ -1,0 +1,31 @@
+"""Fidelity of frames to ground truth, on lossless frames."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio in dB, float64 [F], of uint8 frames [F, H, W, 3]; capped at 100 for equal frames."""
+    error = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
+    return 10 * np.log10(255**2 / np.maximum(error, 255**2 * 1e-10))
+
+
+def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Structural similarity, float64 [F], of uint8 frames [F, H, W, 3] (Wang et al. 2004: Gaussian window 11, sigma 1.5)."""
+    x, y = (torch.from_numpy(np.ascontiguousarray(v)).movedim(-1, 1).double() / 255 for v in (a, b))
+    offset = torch.arange(11, dtype=torch.float64) - 5
+    line = torch.exp(-(offset**2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    kernel = window.expand(x.shape[1], 1, 11, 11)
+
+    def blur(v: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(v, kernel, groups=x.shape[1])
+
+    mx, my = blur(x), blur(y)
+    vx, vy, vxy = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    score = ((2 * mx * my + c1) * (2 * vxy + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    return score.mean((1, 2, 3)).numpy()

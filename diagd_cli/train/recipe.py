@@ -1,0 +1,54 @@
+"""Training recipes in YAML: the preset whose geometry is trained, and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from diagd_cli.clip.write import atomic
+from diagd_cli.config import Preset, WeightsFile, describe, load_preset, preset_folder
+from diagd_cli.errors import PresetError
+from diagd_cli.model.config import Strict
+from diagd_cli.train.loop import Optimiser
+from diagd_cli.train.transformer import Windows
+
+
+class Recipe(Strict):
+    """`preset`: name or path; the rest: settings of the two trainings."""
+
+    preset: str
+    tokenizer: Optimiser
+    transformer: Optimiser
+    windows: Windows
+
+
+def load_recipe(name_or_path: str) -> Recipe:
+    """A shipped recipe by name, or a YAML file. Raises PresetError."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = preset_folder() / "recipes" / f"{name_or_path}.yaml"
+    try:
+        return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise PresetError(f"No recipe {path}", "Use freedoom, or a path to a YAML file") from None
+    except ValidationError as error:
+        raise PresetError(f"{path}: {describe(error, Recipe)}", "Compare with the shipped recipe") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        raise PresetError(f"Cannot read the recipe {path}: {error}") from None
+
+
+def trained_preset(recipe: Recipe, folder: Path) -> Preset:
+    """The preset of a training folder: the recipe's, with the weights that the folder has so far."""
+    path = folder / "preset.yaml"
+    return load_preset(path) if path.exists() else load_preset(recipe.preset)
+
+
+def write_preset(preset: Preset, folder: Path, **weights: WeightsFile) -> Path:
+    """Write `folder/preset.yaml`: the preset with new weights. It runs with --preset."""
+    path = folder / "preset.yaml"
+    text = yaml.safe_dump(preset.model_copy(update=weights).model_dump(mode="json"), sort_keys=False, width=110)
+    with atomic(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
