@@ -60,6 +60,8 @@ class Transformer(nn.Module):
             x, rope = x + self.learned(positions), None
         else:
             rope = self.cos[positions].to(x.dtype), self.sin[positions].to(x.dtype)
+        if isinstance(mask, Tensor):
+            mask = attention_bias(mask, self.config.heads // self.config.kv_heads, x.dtype)
         absolute = self.absolute[positions].to(x.dtype) if self.config.positions.absolute else None
         for i, block in enumerate(self.blocks):
             if absolute is not None:
@@ -150,7 +152,8 @@ class CrossAttention(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | str | None) -> Tensor:
     """Scaled dot-product attention of q [B, H, Q, D] over k, v [B, G, S, D]; returns [B, H, Q, D].
 
-    The H/G query heads of a group are laid out as extra queries, so cached keys and values are read once, never expanded.
+    The H/G query heads of a group are laid out as extra queries, so cached keys and values are read once, never
+    expanded; a mask tensor is an `attention_bias`, laid out alike.
     """
     if isinstance(mask, str):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
@@ -159,8 +162,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | str | None) -> Tensor
     if h == g:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     grouped = q.reshape(b, g, h // g * n, d)
-    mask = mask.repeat(h // g, 1) if mask is not None and n > 1 else mask
     return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(b, h, n, d)
+
+
+def attention_bias(mask: Tensor, group: int, dtype: torch.dtype) -> Tensor:
+    """Bool [Q, S], true = visible -> 0 / -inf [group * Q, S]: once a call, so that no layer converts it again."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf).repeat(group, 1)
 
 
 class MLP(nn.Module):
