@@ -1,7 +1,8 @@
 # make demo: watch a video made by Diagonal Decoding.  make test: lint and tests.  make build: a wheel.
 PYTHON ?= python3
 BIN := .venv/bin
-OUT := out
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+DEMO := out/demo.mp4
 
 .PHONY: install demo test lint format build clean
 
@@ -9,25 +10,29 @@ install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
 	touch $@
 
 demo: install
-	$(BIN)/diagd compare presets/freedoom/clips/rooms.mp4 --decodings diagd --seed 0 --force -o $(OUT)/demo.mp4
-	@echo "Watch $(OUT)/demo.mp4: left the true continuation, right the one that DiagD made."
+	$(BIN)/diagd compare presets/freedoom/clips/rooms.mp4 --decodings diagd --seed 0 --force -o $(DEMO)
+	@echo "Watch $(DEMO). Left: how the clip really goes on. Right: what Diagonal Decoding made of its first 4 frames."
 
-test: install lint
+test: lint
 	$(BIN)/python -m pytest
 
-lint: install
+lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: install
+format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-build: install
+build: .venv/installed-dev
 	$(BIN)/python -m build --wheel --outdir dist
 
 clean:

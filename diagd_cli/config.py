@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import reprlib
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -36,7 +37,7 @@ class Clip(Strict):
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
-    fps: float = Field(gt=0)
+    fps: float = Field(gt=0, le=1000)
     context: int = Field(gt=0)
     frames: int = Field(gt=0)
     window: int = Field(gt=1)
@@ -73,7 +74,7 @@ class Defaults(Strict):
     k: int = Field(gt=0)
     d: int = Field(gt=0)
     stand_in: StandIn = "previous-frame"
-    temperature: float = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0, le=1000)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
 
@@ -103,9 +104,14 @@ class Preset(Strict):
         for name, size in (("height", self.clip.height), ("width", self.clip.width)):
             if size % side:
                 raise ValueError(f"clip.{name} ({size}) must be a multiple of {side}, the tokenizer's pixels a token")
-        needed = self.tokenizer.codebook if not self.actions else self.actions.offset + len(self.actions.names)
+        codes = self.tokenizer.codebook
+        needed = codes if not self.actions else self.actions.offset + len(self.actions.names)
         if self.transformer.vocab < needed:
             raise ValueError(f"transformer.vocab ({self.transformer.vocab}) is below the {needed} tokens in use")
+        if self.transformer.logits < codes:
+            raise ValueError(f"transformer.outputs ({self.transformer.outputs}) is below the tokenizer's {codes} codes")
+        if self.actions and self.actions.offset < codes:
+            raise ValueError(f"actions.offset ({self.actions.offset}) lies within the tokenizer's {codes} codes")
         if self.actions and self.actions.none not in self.actions.names:
             raise ValueError(f"actions.none ({self.actions.none!r}) is not among actions.names")
         self.decoding.decoding.resolve(self.grid, self.clip.context)
@@ -135,42 +141,55 @@ def load_preset(name_or_path: str | Path) -> Preset:
     text = str(name_or_path)
     is_path = text.endswith((".yaml", ".yml")) or os.sep in text
     path = Path(text) if is_path else preset_folder() / f"{text}.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         if is_path:
-            raise PresetError(
-                f"No preset file {path}", "Give a path to a YAML file, or a name from: diagd presets list"
-            ) from None
+            hint = "Give a path to a YAML file, or a name from: diagd presets list"
+            raise PresetError(f"No preset file {path}", hint)
         near = difflib.get_close_matches(text, preset_names(), n=1)
         guess = f"Did you mean {near[0]}?" if near else "See: diagd presets list"
-        raise PresetError(f"Unknown preset {text!r}", guess) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PresetError(f"Cannot read the preset {path}: {error}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise PresetError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', error)}") from None
-    if not isinstance(raw, dict):
-        raise PresetError(f"{path}: a preset is a mapping of keys, this is {type(raw).__name__}")
+        raise PresetError(f"Unknown preset {text!r}", guess)
     try:
-        return Preset(**{**raw, "path": path})
+        return Preset.model_validate({**read_mapping(path), "path": path})
     except ValidationError as error:
         raise PresetError(f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom") from None
-    except TypeError as error:
-        raise PresetError(f"{path}: {error}") from None
+
+
+def read_mapping(path: Path) -> dict:
+    """The mapping that a YAML file holds. Raises PresetError, with the line where it is malformed."""
+    where, reason = "", ""
+    try:
+        text = path.read_text(encoding="utf-8")
+        raw = yaml.safe_load(text)
+    except OSError as error:
+        raise PresetError(f"{path} cannot be read: {error.strerror.lower()}", "Give the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise PresetError(f"{path} is not a text file", "Give the path of a YAML file") from None
+    except yaml.MarkedYAMLError as error:
+        where = f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        reason = error.problem
+    except yaml.reader.ReaderError as error:
+        where, reason = f", line {text.count(chr(10), 0, error.position) + 1}", error.reason
+    except RecursionError:
+        reason = "it is nested too deeply"
+    if reason:
+        raise PresetError(f"{path}{where}: not valid YAML: {reason}", "Correct it there")
+    if not isinstance(raw, dict):
+        kind = "empty" if raw is None else f"a {type(raw).__name__}"
+        raise PresetError(f"{path} is {kind}, not a mapping of keys", "Compare with: diagd presets show freedoom")
+    return raw
 
 
 def describe(error: ValidationError, model: type[Strict]) -> str:
-    """The first problem of a YAML file in one line, with a suggestion for a misspelt key."""
-    first = error.errors()[0]
+    """The worst problem of a YAML file in one line, with a suggestion for a misspelt key."""
+    problems = error.errors()
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # or a key would seem missing
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(model), n=1)
         return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     message = first["msg"].removeprefix("Value error, ")
     seen = first.get("input")
-    value = f" (it is {seen!r})" if where and not isinstance(seen, dict) and first["type"] != "missing" else ""
+    value = f" (it is {reprlib.repr(seen)})" if not isinstance(seen, dict) and first["type"] != "missing" else ""
     return f"{where}: {message}{value}" if where else message
 
 

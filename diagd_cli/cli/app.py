@@ -2,19 +2,50 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from diagd_cli import __version__
 from diagd_cli.cli.console import Reporter
 from diagd_cli.errors import DiagdError, Exit
 
+_UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
+
+
+class CommandLine(TyperGroup):
+    """Typer's group, with usage errors and Ctrl-C in one line like every other failure, instead of a box."""
+
+    def main(self, *args, **options):
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except _UsageProblem as error:
+            code = error.exit_code
+            if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help already
+                Reporter().error(_usage_message(error))
+        except (KeyboardInterrupt, typer.Abort):
+            code = Exit.INTERRUPTED
+        if code == Exit.INTERRUPTED:
+            Reporter().error("interrupted; nothing half-written was left")
+        sys.exit(code)
+
+
+def _usage_message(error) -> str:
+    """Typer's message and where to read on; it names an option's variable only where that is set."""
+    text = re.sub(r" \(env var: '(\w+)'\)", lambda m: m[0] if m[1] in os.environ else "", error.format_message())
+    text += "" if text.endswith((".", "?")) else "."
+    return f"{text} See: {error.ctx.command_path} --help" if error.ctx else text
+
+
 app = typer.Typer(
     name="diagd",
+    cls=CommandLine,
     help="Generate video with autoregressive Transformers, fast: Diagonal Decoding along (frame, row, column).",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -40,19 +71,20 @@ def _main(
 
 @contextmanager
 def guard(reporter: Reporter) -> Iterator[None]:
-    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v."""
+    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v.
+
+    Ctrl-C passes, so that whatever is open cleans up; `CommandLine.main` reports it.
+    """
     try:
         yield
     except DiagdError as error:
         report(reporter, error)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        reporter.error("interrupted; nothing half-written was left")
-        raise typer.Exit(Exit.INTERRUPTED) from None
-    except BrokenPipeError:
+    except BrokenPipeError:  # whoever read stdout has gone, so that Python must not flush it again when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(Exit.FAILED) from None
     except Exception as error:
-        if isinstance(error, (typer.Exit, typer.Abort, typer.BadParameter)):
+        if isinstance(error, (typer.Exit, typer.Abort, _UsageProblem)):
             raise
         report(reporter, error)
         raise typer.Exit(Exit.FAILED) from None
@@ -68,14 +100,12 @@ def report(reporter: Reporter, error: BaseException) -> None:
 
 
 def explain(error: BaseException) -> str:
-    """One line for any exception, on one line whatever its message holds."""
+    """What to say about any exception."""
     if isinstance(error, DiagdError):
-        text = str(error)
-    elif isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
-        text = "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
-    else:
-        text = f"{type(error).__name__}: {error}. This is a bug in diagd; -v shows where"
-    return " ".join(text.split())
+        return str(error)
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
+        return "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
+    return f"{type(error).__name__}: {error}. This is a bug in diagd; -v shows where"
 
 
 def main() -> None:

@@ -43,8 +43,9 @@ def compare(
     top_k: o.TopKOption = None,
     seed: o.SeedOption = None,
     actions: o.ActionsOption = None,
-    start: Annotated[int, typer.Option(min=0, help="First context frame.")] = 0,
+    start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file.")] = None,
+    sheet: Annotated[bool, typer.Option("--sheet", help="Also write a PNG beside it: frames of every panel.")] = False,
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
     threads: o.ThreadsOption = 0,
@@ -66,10 +67,10 @@ def compare(
         settings = o.merge(chosen, frames, None, k, d, stand_in, repair, temperature, top_p, top_k, seed)
         walks = [parse_decoding(text, settings.decoding, chosen) for text in decodings.split(",")]
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
-        for path in (target, target.with_suffix(".json")):
-            check_target(path, force)
+        for suffix in (target.suffix, ".json", *([".png"] if sheet else [])):
+            check_target(target.with_suffix(suffix), force)
         source = read_clip(clip, chosen.clip.context, start, settings.frames)
-        steering = o.clip_actions(clip, chosen, actions, start, settings.frames)
+        steering = o.clip_actions(clip, chosen, o.parse_actions(chosen, actions), start, settings.frames)
         s = settings
         requests = [Request(s.frames, w, s.seed, s.temperature, s.top_k, s.top_p, steering) for w in walks]
         o.set_threads(threads)
@@ -78,7 +79,7 @@ def compare(
             loaded = load(chosen, where, choose_dtype(dtype, where))
         rows, results = run_all(loaded, source, requests, reporter)
         limit = judge(loaded, source, rows, results)
-        write_video(target, source, results, rows, chosen)
+        write_panels(target, source, results, rows, chosen, sheet)
         facts = {"output": str(target), "input": {"path": str(clip), "sha256": source.sha256, "first": start}}
         facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": chosen.clip.context}
         facts |= {
@@ -98,7 +99,7 @@ def parse_decoding(text: str, default, preset):
     if len(numbers) > 2 or not all(n.isdecimal() for n in numbers):
         raise UsageError(f"Cannot read the decoding {text!r}", "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10")
     walk = o.merge_decoding(preset.decoding, name)
-    k, d = (int(n) if n else None for n in (numbers + ["", ""])[:2])
+    k, d = (int(n) if n else None for n in [*numbers, "", ""][:2])
     walk = replace(default, method=walk.method, k=default.k if k is None else k, d=default.d if d is None else d)
     walk.resolve(preset.grid, preset.clip.context)
     return walk
@@ -164,11 +165,12 @@ def fidelity(frames, truth) -> dict:
     return {"psnr": round(float(scores.mean()), 2), "ssim": round(similarity, 4), "psnr_by_frame": by_frame}
 
 
-def write_video(target: Path, source, results: list, rows: list[dict], preset) -> None:
-    """The panels: ground truth first, where the clip has it."""
+def write_panels(target: Path, source, results: list, rows: list[dict], preset, sheet: bool) -> None:
+    """The video of all panels, ground truth first where the clip has it; and every few frames of each on one PNG."""
     import numpy as np
 
     from diagd_cli.clip.fit import fit_frames
+    from diagd_cli.clip.image import contact_sheet, write_png
     from diagd_cli.clip.panels import side_by_side
     from diagd_cli.clip.write import VideoWriter
 
@@ -179,14 +181,16 @@ def write_video(target: Path, source, results: list, rows: list[dict], preset) -
         videos.insert(0, fit_frames(truth, preset.clip.height, preset.clip.width).numpy())
         captions.insert(0, ["ground truth"])
     context = results[0].context
-    captions = [["context"] * context + texts for texts in captions]
-    panels = side_by_side(videos, captions)
-    with VideoWriter(target, *panels.shape[1:3], source.fps or preset.clip.fps) as writer:
-        writer.write(panels)
+    frames = side_by_side(videos, [["context"] * context + texts for texts in captions])
+    with VideoWriter(target, *frames.shape[1:3], source.fps or preset.clip.fps) as writer:
+        writer.write(frames)
+    if sheet:
+        every = max(1, (len(videos[-1]) - context) // 4)
+        write_png(target.with_suffix(".png"), contact_sheet([video[context - 1 :: every] for video in videos]))
 
 
 def machine_facts(loaded) -> dict:
-    from diagd_cli.cli.generate import machine
+    from diagd_cli.cli.batch import machine
     from diagd_cli.cli.info import versions
 
     return {"machine": machine(loaded), "versions": versions()}
@@ -194,10 +198,12 @@ def machine_facts(loaded) -> dict:
 
 def table(facts: dict):
     """The rows as a rich table."""
+    from rich import box
     from rich.table import Table
 
-    result = Table(title=f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}", title_justify="left")
-    columns = ("decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR dB", "SSIM", "same tokens")
+    title = f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}"
+    result = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    columns = ("decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR", "SSIM", "same")
     for i, name in enumerate(columns):
         result.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in facts["decodings"]:
@@ -208,5 +214,7 @@ def table(facts: dict):
         )  # fmt: skip
     if facts["tokenizer_limit"]:
         limit = facts["tokenizer_limit"]
-        result.caption = f"The tokenizer alone: {limit['psnr']:.2f} dB, SSIM {limit['ssim']:.3f}"
+        result.caption = (
+            f"same: tokens equal to the first row's. Tokenizer alone: {limit['psnr']:.2f} dB, {limit['ssim']:.3f}"
+        )
     return result

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 POLL = 0.2  # seconds between looks at the clock's display
 LINE_EVERY = 5.0  # seconds between plain lines when stderr is not a terminal
@@ -22,8 +23,8 @@ class Reporter:
     def __init__(self, quiet: bool = False, verbose: bool = False):
         self.quiet, self.verbose = quiet, verbose
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-        self.err = Console(stderr=True, highlight=False, no_color=plain or None, soft_wrap=True)
-        self.out = Console(highlight=False, no_color=plain or None, soft_wrap=True)
+        # File names are shown as they are: no markup, no emoji codes, no line breaks of rich's.
+        self.err = Console(stderr=True, highlight=False, emoji=False, no_color=plain or None, soft_wrap=True)
         self.live = self.err.is_terminal and not quiet and os.environ.get("TERM") != "dumb"
 
     def result(self, value: str | dict) -> None:
@@ -35,12 +36,8 @@ class Reporter:
         if not self.quiet:
             self.err.print(message, markup=False)
 
-    def warn(self, message: str) -> None:
-        if not self.quiet:
-            self.err.print(f"[yellow]warning:[/] {escape(message)}")
-
     def error(self, message: str) -> None:
-        self.err.print(f"[bold red]error:[/] {escape(message)}")
+        self.err.print(Text.assemble(("error:", "bold red"), " ", one_line(message)))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -48,7 +45,7 @@ class Reporter:
         if not self.live:
             yield
             return
-        with self.err.status(f"{name} ..."):
+        with self.err.status(Text(f"{name} ...")):
             yield
 
     @contextmanager
@@ -80,9 +77,9 @@ class Bar:
         if reporter.live:
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(30),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("{task.fields[text]}", markup=False),
             )
             self.progress = Progress(
                 *columns, TimeRemainingColumn(), console=reporter.err, transient=True, auto_refresh=False
@@ -111,10 +108,11 @@ class Bar:
             self.progress = None
 
 
+_STAGES = {"encode": "encoding", "decode": "prefill", "pixels": "decoding pixels"}
+
+
 class Follow:
     """What the pipeline calls while it works on one clip: `stage` around each stage, `on_steps` after each step."""
-
-    WORDS = {"encode": "encoding", "decode": "prefill", "pixels": "decoding pixels"}
 
     def __init__(self, reporter: Reporter, name: str, tokens: int, frames: int):
         self.reporter, self.name, self.tokens, self.frames = reporter, name, tokens, frames
@@ -122,7 +120,7 @@ class Follow:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        self.open.enter_context(self.reporter.stage(f"{self.name}: {self.WORDS[name]}"))
+        self.open.enter_context(self.reporter.stage(f"{self.name}: {_STAGES[name]}"))
         try:
             yield
         finally:
@@ -138,6 +136,7 @@ class Follow:
         )
 
 
-def escape(text: str) -> str:
-    """Keep rich from reading square brackets in user text as markup."""
-    return str(text).replace("[", r"\[")
+def one_line(text: str) -> str:
+    """A message on one line, whatever it quotes; control characters, which could steer a terminal, as escapes."""
+    words = " ".join(text.split())
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

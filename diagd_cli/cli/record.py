@@ -27,12 +27,12 @@ Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a 
 @app.command(help=HELP)
 def record(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    episodes: Annotated[int, typer.Option(min=1, help="Clips in all.")] = 420,
-    frames: Annotated[int, typer.Option(min=2, help="Frames a clip.")] = 160,
+    episodes: Annotated[int, typer.Option(**o.POSITIVE, help="Clips in all.")] = 420,
+    frames: Annotated[int, typer.Option(**o.number(int, "a whole number, 2 or more", 2), help="Frames a clip.")] = 160,
     scenarios: Annotated[str, typer.Option(help="Levels, by comma.")] = SCENARIOS,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 0,
-    height: Annotated[int, typer.Option(min=1, help="Pixels; a whole fraction of 480.")] = 120,
-    width: Annotated[int, typer.Option(min=1, help="Pixels; a whole fraction of 640.")] = 160,
+    seed: Annotated[int, typer.Option(**o.COUNT, help="Seed of the first episode.")] = 0,
+    height: Annotated[int, typer.Option(**o.POSITIVE, help="Pixels; a whole fraction of 480.")] = 120,
+    width: Annotated[int, typer.Option(**o.POSITIVE, help="Pixels; a whole fraction of 640.")] = 160,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:

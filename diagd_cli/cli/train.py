@@ -32,8 +32,10 @@ A run that is stopped goes on where it was: checkpoint.pt and log.jsonl are in t
 DataArgument = Annotated[Path, typer.Argument(help="Folder with train/ and val/, each with NAME.mp4 and NAME.jsonl.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; it holds the preset that results.")]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe, or a YAML file.")]
-StepsOption = Annotated[int | None, typer.Option(min=1, help="Steps [default: the recipe's].")]
-EveryOption = Annotated[int, typer.Option(min=1, help="Steps between validations, which also save a checkpoint.")]
+StepsOption = Annotated[int | None, typer.Option(**o.POSITIVE, help="Steps; the recipe's number by default.")]
+EveryOption = Annotated[
+    int, typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint.")
+]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
 
 

@@ -62,10 +62,13 @@ def find_weights(preset: Preset, wanted: WeightsFile | None, role: str) -> Path:
         raise WeightsError(
             f"No {role} weights {wanted.file} for {preset.name}", f"Looked in {looked}; set {WEIGHTS_VARIABLE}"
         )
-    digest = sha256(path)
+    try:
+        digest = sha256(path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror.lower()}", "Check its permissions") from None
     if digest != wanted.sha256:
         raise WeightsError(
-            f"{path} is damaged or another version: SHA-256 {digest[:12]}…, the preset says {wanted.sha256[:12]}…",
+            f"{path} is damaged or another version: SHA-256 {digest[:12]}, where the preset says {wanted.sha256[:12]}",
             "Fetch the file again, or put its SHA-256 into the preset",
         )
     return path
@@ -81,8 +84,9 @@ def fill(model: nn.Module, path: Path) -> None:
     missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     if missing or extra:
         what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the preset's model has not"
-        count = len(missing) + len(extra)
-        raise WeightsError(f"{path} {what} ({count} names differ)", "The file belongs to another model or preset")
+        more = len(missing) + len(extra) - 1
+        others = f", and {more} more names differ" if more else ""
+        raise WeightsError(f"{path} {what}{others}", "The file belongs to another model or preset")
     for name, tensor in tensors.items():
         if tensor.shape != own[name].shape:
             seen, wanted = tuple(tensor.shape), tuple(own[name].shape)

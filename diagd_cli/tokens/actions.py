@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
 from pathlib import Path
 
@@ -12,12 +13,12 @@ from diagd_cli.errors import UsageError
 
 def parse_actions(text: str, names: tuple[str, ...]) -> list[str]:
     """Action names from the path of a JSONL file or from an inline list. Raises UsageError."""
-    if text.endswith((".jsonl", ".json")) or Path(text).is_file():
+    if text.endswith((".jsonl", ".json")) or os.path.isfile(text):
         return read_actions(Path(text), names)
     actions: list[str] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*([\w+-]+?)\s*(?:\*\s*(\d{1,6})\s*)?", part)
-        if not match:
+        if not match or match[2] and not int(match[2]):
             raise UsageError(
                 f"Cannot read the action {part.strip()!r}", "Write NAME or NAME*COUNT, such as forward*8,left*4"
             )

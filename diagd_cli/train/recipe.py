@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from diagd_cli.clip.write import atomic
-from diagd_cli.config import Preset, WeightsFile, describe, load_preset, preset_folder
+from diagd_cli.config import Preset, WeightsFile, describe, load_preset, preset_folder, read_mapping
 from diagd_cli.errors import PresetError
 from diagd_cli.model.config import Strict
 from diagd_cli.train.loop import Optimiser
@@ -29,14 +29,12 @@ def load_recipe(name_or_path: str) -> Recipe:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = preset_folder() / "recipes" / f"{name_or_path}.yaml"
+    if not path.exists():
+        raise PresetError(f"No recipe {path}", "Use freedoom, or a path to a YAML file")
     try:
-        return Recipe(**yaml.safe_load(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise PresetError(f"No recipe {path}", "Use freedoom, or a path to a YAML file") from None
+        return Recipe.model_validate(read_mapping(path))
     except ValidationError as error:
         raise PresetError(f"{path}: {describe(error, Recipe)}", "Compare with the shipped recipe") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise PresetError(f"Cannot read the recipe {path}: {error}") from None
 
 
 def trained_preset(recipe: Recipe, folder: Path) -> Preset:

@@ -44,7 +44,7 @@ def tokenise(
     if not target.exists():
         chunks, size = [], 64
         for start in range(0, len(episodes), size):
-            frames = torch.from_numpy(episodes.frames[start : start + size])
+            frames = torch.from_numpy(np.array(episodes.frames[start : start + size]))
             chunks.append(tokenizer.encode(frames).to(torch.int16).cpu().numpy())
             progress(min(start + size, len(episodes)), len(episodes))
         with atomic(target) as part:
