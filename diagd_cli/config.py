@@ -12,7 +12,7 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from diagd_cli.errors import PresetError
+from diagd_cli.errors import PresetError, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
 from diagd_cli.schedule.decoding import METHODS, Decoding
 from diagd_cli.schedule.standin import StandIn
@@ -141,7 +141,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
     text = str(name_or_path)
     is_path = text.endswith((".yaml", ".yml")) or os.sep in text
     path = Path(text) if is_path else preset_folder() / f"{text}.yaml"
-    if not path.exists():
+    if not os.path.exists(path):
         if is_path:
             hint = "Give a path to a YAML file, or a name from: diagd presets list"
             raise PresetError(f"No preset file {path}", hint)
@@ -152,6 +152,8 @@ def load_preset(name_or_path: str | Path) -> Preset:
         return Preset.model_validate({**read_mapping(path), "path": path})
     except ValidationError as error:
         raise PresetError(f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom") from None
+    except UsageError as error:  # its default decoding does not fit its grid
+        raise PresetError(f"{path}: decoding: {error.message}", error.hint) from None
 
 
 def read_mapping(path: Path) -> dict:
@@ -175,7 +177,7 @@ def read_mapping(path: Path) -> dict:
         raise PresetError(f"{path}{where}: not valid YAML: {reason}", "Correct it there")
     if not isinstance(raw, dict):
         kind = "empty" if raw is None else f"a {type(raw).__name__}"
-        raise PresetError(f"{path} is {kind}, not a mapping of keys", "Compare with: diagd presets show freedoom")
+        raise PresetError(f"{path} is {kind}, not a mapping of keys", "Write lines of KEY: VALUE")
     return raw
 
 

@@ -14,12 +14,16 @@ def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity, float64 [F], of uint8 frames [F, H, W, 3] (Wang et al. 2004: Gaussian window 11, sigma 1.5)."""
+    """Structural similarity, float64 [F], of uint8 frames [F, H, W, 3] (Wang et al. 2004: Gaussian window 11, sigma 1.5).
+
+    The mean is over places where the window lies within the frame; in frames smaller than it, the window is smaller too.
+    """
+    size = min(11, *a.shape[1:3])
     x, y = (torch.from_numpy(np.ascontiguousarray(v)).movedim(-1, 1).double() / 255 for v in (a, b))
-    offset = torch.arange(11, dtype=torch.float64) - 5
+    offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     line = torch.exp(-(offset**2) / (2 * 1.5**2))
     window = torch.outer(line, line) / line.sum() ** 2
-    kernel = window.expand(x.shape[1], 1, 11, 11)
+    kernel = window.expand(x.shape[1], 1, size, size)
 
     def blur(v: torch.Tensor) -> torch.Tensor:
         return F.conv2d(v, kernel, groups=x.shape[1])

@@ -30,6 +30,8 @@ from diagd_cli.schedule.decoding import Decoding
 Stage = Callable[[str], AbstractContextManager]
 OnSteps = Callable[[int, int], None]
 
+FRAMES_AT_ONCE = 8  # frames whose pixels are decoded together: a long video's would not fit, and are no faster
+
 
 @dataclass(frozen=True)
 class Loaded:
@@ -114,8 +116,7 @@ def continue_clip(
             if on_steps:
                 on_steps(done, total)
     seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
-    tokens = torch.from_numpy(session.codes[0]).to(loaded.device)
-    frames = timed("pixels", lambda: loaded.tokenizer.decode(tokens).cpu().numpy())
+    frames = timed("pixels", lambda: to_frames(loaded, session.codes[0]))
     return Result(frames, session.codes[0], len(codes), session.times.steps, session.times.tokens, seconds)
 
 
@@ -126,6 +127,13 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
         hint = f"The preset {preset.name} needs {preset.clip.context}"
         raise ClipError(f"{clip.path} gives {len(clip.frames)} context frame(s)", hint)
     return loaded.tokenizer.encode(fit_frames(clip.frames, preset.clip.height, preset.clip.width)).cpu().numpy()
+
+
+def to_frames(loaded: Loaded, codes: np.ndarray) -> np.ndarray:
+    """Frames uint8 [T, H, W, 3] of codes int64 [T, h, w]."""
+    single = loaded.preset.tokenizer.temporal == 1  # else a frame's pixels depend on the frames before it
+    parts = torch.from_numpy(codes).to(loaded.device).split(FRAMES_AT_ONCE if single else len(codes))
+    return np.concatenate([loaded.tokenizer.decode(part).cpu().numpy() for part in parts])
 
 
 def start_session(loaded: Loaded, codes: np.ndarray, request: Request) -> Session:

@@ -16,6 +16,7 @@ from diagd_cli import __version__
 from diagd_cli.cli.console import Reporter
 from diagd_cli.errors import DiagdError, Exit
 
+INTERRUPTED = "interrupted; nothing half-written was left"
 _UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
 
 
@@ -32,7 +33,7 @@ class CommandLine(TyperGroup):
         except (KeyboardInterrupt, typer.Abort):
             code = Exit.INTERRUPTED
         if code == Exit.INTERRUPTED:
-            Reporter().error("interrupted; nothing half-written was left")
+            Reporter().error(INTERRUPTED)
         sys.exit(code)
 
 
@@ -110,10 +111,12 @@ def explain(error: BaseException) -> str:
 
 def main() -> None:
     """Entry point of the `diagd` command."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as it is, whatever its bytes
     try:
         app()
-    except KeyboardInterrupt:
-        print("error: interrupted", file=sys.stderr)
+    except KeyboardInterrupt:  # before there was a command to interrupt
+        print(f"error: {INTERRUPTED}", file=sys.stderr)
         sys.exit(Exit.INTERRUPTED)
 
 

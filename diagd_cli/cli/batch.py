@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import report
-from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.console import Reporter, path_text
 
 if TYPE_CHECKING:
     from diagd_cli.clip.read import Clip
@@ -156,10 +156,10 @@ class Batch:
 
         seconds = {"load": loaded.seconds, **result.seconds}
         return {
-            "output": str(target),
+            "output": path_text(target),
             "output_sha256": digest(target),
             "settings": self.choices(),
-            "input": {"path": str(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": self.fps(clip)},
+            "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": self.fps(clip)},
             "weights": self.weights(),
             "steered_by": actions,
             "machine": {**machine(loaded), "name": device_name(loaded.device)},

@@ -10,21 +10,23 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
-from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.errors import UsageError
+from diagd_cli.schedule.decoding import METHODS, Decoding
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
 
-The context is taken from the clip's start, so that what follows in the clip is the ground truth. Noise is shared: token
-for token the same seed draws the same noise in every decoding, so that differences come from the decoding alone.
+The context is taken from the clip's start: what follows in the clip is the
+ground truth. Token for token the same noise is drawn in every decoding, so
+that differences come from the decoding alone.
 
 [bold]Examples[/]
 
-  diagd compare walk.mp4                                      # ntp against the preset's diagd
+  diagd compare walk.mp4                                    # NTP and DiagD
 
   diagd compare walk.mp4 --decodings ntp,spatial,diagd,zipar:4
 
-  diagd compare walk.mp4 --decodings diagd:2:10,diagd:1:15    # k and d after the name
+  diagd compare walk.mp4 --decodings diagd:2:10,diagd:1:15  # k and d
 """
 
 
@@ -60,17 +62,20 @@ def compare(
         from diagd_cli.clip.read import read_clip
         from diagd_cli.clip.write import check_target, write_json
         from diagd_cli.config import load_preset
-        from diagd_cli.engine.device import choose_device, choose_dtype
-        from diagd_cli.pipeline import Request, load
 
         chosen = load_preset(preset)
         settings = o.merge(chosen, frames, None, k, d, stand_in, repair, temperature, top_p, top_k, seed)
-        walks = [parse_decoding(text, settings.decoding, chosen) for text in decodings.split(",")]
+        walks = [parse_decoding(text, settings.decoding) for text in decodings.split(",")]
+        for walk in walks:
+            walk.resolve(chosen.grid, chosen.clip.context)
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
         for suffix in (target.suffix, ".json", *([".png"] if sheet else [])):
             check_target(target.with_suffix(suffix), force)
         source = read_clip(clip, chosen.clip.context, start, settings.frames)
         steering = o.clip_actions(clip, chosen, o.parse_actions(chosen, actions), start, settings.frames)
+        from diagd_cli.engine.device import choose_device, choose_dtype
+        from diagd_cli.pipeline import Request, load
+
         s = settings
         requests = [Request(s.frames, w, s.seed, s.temperature, s.top_k, s.top_p, steering) for w in walks]
         o.set_threads(threads)
@@ -80,7 +85,10 @@ def compare(
         rows, results = run_all(loaded, source, requests, reporter)
         limit = judge(loaded, source, rows, results)
         write_panels(target, source, results, rows, chosen, sheet)
-        facts = {"output": str(target), "input": {"path": str(clip), "sha256": source.sha256, "first": start}}
+        facts = {
+            "output": path_text(target),
+            "input": {"path": path_text(clip), "sha256": source.sha256, "first": start},
+        }
         facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": chosen.clip.context}
         facts |= {
             "sampling": {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p},
@@ -93,16 +101,13 @@ def compare(
         reporter.result(facts if json else str(target))
 
 
-def parse_decoding(text: str, default, preset):
+def parse_decoding(text: str, default: Decoding) -> Decoding:
     """A Decoding from `NAME`, `NAME:K` or `NAME:K:D`; the rest from `default`. Raises UsageError."""
     name, *numbers = text.strip().split(":")
     if len(numbers) > 2 or not all(n.isdecimal() for n in numbers):
         raise UsageError(f"Cannot read the decoding {text!r}", "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10")
-    walk = o.merge_decoding(preset.decoding, name)
-    k, d = (int(n) if n else None for n in [*numbers, "", ""][:2])
-    walk = replace(default, method=walk.method, k=default.k if k is None else k, d=default.d if d is None else d)
-    walk.resolve(preset.grid, preset.clip.context)
-    return walk
+    o.one_of(name, METHODS, "'--decodings'")
+    return replace(default, method=name, **dict(zip(("k", "d"), map(int, numbers), strict=False)))
 
 
 def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:
@@ -142,7 +147,7 @@ def judge(loaded, source, rows: list[dict], results: list) -> dict | None:
     size = loaded.preset.clip.height, loaded.preset.clip.width
     truth = fit_frames(source.future, *size) if len(source.future) else None
     for row, result in zip(rows, results, strict=True):
-        row["speedup"] = round(rows[0]["seconds"]["decode"] / row["seconds"]["decode"], 2)
+        row["speedup"] = round(results[0].seconds["decode"] / result.seconds["decode"], 2)
         new = slice(result.context, None)
         row["token_agreement"] = round(float(np.mean(result.codes[new] == results[0].codes[new])), 4)
         if truth is not None:
@@ -202,7 +207,8 @@ def table(facts: dict):
     from rich.table import Table
 
     title = f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}"
-    result = Table(title=title, title_justify="left", caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    left = {"title_justify": "left", "caption_justify": "left"}
+    result = Table(title=title, **left, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)  # to fit 80 columns
     columns = ("decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR", "SSIM", "same")
     for i, name in enumerate(columns):
         result.add_column(name, justify="right" if i else "left", no_wrap=True)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -134,6 +135,11 @@ class Follow:
         self.steps.update(
             done, lambda s: f"{self.tokens * share / s:.0f} tokens/s, {self.frames * share / s:.1f} frames/s"
         )
+
+
+def path_text(path: Path) -> str:
+    """A path as JSON can hold it: bytes that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def one_line(text: str) -> str:

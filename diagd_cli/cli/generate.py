@@ -18,15 +18,15 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
 [bold]Examples[/]
 
-  diagd generate walk.mp4                                   # the shipped model, its default k and d
+  diagd generate walk.mp4                              # the shipped model
 
-  diagd generate walk.mp4 --actions 'forward*8,left*8'      # steer it
+  diagd generate walk.mp4 --actions 'forward*8,left*8' # steer it
 
-  diagd generate clips/*.mp4 -o out/ --seed 1 --resume      # many clips; again: only what is missing
+  diagd generate clips/*.mp4 -o out/ --seed 1 --resume # only what is missing
 
-  diagd generate walk.mp4 --decoding ntp --frames 32        # next-token prediction, beyond the model's window
+  diagd generate walk.mp4 --decoding ntp --frames 32   # beyond the window
 
-  diagd generate walk.mp4 --dry-run                         # show the plan and the paths, make nothing
+  diagd generate walk.mp4 --dry-run                    # plan and paths only
 """
 
 

@@ -22,7 +22,17 @@ def versions() -> dict[str, str]:
     }
 
 
-@app.command(help="Versions, devices, threads, memory, and where weights are looked for.")
+HELP = """Versions, devices, threads, memory, and where weights are looked for.
+
+[bold]Examples[/]
+
+  diagd info
+
+  diagd info --json | jq .device
+"""
+
+
+@app.command(help=HELP)
 def info(json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):

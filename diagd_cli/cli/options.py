@@ -36,7 +36,7 @@ def number(kind: type, rule: str, low: float = -math.inf, high: float = math.inf
             raise typer.BadParameter(f"{str(text)!r} is not {rule}")
         return value
 
-    return {"parser": parse, "metavar": {int: "INTEGER", float: "NUMBER"}[kind]}
+    return {"parser": parse, "metavar": f"<{kind.__name__}>"}
 
 
 COUNT = number(int, "a whole number, 0 or more", 0)
@@ -128,8 +128,8 @@ def merge(
 
 def merge_decoding(defaults, method=None, k=None, d=None, stand_in=None, repair=True) -> Decoding:
     """A Decoding from options over a preset's defaults. Raises typer.BadParameter for unknown names."""
-    _one_of(method, METHODS, "'--decoding'")
-    _one_of(stand_in, STAND_INS, "'--stand-in'")
+    one_of(method, METHODS, "'--decoding'")
+    one_of(stand_in, STAND_INS, "'--stand-in'")
     return Decoding(
         method=method or defaults.method,
         k=defaults.k if k is None else k,
@@ -139,7 +139,8 @@ def merge_decoding(defaults, method=None, k=None, d=None, stand_in=None, repair=
     )
 
 
-def _one_of(value: str | None, known: tuple[str, ...], hint: str) -> None:
+def one_of(value: str | None, known: tuple[str, ...], hint: str) -> None:
+    """Raise typer.BadParameter for a name that is given and unknown."""
     if value is not None and value not in known:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=hint)
 

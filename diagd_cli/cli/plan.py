@@ -16,12 +16,13 @@ HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over n
 
 [bold]Examples[/]
 
-  diagd plan                                    # the default preset's own decoding
+  diagd plan                                # the default preset's own decoding
 
-  diagd plan --grid 3,40,64 --k 2 --d 10        # Cosmos: 3 latent frames of 40x64 tokens
+  diagd plan --grid 3,40,64 --k 2 --d 10    # Cosmos: 3 latent frames
 
   diagd plan --preset freedoom --decoding zipar --k 4 --json
 """
+MOST_TOKENS = 4_000_000  # of one plan, which takes some 300 bytes a token
 
 
 @app.command(help=HELP)
@@ -53,6 +54,8 @@ def plan(
             shape, context, chosen = Grid(h, w), 1, None
             defaults = Decoding(k=min(2, w), d=1)
             new = frames or count
+            if new * h * w > MOST_TOKENS:
+                raise UsageError(f"--grid {grid} has {new * h * w:,} tokens", f"Plan at most {MOST_TOKENS:,}")
         else:
             chosen = load_preset(preset)
             shape, context, defaults = chosen.grid, chosen.clip.context, chosen.decoding
@@ -71,9 +74,9 @@ def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
     from diagd_cli.schedule.plan import build_plan
 
     parts = window_parts(context, frames, preset.clip.window, preset.clip.overlap) if preset else [(context, frames)]
-    plans = [build_plan(grid, known, new, decoding) for known, new in parts]
+    plans = {part: build_plan(grid, *part, decoding) for part in set(parts)}  # most windows are alike
     k, d, stand_in, repair = decoding.resolve(grid, context)
-    steps, fed = sum(p.steps for p in plans), sum(len(p.source) for p in plans)
+    steps, fed = sum(plans[p].steps for p in parts), sum(len(plans[p].source) for p in parts)
     tokens = frames * grid.area
     return {
         "label": decoding.label(grid),
@@ -83,12 +86,12 @@ def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
         "stand_in": stand_in,
         "repair": repair,
         "grid": [frames, grid.h, grid.w],
-        "windows": len(plans),
+        "windows": len(parts),
         "tokens": tokens,
         "steps": steps,
         "fed": fed,
-        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.heads.max() for p in plans))},
-        "fed_per_step_max": int(max(p.widths.max() for p in plans)),
+        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.heads.max() for p in plans.values()))},
+        "fed_per_step_max": int(max(p.widths.max() for p in plans.values())),
         "ideal_speedup": round(tokens / steps, 2),
     }
 
@@ -112,15 +115,13 @@ def picture(grid, k: int, d: int, frames: int, columns: int = 78) -> str:
     """Step numbers over the corner of the first two frames: equation 5 to look at."""
     shown = min(frames, 2)
     digits = len(str((shown - 1) * d + (grid.h - 1) * k + grid.w - 1))
-    wide = max(1, min(grid.w, columns // shown // (digits + 1) - 1))
-    lines = ["step at which each token is made:"]
-    lines.append("   ".join(f"frame {t}".ljust(wide * (digits + 1) + 3) for t in range(shown)).rstrip())
+    room = (columns - 3 * (shown - 1)) // shown  # for a frame: cells of digits + 1, and ".." where some are left out
+    wide = max(1, min(grid.w, (room - 2) // (digits + 1)))
+    cut = " .." if wide < grid.w else ""
+    lines = [[f"frame {t}" for t in range(shown)]]
     for i in range(min(grid.h, 8)):
-        rows = []
-        for t in range(shown):
-            cells = " ".join(f"{t * d + i * k + j:>{digits}}" for j in range(wide))
-            rows.append(cells + (" .." if wide < grid.w else "   "))
-        lines.append("    ".join(rows).rstrip())
-    if grid.h > 8:
-        lines.append("..")
-    return "\n".join(lines)
+        starts = [t * d + i * k for t in range(shown)]
+        lines.append([" ".join(f"{start + j:>{digits}}" for j in range(wide)) + cut for start in starts])
+    width = max(map(len, lines[0] + lines[1]))
+    text = ["   ".join(part.ljust(width) for part in line).rstrip() for line in lines]
+    return "\n".join(["step at which each token is made:", *text, *([".."] if grid.h > 8 else [])])

@@ -18,9 +18,9 @@ Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a 
 
 [bold]Examples[/]
 
-  diagd record --out data                              # 420 clips of 160 frames, about 12 minutes
+  diagd record --out data                            # 420 clips, 12 minutes
 
-  diagd record --out try --episodes 4 --frames 40      # a look
+  diagd record --out try --episodes 4 --frames 40    # a look
 """
 
 

@@ -17,6 +17,9 @@ app.add_typer(
     name="train",
     help="""Train a world of one's own on a folder of clips with actions (see: diagd record).
 
+A run that is stopped goes on where it was: checkpoint.pt and log.jsonl are in
+its folder.
+
 [bold]Examples[/]
 
   diagd train tokenizer data --out runs/mine
@@ -24,8 +27,6 @@ app.add_typer(
   diagd train transformer data --out runs/mine
 
   diagd generate clip.mp4 --preset runs/mine/preset.yaml
-
-A run that is stopped goes on where it was: checkpoint.pt and log.jsonl are in the folder.
 """,
 )
 
@@ -37,6 +38,7 @@ EveryOption = Annotated[
     int, typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint.")
 ]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
+PRECISIONS = ("auto", "bf16", "fp32")
 
 
 @commands.command(help="Train the image tokenizer on frames; validation PSNR and codes in use are logged.")
@@ -61,6 +63,7 @@ def tokenizer(
         from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
         from diagd_cli.train.tokenizer import train_tokenizer
 
+        o.one_of(precision, PRECISIONS, "'--precision'")
         o.set_threads(threads)
         chosen = load_recipe(recipe)
         preset, settings = trained_preset(chosen, out), _with_steps(chosen.tokenizer, steps)
@@ -72,7 +75,10 @@ def tokenizer(
                 model, *splits, settings, out / "tokenizer", every=every, precision=precision, on_step=_show(bar)
             )
         entry = save_weights(out / "tokenizer.safetensors", run.weights, torch.float16)
-        reporter.result(str(write_preset(preset, out, tokenizer_weights=entry)))
+        weights = {"tokenizer_weights": entry}
+        if entry != preset.tokenizer_weights:
+            weights["transformer_weights"] = None  # whatever there was has learnt the codes of another tokenizer
+        reporter.result(str(write_preset(preset, out, **weights)))
 
 
 @commands.command(help="Train the Transformer on the clips' tokens; the NLL by frame index is logged.")
@@ -93,19 +99,18 @@ def transformer(
         import numpy as np
 
         from diagd_cli.model.transformer import initialise
-        from diagd_cli.model.weights import build_transformer, load_tokenizer, save_weights
+        from diagd_cli.model.weights import build_transformer, copy_weights, load_tokenizer, save_weights
         from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
         from diagd_cli.train.transformer import Sampler, tokenise, train_transformer
 
+        o.one_of(precision, PRECISIONS, "'--precision'")
         o.set_threads(threads)
         chosen = load_recipe(recipe)
         preset, settings = trained_preset(chosen, out), _with_steps(chosen.transformer, steps)
         where = _device(device)
         encoder = load_tokenizer(preset, where)
-        ids, none = (
-            np.array([preset.actions.token(n) for n in preset.actions.names]),
-            preset.actions.token(preset.actions.none),
-        )
+        ids = np.array([preset.actions.token(name) for name in preset.actions.names])
+        none = preset.actions.token(preset.actions.none)
         samplers = []
         for name, episodes in zip(("train", "val"), _episodes(data, preset, reporter), strict=True):
             cache = data / "cache" / f"{name}-{episodes.key}-{preset.tokenizer_weights.sha256[:12]}.npy"
@@ -120,7 +125,8 @@ def transformer(
                 on_step=_show(bar),
             )  # fmt: skip
         entry = save_weights(out / "transformer.safetensors", run.weights)
-        reporter.result(str(write_preset(preset, out, transformer_weights=entry)))
+        codec = copy_weights(preset, preset.tokenizer_weights, "tokenizer", out)
+        reporter.result(str(write_preset(preset, out, tokenizer_weights=codec, transformer_weights=entry)))
 
 
 def _device(name: str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -100,6 +101,15 @@ def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype = to
     with atomic(path) as part:
         save_file(stored, part)
     return WeightsFile(file=path.name, sha256=sha256(path))
+
+
+def copy_weights(preset: Preset, wanted: WeightsFile, role: str, folder: Path) -> WeightsFile:
+    """Have a preset's weights in `folder` too, and return the entry for them there. Raises WeightsError."""
+    source, target = find_weights(preset, wanted, role), folder / f"{role}.safetensors"
+    if not target.exists() or not target.samefile(source):
+        with atomic(target) as part:
+            shutil.copyfile(source, part)
+    return WeightsFile(file=target.name, sha256=wanted.sha256)
 
 
 def sha256(path: Path) -> str:

@@ -17,8 +17,8 @@ def parse_actions(text: str, names: tuple[str, ...]) -> list[str]:
         return read_actions(Path(text), names)
     actions: list[str] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*([\w+-]+?)\s*(?:\*\s*(\d{1,6})\s*)?", part)
-        if not match or match[2] and not int(match[2]):
+        match = re.fullmatch(r"\s*([\w+-]+?)\s*(?:\*\s*([1-9]\d{0,5})\s*)?", part)
+        if not match:
             raise UsageError(
                 f"Cannot read the action {part.strip()!r}", "Write NAME or NAME*COUNT, such as forward*8,left*4"
             )

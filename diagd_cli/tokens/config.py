@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from diagd_cli.model.config import Strict
 
@@ -17,11 +17,18 @@ class FsqImageConfig(Strict):
     """
 
     kind: Literal["fsq-image"] = "fsq-image"
-    levels: tuple[int, ...] = (8, 8, 5, 5)
-    channels: tuple[int, int] = (96, 192)
-    encoder: tuple[int, int] = (1, 3)
-    decoder: tuple[int, int] = (2, 4)
-    kernel: int = Field(default=5, gt=0)
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 5, 5), min_length=1)
+    channels: tuple[PositiveInt, PositiveInt] = (96, 192)
+    encoder: tuple[NonNegativeInt, NonNegativeInt] = (1, 3)
+    decoder: tuple[NonNegativeInt, NonNegativeInt] = (2, 4)
+    kernel: PositiveInt = 5
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if not kernel % 2:
+            raise ValueError("must be odd, so that frames keep their size")
+        return kernel
 
     @property
     def spatial(self) -> int:
@@ -37,3 +44,165 @@ class FsqImageConfig(Strict):
     def temporal(self) -> int:
         """Frames a latent frame stands for, after the first."""
         return 1
+
+
+class VitVqConfig(Strict):
+    """ViT-VQGAN on frames of one fixed size, as WHAM has it; one latent frame a frame, `patch` x `patch` pixels a token.
+
+    A side that is no multiple of the patch is padded at the right and bottom. `dim`, `layers` and `head_size` are those
+    of encoder and decoder alike. The defaults are the official ones; head_size shows in no shape of a weights file.
+    """
+
+    kind: Literal["vit-vq"] = "vit-vq"
+    height: PositiveInt = 180
+    width: PositiveInt = 300
+    patch: PositiveInt = 10
+    dim: PositiveInt = 1024
+    layers: PositiveInt = 12
+    head_size: PositiveInt = 64
+    code_dim: PositiveInt = 32
+    codebook: PositiveInt = 16384
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.dim % self.head_size:
+            raise ValueError(f"dim ({self.dim}) must be a multiple of head_size ({self.head_size})")
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Tokens from top to bottom of a frame."""
+        return -(-self.height // self.patch)
+
+    @property
+    def columns(self) -> int:
+        """Tokens from left to right of a frame."""
+        return -(-self.width // self.patch)
+
+    @property
+    def spatial(self) -> int:
+        """Pixels along each side of a token."""
+        return self.patch
+
+    @property
+    def temporal(self) -> int:
+        """Frames a latent frame stands for, after the first."""
+        return 1
+
+
+class VqImageConfig(Strict):
+    """Convolutional autoencoder with a learned codebook, as MineWorld and aMUSEd have it; one latent frame a frame.
+
+    `channels`: width of each level, finest first; every level after the first halves the resolution. `blocks`: residual
+    blocks of an encoder level, a decoder level has one more. `latent`: channels before `code_dim`, the width of a code,
+    which is the same by default (0). `groups`, `norm_eps`: of the group norms. The defaults are the official ones, which
+    call these block_out_channels, layers_per_block, latent_channels, vq_embed_dim, norm_num_groups and num_vq_embeddings.
+    """
+
+    kind: Literal["vq-image"] = "vq-image"
+    codebook: PositiveInt = 8192
+    channels: tuple[PositiveInt, ...] = Field(default=(128, 256, 256, 512, 768), min_length=1)
+    blocks: PositiveInt = 2
+    latent: PositiveInt = 64
+    code_dim: NonNegativeInt = 0
+    groups: PositiveInt = 32
+    norm_eps: float = Field(default=1e-6, gt=0)
+
+    @model_validator(mode="after")
+    def _grouped(self):
+        for width in self.channels:
+            if width % self.groups:
+                raise ValueError(f"channels ({width}) must be multiples of groups ({self.groups})")
+        return self
+
+    @property
+    def spatial(self) -> int:
+        """Pixels along each side of a token."""
+        return 2 ** (len(self.channels) - 1)
+
+    @property
+    def temporal(self) -> int:
+        """Frames a latent frame stands for, after the first."""
+        return 1
+
+
+class CosmosDvConfig(Strict):
+    """Discrete causal video tokenizer of Cosmos; the defaults are DV8x16x16. One token is 8 frames of 16x16 pixels.
+
+    `patch`: side of the Haar patches, in frames and pixels. Widths are `channels` times each of `multipliers`, one per
+    level, with `blocks` residual blocks each (one more in the decoder). The levels halve space and time until
+    `spatial_compression` and `temporal_compression` are reached. Levels attend where `resolution`, the nominal size in
+    pixels, has come down to one of `attention`: in the official tokenizer nowhere.
+    """
+
+    kind: Literal["cosmos-dv"] = "cosmos-dv"
+    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 5, 5, 5), min_length=1)
+    channels: PositiveInt = 128
+    multipliers: tuple[PositiveInt, ...] = Field(default=(2, 4, 4), min_length=1)
+    blocks: PositiveInt = 2
+    z_channels: PositiveInt = 16
+    patch: PositiveInt = 4
+    spatial_compression: PositiveInt = 16
+    temporal_compression: PositiveInt = 8
+    resolution: PositiveInt = 1024
+    attention: tuple[PositiveInt, ...] = (32,)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        for name in ("patch", "spatial_compression", "temporal_compression"):
+            size = getattr(self, name)
+            if size & (size - 1):
+                raise ValueError(f"{name} ({size}) must be a power of two")
+            if size < self.patch:
+                raise ValueError(f"{name} ({size}) cannot be below patch ({self.patch})")
+        space, time = self._halvings
+        if time > space:
+            raise ValueError(
+                f"temporal_compression ({self.temporal}) cannot exceed spatial_compression ({self.spatial})"
+            )
+        if self.depth <= max(space, time + (time > 0)):
+            raise ValueError(f"multipliers names {self.depth} levels, too few to reach {self.temporal}x{self.spatial}")
+        return self
+
+    @property
+    def spatial(self) -> int:
+        """Pixels along each side of a token."""
+        return self.spatial_compression
+
+    @property
+    def temporal(self) -> int:
+        """Frames a latent frame stands for, after the first."""
+        return self.temporal_compression
+
+    @property
+    def codebook(self) -> int:
+        """Number of codes."""
+        return math.prod(self.levels)
+
+    @property
+    def depth(self) -> int:
+        """Number of levels."""
+        return len(self.multipliers)
+
+    @property
+    def _halvings(self) -> tuple[int, int]:
+        """Times that the levels halve space and time, after the patches."""
+        sides = self.spatial_compression, self.temporal_compression
+        space, time = ((side // self.patch).bit_length() - 1 for side in sides)
+        return space, time
+
+    def downsamples(self, level: int) -> tuple[bool, bool]:
+        """Whether the encoder's level halves space and time: the first ones do."""
+        space, time = self._halvings
+        return level < space, level < time
+
+    def upsamples(self, level: int) -> tuple[bool, bool]:
+        """Whether the decoder's level doubles space and time. It walks the levels down; the first never doubles time."""
+        space, time = self._halvings
+        walked = self.depth - 1 - level
+        in_time = 0 < walked <= time
+        return in_time or (walked < space and space > time), in_time
+
+    def attends(self, level: int) -> bool:
+        """Whether blocks of the level are followed by attention. Nominal resolution halves at every level."""
+        return (self.resolution // self.patch) >> level in self.attention

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 
 from diagd_cli.clip.write import atomic
 from diagd_cli.engine.device import native_bfloat16
+from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import Strict
 from diagd_cli.train.muon import Muon
 
@@ -48,15 +53,20 @@ class Optimiser(Strict):
 
 
 class Run:
-    """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` (figures)."""
+    """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` (figures).
+
+    `loss` is that of the last step, and `logged` the last step with a line in the log.
+    """
 
     def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser):
-        self.folder, self.model, self.settings, self.step = folder, model, optimiser, 0
+        self.folder, self.model, self.settings = folder, model, optimiser
+        self.step, self.loss, self.logged = 0, math.nan, 0
         self.optimisers = make_optimisers(model, optimiser)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if optimiser.ema else None
         folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self._resume()
+        self._trim_log()
 
     @property
     def checkpoint(self) -> Path:
@@ -71,6 +81,7 @@ class Run:
         """Write the checkpoint under its final name only when it is whole."""
         state = {
             "step": self.step,
+            "loss": self.loss,
             "model": self.model.state_dict(),
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
@@ -79,21 +90,43 @@ class Run:
 
     def log(self, **figures) -> None:
         """Append one line of figures."""
+        rates = {"loss": round(self.loss, 4), "rate": round(self.settings.rate(self.step), 4)}
         with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **figures}) + "\n")
+            file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **rates, **figures}) + "\n")
+        self.logged = self.step
 
     def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
-            own.load_state_dict(saved)
-        self.step = state["step"]
-        if self.average is not None and state["average"] is not None:
-            self.average = state["average"]
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(state["model"])
+            for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                own.load_state_dict(saved)
+            self.step, self.loss = state["step"], state.get("loss", math.nan)
+            if self.average is not None and state["average"] is not None:
+                self.average = state["average"]
+        except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError):
+            message = f"{self.checkpoint} is damaged or of another model"
+            raise WeightsError(message, "Train in another folder, or remove it to start again") from None
 
-    def _update(self, loss: Tensor) -> None:
+    def _trim_log(self) -> None:
+        """Drop figures of steps after the checkpoint: those steps are trained again."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+        if kept != lines:
+            with atomic(path) as part:
+                part.write_text("".join(kept))
+        self.logged = json.loads(kept[-1])["step"] if kept else 0
+
+    def update(self, loss: Tensor) -> None:
+        """One optimiser step on the gradient of `loss`."""
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        with uninterrupted():
+            self._step()
+            self.step, self.loss = self.step + 1, loss.item()
+
+    def _step(self) -> None:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * self.settings.rate(self.step)
@@ -132,29 +165,48 @@ def fit(
 ) -> dict:
     """Train until `run.settings.steps`; every `every` steps validate the shipped weights, log and save. Returns the last figures.
 
-    loss(step) computes the loss of that step's batch with `run.model`. Ctrl-C saves a checkpoint first.
+    loss(step) computes the loss of that step's batch with `run.model`. Ctrl-C saves a checkpoint first, and what is left
+    of the run gives the same weights and figures as if it had not been stopped.
     """
     device = next(run.model.parameters()).device
     dtype = torch.bfloat16 if use_bfloat16(device, precision) else torch.float32
     figures: dict = {}
     try:
-        while run.step < run.settings.steps:
+        while True:
+            last = run.step == run.settings.steps
+            if run.logged < run.step and (last or run.step % every == 0):
+                run.model.eval()
+                figures = validate(run.weights)
+                run.log(**figures)
+                run.save()
+            if run.step >= run.settings.steps:
+                return figures
             run.model.train()
             torch.manual_seed(run.settings.seed * 1_000_003 + run.step)
             with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
                 value = loss(run.step)
-            run._update(value)
-            run.step += 1
-            on_step(run.step, run.settings.steps, value.item())
-            if run.step % every == 0 or run.step == run.settings.steps:
-                run.model.eval()
-                figures = validate(run.weights)
-                run.log(loss=round(value.item(), 4), rate=round(run.settings.rate(run.step), 4), **figures)
-                run.save()
+            run.update(value)
+            on_step(run.step, run.settings.steps, run.loss)
     except KeyboardInterrupt:
         run.save()
         raise
-    return figures
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block has ended: what half an update leaves could not be resumed exactly."""
+    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not default or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held = []
+    signal.signal(signal.SIGINT, lambda *_: held.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if held:
+        raise KeyboardInterrupt
 
 
 def use_bfloat16(device: torch.device, precision: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import yaml
@@ -16,7 +17,7 @@ from diagd_cli.train.transformer import Windows
 
 
 class Recipe(Strict):
-    """`preset`: name or path; the rest: settings of the two trainings."""
+    """`preset`: a name, or a path relative to the recipe; the rest: settings of the two trainings."""
 
     preset: str
     tokenizer: Optimiser
@@ -29,18 +30,24 @@ def load_recipe(name_or_path: str) -> Recipe:
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         path = preset_folder() / "recipes" / f"{name_or_path}.yaml"
-    if not path.exists():
+    if not os.path.exists(path):
         raise PresetError(f"No recipe {path}", "Use freedoom, or a path to a YAML file")
     try:
-        return Recipe.model_validate(read_mapping(path))
+        recipe = Recipe.model_validate(read_mapping(path))
     except ValidationError as error:
         raise PresetError(f"{path}: {describe(error, Recipe)}", "Compare with the shipped recipe") from None
+    if not recipe.preset.endswith((".yaml", ".yml")):
+        return recipe
+    return recipe.model_copy(update={"preset": str(path.parent / recipe.preset)})
 
 
 def trained_preset(recipe: Recipe, folder: Path) -> Preset:
-    """The preset of a training folder: the recipe's, with the weights that the folder has so far."""
+    """The preset of a training folder: the recipe's, with the weights that the folder has so far. Raises PresetError."""
     path = folder / "preset.yaml"
-    return load_preset(path) if path.exists() else load_preset(recipe.preset)
+    preset = load_preset(path if path.exists() else recipe.preset)
+    if preset.actions is None:
+        raise PresetError(f"The preset {preset.name} has no actions", "Training is on clips with actions: name them")
+    return preset
 
 
 def write_preset(preset: Preset, folder: Path, **weights: WeightsFile) -> Path:

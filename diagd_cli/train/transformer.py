@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from diagd_cli.clip.write import atomic
+from diagd_cli.errors import ClipError
 from diagd_cli.model.config import Strict
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.grid import Grid
@@ -32,6 +33,13 @@ class Windows(Strict):
 
     phases: tuple[Phase, ...] = Field(min_length=1)
     dropout: float = Field(default=0.1, ge=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _ordered(self):
+        starts = [phase.start for phase in self.phases]
+        if starts[0] or starts != sorted(set(starts)):
+            raise ValueError(f"phases must start at 0 and rise, they start at {starts}")
+        return self
 
     def at(self, step: int) -> Phase:
         return [p for p in self.phases if p.start <= step][-1]
@@ -59,6 +67,12 @@ class Sampler:
         self.codes, self.grid, self.none = codes, grid, none
         self.actions = action_ids[episodes.actions]
         self.left = np.repeat(episodes.starts[1:], np.diff(episodes.starts)) - np.arange(len(codes))
+
+    def need(self, frames: int) -> None:
+        """Raise ClipError where no clip holds a window of `frames` frames."""
+        if self.left.max() < frames:
+            message = f"The longest clip has {self.left.max()} frames, and the recipe's windows have {frames}"
+            raise ClipError(message, "Record longer clips, or shorten the windows")
 
     def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
         """The batch of a step: a function of (seed, step) alone."""
@@ -93,6 +107,8 @@ def train_transformer(
     model: Transformer, train: Sampler, val: Sampler, optimiser: Optimiser, windows: Windows, folder: Path, **options
 ) -> Run:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted)."""
+    for sampler in (train, val):
+        sampler.need(max(phase.frames for phase in windows.phases))
     run = Run(folder, model, optimiser)
     device = next(model.parameters()).device
 

@@ -249,5 +249,5 @@ def test_damaged_image(tmp_path, keep):
 def test_no_ffmpeg(tmp_path, monkeypatch):
     path = video(tmp_path / "a.mp4")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
-    with pytest.raises(ClipError, match="ffmpeg does not start: .*IMAGEIO_FFMPEG_EXE"):
+    with pytest.raises(ClipError, match=r"ffmpeg does not start: .*IMAGEIO_FFMPEG_EXE"):
         read_clip(path, 4)

@@ -1,0 +1,62 @@
+"""The truncation of logits that WHAM's official sampler does, as pure functions. Logits are float [..., n, vocab].
+
+Their order there: temperature, allowed ids, then top-k or top-p (never both), softmax, one draw.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diagd_cli.engine.sample import keep_top
+
+MIN_TEMPERATURE = 0.1
+
+
+def clamp_temperature(temperature: float) -> float:
+    """The temperature that is divided by: never below 0.1, so 0 is not greedy there."""
+    return max(temperature, MIN_TEMPERATURE)
+
+
+def top_p_strict(logits: Tensor, p: float, keep: int = 1) -> Tensor:
+    """Set to -inf all but the most probable tokens whose probabilities, their own included, sum to at most p.
+
+    The token that crosses p is dropped, where the usual nucleus (`keep_top`) keeps it; the `keep` best always stay.
+    With 0.5, 0.3, 0.15, 0.05 and p = 0.6 one token stays, not two.
+    """
+    ordered, index = logits.sort(dim=-1, descending=True)
+    outside = ordered.softmax(-1).cumsum(-1) > p
+    outside[..., :keep] = False
+    return logits.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
+
+
+def allowed_ids(codes: int, area: int, conditioning: np.ndarray, first: int = 1) -> np.ndarray:
+    """Smallest and largest id, int64 [area + A, 2], that each place of one step may hold.
+
+    codes: image ids 0 .. codes-1 at each of `area` places, those below `first` barred at the very first (WHAM bars id
+    0). conditioning: int64 [A, 2], the ranges of the tokens after the frame, such as `gamepad.token_ranges`.
+    """
+    image = np.tile(np.array([0, codes - 1]), (area, 1))
+    image[0, 0] = first
+    return np.concatenate([image, conditioning]).astype(np.int64)
+
+
+def keep_allowed(logits: Tensor, ranges: Tensor) -> Tensor:
+    """Set to -inf the ids outside ranges [n, 2], inclusive, one range for each of the n rows of logits [..., n, vocab]."""
+    ids = torch.arange(logits.shape[-1], device=logits.device)
+    low, high = ranges.to(logits.device).unsqueeze(-1).unbind(-2)
+    return logits.masked_fill((ids < low) | (ids > high), -torch.inf)
+
+
+def truncate(
+    logits: Tensor, ranges: Tensor, temperature: float, top_k: int = 0, top_p: float | None = None, keep: int = 1
+) -> Tensor:
+    """All of it in the official order; softmax gives the probabilities of the draw. top_k 0 and top_p None are off.
+
+    Raises ValueError when both are on.
+    """
+    if top_k and top_p is not None:
+        raise ValueError("top-k and top-p exclude each other")
+    logits = keep_allowed(logits / clamp_temperature(temperature), ranges)
+    return keep_top(logits, top_k) if top_p is None else top_p_strict(logits, top_p, keep)

@@ -1,0 +1,257 @@
+"""Official Cosmos weights: names of NVIDIA's checkpoints to ours, checked against the preset before anything is loaded.
+
+Both functions check the whole file first, without reading a weight, and then give (our name, tensors whose rows, one
+under the other, are the parameter), each tensor mapped from the file only while it is in use.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+from torch import Tensor
+
+from diagd_cli.errors import WeightsError
+from diagd_cli.model.config import TransformerConfig
+from diagd_cli.tokens.config import CosmosDvConfig
+from diagd_cli.tokens.cosmos import COLOURS, parameter_shapes
+from diagd_cli.weights.archive import Stored, read_weights
+
+Shape = tuple[int, ...]
+Rows = Iterator[tuple[str, list[Tensor]]]
+
+TOKENIZER = "Cosmos-Tokenize1-DV8x16x16-720p"
+
+_SMALL = {"dim": 4096, "layers": 16, "heads": 32, "kv_heads": 8, "head_dim": 128, "mlp_dim": 14336, "outputs": 64000}
+_LARGE = {**_SMALL, "dim": 5120, "layers": 40}
+_BASE, _TEXT = {"vocab": 64000, "cross_dim": 0}, {"vocab": 64064, "cross_dim": 1024}
+OFFICIAL: dict[str, dict[str, int]] = {
+    "cosmos-4b": {**_SMALL, **_BASE},
+    "cosmos-12b": {**_LARGE, **_BASE},
+    "cosmos-5b-video2world": {**_SMALL, **_TEXT},
+    "cosmos-13b-video2world": {**_LARGE, **_TEXT},
+}
+
+# Names of checkpoints trained with TransformerEngine -> the released ones, within a layer; the first match counts.
+ENGINE_NAMES = {
+    "self_attention.layernorm_qkv.layer_norm_weight": "attention_norm.weight",
+    "self_attention.layernorm_qkv.query_weight": "attention.wq.weight",
+    "self_attention.layernorm_qkv.key_weight": "attention.wk.weight",
+    "self_attention.layernorm_qkv.value_weight": "attention.wv.weight",
+    "self_attention.proj.weight": "attention.wo.weight",
+    "self_attention.": "attention.",
+    "layernorm_mlp.layer_norm_weight": "ffn_norm.weight",
+    "layernorm_mlp.fc1_weight": "feed_forward.w13.weight",
+    "layernorm_mlp.fc2_weight": "feed_forward.w2.weight",
+    "inter_attention.layernorm_query.layer_norm_weight": "cross_attention_norm.weight",
+    "inter_attention.layernorm_query.query_weight": "cross_attention.wq.weight",
+    "inter_attention.key_value.key_weight": "cross_attention.wk.weight",
+    "inter_attention.key_value.value_weight": "cross_attention.wv.weight",
+    "inter_attention.proj.weight": "cross_attention.wo.weight",
+    "inter_attention.": "cross_attention.",
+}
+FUSED = {  # tensors of some checkpoints -> the released ones whose rows they stack
+    "attention.wqkv.weight": ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight"),
+    "feed_forward.w13.weight": ("feed_forward.w1.weight", "feed_forward.w3.weight"),
+}
+
+IGNORED = "_extra_state"  # in a transformer's name: TransformerEngine's own
+NOT_WEIGHTS = ("quantizer.", "inv_quant.", "encoder.patcher3d.", "decoder.unpatcher3d.")  # derived tables of exports
+UNUSED = re.compile(r"\.(down|up)sample\.conv\d\.")  # convolutions that the earliest tokenizers had and did not use
+
+
+# ---- Transformer -----------------------------------------------------------------------------------------------------
+
+
+def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
+    """The parameters of `Transformer(config, ...)` from an official `model.pt`, or from safetensors of the same names.
+
+    Raises WeightsError when the file is damaged or of another model; the message says which preset it fits.
+    """
+    found = _released_names(read_weights(path, "model"))
+    _compare(path, _transformer_sizes(found), config)
+    layout = transformer_layout(config)
+    expected = {name: shape for parts in layout.values() for name, shape in parts.items()}
+    _split_fused(found, expected)
+    _match(path, found, expected, "Give the model.pt of an official Cosmos model, or fetch it again")
+    return _rows((ours, [found[name] for name in parts]) for ours, parts in layout.items())
+
+
+def transformer_layout(config: TransformerConfig) -> dict[str, dict[str, Shape]]:
+    """Our parameters -> the official tensors that make up their rows, with shapes."""
+    d, size = config.dim, config.head_dim
+    q, kv = config.heads * size, config.kv_heads * size
+    block = {
+        "attention_norm.weight": {"attention_norm.weight": (d,)},
+        "attention.qkv.weight": {"attention.wq.weight": (q, d), **_pair("attention.wk", "attention.wv", (kv, d))},
+        "attention.out.weight": {"attention.wo.weight": (d, q)},
+        "mlp_norm.weight": {"ffn_norm.weight": (d,)},
+        "mlp.up.weight": _pair("feed_forward.w1", "feed_forward.w3", (config.mlp_dim, d)),
+        "mlp.down.weight": {"feed_forward.w2.weight": (d, config.mlp_dim)},
+    }
+    if config.cross_dim:
+        block |= {
+            "cross_norm.weight": {"cross_attention_norm.weight": (d,)},
+            "cross.q.weight": {"cross_attention.wq.weight": (q, d)},
+            "cross.kv.weight": _pair("cross_attention.wk", "cross_attention.wv", (kv, config.cross_dim)),
+            "cross.out.weight": {"cross_attention.wo.weight": (d, q)},
+        }
+    if config.qk_norm:
+        for ours, theirs in [("attention", "attention"), ("cross", "cross_attention")][: 2 if config.cross_dim else 1]:
+            block |= {f"{ours}.{n}_norm.weight": {f"{theirs}.{n}_norm.weight": (size,)} for n in "qk"}
+    layers = {
+        f"blocks.{n}.{ours}": {f"layers.{n}.{name}": shape for name, shape in parts.items()}
+        for n in range(config.layers)
+        for ours, parts in block.items()
+    }
+    head = {} if config.tied else {"head.weight": {"output.weight": (config.logits, d)}}
+    embed = {"embed.weight": {"tok_embeddings.weight": (config.vocab, d)}}
+    return {**embed, **layers, "norm.weight": {"norm.weight": (d,)}, **head}
+
+
+def _pair(first: str, second: str, shape: Shape) -> dict[str, Shape]:
+    return {f"{first}.weight": shape, f"{second}.weight": shape}
+
+
+def _released_names(found: dict[str, Stored]) -> dict[str, Stored]:
+    """The file's tensors by the names of the released checkpoints, without the prefix `model.`."""
+    renamed = {}
+    for name, stored in found.items():
+        if IGNORED not in name:
+            layer = re.match(r"(?:model\.)?(layers\.\d+\.)?", name)
+            rest = name[layer.end() :]
+            old = next((old for old in ENGINE_NAMES if layer[1] and rest.startswith(old)), "")
+            renamed[(layer[1] or "") + ENGINE_NAMES.get(old, "") + rest.removeprefix(old)] = stored
+    return renamed
+
+
+def _split_fused(found: dict[str, Stored], expected: Mapping[str, Shape]) -> None:
+    """Replace stacked tensors by their parts where the heights fit; elsewhere `_match` finds them unexpected."""
+    stacks = [(name, fused) for name in found for fused in FUSED if name.endswith(f".{fused}")]
+    for name, fused in stacks:
+        parts = [name.removesuffix(fused) + part for part in FUSED[fused]]
+        ends = [0, *accumulate(expected[part][0] for part in parts if part in expected)]
+        if len(ends) == len(parts) + 1 and found[name].shape[:1] == (ends[-1],):
+            stacked = found.pop(name)
+            found |= {part: stacked.rows(*rows) for part, rows in zip(parts, pairwise(ends), strict=True)}
+
+
+def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
+    """The hyper-parameters that a checkpoint's shapes reveal, by the names of `TransformerConfig`."""
+
+    def size(name: str, axis: int = 0) -> int | None:
+        stored = found.get(name)
+        return stored.shape[axis] if stored and len(stored.shape) > axis else None
+
+    layer = "layers.0.attention."
+    numbers = [int(n) for name in found for n in re.findall(r"^layers\.(\d+)\.", name)]
+    stacked, q, kv = size(layer + "wqkv.weight"), size(layer + "wo.weight", 1), size(layer + "wk.weight")
+    if stacked and q:
+        kv = (stacked - q) // 2
+    head, mlp = size(layer + "q_norm.weight"), size("layers.0.feed_forward.w2.weight", 1)
+    sizes = {
+        "vocab": size("tok_embeddings.weight"),
+        "outputs": size("output.weight"),
+        "dim": size("tok_embeddings.weight", 1),
+        "layers": max(numbers, default=-1) + 1,
+        "heads": q and head and q // head,
+        "kv_heads": kv and head and kv // head,
+        "head_dim": head,
+        "mlp_dim": mlp,
+        "cross_dim": size("layers.0.cross_attention.wk.weight", 1) or (0 if numbers else None),
+    }
+    return {key: value for key, value in sizes.items() if value is not None}
+
+
+def _compare(path: Path, seen: Mapping[str, int], config: TransformerConfig) -> None:
+    """Raise WeightsError if the file is of another size than the preset."""
+    if "dim" not in seen or not seen["layers"]:
+        raise WeightsError(f"{path} holds no Cosmos transformer", "Give the model.pt of an official Cosmos model")
+    wanted = {key: config.logits if key == "outputs" else getattr(config, key) for key in seen}
+    wrong = _differences(seen, wanted)
+    if wrong:
+        fits = [name for name, sizes in OFFICIAL.items() if {**sizes, **seen} == sizes]
+        hint = f"The preset {fits[0]} fits this file" if fits else "No official Cosmos preset fits this file"
+        raise WeightsError(f"{path} is of another model than the preset: {wrong}", hint)
+
+
+# ---- tokenizer -------------------------------------------------------------------------------------------------------
+
+
+def tokenizer_tensors(paths: Sequence[Path], config: CosmosDvConfig) -> Rows:
+    """The parameters of `CosmosTokenizer(config)` from `encoder.jit` and `decoder.jit`, or one file with both.
+
+    That may be `autoencoder.jit`, a native checkpoint or safetensors. Raises WeightsError.
+    """
+    expected = parameter_shapes(config)
+    found: dict[str, Stored] = {}
+    for path in paths:
+        found |= _tokenizer_names(path)
+    label = " and ".join(str(path) for path in paths)
+    _compare_tokenizer(label, found, config)
+    weights = {n: s for n, s in found.items() if n in expected or not (n.startswith(NOT_WEIGHTS) or UNUSED.search(n))}
+    _match(label, weights, expected, f"Give both encoder.jit and decoder.jit of {TOKENIZER}, or its autoencoder.jit")
+    return _rows((name, [weights[name]]) for name in expected)
+
+
+def _tokenizer_names(path: Path) -> dict[str, Stored]:
+    """The file's tensors by their native names: what stands before them in a training checkpoint is removed."""
+    found = read_weights(path, "model")
+    anchor = re.compile(r"(^|.*\.)(encoder|decoder)\.conv_in\.0\.conv3d\.weight")
+    prefixes = {match[1] for match in map(anchor.fullmatch, found) if match}
+    if not prefixes:
+        raise WeightsError(f"{path} holds no Cosmos video tokenizer", f"Give the files of {TOKENIZER}")
+    prefix = min(prefixes, key=len)
+    return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
+
+
+def _compare_tokenizer(label: str, found: Mapping[str, Stored], config: CosmosDvConfig) -> None:
+    """Raise WeightsError if the files are of another tokenizer than the preset's."""
+    levels = found.get("quantizer._levels") or found.get("inv_quant.quantizer._levels")
+    seen, wanted = {}, {}
+    for name, key, axis, value in (
+        ("encoder.conv_in.0.conv3d.weight", "channels", 0, config.channels),
+        ("encoder.conv_in.0.conv3d.weight", "values per patch", 1, COLOURS * config.patch**3),
+        ("decoder.conv_in.0.conv3d.weight", "z_channels", 1, config.z_channels),
+        ("quant_conv.conv3d.weight", "number of levels", 0, len(config.levels)),
+        ("post_quant_conv.conv3d.weight", "number of levels", 1, len(config.levels)),
+    ):
+        if name in found and len(found[name].shape) > axis:
+            seen[key], wanted[key] = found[name].shape[axis], value
+    if levels and levels.shape == (len(config.levels),):
+        seen["levels"], wanted["levels"] = tuple(levels.load().int().tolist()), config.levels
+    wrong = _differences(seen, wanted)
+    if wrong:
+        hint = f"Give the files of {TOKENIZER}" if config == CosmosDvConfig() else "Give the files that fit the preset"
+        raise WeightsError(f"{label} is another tokenizer than the preset's: {wrong}", hint)
+
+
+# ---- both ------------------------------------------------------------------------------------------------------------
+
+
+def _differences(seen: Mapping[str, object], wanted: Mapping[str, object]) -> str:
+    """Which sizes differ, in words; empty if none."""
+    parts = [f"{k} is {seen[k]} in the file, {wanted[k]} in the preset" for k in seen if seen[k] != wanted[k]]
+    return "; ".join(parts)
+
+
+def _match(label: object, found: Mapping[str, Stored], expected: Mapping[str, Shape], hint: str) -> None:
+    """Raise WeightsError unless names and shapes are exactly the expected ones."""
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or extra:
+        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the preset's model has not"
+        others = len(missing) + len(extra) - 1
+        raise WeightsError(f"{label} {what}" + (f", and {others} more names differ" if others else ""), hint)
+    for name, shape in expected.items():
+        if found[name].shape != shape:
+            message = f"{label}: {name} is {found[name].shape}, the preset needs {shape}"
+            raise WeightsError(message, "Compare the preset's sizes with the model's")
+
+
+def _rows(parts: Iterator[tuple[str, list[Stored]]]) -> Rows:
+    for name, stored in parts:
+        yield name, [part.load() for part in stored]
+        for part in stored:
+            part.release()

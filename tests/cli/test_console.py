@@ -1,0 +1,108 @@
+"""What a person sees: streams, colour, progress."""
+
+import io
+import json
+import os
+import time
+
+import pytest
+from rich.console import Console
+
+from diagd_cli.cli import console
+from diagd_cli.cli.console import Reporter
+
+
+def on_a_terminal(**options) -> Reporter:
+    """A reporter that believes its stderr, a string, is a terminal."""
+    reporter = Reporter(**options)
+    reporter.err = Console(file=io.StringIO(), force_terminal=True, width=100, emoji=False, soft_wrap=True)
+    reporter.live = not reporter.quiet
+    return reporter
+
+
+def test_results_on_stdout_and_all_else_on_stderr(capsys):
+    reporter = Reporter()
+    reporter.result("a.mp4")
+    reporter.result({"name": "é", "n": 1})
+    reporter.note("a note")
+    reporter.error("no [bold] :smile: luck")
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "a.mp4" and json.loads(out.splitlines()[1]) == {"name": "é", "n": 1}
+    assert err == "a note\nerror: no [bold] :smile: luck\n"
+
+
+def test_quiet_keeps_errors(capsys):
+    reporter = Reporter(quiet=True)
+    reporter.note("a note")
+    reporter.error("no luck")
+    assert capsys.readouterr().err == "error: no luck\n"
+
+
+def test_errors_are_one_line_whatever_they_quote(capsys):
+    Reporter().error("a\nb \x1b[31mred\x07 \udcff " + "long " * 60)
+    err = capsys.readouterr().err
+    assert err == "error: a b \\x1b[31mred\\x07 \\udcff " + " ".join(["long"] * 60) + "\n"
+
+
+def test_without_a_terminal_plain_lines_now_and_then(capsys, monkeypatch):
+    now = iter(range(0, 10_000))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))  # a second passes at every look at the clock
+    reporter = Reporter()
+    with reporter.stage("loading"), reporter.bar("walk.mp4", 20) as bar:
+        for step in range(1, 21):
+            bar.update(step, lambda seconds: f"{seconds:.0f} s so far")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "walk.mp4: 6/20 steps, 6 s so far, 14 s left",
+        "walk.mp4: 12/20 steps, 12 s so far, 8 s left",
+        "walk.mp4: 18/20 steps, 18 s so far, 2 s left",
+    ]
+
+
+def test_short_work_says_nothing_without_a_terminal(capsys):
+    with Reporter().bar("walk.mp4", 3) as bar:
+        for step in range(1, 4):
+            bar.update(step)
+    assert capsys.readouterr().err == ""
+
+
+def test_bar_and_spinner_on_a_terminal():
+    reporter = on_a_terminal()
+    with reporter.follow("a [/b] :smile:.mp4", tokens=60, frames=6) as follow:
+        with follow.stage("encode"):
+            pass
+        with follow.stage("decode"):
+            follow.on_steps(3, 3)
+    shown = reporter.err.file.getvalue()
+    assert "a [/b] :smile:.mp4: encoding" in shown and "a [/b] :smile:.mp4: prefill" in shown
+    assert "3/3 steps" in shown and "tokens/s" in shown and "frames/s" in shown and "\x1b[" in shown
+
+
+def test_progress_does_not_slow_the_loop(monkeypatch):
+    """Most updates only look at the clock; what is shown is drawn at most every POLL seconds."""
+    reporter = on_a_terminal()
+    drawn = []
+    with reporter.follow("walk.mp4", tokens=60, frames=6) as follow:
+        follow.on_steps(1, 10**6)
+        monkeypatch.setattr(follow.steps.progress, "refresh", lambda: drawn.append(time.perf_counter()))
+        started = time.perf_counter()
+        for step in range(2, 10_000):
+            follow.on_steps(step, 10**6)
+        seconds = time.perf_counter() - started
+    assert len(drawn) <= seconds / console.POLL + 1
+    assert seconds / 10_000 < 50e-6  # a step of the shipped model takes some 10 ms
+
+
+def test_colour_only_where_it_is_wanted(start, monkeypatch):
+    pty = pytest.importorskip("pty")
+
+    def shown(**environment):
+        ours, theirs = pty.openpty()
+        start("generate", "none.mp4", stderr=theirs, env={**os.environ, "TERM": "xterm", **environment}).wait(60)
+        os.close(theirs)
+        return os.read(ours, 10_000).decode().strip()
+
+    plain = "error: none.mp4 does not exist. Check the name and the folder"
+    assert shown() != plain and "\x1b[1;31merror:" in shown()
+    assert "31m" not in shown(NO_COLOR="1")
+    assert shown(TERM="dumb") == plain

@@ -1,0 +1,80 @@
+"""Settings of the whole suite: one thread, and how many examples hypothesis tries (HYPOTHESIS_PROFILE)."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+from tiny import Tiny, make_tiny
+from typer.testing import CliRunner
+
+from diagd_cli.cli.app import app
+from diagd_cli.config import preset_folder
+
+torch.set_num_threads(1)
+
+slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+settings.register_profile("default", max_examples=40, derandomize=True, **slow)
+settings.register_profile("thorough", max_examples=2000, **slow)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
+    del os.environ[variable]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a run of the command line left: exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict]:
+        """What --json printed."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture(scope="session")
+def diagd():
+    """Runs the command line in this process, as in diagd("generate", clip, "--frames", 2)."""
+
+    def run(*arguments, **environment) -> Done:
+        done = CliRunner().invoke(app, [str(a) for a in arguments], env=environment, catch_exceptions=False)
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def start():
+    """Starts the command line in a process of its own, which is ended with the test."""
+    started = []
+
+    def run(*arguments, **options) -> subprocess.Popen:
+        command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(command, start_new_session=True, **{**pipes, **options}))
+        return started[-1]
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="session")
+def clips() -> Path:
+    """The folder of the shipped clips: 44 frames of 120x160 pixels at 17.5 frames a second, with their actions."""
+    return preset_folder() / "freedoom" / "clips"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Tiny:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,134 @@
+"""The tiny models of `golden/mineworld`, loaded as a user's would be, and the ways to run them that its tests share."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from diagd_cli.engine.decode import decode, prefill
+from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.schedule.plan import Plan
+from diagd_cli.tokens.config import VqImageConfig
+from diagd_cli.tokens.grid import Grid
+from diagd_cli.tokens.vq import VqImageTokenizer
+from diagd_cli.weights.mineworld import tokenizer_tensors, transformer_tensors
+
+TOLERANCE = 1e-4
+GOLDEN = Path(__file__).parent.parent / "golden" / "mineworld"
+
+
+@cache
+def facts(name: str):
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+@cache
+def tensors(name: str) -> dict[str, torch.Tensor]:
+    return load_file(GOLDEN / f"{name}.safetensors")
+
+
+def grid_of(geometry: dict) -> Grid:
+    return Grid(geometry["rows"], geometry["cols"], geometry["action_tokens"])
+
+
+def transformer_config(official: dict) -> TransformerConfig:
+    """From the names of the official configuration."""
+    heads = official["num_attention_heads"]
+    return TransformerConfig(
+        vocab=official["vocab_size"],
+        dim=official["hidden_size"],
+        layers=official["num_hidden_layers"],
+        heads=heads,
+        kv_heads=official["num_key_value_heads"],
+        head_dim=official.get("head_dim", official["hidden_size"] // heads),
+        mlp_dim=official["intermediate_size"],
+        norm_eps=official["rms_norm_eps"],
+        positions={"base": official["rope_theta"]},
+    )
+
+
+def tokenizer_config(official: dict) -> VqImageConfig:
+    """From the names of the official configuration."""
+    return VqImageConfig(
+        codebook=official["num_vq_embeddings"],
+        channels=official["block_out_channels"],
+        blocks=official["layers_per_block"],
+        latent=official["latent_channels"],
+        code_dim=official["vq_embed_dim"] or 0,
+        groups=official["norm_num_groups"],
+    )
+
+
+TINY = facts("transformer_config")
+CONFIG, GRID, CODES = transformer_config(TINY["config"]), grid_of(TINY["geometry"]), TINY["geometry"]["sampled_vocab"]
+TOKENIZER_CONFIG = tokenizer_config(facts("vae_config"))
+
+
+@cache
+def transformer() -> Transformer:
+    coords = torch.from_numpy(GRID.coords(TINY["config"]["max_position_embeddings"]))
+    return filled(Transformer(CONFIG, coords), transformer_tensors(GOLDEN / "transformer.safetensors", CONFIG))
+
+
+@cache
+def tokenizer() -> VqImageTokenizer:
+    return filled(VqImageTokenizer(TOKENIZER_CONFIG), tokenizer_tensors(GOLDEN / "vae.safetensors", TOKENIZER_CONFIG))
+
+
+def filled(module: torch.nn.Module, entries) -> torch.nn.Module:
+    """The module with every one of its parameters set, once."""
+    own = dict(module.named_parameters())
+    for name, parts in entries:
+        own.pop(name).data.copy_(torch.cat(parts))
+    assert not own
+    return module.eval().requires_grad_(False)
+
+
+def assert_close(ours: torch.Tensor, theirs: torch.Tensor, record_property) -> None:
+    """They agree to 1e-4; the largest difference is recorded."""
+    assert ours.shape == theirs.shape
+    error = (ours - theirs).abs().max().item()
+    record_property("largest error", error)
+    print(f"largest error {error:.2e}")
+    assert error < TOLERANCE
+
+
+# ---- decoding --------------------------------------------------------------------------------------------------------
+
+
+def known(prompt: list[list[int]], actions: list[list[int]], frames: int) -> torch.Tensor:
+    """Token store int64 [1, ...] of prompt frames, the actions after each frame, room for `frames` new ones, a scratch."""
+    codes = np.zeros((len(prompt) + frames, GRID.h, GRID.w), np.int64)
+    codes[: len(prompt)] = np.reshape(prompt, (-1, GRID.h, GRID.w))
+    steering = np.zeros((len(codes), GRID.conditioning), np.int64)
+    steering[: len(actions)] = actions
+    return torch.from_numpy(GRID.flatten(codes, steering))[None]
+
+
+def new_codes(tokens: torch.Tensor, plan: Plan) -> list[int]:
+    """The new tokens of a store, in raster order."""
+    return GRID.codes(tokens[0].numpy(), plan.context + plan.frames)[plan.context :].ravel().tolist()
+
+
+def empty_cache() -> KVCache:
+    return KVCache(CONFIG, 1, TINY["config"]["max_position_embeddings"])
+
+
+def run_greedy(plan: Plan, tokens: torch.Tensor, cache: KVCache | None = None) -> dict[int, torch.Tensor]:
+    """Fill in the store by prefill and the one loop; the logits [vocab] by the position of what came from them."""
+    sampler, logits = Sampler(Sampling(CODES, 0.0), [0], np.arange(plan.length + 1)), {}
+
+    def choose(rows, targets):
+        logits.update(zip(targets.tolist(), rows[0], strict=True))
+        return sampler(rows, targets)
+
+    cache = cache or empty_cache()
+    prefill(transformer(), cache, tokens, np.arange(plan.prefill))
+    assert list(decode(transformer(), plan, cache, tokens, choose)) == list(range(1, plan.steps + 1))
+    return logits

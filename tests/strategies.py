@@ -1,0 +1,176 @@
+"""Random small worlds: a grid, a decoding and a Transformer, each drawn over everything that is allowed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import oracle
+import torch
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from diagd_cli.engine.decode import decode, prefill
+from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.engine.session import Session
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.config import Positions, TransformerConfig
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
+from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.tokens.grid import Grid
+
+SEEDS = st.integers(0, 2**31)
+TIE = 1e-4  # logits closer than this may be ranked differently in float32 and float64
+
+
+@dataclass(frozen=True)
+class World:
+    """A grid, `context` known frames, `frames` new ones, and how they are decoded."""
+
+    grid: Grid
+    context: int
+    frames: int
+    decoding: Decoding
+
+    def plan(self) -> Plan:
+        return build_plan(self.grid, self.context, self.frames, self.decoding)
+
+    @property
+    def ntp(self) -> World:
+        return replace(self, decoding=Decoding("ntp"))
+
+    @property
+    def layout(self) -> oracle.Layout:
+        g = self.grid
+        return oracle.Layout(g.h, g.w, g.conditioning, g.prefix)
+
+    @property
+    def rules(self):
+        """(k, d, stand-in, repair)."""
+        return self.decoding.resolve(self.grid, self.context)
+
+    @property
+    def new(self) -> np.ndarray:
+        """Positions of the tokens to make, in raster order."""
+        t, i, j = (x.ravel() for x in np.indices((self.frames, self.grid.h, self.grid.w)))
+        return self.grid.position(self.context + t, i, j)
+
+    @property
+    def length(self) -> int:
+        """Positions up to the last new token."""
+        return int(self.new[-1]) + 1
+
+    def known(self, sequence) -> dict[int, int]:
+        """What a decoder may know of a sequence: everything but the new tokens."""
+        hidden = set(self.new.tolist())
+        return {p: int(token) for p, token in enumerate(sequence) if p not in hidden}
+
+    def prompt(self, sequences: torch.Tensor) -> torch.Tensor:
+        """The sequences [B, L] with 0 in place of the new tokens."""
+        tokens = sequences.clone()
+        tokens[:, torch.as_tensor(self.new)] = 0
+        return tokens
+
+
+@st.composite
+def grids(draw) -> Grid:
+    h, w = draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    return Grid(h, w, conditioning=draw(st.integers(0, 2)), prefix=draw(st.integers(0, 1)))
+
+
+@st.composite
+def decodings(draw, grid: Grid) -> Decoding:
+    method, k = draw(st.sampled_from(["diagd"] * 4 + list(METHODS))), draw(st.integers(1, grid.w))
+    d = draw(st.integers(1, (grid.h - 1) * k + grid.w)) if method == "diagd" else 1
+    return Decoding(method, k, d, draw(st.sampled_from(STAND_INS)), draw(st.booleans()))
+
+
+@st.composite
+def worlds(draw, frames: int = 3) -> World:
+    grid = draw(grids())
+    return World(grid, draw(st.integers(1, 2)), draw(st.integers(1, frames)), draw(decodings(grid)))
+
+
+@st.composite
+def configs(draw) -> TransformerConfig:
+    kind = draw(st.sampled_from(["rope-1d", "rope-3d", "learned"]))
+    heads, tied, vocab = draw(st.sampled_from([2, 4])), draw(st.booleans()), draw(st.integers(6, 16))
+    half = draw(st.integers(3 if kind == "rope-3d" else 1, 6))
+    return TransformerConfig(
+        vocab=vocab,
+        outputs=0 if tied else draw(st.sampled_from([0, vocab - 2])),
+        dim=draw(st.integers(8, 24)),
+        layers=draw(st.integers(1, 2)),
+        heads=heads,
+        kv_heads=draw(st.sampled_from([g for g in (1, 2, 4) if heads % g == 0])),
+        head_dim=2 * half + (kind == "learned" and draw(st.booleans())),
+        mlp_dim=draw(st.integers(4, 24)),
+        activation=draw(st.sampled_from(["swiglu", "gelu-tanh"])),
+        norm=draw(st.sampled_from(["rms", "layer"])),
+        block_norm_affine=draw(st.booleans()),
+        qk_norm=draw(st.booleans()),
+        bias=draw(st.booleans()),
+        tied=tied,
+        positions=Positions(kind=kind, base=draw(st.sampled_from([100.0, 10000.0]))),
+    )
+
+
+def build_model(config: TransformerConfig, grid: Grid, frames: int, seed: int) -> Transformer:
+    """A Transformer for `frames` frames (and a scratch position), with weights large enough that its choices vary."""
+    model = Transformer(config, torch.from_numpy(grid.coords(grid.length(frames) + 1)), grid.prefix)
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in model.named_parameters():
+        is_scale = p.ndim == 1 and name.endswith("weight")
+        p.data.normal_(float(is_scale), 0.2 if p.ndim == 1 else 0.5, generator=generator)
+    return model.eval().requires_grad_(False)
+
+
+def reference(model: Transformer, world: World) -> oracle.Reference:
+    """The same Transformer for the oracle."""
+    return oracle.Reference(model.state_dict(), model.config.model_dump(), world.layout)
+
+
+def random_sequences(world: World, config: TransformerConfig, seed: int, batch: int = 1) -> torch.Tensor:
+    """Token ids int64 [batch, length], new tokens included."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(config.logits, (batch, world.length), generator=generator)
+
+
+def run(model, plan, prompt, choose, chunk=512, cache=None):
+    """Prefill and decode the prompt [B, L]; returns the filled-in tokens [B, L]."""
+    tokens = torch.nn.functional.pad(prompt, (0, plan.length - prompt.shape[1]))
+    cache = KVCache(model.config, len(tokens), plan.length) if cache is None else cache
+    prefill(model, cache, tokens, np.arange(plan.prefill), chunk=chunk)
+    assert list(decode(model, plan, cache, tokens, choose)) == list(range(1, plan.steps + 1))
+    return tokens[:, : prompt.shape[1]]
+
+
+def sampler(model, length, seeds=(0,), temperature=0.0):
+    return Sampler(Sampling(model.config.logits, temperature), list(seeds), np.arange(length))
+
+
+def careful(pick=oracle.greedy):
+    """A pick that gives up on a draw that is too close to call."""
+
+    def choose(logits, position):
+        best = logits.topk(2).values
+        assume(best[0] - best[1] > TIE)
+        return pick(logits, position)
+
+    return choose
+
+
+def open_session(world, model, frames, seed=0, batch=1, temperature=0.0, **options):
+    """A session over random prompts with random conditioning for `frames` frames."""
+    grid, rng = world.grid, np.random.default_rng(seed)
+    codes = rng.integers(0, model.config.logits, (batch, world.context, grid.h, grid.w))
+    steering = rng.integers(0, model.config.vocab, (batch, frames, grid.conditioning))
+    defaults = {
+        "seeds": [seed + n for n in range(batch)],
+        "sampling": Sampling(model.config.logits, temperature),
+        "window": world.context + world.frames,
+        "overlap": world.context,
+        "prefix": np.full(grid.prefix, 1),
+    }
+    return Session(model, grid, codes, steering, **(defaults | options))

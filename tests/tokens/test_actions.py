@@ -1,0 +1,72 @@
+"""Actions: as text, as a file, and which one steers which frame."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diagd_cli.errors import UsageError
+from diagd_cli.tokens.actions import parse_actions, read_actions, steering
+
+NAMES = ("idle", "forward", "left", "forward+left", "none")
+
+
+@pytest.mark.parametrize(
+    "text, actions",
+    [
+        ("left", ["left"]),
+        ("forward*3,left", ["forward"] * 3 + ["left"]),
+        (" forward * 2 , forward+left*1 ", ["forward", "forward", "forward+left"]),
+    ],
+)
+def test_inline(text, actions):
+    assert parse_actions(text, NAMES) == actions
+
+
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 99)), min_size=1, max_size=80))
+def test_inline_of_any_length(runs):
+    """A list longer than any file name may be is still a list."""
+    text = ",".join(f"{name}*{count}" for name, count in runs)
+    assert parse_actions(text, NAMES) == [name for name, count in runs for _ in range(count)]
+
+
+def test_file(tmp_path):
+    path = tmp_path / "steer.jsonl"
+    path.write_text('{"frame": 0, "action": "left"}\n\n{"action": "idle"}\n')
+    assert parse_actions(str(path), NAMES) == read_actions(path, NAMES) == ["left", "idle"]
+
+
+@pytest.mark.parametrize("text", ["up", "left*", "left*-1", "left*0", "left*1000000", "", "left;idle", "*3", "x.jsonl"])
+def test_refused(text):
+    with pytest.raises(UsageError) as caught:
+        parse_actions(text, NAMES)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "data", [b"[]", b'"left"', b'{"action": ["left"]}', b'{"action": null}', b"\xff", b"[" * 10_000]
+)
+def test_bad_files(tmp_path, data):
+    (tmp_path / "a.jsonl").write_bytes(data)
+    with pytest.raises(UsageError, match=r"a\.jsonl"):
+        read_actions(tmp_path / "a.jsonl", NAMES)
+
+
+RECORDED = ["forward", "left", "idle", "forward+left"]
+
+
+@pytest.mark.parametrize(
+    "asked, recorded, first, expected",
+    [
+        # context of 2 frames, 3 new ones: the action at index 1 leads to the first new frame, the last is never read
+        (None, None, 0, ["none", "none", "none", "none", "none"]),
+        (["left"], None, 0, ["none", "left", "left", "left", "left"]),
+        (["left", "idle"], None, 0, ["none", "left", "idle", "idle", "idle"]),
+        (None, RECORDED, 0, ["forward", "left", "idle", "forward+left", "forward+left"]),
+        (None, RECORDED, 2, ["idle", "forward+left", "forward+left", "forward+left", "forward+left"]),
+        (["left"], RECORDED, 0, ["forward", "left", "left", "left", "left"]),
+        (None, RECORDED, 9, ["none", "none", "none", "none", "none"]),
+        (["idle"] * 9, None, 0, ["none", "idle", "idle", "idle", "idle"]),
+    ],
+)
+def test_steering(asked, recorded, first, expected):
+    assert steering(asked, recorded, first, context=2, frames=3, none="none") == expected
