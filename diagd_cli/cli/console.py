@@ -74,7 +74,7 @@ class Bar:
     def __init__(self, reporter: Reporter, name: str, total: int, unit: str):
         self.reporter, self.name, self.total, self.unit = reporter, name, total, unit
         self.started = self.drawn = self.lined = time.perf_counter()
-        self.progress = None
+        self.base, self.progress = None, None
         if reporter.live:
             columns = (
                 SpinnerColumn(),
@@ -91,6 +91,8 @@ class Bar:
     def update(self, done: int, text: Callable[[float], str] = lambda seconds: "") -> None:
         """Report `done` steps; text(seconds so far) is asked for only when something is drawn."""
         now = time.perf_counter()
+        if self.base is None:
+            self.base = done - 1  # a resumed run starts in the middle
         if now - self.drawn < POLL and done < self.total:
             return
         self.drawn = now
@@ -100,7 +102,7 @@ class Bar:
             self.progress.refresh()
         elif now - self.lined > LINE_EVERY:
             self.lined = now
-            left = (now - self.started) * (self.total - done) / max(1, done)
+            left = (now - self.started) * (self.total - done) / max(1, done - self.base)
             self.reporter.note(f"{self.name}: {line}, {left:.0f} s left")
 
     def close(self) -> None:

@@ -16,10 +16,10 @@ from diagd_cli.tokens.cosmos_layers import (
     Norm,
     ResBlock,
     Upsample,
+    activated,
     attention,
     factorised,
     patch,
-    swish,
     unpatch,
 )
 from diagd_cli.tokens.fsq import FSQ
@@ -126,7 +126,7 @@ class Encoder(nn.Module):
         x = self.conv_in(patch(pixels, self.patch))
         for level in self.down:
             x = level(x)
-        return self.conv_out(swish(self.norm_out(self.mid(x))))
+        return activated(self.norm_out, self.conv_out, self.mid(x))
 
 
 class Decoder(nn.Module):
@@ -149,7 +149,7 @@ class Decoder(nn.Module):
         x = self.mid(self.conv_in(z))
         for level in reversed(self.up):
             x = level(x)
-        return unpatch(self.conv_out(swish(self.norm_out(x))), self.patch)
+        return unpatch(activated(self.norm_out, self.conv_out, x), self.patch)
 
 
 class Level(nn.Module):

@@ -1,16 +1,20 @@
 """Layers of the Cosmos video tokenizers, on clips [B, C, T, H, W]: causal factorised convolutions, 3-D Haar patches.
 
 Where float rounding can show in a pixel, operations are those of the official code in its order: frames are truncated to
-8 bits, so that the last bit of a float decides now and then. Parameters have the official names and shapes.
+8 bits, so that the last bit of a float decides now and then. What is large goes frame by frame, which bounds memory.
+Parameters have the official names and shapes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+AT_ONCE = 1 << 22  # elements of a clip that is not taken apart
 
 
 def patch(x: Tensor, size: int) -> Tensor:
@@ -54,6 +58,23 @@ def clips(x: Tensor, batch: int) -> Tensor:
     return x.unflatten(0, (batch, -1)).transpose(1, 2)
 
 
+def by_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """function(x), for one that treats every frame alone, without the temporaries of all frames at once."""
+    if x.numel() <= AT_ONCE or x.shape[2] == 1:
+        return function(x)
+    return _joined((function(frame) for frame in x.split(1, dim=2)), x.shape[2])
+
+
+def _joined(parts: Iterator[Tensor], count: int) -> Tensor:
+    """[B, C, count, H, W] of as many frames [B, C, 1, H, W]."""
+    first = next(parts)
+    out = first.new_empty(*first.shape[:2], count, *first.shape[3:])
+    out[:, :, :1] = first
+    for n, part in enumerate(parts, 1):
+        out[:, :, n : n + 1] = part
+    return out
+
+
 def swish(x: Tensor) -> Tensor:
     """x * sigmoid(x), which F.silu rounds otherwise."""
     return x.sigmoid().mul_(x)
@@ -68,15 +89,30 @@ class Conv(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, time: int = 1, space: int = 1, stride: int = 1):
         super().__init__()
-        strides = (stride, 1, 1) if time > 1 else (1, stride, stride)
-        self.conv3d = nn.Conv3d(inputs, outputs, (time, space, space), strides)
+        in_time, in_space = (stride, 1) if time > 1 else (1, stride)
+        self.conv3d = nn.Conv3d(inputs, outputs, (time, space, space), (in_time, in_space, in_space))
         self.before = max(0, time - stride)
-        self.margin = (0, 1, 0, 1) if space > 1 and stride > 1 else (space // 2,) * 4
+        self.margin = (0, 1, 0, 1) if in_space > 1 else (space // 2,) * 4
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.before:
-            x = torch.cat([x[:, :, :1].expand(-1, -1, self.before, -1, -1), x], dim=2)
-        return self.conv3d(F.pad(x, self.margin) if any(self.margin) else x)
+        if x.numel() <= AT_ONCE:
+            x = torch.cat([x[:, :, :1].expand(-1, -1, self.before, -1, -1), x], dim=2) if self.before else x
+            return self.conv3d(self._padded(x))
+        taps, stride = self.conv3d.kernel_size[0], self.conv3d.stride[0]
+        count = (x.shape[2] + self.before - taps) // stride + 1
+        return _joined((self._frame(x, n * stride - self.before) for n in range(count)), count)
+
+    def _frame(self, x: Tensor, start: int) -> Tensor:
+        """One frame of the result [B, C, 1, H, W], as a sum of 2-D convolutions of the frames from `start` on."""
+        weight, bias, stride = self.conv3d.weight, self.conv3d.bias, self.conv3d.stride[1]
+        first, *later = (self._padded(x[:, :, max(0, start + k)]) for k in range(weight.shape[2]))
+        y = F.conv2d(first, weight[:, :, 0], bias, stride)
+        for k, frame in enumerate(later, 1):
+            y += F.conv2d(frame, weight[:, :, k], None, stride)
+        return y.unsqueeze(2)
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.margin) if any(self.margin) else x
 
 
 def factorised(inputs: int, outputs: int) -> nn.Sequential:
@@ -95,6 +131,12 @@ class Norm(nn.Module):
         return clips(self.norm(frames(x)), len(x))
 
 
+def activated(norm: Norm, conv: nn.Sequential, x: Tensor) -> Tensor:
+    """conv(swish(norm(x))) with a factorised convolution."""
+    in_space, in_time = conv
+    return in_time(by_frame(lambda frame: in_space(swish(norm(frame))), x))
+
+
 class ResBlock(nn.Module):
     """x + conv(swish(norm(conv(swish(norm(x))))))."""
 
@@ -105,8 +147,8 @@ class ResBlock(nn.Module):
         self.nin_shortcut = Conv(inputs, outputs) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(swish(self.norm1(x)))
-        return self.conv2(swish(self.norm2(y))).add_(self.nin_shortcut(x))
+        y = activated(self.norm2, self.conv2, activated(self.norm1, self.conv1, x))
+        return y.add_(self.nin_shortcut(x))
 
 
 class _Attention(nn.Module):
@@ -175,11 +217,14 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv1 is not None:
-            x = self.conv1(x).add_(x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).mean((4, 6)))
+            x = by_frame(self._halve, x)
         if self.conv2 is not None:
             x = torch.cat([x[:, :, :1], x], dim=2)
             x = self.conv2(x).add_(x.unflatten(2, (-1, 2)).mean(3))
         return self.conv3(x)
+
+    def _halve(self, x: Tensor) -> Tensor:
+        return self.conv1(x).add_(x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).mean((4, 6)))
 
 
 class Upsample(nn.Module):
@@ -195,6 +240,9 @@ class Upsample(nn.Module):
         if self.conv1 is not None:
             x = x.repeat_interleave(2, dim=2)[:, :, 1:]
             x = self.conv1(x).add_(x)
+        return by_frame(self._widen, x)
+
+    def _widen(self, x: Tensor) -> Tensor:
         if self.conv2 is not None:
             x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
             x = self.conv2(x).add_(x)

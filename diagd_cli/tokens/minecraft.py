@@ -3,8 +3,8 @@
     begin | camera pitch | camera yaw | hotbar | forward/back | left/right | sprint/sneak | use/attack | jump
     | drop/pickItem | end
 
-Two kinds of JSONL files tell the actions, one line a frame: action dictionaries, and lines of the VPT recorder. They are
-parsed, never evaluated.
+Camera motion is binned by the mu-law of VPT (Baker et al. 2022). Two kinds of JSONL files tell the actions, one line a
+frame: action dictionaries, and lines of the VPT recorder. They are parsed, never evaluated.
 """
 
 from __future__ import annotations
@@ -54,9 +54,7 @@ ARRAY = re.compile(r"\b(?:np\.|numpy\.)?array\(\s*(\[[^\[\]()]*\])\s*(?:,\s*dtyp
 
 @dataclass(frozen=True)
 class MinecraftActions:
-    """The action vocabulary: ids from `offset` on. The camera is clipped to +-`limit` degrees, mu-law, bins of
-    `bin_width`.
-    """
+    """The action vocabulary: ids from `offset` on. `limit`, `bin_width` (both in degrees) and `mu`: of the camera bins."""
 
     offset: int = 8192
     limit: float = 90.0

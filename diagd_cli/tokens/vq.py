@@ -1,5 +1,6 @@
 """MineWorld's tokenizer: a convolutional encoder, the nearest code of a learned codebook, a convolutional decoder.
 
+It is the VQ-VAE of aMUSEd, fine-tuned on Minecraft video (appendix G of the Diagonal Decoding paper).
 The modules bear the names of the official weights (those of the VQ model in the library diffusers), so that no map of
 names is needed; a wrapper that looks idle, such as `Change`, stands for a part of a name.
 """
@@ -30,7 +31,9 @@ class VqImageTokenizer(nn.Module):
         width = config.code_dim or config.latent
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.latent, width, 1)
-        self.quantize = nn.ModuleDict({"embedding": nn.Embedding(config.codebook, width)})
+        # zeros, because drawing normal numbers on the meta device imports half of torch, for seconds
+        codes = nn.Embedding.from_pretrained(torch.zeros(config.codebook, width), freeze=False)
+        self.quantize = nn.ModuleDict({"embedding": codes})
         self.post_quant_conv = nn.Conv2d(width, config.latent, 1)
         self.decoder = Decoder(config)
 

@@ -245,7 +245,8 @@ def _tensor(storage: Storage, offset: int, shape: tuple, stride: tuple, *_: Any)
     """`_`: whether it requires a gradient, and hooks."""
     numbers = [_plain(n, int) for n in (offset, *shape, *stride)]
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if not 0 <= min(numbers) <= max(numbers) < LARGEST or (0 not in shape and last >= _plain(storage, Storage).count):
+    count = _plain(storage, Storage).count
+    if not 0 <= min(numbers) <= max(numbers) < LARGEST or (0 not in shape and last >= count):
         raise ValueError(f"a tensor {shape} that its storage does not hold")
     return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
@@ -255,7 +256,6 @@ STORAGES = {
     **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
     **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
 }
-
 DATA_TYPES = (
     *("object", "bool", "int", "float", "complex", "str", "bytes", "bytearray"),
     *("list", "dict", "tuple", "slice", "range"),

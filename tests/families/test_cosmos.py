@@ -22,6 +22,7 @@ from diagd_cli.model.positions import absolute_table, rope_table
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
+from diagd_cli.tokens import cosmos_layers
 from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import CosmosTokenizer, to_frames
 from diagd_cli.tokens.cosmos_layers import patch, unpatch
@@ -310,6 +311,13 @@ def test_pixels_of_codes(tokenizer, clip):
     close("pixels", tokenizer.decode_pixels(codes), wanted, 1e-4)
     truncated = ((wanted * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8)[0].movedim(0, -1)
     assert torch.equal(tokenizer.decode(codes[0]), truncated)
+
+
+def test_large_clips_go_frame_by_frame_to_the_same_end(tokenizer, monkeypatch):
+    monkeypatch.setattr(cosmos_layers, "AT_ONCE", 0)
+    assert torch.equal(tokenizer.encode_pixels(tokens("clip9.video_u8").float() / 255 * 2 - 1), tokens("clip9.indices"))
+    pixels = tokenizer.decode_pixels(tokens("dec2x2x3.indices"))
+    close("pixels, frame by frame", pixels, tokens("dec2x2x3.video"), 1e-4)
 
 
 def test_the_first_codes_do_not_depend_on_later_frames(tokenizer):
