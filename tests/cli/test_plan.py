@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from diagd_cli.config import load_preset
+from diagd_cli.engine.windows import window_parts
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,11 @@ def test_preset_and_its_window(diagd, tiny):
 
 def test_shipped_preset_follows_equation_5(diagd):
     preset = load_preset("freedoom")
-    frames, k, d, grid = preset.clip.frames, preset.decoding.k, preset.decoding.d, preset.grid
+    clip, frames, k, d, grid = preset.clip, preset.clip.frames, preset.decoding.k, preset.decoding.d, preset.grid
+    parts = window_parts(clip.context, frames, clip.window, clip.overlap)
     [facts] = diagd("plan", "--decoding", "diagd", "--json").objects
-    assert (facts["steps"], facts["windows"]) == ((frames - 1) * d + (grid.h - 1) * k + grid.w, 1)
+    steps = sum((new - 1) * d + (grid.h - 1) * k + grid.w for _, new in parts)
+    assert (facts["steps"], facts["windows"]) == (steps, len(parts))
     [facts] = diagd("plan", "--decoding", "ntp", "--json").objects
     assert facts["steps"] == facts["tokens"] == frames * grid.area
 
