@@ -22,6 +22,7 @@ from diagd_cli.weights.archive import Stored, read_weights
 Shape = tuple[int, ...]
 Rows = Iterator[tuple[str, list[Tensor]]]
 
+LARGEST = 64  # levels and blocks that are looked for
 TOKENIZER = "Cosmos-Tokenize1-DV8x16x16-720p"
 
 _SMALL = {"dim": 4096, "layers": 16, "heads": 32, "kv_heads": 8, "head_dim": 128, "mlp_dim": 14336, "outputs": 64000}
@@ -141,26 +142,26 @@ def _split_fused(found: dict[str, Stored], expected: Mapping[str, Shape]) -> Non
 def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
     """The hyper-parameters that a checkpoint's shapes reveal, by the names of `TransformerConfig`."""
 
-    def size(name: str, axis: int = 0) -> int | None:
-        stored = found.get(name)
-        return stored.shape[axis] if stored and len(stored.shape) > axis else None
-
     layer = "layers.0.attention."
     numbers = [int(n) for name in found for n in re.findall(r"^layers\.(\d+)\.", name)]
-    stacked, q, kv = size(layer + "wqkv.weight"), size(layer + "wo.weight", 1), size(layer + "wk.weight")
+    stacked, q, kv = (
+        _size(found, layer + "wqkv.weight"),
+        _size(found, layer + "wo.weight", 1),
+        _size(found, layer + "wk.weight"),
+    )
     if stacked and q:
         kv = (stacked - q) // 2
-    head, mlp = size(layer + "q_norm.weight"), size("layers.0.feed_forward.w2.weight", 1)
+    head, mlp = _size(found, layer + "q_norm.weight"), _size(found, "layers.0.feed_forward.w2.weight", 1)
     sizes = {
-        "vocab": size("tok_embeddings.weight"),
-        "outputs": size("output.weight"),
-        "dim": size("tok_embeddings.weight", 1),
+        "vocab": _size(found, "tok_embeddings.weight"),
+        "outputs": _size(found, "output.weight"),
+        "dim": _size(found, "tok_embeddings.weight", 1),
         "layers": max(numbers, default=-1) + 1,
         "heads": q and head and q // head,
         "kv_heads": kv and head and kv // head,
         "head_dim": head,
         "mlp_dim": mlp,
-        "cross_dim": size("layers.0.cross_attention.wk.weight", 1) or (0 if numbers else None),
+        "cross_dim": _size(found, "layers.0.cross_attention.wk.weight", 1) or (0 if numbers else None),
     }
     return {key: value for key, value in sizes.items() if value is not None}
 
@@ -170,8 +171,7 @@ def _compare(path: Path, seen: Mapping[str, int], config: TransformerConfig) -> 
     if "dim" not in seen or not seen["layers"]:
         raise WeightsError(f"{path} holds no Cosmos transformer", "Give the model.pt of an official Cosmos model")
     wanted = {key: config.logits if key == "outputs" else getattr(config, key) for key in seen}
-    wrong = _differences(seen, wanted)
-    if wrong:
+    if wrong := _differences(seen, wanted):
         fits = [name for name, sizes in OFFICIAL.items() if {**sizes, **seen} == sizes]
         hint = f"The preset {fits[0]} fits this file" if fits else "No official Cosmos preset fits this file"
         raise WeightsError(f"{path} is of another model than the preset: {wrong}", hint)
@@ -209,26 +209,40 @@ def _tokenizer_names(path: Path) -> dict[str, Stored]:
 
 def _compare_tokenizer(label: str, found: Mapping[str, Stored], config: CosmosDvConfig) -> None:
     """Raise WeightsError if the files are of another tokenizer than the preset's."""
-    levels = found.get("quantizer._levels") or found.get("inv_quant.quantizer._levels")
-    seen, wanted = {}, {}
-    for name, key, axis, value in (
-        ("encoder.conv_in.0.conv3d.weight", "channels", 0, config.channels),
-        ("encoder.conv_in.0.conv3d.weight", "values per patch", 1, COLOURS * config.patch**3),
-        ("decoder.conv_in.0.conv3d.weight", "z_channels", 1, config.z_channels),
-        ("quant_conv.conv3d.weight", "number of levels", 0, len(config.levels)),
-        ("post_quant_conv.conv3d.weight", "number of levels", 1, len(config.levels)),
-    ):
-        if name in found and len(found[name].shape) > axis:
-            seen[key], wanted[key] = found[name].shape[axis], value
-    if levels and levels.shape == (len(config.levels),):
-        seen["levels"], wanted["levels"] = tuple(levels.load().int().tolist()), config.levels
-    wrong = _differences(seen, wanted)
-    if wrong:
+    seen = _tokenizer_sizes(found)
+    wanted = {key: len(config.levels) if key == "number of levels" else getattr(config, key) for key in seen}
+    if wrong := _differences(seen, wanted):
         hint = f"Give the files of {TOKENIZER}" if config == CosmosDvConfig() else "Give the files that fit the preset"
         raise WeightsError(f"{label} is another tokenizer than the preset's: {wrong}", hint)
 
 
+def _tokenizer_sizes(found: Mapping[str, Stored]) -> dict[str, object]:
+    """The hyper-parameters that the shapes and an export's tables reveal, by the names of `CosmosDvConfig`."""
+    first, inner = "encoder.conv_in.0.conv3d.weight", "encoder.down.{}.block.{}.conv1.0.conv3d.weight"
+    channels, values = _size(found, first), _size(found, first, 1)
+    widths = [_size(found, inner.format(level, 0)) for level in range(LARGEST)]
+    digits = _size(found, "quant_conv.conv3d.weight") or _size(found, "post_quant_conv.conv3d.weight", 1)
+    sizes: dict[str, object] = {
+        "channels": channels,
+        "patch": values and round((values / COLOURS) ** (1 / 3)),
+        "multipliers": channels and tuple(width // channels for width in widths if width),
+        "blocks": channels and sum(_size(found, inner.format(0, block)) is not None for block in range(LARGEST)),
+        "z_channels": _size(found, "decoder.conv_in.0.conv3d.weight", 1) or _size(found, "quant_conv.conv3d.weight", 1),
+        "number of levels": digits,
+    }
+    levels = found.get("quantizer._levels", found.get("inv_quant.quantizer._levels"))
+    if levels is not None and levels.shape == (digits,):
+        sizes["levels"] = tuple(levels.load().int().tolist())
+    return {key: value for key, value in sizes.items() if value}
+
+
 # ---- both ------------------------------------------------------------------------------------------------------------
+
+
+def _size(found: Mapping[str, Stored], name: str, axis: int = 0) -> int | None:
+    """One side of a tensor, if there is such a tensor."""
+    stored = found.get(name)
+    return stored.shape[axis] if stored and len(stored.shape) > axis else None
 
 
 def _differences(seen: Mapping[str, object], wanted: Mapping[str, object]) -> str:

@@ -297,12 +297,13 @@ def test_half_a_tokenizer_asks_for_the_other_half(archives):
     "change, message",
     [
         ({"channels": 4}, "channels is 2 in the file, 4 in the preset"),
-        ({"patch": 2, "multipliers": (1, 2, 1, 1)}, "values per patch is 192 in the file, 24 in the preset"),
+        ({"patch": 2, "multipliers": (1, 2, 1, 1)}, "patch is 4 in the file, 2 in the preset"),
         ({"z_channels": 6}, "z_channels is 5 in the file, 6 in the preset"),
         ({"levels": (4, 3, 3)}, "number of levels is 2 in the file, 3 in the preset"),
         ({"levels": (3, 4)}, "levels is (4, 3) in the file, (3, 4) in the preset"),
-        ({"blocks": 2}, "lacks decoder.up.0.block.2.conv1.0.conv3d.bias"),
-        ({"multipliers": (1, 2, 2)}, "the preset needs"),
+        ({"blocks": 2}, "blocks is 1 in the file, 2 in the preset"),
+        ({"multipliers": (1, 2, 2)}, "multipliers is (1, 2, 1) in the file, (1, 2, 2) in the preset"),
+        ({"attention": (256,)}, "lacks decoder.up.0.attn.0.0.k.conv3d.bias"),
     ],
 )
 def test_a_tokenizer_of_another_size(archives, tmp_path, change, message):
