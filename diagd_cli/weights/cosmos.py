@@ -141,17 +141,16 @@ def _split_fused(found: dict[str, Stored], expected: Mapping[str, Shape]) -> Non
 
 def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
     """The hyper-parameters that a checkpoint's shapes reveal, by the names of `TransformerConfig`."""
-
     layer = "layers.0.attention."
     numbers = [int(n) for name in found for n in re.findall(r"^layers\.(\d+)\.", name)]
-    stacked, q, kv = (
-        _size(found, layer + "wqkv.weight"),
+    head, q, kv = (
+        _size(found, layer + "q_norm.weight"),
         _size(found, layer + "wo.weight", 1),
         _size(found, layer + "wk.weight"),
     )
+    stacked = _size(found, layer + "wqkv.weight")
     if stacked and q:
         kv = (stacked - q) // 2
-    head, mlp = _size(found, layer + "q_norm.weight"), _size(found, "layers.0.feed_forward.w2.weight", 1)
     sizes = {
         "vocab": _size(found, "tok_embeddings.weight"),
         "outputs": _size(found, "output.weight"),
@@ -160,7 +159,7 @@ def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
         "heads": q and head and q // head,
         "kv_heads": kv and head and kv // head,
         "head_dim": head,
-        "mlp_dim": mlp,
+        "mlp_dim": _size(found, "layers.0.feed_forward.w2.weight", 1),
         "cross_dim": _size(found, "layers.0.cross_attention.wk.weight", 1) or (0 if numbers else None),
     }
     return {key: value for key, value in sizes.items() if value is not None}
