@@ -46,7 +46,9 @@ class Sampler:
     def _gumbel(self, keys: Tensor) -> Tensor:
         """Standard Gumbel noise float32 [..., codes] for keys int64 [...]."""
         bits = _mix(keys.unsqueeze(-1) + self.steps) & 0xFFFFFF
-        uniform = (bits.float() + 0.5) / 0x1000000
+        uniform = ((bits.float() + 0.5) / 0x1000000).clamp(
+            max=1 - 2**-24
+        )  # the highest would round to 1: infinite noise
         return -torch.log(-torch.log(uniform))
 
 

@@ -119,7 +119,7 @@ def build_plan(grid: Grid, context: int, frames: int, decoding: Decoding) -> Pla
     covered = np.zeros_like(fed)  # tokens whose position holds a stand-in
     for start in np.flatnonzero(j == 0):
         step, goal = made[start], place[start]
-        if i[start] == 0 and grid.conditioning:  # rule 3
+        if i[start] == 0 and grid.conditioning and context + t[start]:  # rule 3; nothing steers the very first frame
             steering = grid.conditioning_positions(context + t[start] - 1)
             feeds.append(_columns(step, steering, steering, np.where(steering == goal - 1, goal, -1)))
         elif start == 0 or made[start - 1] < step:  # rules 2, 3: the predecessor exists (or is the prompt's last token)

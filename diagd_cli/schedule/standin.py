@@ -6,7 +6,10 @@ a token that does not exist yet either (small d), the newest earlier frame that 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
+
+from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from diagd_cli.tokens.grid import Grid
@@ -32,7 +35,13 @@ def find_stand_in(policy: StandIn, grid: Grid, context: int, k: int, d: int, t: 
 
     def newest_frame(before: int, row: int, column: int) -> int:
         """The newest frame <= before that has (row, column)."""
-        return next(f for f in range(before, -context - 1, -1) if f < 0 or f * d + row * k + column < step)
+        return first(f for f in range(before, -context - 1, -1) if f < 0 or f * d + row * k + column < step)
+
+    def first(frames: Iterator[int]) -> int:
+        found = next(frames, None)
+        if found is None:
+            raise UsageError(f"With d={d} nothing can stand in ({policy}) for row {row} of frame {frame}", "Raise d")
+        return found
 
     if policy == "previous-frame":
         f, r, c = newest_frame(frame - 1, row, grid.w - 1), row, grid.w - 1
@@ -43,7 +52,7 @@ def find_stand_in(policy: StandIn, grid: Grid, context: int, k: int, d: int, t: 
     elif policy == "above":
         f, r, c = newest_frame(frame, row, 0), row, 0
     elif policy == "newest":
-        f = next(f for f in range(frame, -context - 1, -1) if count(f))
+        f = first(f for f in range(frame, -context - 1, -1) if count(f))
         r, c = row, count(f) - 1
     else:
         raise ValueError(f"unknown stand-in {policy!r}")

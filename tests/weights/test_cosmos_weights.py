@@ -17,6 +17,8 @@ from diagd_cli.tokens.cosmos import CosmosTokenizer, parameter_shapes
 from diagd_cli.weights.archive import fill_rows
 from diagd_cli.weights.cosmos import OFFICIAL, tokenizer_tensors, transformer_layout, transformer_tensors
 
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos"
 CODEC = CosmosDvConfig(channels=2, multipliers=(1, 2, 1), blocks=1, z_channels=5, levels=(4, 3))
 
@@ -270,7 +272,6 @@ def archives(tmp_path_factory) -> tuple[dict[str, Tensor], Path]:
     return state, folder
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
 def test_the_two_archives_are_read(archives):
     state, folder = archives
     model = CosmosTokenizer(CODEC)
