@@ -25,6 +25,8 @@ def find_stand_in(policy: StandIn, grid: Grid, context: int, k: int, d: int, t: 
     - `prompt-frame`           the missing token's place in the first prompt frame (the authors' batch code);
     - `above`                  the first token of the row above (appendix D, ZipAR);
     - `newest`                 the newest token of the row above (the authors' demo).
+
+    Raises UsageError where no frame has the place: without a context frame, d can be too small.
     """
     step = t * d + i * k
     frame, row = (t, i - 1) if i else (t - 1, grid.h - 1)  # of the missing token
