@@ -7,122 +7,189 @@ import os
 import reprlib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, model_validator
 
 from diagd_cli.errors import PresetError, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
-from diagd_cli.schedule.decoding import METHODS, Decoding
+from diagd_cli.schedule.decoding import METHODS, TOP_P_RULES, Decoding
 from diagd_cli.schedule.standin import StandIn
-from diagd_cli.tokens.config import FsqImageConfig
+from diagd_cli.tokens.actions import NamedActions
+from diagd_cli.tokens.config import TokenizerConfig, VitVqConfig
+from diagd_cli.tokens.gamepad import GamepadActions
 from diagd_cli.tokens.grid import Grid
+from diagd_cli.tokens.minecraft import MinecraftActions
+from diagd_cli.weights.source import Weights
 
-DEFAULT = "freedoom"
-
-
-class WeightsFile(Strict):
-    """A safetensors file, relative to the preset or to a weights folder, and its SHA-256."""
-
-    file: str
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+UNIONS = ("tokenizer", "actions")  # keys whose `kind` decides which other keys there are
 
 
 class Clip(Strict):
-    """Geometry in pixels and frames. `context`: prompt frames; `frames`: new ones by default; `window`: most frames at once.
+    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones by default.
 
-    When more is asked for than the window holds, it rolls: the newest `overlap` frames are kept.
+    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
     """
 
     height: int = Field(gt=0)
     width: int = Field(gt=0)
     fps: float = Field(gt=0, le=1000)
     context: int = Field(gt=0)
+    least: int = Field(default=1, gt=0)
     frames: int = Field(gt=0)
     window: int = Field(gt=1)
-    overlap: int = Field(gt=0)
+    overlap: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _consistent(self):
-        if not self.context <= self.overlap < self.window:
-            raise ValueError(f"needs context <= overlap < window, has {self.context}, {self.overlap}, {self.window}")
+        if not self.least <= self.context <= self.window:
+            raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
         return self
 
 
-class Actions(Strict):
-    """Per-frame actions as one token a frame: `names[n]` is token `offset + n`; `none` is what an unsteered model reads."""
-
-    offset: int = Field(ge=0)
-    names: tuple[str, ...]
-    none: str = "none"
-
-    def token(self, name: str) -> int:
-        """Token id of an action name. Raises ValueError when unknown."""
-        return self.offset + self.names.index(name)
-
-    @property
-    def size(self) -> int:
-        """Tokens after each frame."""
-        return 1
-
-
-class Defaults(Strict):
-    """Decoding and sampling when the command line says nothing."""
+class Walk(Strict):
+    """One decoding that suits the model, and why."""
 
     method: Literal[METHODS] = "diagd"
     k: int = Field(gt=0)
-    d: int = Field(gt=0)
+    d: int = Field(default=1, gt=0)
+    about: str = ""
+
+
+class Defaults(Strict):
+    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
+
+    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`.
+    """
+
+    method: Literal[METHODS] = "diagd"
+    k: int = Field(gt=0)
+    d: int = Field(default=1, gt=0)
     stand_in: StandIn = "previous-frame"
     temperature: float = Field(default=1.0, ge=0, le=1000)
     top_k: int = Field(default=0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p_rule: Literal[TOP_P_RULES] = "nucleus"
+    first: int = Field(default=0, ge=0)
+    others: tuple[Walk, ...] = ()
 
     @property
     def decoding(self) -> Decoding:
         return Decoding(self.method, self.k, self.d, self.stand_in)
 
 
+class Text(Strict):
+    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
+
+    encoder: str = "google-t5/t5-11b"
+    length: int = Field(default=512, gt=0)
+
+
 class Preset(Strict):
-    """Everything that names a model. `path` is where it was read from; file names are relative to its folder."""
+    """Everything that names a model. `path` is where it was read from; file names are relative to its folder.
+
+    `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that is made.
+    """
 
     name: str
     about: str
     licence: str
+    duties: str = ""
     clip: Clip
-    tokenizer: FsqImageConfig
-    tokenizer_weights: WeightsFile | None = None
+    tokenizer: TokenizerConfig
+    tokenizer_weights: Weights | None = None
     transformer: TransformerConfig
-    transformer_weights: WeightsFile | None = None
-    actions: Actions | None = None
+    transformer_weights: Weights | None = None
+    prefix: tuple[NonNegativeInt, ...] = ()
+    actions: Annotated[NamedActions | MinecraftActions | GamepadActions, Field(discriminator="kind")] | None = None
+    text: Text | None = None
     decoding: Defaults
+    stamp: str = ""
     path: Path | None = Field(default=None, exclude=True)
 
     @model_validator(mode="after")
     def _consistent(self):
-        side = self.tokenizer.spatial
-        for name, size in (("height", self.clip.height), ("width", self.clip.width)):
-            if size % side:
+        self._check_size()
+        self._check_tokens()
+        if bool(self.text) != bool(self.transformer.cross_dim):
+            raise ValueError("text and transformer.cross_dim go together: one is set, the other is not")
+        if self.actions and self.tokenizer.temporal > 1:
+            raise ValueError("actions need a tokenizer with one latent frame a frame")
+        self.decoding.decoding.resolve(self.grid, self.context)
+        return self
+
+    def _check_size(self) -> None:
+        clip, tokenizer = self.clip, self.tokenizer
+        fixed = isinstance(tokenizer, VitVqConfig)
+        for name, size in (("height", clip.height), ("width", clip.width)):
+            if fixed and size != getattr(tokenizer, name):
+                raise ValueError(f"clip.{name} ({size}) must be the tokenizer's ({getattr(tokenizer, name)})")
+            if not fixed and size % tokenizer.spatial:
+                side = tokenizer.spatial
                 raise ValueError(f"clip.{name} ({size}) must be a multiple of {side}, the tokenizer's pixels a token")
-        codes = self.tokenizer.codebook
-        needed = codes if not self.actions else self.actions.offset + len(self.actions.names)
+        for name in ("context", "least", "window", "overlap"):
+            frames = getattr(clip, name)
+            if frames and (frames - 1) % tokenizer.temporal:
+                raise ValueError(f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, whole latent frames")
+        if clip.overlap and tokenizer.temporal > 1:
+            raise ValueError("clip.overlap must be 0: the first latent frame of a window stands for one frame only")
+
+    def _check_tokens(self) -> None:
+        codes, actions = self.tokenizer.codebook, self.actions
+        needed = max([codes, actions.offset + actions.vocabulary if actions else 0, *(i + 1 for i in self.prefix)])
         if self.transformer.vocab < needed:
             raise ValueError(f"transformer.vocab ({self.transformer.vocab}) is below the {needed} tokens in use")
         if self.transformer.logits < codes:
             raise ValueError(f"transformer.outputs ({self.transformer.outputs}) is below the tokenizer's {codes} codes")
-        if self.actions and self.actions.offset < codes:
-            raise ValueError(f"actions.offset ({self.actions.offset}) lies within the tokenizer's {codes} codes")
-        if self.actions and self.actions.none not in self.actions.names:
-            raise ValueError(f"actions.none ({self.actions.none!r}) is not among actions.names")
-        self.decoding.decoding.resolve(self.grid, self.clip.context)
-        return self
+        if actions and actions.offset < codes:
+            raise ValueError(f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes")
+        if self.decoding.first >= codes:
+            raise ValueError(f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes")
 
     @cached_property
     def grid(self) -> Grid:
         """The token grid that clip size and tokenizer make."""
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
-        return Grid(self.clip.height // side, self.clip.width // side, steering)
+        return Grid(-(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix))
+
+    def latents(self, frames: int) -> int:
+        """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its own; rounded up."""
+        return 1 + -(-(frames - 1) // self.tokenizer.temporal)
+
+    @property
+    def context(self) -> int:
+        """Latent frames of the context by default."""
+        return self.latents(self.clip.context)
+
+    @property
+    def window(self) -> int:
+        """Latent frames that the model holds."""
+        return self.latents(self.clip.window)
+
+    @property
+    def overlap(self) -> int:
+        """Latent frames that are kept when the window rolls; 0: it does not."""
+        return self.latents(self.clip.overlap) if self.clip.overlap else 0
+
+    def check_frames(self, context: int, frames: int) -> None:
+        """Raise UsageError unless the model takes `context` frames and can make `frames` more."""
+        clip, step = self.clip, self.tokenizer.temporal
+        if not clip.least <= context <= clip.window or (context - 1) % step:
+            every = f", in steps of {step}" if step > 1 else ""
+            hint = f"The preset {self.name} takes {clip.least} to {clip.window} context frames{every}"
+            raise UsageError(f"The context is {context} frame(s)", hint)
+        room = (self.window - self.latents(context)) * step
+        if not clip.overlap and frames > room:
+            hint = f"Ask for at most {room}" if room else "Give it less context"
+            raise UsageError(f"The preset {self.name} cannot make {frames} frames after {context}", hint)
+
+    def new_latents(self, frames: int) -> int:
+        """Latent frames that `frames` new frames take, rounded up."""
+        return -(-frames // self.tokenizer.temporal)
 
 
 def preset_folder() -> Path:
@@ -185,7 +252,10 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
     """The worst problem of a YAML file in one line, with a suggestion for a misspelt key."""
     problems = error.errors()
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # or a key would seem missing
-    where = ".".join(str(part) for part in first["loc"])
+    loc = first["loc"]
+    if len(loc) > 1 and loc[0] in UNIONS:  # pydantic puts the kind that was chosen in between
+        loc = (loc[0], *loc[2:])
+    where = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(model), n=1)
         return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
@@ -195,10 +265,9 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
     return f"{where}: {message}{value}" if where else message
 
 
-def _known_keys(model: type[Strict]) -> set[str]:
-    keys = set(model.model_fields)
-    for field in model.model_fields.values():
-        for kind in (field.annotation, *getattr(field.annotation, "__args__", ())):
-            if isinstance(kind, type) and issubclass(kind, Strict):
-                keys |= _known_keys(kind)
-    return keys
+def _known_keys(kind) -> set[str]:
+    """Every key of a record and of the records within it, whatever unions they are in."""
+    if isinstance(kind, type) and issubclass(kind, Strict):
+        fields = kind.model_fields
+        return set(fields).union(*(_known_keys(field.annotation) for field in fields.values()))
+    return set().union(*(_known_keys(part) for part in get_args(kind)))

@@ -20,7 +20,7 @@ def test_tiny(tiny):
     preset = load_preset(tiny.preset)
     assert preset.path == tiny.preset and preset.grid == Grid(2, 3, conditioning=1)
     assert preset.decoding.decoding == Decoding("diagd", k=1, d=2, stand_in="previous-frame")
-    assert [preset.actions.token(name) for name in preset.actions.names] == [25, 26, 27, 28]
+    assert preset.actions.encode(list(preset.actions.names)).tolist() == [[25], [26], [27], [28]]
 
 
 def test_presets_do_not_change(tiny):

@@ -9,7 +9,7 @@ import torch
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.errors import ClipError
+from diagd_cli.errors import UsageError
 from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, load, to_frames
 
 
@@ -61,10 +61,10 @@ def test_stages_and_steps_are_told(loaded, tiny):
 
 
 def test_actions_steer(loaded, tiny):
-    clip = read_clip(tiny.clip, 2)
+    clip, rows = read_clip(tiny.clip, 2), lambda *names: loaded.preset.actions.encode(list(names))
     left, right, free = (
         continue_clip(loaded, clip, request(loaded, actions=actions)).codes
-        for actions in (["none", "left", "left", "left"], ["none", "right", "right", "right"], None)
+        for actions in (rows("none", *["left"] * 4), rows("none", *["right"] * 4), None)
     )
     assert not (left == right).all() and not (left == free).all()
 
@@ -75,7 +75,7 @@ def test_any_size_of_frame(loaded, tmp_path):
 
 
 def test_too_few_frames(loaded, tiny):
-    with pytest.raises(ClipError, match=r"walk.mp4 gives 1 context frame\(s\). The preset tiny needs 2"):
+    with pytest.raises(UsageError, match=r"The context is 1 frame\(s\). The preset tiny takes 2 to 5 context frames"):
         continue_clip(loaded, read_clip(tiny.clip, 1), request(loaded))
 
 

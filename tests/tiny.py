@@ -12,20 +12,20 @@ import torch
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.config import load_preset
 from diagd_cli.model.transformer import initialise
-from diagd_cli.model.weights import build_transformer, save_weights
 from diagd_cli.tokens.image import FsqImageTokenizer
 from diagd_cli.train.recipe import write_preset
+from diagd_cli.weights.load import build_transformer, save_weights
 
 TINY = """
 name: tiny
 about: Random weights on frames of 16x24 pixels, 2x3 tokens.
 licence: Apache-2.0
-clip: {height: 16, width: 24, fps: 12.5, context: 2, frames: 3, window: 5, overlap: 2}
-tokenizer: {levels: [5, 5], channels: [4, 8], encoder: [0, 1], decoder: [1, 1], kernel: 3}
+clip: {height: 16, width: 24, fps: 12.5, context: 2, least: 2, frames: 3, window: 5, overlap: 2}
+tokenizer: {kind: fsq-image, levels: [5, 5], channels: [4, 8], encoder: [0, 1], decoder: [1, 1], kernel: 3}
 transformer:
   {vocab: 29, outputs: 25, dim: 16, layers: 1, heads: 2, kv_heads: 1, head_dim: 8, mlp_dim: 16,
    positions: {kind: rope-3d}}
-actions: {offset: 25, names: [idle, left, right, none]}
+actions: {kind: names, offset: 25, names: [idle, left, right, none]}
 decoding: {k: 1, d: 2}
 """
 

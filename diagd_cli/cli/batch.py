@@ -16,6 +16,9 @@ from diagd_cli.cli.app import report
 from diagd_cli.cli.console import Reporter, path_text
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from diagd_cli.cli.prompts import Prompts
     from diagd_cli.clip.read import Clip
     from diagd_cli.config import Preset
     from diagd_cli.pipeline import Loaded, Result
@@ -28,11 +31,14 @@ class Batch:
     preset: Preset
     settings: o.Settings
     actions: str | None  # the text of --actions
-    asked: list[str] | None  # what it means
+    asked: np.ndarray | None  # what it means
+    prompts: Prompts
     start: int | None
     device: str
     dtype: str
     threads: int
+    folder: Path | None  # of weights
+    random: bool  # weights
     save_tokens: bool
     force: bool
     resume: bool
@@ -73,8 +79,9 @@ class Batch:
         from diagd_cli.clip.read import read_clip
         from diagd_cli.clip.write import check_target
 
-        clip = read_clip(path, self.preset.clip.context, self.start)
-        actions = o.clip_actions(path, self.preset, self.asked, clip.first, self.settings.frames)
+        clip = read_clip(path, o.context_of(path, self.preset, self.settings), self.start)
+        context = len(clip.frames)
+        actions = o.clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
         made = self.made_before(target) if self.resume else None
         if made and self.matches(made, clip, actions, target):
             self.reporter.note(f"{target} is there already, with these settings")
@@ -85,18 +92,18 @@ class Batch:
         return clip, actions
 
     def load(self) -> Loaded:
-        """The models, loaded once, when the first clip needs them."""
+        """The models, loaded once, when the first clip needs them; the text encoder has come and gone before."""
         if self.loaded is None:
+            if self.prompts.texts or self.prompts.embedding:
+                with self.reporter.stage("reading the prompt"):
+                    self.prompts.embed(self.reporter)
             with self.reporter.stage(f"loading {self.preset.name}"):
-                from diagd_cli.engine.device import choose_device, choose_dtype
-                from diagd_cli.pipeline import load
-
-                o.set_threads(self.threads)
-                device = choose_device(self.device)
-                self.loaded = load(self.preset, device, choose_dtype(self.dtype, device))
+                self.loaded = o.load_models(
+                    self.preset, self.settings, self.device, self.dtype, self.threads, self.folder, self.random
+                )
         return self.loaded
 
-    def make(self, loaded: Loaded, target: Path, clip: Clip, actions: list[str] | None) -> None:
+    def make(self, loaded: Loaded, target: Path, clip: Clip, actions: np.ndarray | None) -> None:
         """Generate and write one clip, its sidecar last."""
         from diagd_cli.clip.write import VideoWriter, write_json, write_npz
 
@@ -117,14 +124,13 @@ class Batch:
         )
         self.reporter.result(made if self.json else str(target))
 
-    def generate(self, loaded: Loaded, clip: Clip, actions: list[str] | None) -> Result:
+    def generate(self, loaded: Loaded, clip: Clip, actions: np.ndarray | None) -> Result:
         """What the pipeline makes of a clip, followed on stderr."""
-        from diagd_cli.pipeline import Request, continue_clip
+        from diagd_cli.pipeline import continue_clip
 
-        s = self.settings
-        request = Request(s.frames, s.decoding, s.seed, s.temperature, s.top_k, s.top_p, actions)
-        tokens = s.frames * self.preset.grid.area
-        with self.reporter.follow(clip.path.name, tokens, s.frames) as follow:
+        request = o.request(self.settings, self.settings.decoding, actions, self.prompts.of(clip.path))
+        new = self.preset.new_latents(self.settings.frames)
+        with self.reporter.follow(clip.path.name, new * self.preset.grid.area, self.settings.frames) as follow:
             return continue_clip(loaded, clip, request, follow.stage, follow.on_steps)
 
     def fps(self, clip: Clip) -> float:
@@ -134,7 +140,7 @@ class Batch:
     def choices(self) -> dict:
         """What decides the output, for the sidecar and for --resume."""
         s = self.settings
-        k, d, stand_in, repair = s.decoding.resolve(self.preset.grid, self.preset.clip.context)
+        k, d, stand_in, repair = s.decoding.resolve(self.preset.grid, self.preset.context)
         return {
             **asdict(s),
             "preset": self.preset.name,
@@ -145,11 +151,17 @@ class Batch:
         }
 
     def weights(self) -> dict[str, str | None]:
-        """SHA-256 of the weights that the preset names."""
-        files = {"tokenizer": self.preset.tokenizer_weights, "transformer": self.preset.transformer_weights}
-        return {role: file.sha256 if file else None for role, file in files.items()}
+        """What tells the weights that the preset names from others."""
+        entries = {"tokenizer": self.preset.tokenizer_weights, "transformer": self.preset.transformer_weights}
+        if self.random:
+            return dict.fromkeys(entries, "random")
+        return {role: entry.key if entry else None for role, entry in entries.items()}
 
-    def describe(self, loaded: Loaded, clip: Clip, result: Result, target: Path, actions: list[str] | None) -> dict:
+    def steered_by(self, actions: np.ndarray | None) -> list | None:
+        """The actions as a sidecar tells them."""
+        return None if actions is None else self.preset.actions.describe(actions)
+
+    def describe(self, loaded: Loaded, clip: Clip, result: Result, target: Path, actions: np.ndarray | None) -> dict:
         """The sidecar: settings, input, machine, counts, times."""
         from diagd_cli.cli.info import versions
         from diagd_cli.engine.device import device_name, peak_memory
@@ -161,7 +173,8 @@ class Batch:
             "settings": self.choices(),
             "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": self.fps(clip)},
             "weights": self.weights(),
-            "steered_by": actions,
+            "steered_by": self.steered_by(actions),
+            **self.prompts.about(clip.path),
             "machine": {**machine(loaded), "name": device_name(loaded.device)},
             "versions": versions(),
             "context_frames": result.context,
@@ -181,12 +194,14 @@ class Batch:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def matches(self, made: dict, clip: Clip, actions: list[str] | None, target: Path) -> bool:
+    def matches(self, made: dict, clip: Clip, actions: np.ndarray | None, target: Path) -> bool:
         """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
         free = ["actions"] if self.seeded else ["actions", "seed"]  # the text of --actions; steered_by is what it means
         told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], self.choices()))
         source = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
-        same = told == wanted and source == (clip.sha256, clip.first, actions, self.weights())
+        own = (clip.sha256, clip.first, self.steered_by(actions), self.weights())
+        text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
+        same = told == wanted and source == own and text == self.prompts.about(clip.path)
         tokens = not self.save_tokens or target.with_suffix(".npz").is_file()
         return same and tokens and target.is_file() and digest(target) == made["output_sha256"]
 
@@ -195,7 +210,8 @@ class Batch:
         from diagd_cli.cli.plan import summary
 
         facts = summary(
-            self.preset.grid, self.preset.clip.context, self.settings.frames, self.settings.decoding, self.preset
+            self.preset.grid, self.preset.latents(self.settings.context), self.preset.new_latents(self.settings.frames),
+            self.settings.decoding, self.preset,
         )
         for clip, target in jobs:
             if self.json:

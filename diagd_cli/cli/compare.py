@@ -11,6 +11,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import METHODS, Decoding
 
@@ -36,21 +37,28 @@ def compare(
     decodings: Annotated[str, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D.")] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     frames: o.FramesOption = None,
+    context: o.ContextOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
     stand_in: o.StandInOption = None,
     repair: o.RepairOption = True,
     temperature: o.TemperatureOption = None,
     top_p: o.TopPOption = None,
+    top_p_rule: o.TopPRuleOption = None,
     top_k: o.TopKOption = None,
     seed: o.SeedOption = None,
     actions: o.ActionsOption = None,
+    prompt: o.PromptOption = None,
+    prompt_file: o.PromptFileOption = None,
+    prompt_embedding: o.PromptEmbeddingOption = None,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file.")] = None,
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write a PNG beside it: frames of every panel.")] = False,
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
     threads: o.ThreadsOption = 0,
+    weights_dir: o.WeightsDirOption = None,
+    random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
     json: o.JsonOption = False,
     quiet: o.QuietOption = False,
@@ -64,24 +72,26 @@ def compare(
         from diagd_cli.config import load_preset
 
         chosen = load_preset(preset)
-        settings = o.merge(chosen, frames, None, k, d, stand_in, repair, temperature, top_p, top_k, seed)
+        settings = o.merge(
+            chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
+        )
+        prefix = o.context_of(clip, chosen, settings)
         walks = [parse_decoding(text, settings.decoding) for text in decodings.split(",")]
         for walk in walks:
-            walk.resolve(chosen.grid, chosen.clip.context)
+            walk.resolve(chosen.grid, chosen.latents(prefix))
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
         for suffix in (target.suffix, ".json", *([".png"] if sheet else [])):
             check_target(target.with_suffix(suffix), force)
-        source = read_clip(clip, chosen.clip.context, start, settings.frames)
-        steering = o.clip_actions(clip, chosen, o.parse_actions(chosen, actions), start, settings.frames)
-        from diagd_cli.engine.device import choose_device, choose_dtype
-        from diagd_cli.pipeline import Request, load
-
-        s = settings
-        requests = [Request(s.frames, w, s.seed, s.temperature, s.top_k, s.top_p, steering) for w in walks]
-        o.set_threads(threads)
-        where = choose_device(device)
+        source = read_clip(clip, prefix, start, settings.frames)
+        asked = o.parse_actions(chosen, actions)
+        steering = o.clip_actions(clip, chosen, asked, start, prefix, settings.frames)
+        prompts = find_prompts(chosen, [clip], prompt, prompt_file, prompt_embedding, random_weights)
+        if prompts.texts or prompts.embedding:
+            with reporter.stage("reading the prompt"):
+                prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            loaded = load(chosen, where, choose_dtype(dtype, where))
+            loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, random_weights)
+        requests = [o.request(settings, walk, steering, prompts.of(clip)) for walk in walks]
         rows, results = run_all(loaded, source, requests, reporter)
         limit = judge(loaded, source, rows, results)
         write_panels(target, source, results, rows, chosen, sheet)
@@ -89,11 +99,11 @@ def compare(
             "output": path_text(target),
             "input": {"path": path_text(clip), "sha256": source.sha256, "first": start},
         }
-        facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": chosen.clip.context}
-        facts |= {
-            "sampling": {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p},
-            "steered_by": steering,
-        }
+        s = settings
+        facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": prefix}
+        sampling = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "top_p_rule": s.top_p_rule}
+        told = None if steering is None else chosen.actions.describe(steering)
+        facts |= {"sampling": sampling, "steered_by": told, **prompts.about(clip)}
         facts |= {"tokenizer_limit": limit, "decodings": rows, **machine_facts(loaded)}
         write_json(target.with_suffix(".json"), facts)
         if not quiet:
@@ -119,10 +129,10 @@ def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:
     rows, results = [], []
     for request in requests:
         label = request.decoding.label(loaded.preset.grid)
-        tokens = request.frames * loaded.preset.grid.area
+        tokens = loaded.preset.new_latents(request.frames) * loaded.preset.grid.area
         with reporter.follow(label, tokens, request.frames) as follow:
             result = continue_clip(loaded, source, request, follow.stage, follow.on_steps)
-        k, d, stand_in, repair = request.decoding.resolve(loaded.preset.grid, result.context)
+        k, d, stand_in, repair = request.decoding.resolve(loaded.preset.grid, loaded.preset.latents(result.context))
         rows.append(
             {
                 "label": label,
@@ -140,23 +150,25 @@ def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:
 def judge(loaded, source, rows: list[dict], results: list) -> dict | None:
     """Add speed-up, agreement and fidelity to the rows; returns what the tokenizer alone would score on the truth."""
     import numpy as np
-    import torch
 
     from diagd_cli.clip.fit import fit_frames
+    from diagd_cli.pipeline import encode_frames, to_frames
 
     size = loaded.preset.clip.height, loaded.preset.clip.width
     truth = fit_frames(source.future, *size) if len(source.future) else None
+    known = loaded.preset.latents(results[0].context)
     for row, result in zip(rows, results, strict=True):
         row["speedup"] = round(results[0].seconds["decode"] / result.seconds["decode"], 2)
-        new = slice(result.context, None)
-        row["token_agreement"] = round(float(np.mean(result.codes[new] == results[0].codes[new])), 4)
+        row["token_agreement"] = round(float(np.mean(result.codes[known:] == results[0].codes[known:])), 4)
         if truth is not None:
             row |= fidelity(result.frames[result.context :], truth.numpy())
     if truth is None:
         return None
-    with torch.inference_mode():
-        ceiling = loaded.tokenizer.decode(loaded.tokenizer.encode(truth)).cpu().numpy()
-    return fidelity(ceiling, truth.numpy())
+    whole = np.concatenate([source.frames, source.future])
+    step = loaded.preset.tokenizer.temporal
+    whole = whole[: 1 + (len(whole) - 1) // step * step]  # whole latent frames
+    ceiling = to_frames(loaded, encode_frames(loaded, whole).cpu().numpy())[results[0].context :]
+    return fidelity(ceiling, truth.numpy()[: len(ceiling)]) if len(ceiling) else None
 
 
 def fidelity(frames, truth) -> dict:

@@ -12,6 +12,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.batch import Batch
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import Exit, UsageError
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
@@ -32,9 +33,10 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
 @app.command(help=HELP)
 def generate(
-    clips: Annotated[list[Path], typer.Argument(help="Video files (or images, for a preset with one context frame).")],
+    clips: Annotated[list[Path], typer.Argument(help="Video files, images, or WHAM's .npz.")],
     preset: o.PresetOption = "freedoom",
     frames: o.FramesOption = None,
+    context: o.ContextOption = None,
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
@@ -42,9 +44,13 @@ def generate(
     repair: o.RepairOption = True,
     temperature: o.TemperatureOption = None,
     top_p: o.TopPOption = None,
+    top_p_rule: o.TopPRuleOption = None,
     top_k: o.TopKOption = None,
     seed: o.SeedOption = None,
     actions: o.ActionsOption = None,
+    prompt: o.PromptOption = None,
+    prompt_file: o.PromptFileOption = None,
+    prompt_embedding: o.PromptEmbeddingOption = None,
     start: Annotated[
         int | None,
         typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
@@ -56,6 +62,8 @@ def generate(
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
     threads: o.ThreadsOption = 0,
+    weights_dir: o.WeightsDirOption = None,
+    random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip clips whose output matches these settings.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")] = False,
@@ -68,12 +76,15 @@ def generate(
         from diagd_cli.config import load_preset
 
         chosen = load_preset(preset)
-        settings = o.merge(chosen, frames, decoding, k, d, stand_in, repair, temperature, top_p, top_k, seed)
+        settings = o.merge(
+            chosen, frames, context, decoding, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
+        )
         jobs = list(zip(clips, output_paths(clips, output), strict=True))
         asked = o.parse_actions(chosen, actions)
+        prompts = find_prompts(chosen, clips, prompt, prompt_file, prompt_embedding, random_weights)
         batch = Batch(
-            chosen, settings, actions, asked, start, device, dtype, threads, save_tokens, force, resume,
-            seeded=seed is not None, json=json, reporter=reporter, alone=len(jobs) == 1,
+            chosen, settings, actions, asked, prompts, start, device, dtype, threads, weights_dir, random_weights,
+            save_tokens, force, resume, seeded=seed is not None, json=json, reporter=reporter, alone=len(jobs) == 1,
         )  # fmt: skip
         if dry_run:
             batch.show(jobs)

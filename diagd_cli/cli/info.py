@@ -55,7 +55,7 @@ def gather() -> dict:
 
     from diagd_cli.config import load_preset, preset_names
     from diagd_cli.engine.device import choose_device, device_name, native_bfloat16
-    from diagd_cli.model.weights import weights_folders
+    from diagd_cli.weights.locate import weights_folders
 
     device = choose_device()
     names = preset_names()

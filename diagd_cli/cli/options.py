@@ -6,11 +6,18 @@ import math
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
+from diagd_cli.errors import UsageError
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, TOP_P_RULES, Decoding
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diagd_cli.config import Preset
+    from diagd_cli.pipeline import Loaded, Request
 
 MOST_FRAMES = 100_000  # of one clip: an hour and a half; all of its tokens and pixels are held in memory
 
@@ -46,6 +53,10 @@ MASS = number(float, "a number above 0 and at most 1", math.ulp(0.0), 1)
 
 PresetOption = Annotated[str, option("--preset", "-p", help="Name (see: diagd presets) or path of a YAML file.")]
 FramesOption = Annotated[int | None, option("--frames", **FRAMES, help="New frames; the preset's number by default.")]
+ContextOption = Annotated[
+    int | None,
+    option("--context", **POSITIVE, help="Context frames; the preset's number by default, 1 for a still image."),
+]
 DecodingOption = Annotated[str | None, option("--decoding", help=DECODING_HELP)]
 KOption = Annotated[
     int | None,
@@ -70,6 +81,10 @@ TemperatureOption = Annotated[
 TopPOption = Annotated[
     float | None, option("--top-p", **MASS, help="Nucleus mass, above 0 and at most 1; the preset's by default.")
 ]
+TopPRuleOption = Annotated[
+    str | None,
+    option("--top-p-rule", help="nucleus keeps the token that crosses top-p, strict (WHAM's) drops it; the preset's."),
+]
 TopKOption = Annotated[int | None, option("--top-k", **COUNT, help="Keep the K likeliest; 0 keeps all.")]
 SeedOption = Annotated[
     int | None,
@@ -80,9 +95,22 @@ SeedOption = Annotated[
 ActionsOption = Annotated[
     str | None,
     typer.Option(
-        help="What steers each new frame: a JSONL file, or a list such as 'forward*8,left*4' (the last one goes on). "
-        "Without it: the actions recorded beside the clip (CLIP.jsonl), else unsteered."
+        help="What steers each new frame: a JSONL (WHAM: .npz) file, or a list such as 'forward*8,left*4' (the last one "
+        "goes on). Without it: the actions recorded beside the clip (CLIP.jsonl), else unsteered."
     ),
+]
+PromptOption = Annotated[
+    str | None, typer.Option(help="Text that steers a video2world preset; without it, the text of CLIP.txt.")
+]
+PromptFileOption = Annotated[Path | None, typer.Option(help="A text file with the prompt.")]
+PromptEmbeddingOption = Annotated[
+    Path | None, typer.Option(help="The prompt's T5 embedding (.safetensors), where T5 itself does not fit.")
+]
+WeightsDirOption = Annotated[
+    Path | None, typer.Option("--weights-dir", envvar="DIAGD_WEIGHTS", help="Folder with the preset's weight files.")
+]
+RandomWeightsOption = Annotated[
+    bool, typer.Option("--random-weights", help="Made-up weights of the true size, to measure speed and memory.")
 ]
 DeviceOption = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, option("--dtype", help="auto, float32, bfloat16 or float16.")]
@@ -98,31 +126,38 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on std
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the tokens of a clip, its pixels and actions aside."""
+    """Everything that decides the tokens of a clip, its pixels, actions and text aside."""
 
     decoding: Decoding
     frames: int
+    context: int
     seed: int
     temperature: float
     top_k: int
     top_p: float
+    top_p_rule: str
 
 
 def merge(
-    preset, frames=None, decoding=None, k=None, d=None, stand_in=None, repair=True, temperature=None, top_p=None,
-    top_k=None, seed=None,
+    preset, frames=None, context=None, decoding=None, k=None, d=None, stand_in=None, repair=True, temperature=None,
+    top_p=None, top_p_rule=None, top_k=None, seed=None,
 ) -> Settings:  # fmt: skip
-    """Options given over the preset's defaults, checked against its grid. Raises UsageError."""
-    defaults = preset.decoding
+    """Options given over the preset's defaults, checked against its grid and window. Raises UsageError."""
+    defaults, clip = preset.decoding, preset.clip
+    one_of(top_p_rule, TOP_P_RULES, "'--top-p-rule'")
     chosen = merge_decoding(defaults, decoding, k, d, stand_in, repair)
-    chosen.resolve(preset.grid, preset.clip.context)
+    context, frames = context or clip.context, frames or clip.frames
+    preset.check_frames(context, frames)
+    chosen.resolve(preset.grid, preset.latents(context))
     return Settings(
         decoding=chosen,
-        frames=frames or preset.clip.frames,
+        frames=frames,
+        context=context,
         seed=secrets.randbelow(2**32) if seed is None else seed,
         temperature=defaults.temperature if temperature is None else temperature,
         top_k=defaults.top_k if top_k is None else top_k,
         top_p=defaults.top_p if top_p is None else top_p,
+        top_p_rule=top_p_rule or defaults.top_p_rule,
     )
 
 
@@ -153,25 +188,57 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def parse_actions(preset, text: str | None) -> list[str] | None:
-    """The actions that --actions asks for, None for none. Raises UsageError."""
-    from diagd_cli.errors import UsageError
-    from diagd_cli.tokens import actions
+def request(settings: Settings, decoding: Decoding, actions: np.ndarray | None, text=None) -> Request:
+    """What the pipeline is asked for: a decoding with the settings' sampling."""
+    from diagd_cli.pipeline import Request
 
+    s = settings
+    sampling = (s.temperature, s.top_k, s.top_p, s.top_p_rule)
+    return Request(s.frames, decoding, s.seed, *sampling, actions=actions, text=text)
+
+
+def context_of(path: Path, preset: Preset, settings: Settings) -> int:
+    """Context frames of a clip: as asked for, but one of a still image. Raises UsageError where the preset takes no image."""
+    from diagd_cli.clip.image import IMAGE_FORMATS
+
+    context = 1 if path.suffix.lower() in IMAGE_FORMATS else settings.context
+    preset.check_frames(context, settings.frames)
+    return context
+
+
+def parse_actions(preset: Preset, text: str | None) -> np.ndarray | None:
+    """The rows of tokens that --actions asks for, None for none. Raises UsageError."""
     if text and preset.actions is None:
         raise UsageError(f"The preset {preset.name} takes no actions", "Leave --actions out")
-    return actions.parse_actions(text, preset.actions.names) if text else None
+    return preset.actions.parse(text) if text else None
 
 
-def clip_actions(path: Path, preset, asked: list[str] | None, first: int, frames: int) -> list[str] | None:
-    """Action names for context + continuation of a clip, from those asked for and those recorded beside it.
+def clip_actions(
+    path: Path, preset: Preset, asked: np.ndarray | None, first: int, context: int, frames: int
+) -> np.ndarray | None:
+    """Rows for context + continuation of a clip, from those asked for and those recorded beside it.
 
     None when the preset takes none. Raises UsageError.
     """
-    from diagd_cli.tokens.actions import read_actions, steering
+    from diagd_cli.tokens.actions import steering
 
     if preset.actions is None:
         return None
-    beside = path.with_suffix(".jsonl")
-    recorded = read_actions(beside, preset.actions.names) if beside.is_file() else None
-    return steering(asked, recorded, first, preset.clip.context, frames, preset.actions.none)
+    beside = [path.with_suffix(suffix) for suffix in preset.actions.suffixes]
+    recorded = next((preset.actions.read(file) for file in beside if file.is_file()), None)
+    return steering(asked, recorded, first, context, frames, preset.actions.rest)
+
+
+def load_models(
+    preset: Preset, settings: Settings, device: str, dtype: str, threads: int, folder: Path | None, random: bool
+) -> Loaded:
+    """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit."""
+    from diagd_cli.engine.device import choose_device, choose_dtype
+    from diagd_cli.engine.memory import require
+    from diagd_cli.pipeline import load
+
+    set_threads(threads)
+    where = choose_device(device)
+    kind = choose_dtype(dtype, where)
+    require(preset, where, dtype=kind, frames=settings.context + settings.frames)
+    return load(preset, where, kind, folder=folder, random=settings.seed if random else None)

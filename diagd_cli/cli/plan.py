@@ -58,8 +58,9 @@ def plan(
                 raise UsageError(f"--grid {grid} has {new * h * w:,} tokens", f"Plan at most {MOST_TOKENS:,}")
         else:
             chosen = load_preset(preset)
-            shape, context, defaults = chosen.grid, chosen.clip.context, chosen.decoding
-            new = frames or chosen.clip.frames
+            shape, context, defaults = chosen.grid, chosen.context, chosen.decoding
+            chosen.check_frames(chosen.clip.context, frames or chosen.clip.frames)
+            new = chosen.new_latents(frames or chosen.clip.frames)
         walk = o.merge_decoding(defaults, decoding, k, d, stand_in, repair)
         facts = summary(shape, context, new, walk, chosen)
         if json:
@@ -73,7 +74,7 @@ def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
     from diagd_cli.engine.windows import window_parts
     from diagd_cli.schedule.plan import build_plan
 
-    parts = window_parts(context, frames, preset.clip.window, preset.clip.overlap) if preset else [(context, frames)]
+    parts = window_parts(context, frames, preset.window, preset.overlap) if preset else [(context, frames)]
     plans = {part: build_plan(grid, *part, decoding) for part in set(parts)}  # most windows are alike
     k, d, stand_in, repair = decoding.resolve(grid, context)
     steps, fed = sum(plans[p].steps for p in parts), sum(len(plans[p].source) for p in parts)

@@ -58,10 +58,10 @@ def tokenizer(
     with guard(reporter):
         import torch
 
-        from diagd_cli.model.weights import save_weights
         from diagd_cli.tokens.image import FsqImageTokenizer
         from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
         from diagd_cli.train.tokenizer import train_tokenizer
+        from diagd_cli.weights.load import save_weights
 
         o.one_of(precision, PRECISIONS, "'--precision'")
         o.set_threads(threads)
@@ -99,9 +99,9 @@ def transformer(
         import numpy as np
 
         from diagd_cli.model.transformer import initialise
-        from diagd_cli.model.weights import build_transformer, copy_weights, load_tokenizer, save_weights
         from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
         from diagd_cli.train.transformer import Sampler, tokenise, train_transformer
+        from diagd_cli.weights.load import build_transformer, copy_weights, load_tokenizer, save_weights
 
         o.one_of(precision, PRECISIONS, "'--precision'")
         o.set_threads(threads)
@@ -109,15 +109,15 @@ def transformer(
         preset, settings = trained_preset(chosen, out), _with_steps(chosen.transformer, steps)
         where = _device(device)
         encoder = load_tokenizer(preset, where)
-        ids = np.array([preset.actions.token(name) for name in preset.actions.names])
-        none = preset.actions.token(preset.actions.none)
+        ids = preset.actions.offset + np.arange(len(preset.actions.names))
+        none = int(preset.actions.rest[0])
         samplers = []
         for name, episodes in zip(("train", "val"), _episodes(data, preset, reporter), strict=True):
-            cache = data / "cache" / f"{name}-{episodes.key}-{preset.tokenizer_weights.sha256[:12]}.npy"
+            cache = data / "cache" / f"{name}-{episodes.key}-{preset.tokenizer_weights.key[:12]}.npy"
             with reporter.bar(f"tokens of {name}", len(episodes), "frames") as bar:
                 codes = tokenise(encoder, episodes, cache, lambda done, total, bar=bar: bar.update(done))
             samplers.append(Sampler(codes, episodes, preset.grid, ids, none))
-        model = build_transformer(preset).to(where)
+        model = build_transformer(preset, where)
         initialise(model, settings.seed)
         with reporter.bar("transformer", settings.steps) as bar:
             run = train_transformer(
@@ -125,7 +125,7 @@ def transformer(
                 on_step=_show(bar),
             )  # fmt: skip
         entry = save_weights(out / "transformer.safetensors", run.weights)
-        codec = copy_weights(preset, preset.tokenizer_weights, "tokenizer", out)
+        codec = copy_weights(preset, "tokenizer", out)
         reporter.result(str(write_preset(preset, out, tokenizer_weights=codec, transformer_weights=entry)))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from diagd_cli.clip.write import atomic
 from diagd_cli.errors import ClipError
@@ -56,6 +56,20 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         raise ValueError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     with atomic(Path(path)) as temporary:
         temporary.write_bytes(iio.imwrite("<bytes>", image, extension=".png"))
+
+
+def stamped(frames: np.ndarray, text: str) -> np.ndarray:
+    """Frames uint8 [F, H, W, 3] with white text at the bottom right, 10 pixels from the edges, on a dark band."""
+    font = ImageFont.load_default(size=12)
+    mark = Image.new("L", tuple(int(side) for side in font.getbbox(text)[2:]))
+    ImageDraw.Draw(mark).text((0, 0), text, font=font, fill=255)
+    ink = np.asarray(mark, dtype=np.float32)[..., None] / 255
+    height, width = (min(room, size) for room, size in zip(frames.shape[1:3], ink.shape[:2], strict=True))
+    bottom, right = (max(0, side - size - 10) for side, size in zip(frames.shape[1:3], (height, width), strict=True))
+    result = frames.copy()
+    place = result[:, bottom : bottom + height, right : right + width]
+    place[:] = (place // 2) * (1 - ink[:height, :width]) + 255 * ink[:height, :width]
+    return result
 
 
 def contact_sheet(rows: list[np.ndarray], gap: int = 2) -> np.ndarray:

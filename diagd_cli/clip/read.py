@@ -24,6 +24,7 @@ import numpy as np
 from diagd_cli.clip.image import IMAGE_FORMATS, MAX_SIDE, check_size, read_image, too_large
 from diagd_cli.clip.write import start_ffmpeg
 from diagd_cli.errors import ClipError, UsageError
+from diagd_cli.tokens.gamepad import read_npz
 
 # Containers that hold their own frames. Playlists (concat, HLS, DASH), image sequences and devices would make ffmpeg
 # open other files than the one that was named.
@@ -53,7 +54,8 @@ class Clip:
 def read_clip(path: str | Path, context: int, start: int | None = None, future: int = 0) -> Clip:
     """Read `context` frames of a video from frame `start` on, and up to `future` frames that follow them.
 
-    `start` None means the last `context` frames of the file, which none follow. An image is a video of one frame.
+    `start` None means the last `context` frames of the file, which none follow. An image is a video of one frame; an
+    .npz is one of WHAM's recordings, which is read whole.
     Every frame of the file counts once, whatever its time stamp. Memory holds the frames that are asked for, never
     the whole video. Raises ClipError for a file that cannot be read or is too short, UsageError for a negative start.
     """
@@ -65,6 +67,9 @@ def read_clip(path: str | Path, context: int, start: int | None = None, future: 
     digest = _digest(path)
     if path.suffix.lower() in IMAGE_FORMATS:
         kept, count, fps, log = [read_image(path)], 1, None, ""
+    elif path.suffix.lower() == ".npz":
+        kept, count = _select(_recorded(path), context, start, future)
+        fps, log = None, ""
     else:
         kept, count, fps, log = _read_video(path, context, start, future)
     first = max(count - context, 0) if start is None else start
@@ -96,6 +101,16 @@ def _digest(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ClipError(f"{str(path)!r} cannot be read: {reason}", "Check the name and the folder") from error
+
+
+def _recorded(path: Path) -> np.ndarray:
+    """The frames uint8 (F, H, W, 3) of an official WHAM recording."""
+    try:
+        frames = read_npz(path).images
+    except UsageError as error:
+        raise ClipError(error.message, error.hint) from None
+    check_size(path, *frames.shape[2:0:-1])
+    return frames
 
 
 def _read_video(path: Path, context: int, start: int | None, future: int) -> tuple[list, int, float | None, str]:

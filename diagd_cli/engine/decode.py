@@ -51,3 +51,29 @@ def decode(
             logits = model(tokens[:, source[start:end]], where, mask, cache, extent, outputs=heads, cross=cross)
             tokens[:, made] = choose(logits, made)
         yield step + 1
+
+
+@torch.inference_mode()
+def logits(model: Transformer, ids: Tensor, positions: Tensor | None = None, cross: Cross = None) -> Tensor:
+    """Logits float [B, Q, vocab] of a full pass over ids int64 [B, Q] at positions int64 [Q] (default 0 .. Q-1).
+
+    Every token sees the tokens at or before its position; the logits at a position are for what follows it.
+    """
+    if positions is None:
+        return model(ids, torch.arange(ids.shape[1], device=ids.device), cross=cross)
+    positions = positions.to(ids.device)
+    return model(ids, positions, mask=positions <= positions[:, None], cross=cross)
+
+
+def decode_plan(model: Transformer, plan: Plan, tokens: Tensor, choose: Choose, cross: Cross = None) -> Tensor:
+    """The whole of a plan on a cache of its own: prefill, every step; returns tokens int64 [B, plan.length], filled in.
+
+    tokens: int64 [B, L], of which the positions of the context (and its conditioning) are read; see `Grid.flatten`.
+    """
+    weight = model.embed.weight
+    tokens = torch.nn.functional.pad(tokens[:, : plan.length], (0, max(0, plan.length - tokens.shape[1]))).clone()
+    cache = KVCache(model.config, len(tokens), plan.length, device=weight.device, dtype=weight.dtype)
+    prefill(model, cache, tokens, np.arange(plan.prefill), cross)
+    for _ in decode(model, plan, cache, tokens, choose, cross):
+        pass
+    return tokens

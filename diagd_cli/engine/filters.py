@@ -1,6 +1,7 @@
-"""The truncation of logits that WHAM's official sampler does, as pure functions. Logits are float [..., n, vocab].
+"""Truncation of logits before a draw, as pure functions. Logits are float [..., n, vocab].
 
-Their order there: temperature, allowed ids, then top-k or top-p (never both), softmax, one draw.
+Two rules for top-p are about: the usual nucleus (`keep_top`), and WHAM's (`top_p_strict`), which keeps less. The order
+of WHAM's official sampler: temperature, allowed ids, then top-k or top-p (never both), softmax, one draw.
 """
 
 from __future__ import annotations
@@ -9,14 +10,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.engine.sample import keep_top
-
 MIN_TEMPERATURE = 0.1
 
 
 def clamp_temperature(temperature: float) -> float:
     """The temperature that is divided by: never below 0.1, so 0 is not greedy there."""
     return max(temperature, MIN_TEMPERATURE)
+
+
+def keep_top(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Set to -inf all but the `top_k` largest (ties kept) and all outside the nucleus of mass `top_p`.
+
+    The nucleus is the shortest run of tokens, by falling probability, whose mass before the last one is at most top_p.
+    """
+    if top_k and top_k < logits.shape[-1]:
+        logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -torch.inf)
+    if top_p < 1:
+        ordered, index = logits.sort(dim=-1, descending=True)
+        mass = ordered.softmax(-1).cumsum(-1)
+        outside = (mass - ordered.softmax(-1)) > top_p
+        logits = logits.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
+    return logits
 
 
 def top_p_strict(logits: Tensor, p: float, keep: int = 1) -> Tensor:

@@ -35,7 +35,8 @@ class Session:
     """Clips in lock-step: codes int64 [B, T, h, w] so far, conditioning int64 [B, >= T, A], one seed a clip.
 
     `window`: latent frames the model can hold. When it is full the oldest frames are dropped, the newest `overlap` are
-    fed again from their tokens (never from pixels), and decoding goes on.
+    fed again from their tokens (never from pixels), and decoding goes on; with `overlap` 0 it cannot. prefix: int64
+    [grid.prefix], the ids before the first frame. cross: keys and values of the text, `Transformer.cross_context`.
     """
 
     model: Transformer
@@ -96,7 +97,8 @@ class Session:
         self.times.prefill += self._lap(started)
         started = time.perf_counter()
         places = self._first * self.grid.block + np.arange(plan.length)
-        sampler = Sampler(self.sampling, self.seeds, places, device=tokens.device)
+        opening = self.grid.opening(plan.length)
+        sampler = Sampler(self.sampling, self.seeds, places, opening, tokens.device)
         yield from decode(self.model, plan, self._cache, tokens, sampler, self.cross)
         self.times.decode += self._lap(started)
         self.times.steps += plan.steps

@@ -42,12 +42,13 @@ def absolute_table(coords: Tensor, dim: int, prefix: int) -> Tensor:
     Per axis of size s: all sines, then all cosines, of p * 10000^(-i / (s/2)); axes in the order t, i, j.
     """
     spatial, temporal = _axis_sizes(dim)
-    parts = []
-    for axis, size in enumerate((temporal, spatial, spatial)):
+    sizes = temporal, spatial, spatial
+    table = torch.empty(len(coords), sum(sizes), dtype=torch.bfloat16)
+    for place, size, part in zip(coords.unbind(1), sizes, table.split(sizes, dim=1), strict=True):
         frequency = 10000.0 ** (-torch.arange(size // 2, dtype=torch.float64) / (size / 2))
-        angle = torch.outer(coords[:, axis].double(), frequency)
-        parts += [angle.sin(), angle.cos()]
-    table = torch.cat(parts, dim=1).to(torch.bfloat16)
+        angle = torch.outer(torch.arange(int(place.max()) + 1, dtype=torch.float64), frequency)
+        axis = torch.cat([angle.sin(), angle.cos()], dim=1).to(torch.bfloat16)
+        part.copy_(axis[place])  # sines of a few coordinates, not of every position
     table[:prefix] = 0
     return table
 

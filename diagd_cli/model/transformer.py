@@ -206,12 +206,16 @@ def make_norm(config: TransformerConfig, dim: int, affine: bool = True) -> nn.Mo
 
 
 def initialise(model: nn.Module, seed: int, std: float = 0.02) -> None:
-    """Normal(0, std) weights, residual outputs scaled by 1/sqrt(2 * layers), zero biases; for training and for tests."""
+    """Normal(0, `deviation`) weights, zero biases; for training and for tests."""
     generator = torch.Generator().manual_seed(seed)
     layers = sum(isinstance(m, Block) for m in model.modules())
     for name, p in model.named_parameters():
         if p.ndim == 1:
             p.data.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
         else:
-            scale = std / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else std
-            p.data.normal_(0.0, scale, generator=generator)
+            p.data.normal_(0.0, deviation(name, layers, std), generator=generator)
+
+
+def deviation(name: str, layers: int, std: float = 0.02) -> float:
+    """Standard deviation of a matrix before training: `std`, and 1/sqrt(2 * layers) of it where a residual branch ends."""
+    return std / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else std

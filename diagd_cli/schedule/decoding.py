@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Method = Literal["ntp", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
 STAND_INS: tuple[str, ...] = get_args(StandIn)
+TOP_P_RULES = ("nucleus", "strict")
 
 
 @dataclass(frozen=True)

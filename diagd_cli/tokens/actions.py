@@ -1,4 +1,10 @@
-"""Per-frame actions by name: from a JSONL file, or inline such as `forward*8,left*4`. Parsed, never evaluated."""
+"""Actions that steer a clip, as rows of token ids, one row a frame. Files are parsed, never evaluated.
+
+Each kind of action - names here, Minecraft's keys in `minecraft`, a gamepad's in `gamepad` - is a record of a preset
+with the same few members: `size` tokens a frame, `vocabulary` ids from `offset` on, `rest` (the row where nothing is
+known), `read` and `parse` (rows of a file, or of the text of --actions), `describe` (rows as JSON can hold them), and
+`suffixes` of the files that may lie beside a clip.
+"""
 
 from __future__ import annotations
 
@@ -7,72 +13,131 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field, model_validator
 
 from diagd_cli.errors import UsageError
+from diagd_cli.model.config import Strict
+
+ACTION_FILES = (".jsonl", ".json", ".npz")
 
 
-def parse_actions(text: str, names: tuple[str, ...]) -> list[str]:
-    """Action names from the path of a JSONL file or from an inline list. Raises UsageError."""
-    if text.endswith((".jsonl", ".json")) or os.path.isfile(text):
-        return read_actions(Path(text), names)
-    actions: list[str] = []
+class NamedActions(Strict):
+    """One token a frame: `names[n]` is token `offset + n`; `none` is what an unsteered model reads."""
+
+    kind: Literal["names"] = "names"
+    offset: int = Field(ge=0)
+    names: tuple[str, ...] = Field(min_length=1)
+    none: str = "none"
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.none not in self.names:
+            raise ValueError(f"none ({self.none!r}) is not among names")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Tokens after each frame."""
+        return 1
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, from `offset` on."""
+        return len(self.names)
+
+    @property
+    def rest(self) -> np.ndarray:
+        """The row int64 [size] of a frame whose action is unknown."""
+        return self.encode([self.none])[0]
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of an action file beside a clip."""
+        return (".jsonl",)
+
+    def encode(self, names: list[str]) -> np.ndarray:
+        """Rows int64 [n, 1] of action names. Raises ValueError when one is unknown."""
+        return np.array([[self.offset + self.names.index(name)] for name in names], dtype=np.int64).reshape(-1, 1)
+
+    def describe(self, rows: np.ndarray) -> list[str]:
+        """Names of rows [n, 1]."""
+        return [self.names[token - self.offset] for token in rows[:, 0].tolist()]
+
+    def read(self, path: Path) -> np.ndarray:
+        """Rows of a JSONL file, one line a frame: {"action": NAME}, taken after that frame was seen. Raises UsageError."""
+        actions = []
+        for number, line in enumerate(_lines(path), 1):
+            if not line.strip():
+                continue
+            try:
+                action = json.loads(line)["action"]
+            except (ValueError, TypeError, KeyError, RecursionError):
+                message = f'{path}, line {number}: not {{"action": NAME}}'
+                raise UsageError(message, "Write one JSON object a line") from None
+            actions.append(self._known(action, f"{path}, line {number}: "))
+        if not actions:
+            raise UsageError(f"{path} holds no action", "Write one JSON object a line")
+        return self.encode(actions)
+
+    def parse(self, text: str) -> np.ndarray:
+        """Rows of a file, or of a list such as `forward*8,left*4`. Raises UsageError."""
+        if is_file(text):
+            return self.read(Path(text))
+        return self.encode([self._known(name) for name, count in repeated(text) for _ in range(count)])
+
+    def _known(self, name: object, where: str = "") -> str:
+        if name in self.names:
+            return str(name)
+        near = difflib.get_close_matches(str(name), self.names, n=1)
+        guess = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(self.names)}"
+        raise UsageError(f"{where}unknown action {str(name)!r}", guess)
+
+
+def is_file(text: str) -> bool:
+    """Whether the text of --actions is the path of a file."""
+    return text.endswith(ACTION_FILES) or os.path.isfile(text)
+
+
+def repeated(text: str) -> list[tuple[str, int]]:
+    """(NAME, COUNT) of each part of a list `NAME*COUNT,NAME,...`. Raises UsageError."""
+    parts = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*([\w+-]+?)\s*(?:\*\s*([1-9]\d{0,5})\s*)?", part)
+        match = re.fullmatch(r"\s*([\w+.=-]+?)\s*(?:\*\s*([1-9]\d{0,5})\s*)?", part)
         if not match:
-            raise UsageError(
-                f"Cannot read the action {part.strip()!r}", "Write NAME or NAME*COUNT, such as forward*8,left*4"
-            )
-        actions += [_known(match[1], names)] * int(match[2] or 1)
-    return actions
+            hint = "Write NAME or NAME*COUNT, such as forward*8,left*4"
+            raise UsageError(f"Cannot read the action {part.strip()!r}", hint)
+        parts.append((match[1], int(match[2] or 1)))
+    return parts
 
 
-def read_actions(path: Path, names: tuple[str, ...]) -> list[str]:
-    """Action names from a JSONL file, one line a frame: {"action": NAME}, the action taken after that frame was seen."""
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(
-            f"Cannot read the actions {path}: {reason}", "Give a JSONL file, or a list such as forward*8"
-        ) from None
-    actions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            action = json.loads(line)["action"]
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise UsageError(f'{path}, line {number}: not {{"action": NAME}}', "Write one JSON object a line") from None
-        actions.append(_known(action, names, f"{path}, line {number}: "))
-    if not actions:
-        raise UsageError(f"{path} holds no action", "Write one JSON object a line")
-    return actions
-
-
-def _known(name: object, names: tuple[str, ...], where: str = "") -> str:
-    if name in names:
-        return str(name)
-    near = difflib.get_close_matches(str(name), names, n=1)
-    guess = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(names)}"
-    raise UsageError(f"{where}unknown action {str(name)!r}", guess)
+        hint = "Give a JSONL file, or a list such as forward*8"
+        raise UsageError(f"Cannot read the actions {path}: {reason}", hint) from None
 
 
 def steering(
-    names: list[str] | None, recorded: list[str] | None, first: int, context: int, frames: int, none: str
-) -> list[str]:
-    """The action after each frame of context + continuation (the last is never read).
+    asked: np.ndarray | None, recorded: np.ndarray | None, first: int, context: int, frames: int, rest: np.ndarray
+) -> np.ndarray:
+    """Rows int64 [context + frames, size]: the action after each frame (the last is never read).
 
-    `names`: asked for, the first one leads to the first new frame; the last is repeated when they run out.
-    `recorded`: beside the clip, line n belongs to the file's frame n; it gives the context's actions, and the rest too
-    when nothing is asked for. Where nothing is known: `none`.
+    `asked`: the first one leads to the first new frame; the last is repeated when they run out.
+    `recorded`: beside the clip, row n belongs to the file's frame n; it gives the context's actions, and the others too
+    when nothing is asked for. Where nothing is known: `rest`.
     """
     total = context + frames
-    row = [none] * total
-    if recorded:
+    rows = np.tile(rest, (total, 1))
+    if recorded is not None:
         known = recorded[first : first + total]
-        row = known + [known[-1] if known else none] * (total - len(known))
-    if names:
-        start = context - 1
-        wanted = (names + [names[-1]] * total)[: total - start]
-        row = row[:start] + wanted
-    return row
+        rows[: len(known)] = known
+        rows[len(known) :] = known[-1] if len(known) else rest
+    if asked is not None:
+        wanted = np.concatenate([asked, np.tile(asked[-1], (total, 1))])
+        rows[context - 1 :] = wanted[: total - context + 1]
+    return rows

@@ -206,3 +206,6 @@ class CosmosDvConfig(Strict):
     def attends(self, level: int) -> bool:
         """Whether blocks of the level are followed by attention. Nominal resolution halves at every level."""
         return (self.resolution // self.patch) >> level in self.attention
+
+
+TokenizerConfig = Annotated[FsqImageConfig | CosmosDvConfig | VqImageConfig | VitVqConfig, Field(discriminator="kind")]

@@ -31,6 +31,13 @@ class FSQ(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
 
+    def _apply(self, fn, recurse: bool = True):
+        """Move the tables but keep their dtypes: rounded to bfloat16 they would change one code in a hundred."""
+        kept = dict(self._buffers)
+        super()._apply(fn, recurse)
+        self._buffers.update({name: table.to(self._buffers[name].device) for name, table in kept.items()})
+        return self
+
     def _digits(self, z: Tensor) -> Tensor:
         bounded = torch.tanh(z.float() + self.shift) * self.halfwidth - self.offset
         rounded = bounded + (bounded.round() - bounded).detach()  # straight-through gradient

@@ -12,10 +12,14 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from pydantic import Field
 
 from diagd_cli.errors import UsageError
+from diagd_cli.model.config import Strict
+from diagd_cli.tokens.actions import is_file
 
 BUTTONS, STICKS, BINS = 12, 4, 11
 VALUES = BUTTONS + STICKS
@@ -28,10 +32,52 @@ _SIZES = np.array([2] * BUTTONS + [BINS] * STICKS)
 _STARTS = np.cumsum(_SIZES) - _SIZES
 NEUTRAL = np.array([0] * BUTTONS + [BINS // 2] * STICKS, dtype=np.float32)
 
+LARGEST = 1 << 32  # bytes of a recording: a small file may unpack to any size
 # what NumPy raises for files that hold something else
 _DAMAGED = (ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error)
 _FORMS = ({"buttons": BUTTONS, "sticks": STICKS}, {"action": VALUES})
 _JSONL = '{"buttons": [12 of 0 or 1], "sticks": [4 from -1 to 1]} or {"action": [16, sticks as bins 0 to 10]}'
+
+
+class GamepadActions(Strict):
+    """WHAM's actions as a record of a preset: ids from `offset` on, after the image codes."""
+
+    kind: Literal["gamepad"] = "gamepad"
+    offset: int = Field(default=16384, ge=0)
+
+    @property
+    def size(self) -> int:
+        """Tokens after each frame."""
+        return VALUES
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, from `offset` on."""
+        return VOCABULARY
+
+    @property
+    def rest(self) -> np.ndarray:
+        """The row int64 [size] of a frame without action."""
+        return encode_actions(NEUTRAL, self.offset)
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of an action file beside a clip."""
+        return (".jsonl", ".npz")
+
+    def describe(self, rows: np.ndarray) -> list[list[int]]:
+        """Buttons and stick bins of each row [n, size]."""
+        return decode_actions(rows, self.offset).astype(int).tolist()
+
+    def read(self, path: Path) -> np.ndarray:
+        """Rows of an official .npz or of JSONL. Raises UsageError."""
+        return encode_actions(read_gamepad(path), self.offset)
+
+    def parse(self, text: str) -> np.ndarray:
+        """Rows of a file. Raises UsageError."""
+        if not is_file(text):
+            raise UsageError(f"Cannot read the actions {text!r}", f"Give a file: an official .npz, or JSONL of {_JSONL}")
+        return self.read(Path(text))
 
 
 @dataclass(frozen=True)
@@ -106,6 +152,9 @@ def read_npz(path: Path, images: bool = True) -> Episode:
             lacking = [name for name in names if name not in getattr(file, "files", ())]
             if lacking:
                 raise UsageError(f"{path} has no field {lacking[0]}", "An official .npz has images and actions")
+            size = sum(file.zip.getinfo(f"{name}.npy").file_size for name in names)
+            if size > LARGEST:
+                raise UsageError(f"{path} unpacks to {size:,} bytes", f"A recording of at most {LARGEST:,} can be read")
             fields = {name: file[name] for name in names}
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror or error}", "Give an official .npz") from None

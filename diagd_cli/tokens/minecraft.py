@@ -14,12 +14,16 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
 
 from diagd_cli.errors import UsageError
+from diagd_cli.model.config import Strict
+from diagd_cli.tokens.actions import is_file, repeated
 
 HOTBAR = tuple(f"hotbar.{n}" for n in range(1, 10))
 KEYS = ("use", "attack", "forward", "back", "left", "right", "jump", "sneak", "sprint")  # in the order of their ids
@@ -35,6 +39,7 @@ SLOTS = (
     ("jump",),
     ("drop", "pickItem"),
 )
+STILL = {**dict.fromkeys(sorted(KEYS), 0), "camera": [0.0, 0.0]}
 NEEDED = (*(key for slot in SLOTS for key in slot), "camera")
 EXAMPLE = 'Write one object a line, such as {"forward": 1, ..., "camera": [0, 0]}'
 
@@ -52,19 +57,53 @@ LONGEST = 1 << 16  # characters of a line; an action takes a few hundred
 ARRAY = re.compile(r"\b(?:np\.|numpy\.)?array\(\s*(\[[^\[\]()]*\])\s*(?:,\s*dtype=[\w.]+\s*)?\)")
 
 
-@dataclass(frozen=True)
-class MinecraftActions:
+class MinecraftActions(Strict):
     """The action vocabulary: ids from `offset` on. `limit`, `bin_width` (both in degrees) and `mu`: of the camera bins."""
 
-    offset: int = 8192
-    limit: float = 90.0
-    bin_width: float = 9.0
-    mu: float = 11.4887
+    kind: Literal["minecraft"] = "minecraft"
+    offset: int = Field(default=8192, ge=0)
+    limit: float = Field(default=90.0, gt=0)
+    bin_width: float = Field(default=9.0, gt=0)
+    mu: float = Field(default=11.4887, gt=0)
 
     @property
     def size(self) -> int:
         """Tokens after each frame."""
         return len(SLOTS) + 5
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids, from `offset` on."""
+        return len(KEYS) + 2 * self.bins + 3
+
+    @property
+    def rest(self) -> np.ndarray:
+        """The row int64 [size] of a frame without action."""
+        return self.rows([STILL])[0]
+
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Endings of an action file beside a clip."""
+        return (".jsonl",)
+
+    def rows(self, actions: list[Mapping[str, Any]]) -> np.ndarray:
+        """Rows int64 [n, size] of actions. Raises UsageError."""
+        return np.array([self.encode(action) for action in actions], dtype=np.int64).reshape(-1, self.size)
+
+    def describe(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """What is pressed in each row [n, size], and how the camera moves."""
+        actions = [self.decode(row) for row in rows.tolist()]
+        return [{key: value for key, value in action.items() if value not in (0, [0.0, 0.0])} for action in actions]
+
+    def read(self, path: Path) -> np.ndarray:
+        """Rows of a JSONL file of either kind. Raises UsageError."""
+        return self.rows(read_minecraft_actions(path))
+
+    def parse(self, text: str) -> np.ndarray:
+        """Rows of a file, or of a list such as `forward+jump*8,yaw=15*4,none`. Raises UsageError."""
+        if is_file(text):
+            return self.read(Path(text))
+        return self.rows([spelt(name) for name, count in repeated(text) for _ in range(count)])
 
     @property
     def bins(self) -> int:
@@ -97,7 +136,7 @@ class MinecraftActions:
         names = {token: name for name, token in self.ids.items()}
         cameras = [[axis.format(n) for n in range(self.bins)] for axis in (PITCH, YAW)]
         allowed = [[BEGIN], *cameras, [*HOTBAR, NULL], *([*slot, NULL] for slot in SLOTS), [END]]
-        action: dict[str, Any] = {**dict.fromkeys(sorted(KEYS), 0), "camera": [0.0, 0.0]}
+        action: dict[str, Any] = {**STILL, "camera": [0.0, 0.0]}
         for place, (token, choices) in enumerate(zip(ids, allowed, strict=True)):
             name = names.get(int(token))
             if name not in choices:
@@ -118,6 +157,21 @@ class MinecraftActions:
         """Motion at the centre of bin n."""
         squeezed = (n * self.bin_width - self.limit) / self.limit
         return math.copysign(((1 + self.mu) ** abs(squeezed) - 1) / self.mu * self.limit, squeezed)
+
+
+def spelt(text: str) -> dict[str, Any]:
+    """The action of keys joined by `+`; `pitch=DEGREES` and `yaw=DEGREES` turn the camera, `none` is nothing."""
+    action = {**STILL, "camera": [0.0, 0.0]}
+    for part in text.split("+"):
+        name, _, degrees = part.partition("=")
+        if name in ("pitch", "yaw") and re.fullmatch(r"-?\d{1,3}(\.\d{1,6})?", degrees):
+            action["camera"][name == "yaw"] = float(degrees)
+        elif part in KEYS:
+            action[part] = 1
+        elif part != "none":
+            hint = f"Join keys by +, such as forward+jump or yaw=15. Keys: {', '.join(KEYS)}"
+            raise UsageError(f"Unknown action {part!r}", hint)
+    return action
 
 
 def recorded_action(line: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

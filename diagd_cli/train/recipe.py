@@ -9,11 +9,13 @@ import yaml
 from pydantic import ValidationError
 
 from diagd_cli.clip.write import atomic
-from diagd_cli.config import Preset, WeightsFile, describe, load_preset, preset_folder, read_mapping
+from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping
 from diagd_cli.errors import PresetError
 from diagd_cli.model.config import Strict
+from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.train.loop import Optimiser
 from diagd_cli.train.transformer import Windows
+from diagd_cli.weights.source import Weights
 
 
 class Recipe(Strict):
@@ -45,12 +47,13 @@ def trained_preset(recipe: Recipe, folder: Path) -> Preset:
     """The preset of a training folder: the recipe's, with the weights that the folder has so far. Raises PresetError."""
     path = folder / "preset.yaml"
     preset = load_preset(path if path.exists() else recipe.preset)
-    if preset.actions is None:
-        raise PresetError(f"The preset {preset.name} has no actions", "Training is on clips with actions: name them")
+    if not isinstance(preset.actions, NamedActions):
+        hint = "Training is on clips with named actions: name them under actions, with kind: names"
+        raise PresetError(f"The preset {preset.name} has no named actions", hint)
     return preset
 
 
-def write_preset(preset: Preset, folder: Path, **weights: WeightsFile) -> Path:
+def write_preset(preset: Preset, folder: Path, **weights: Weights | None) -> Path:
     """Write `folder/preset.yaml`: the preset with new weights. It runs with --preset."""
     path = folder / "preset.yaml"
     text = yaml.safe_dump(preset.model_copy(update=weights).model_dump(mode="json"), sort_keys=False, width=110)

@@ -21,6 +21,7 @@ from diagd_cli.weights.unpickle import FETCH, StandIn, StoredTensor
 
 SCRIPT = "__torch__"  # the package of a TorchScript archive's classes
 STAND_INS = (SCRIPT, "torch.jit._pickle", "_io")  # its modules and typed lists; the byte streams of TransformerEngine
+POINTER, OLD = b"version ", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # a Git LFS pointer; torch.save before zip
 LARGEST_TREE, LONGEST_NAME = 100_000, 1000  # attributes, characters: a crafted tree could refer to itself
 
 
@@ -29,20 +30,36 @@ class Stored:
     """A tensor in a file. `load` maps it without copying, for reading only; `release` gives back what reading it took."""
 
     shape: tuple[int, ...]
+    dtype: torch.dtype
     load: Callable[[], Tensor]
     release: Callable[[], None] = lambda: None
 
     def rows(self, start: int, stop: int) -> Stored:
         """Some of its rows, by the same means."""
-        return Stored((stop - start, *self.shape[1:]), lambda: self.load()[start:stop], self.release)
+        return Stored((stop - start, *self.shape[1:]), self.dtype, lambda: self.load()[start:stop], self.release)
 
 
-def read_weights(path: Path, *inside: str) -> dict[str, Stored]:
+def read_weights(path: Path, *inside: str, stand_ins: tuple[str, ...] = ()) -> dict[str, Stored]:
     """Name -> tensor of a weight file, what is not a tensor left out.
 
-    A checkpoint that keeps its weights under one of the top-level keys `inside` is read from there. Raises WeightsError
-    for a file that is missing, damaged, cut off, of no known format, or that asks for more than tensors.
+    A checkpoint that keeps its weights under one of the top-level keys `inside` is read from there. stand_ins: packages
+    whose classes it may name; none is imported. Raises WeightsError for a file that is missing, damaged, cut off, of no
+    known format, or that asks for more than tensors.
     """
+    form = _form(path)
+    found = _safetensors(path) if form == "safetensors" else _archived(TorchArchive(path), inside, stand_ins)
+    if not found:
+        raise WeightsError(f"{path} holds no tensors by name", "Give a file of weights")
+    return found
+
+
+def pickled(path: Path, stand_ins: tuple[str, ...] = ()) -> Any:
+    """What a PyTorch archive holds, as `TorchArchive.unpickle` gives it; None for safetensors. Raises WeightsError."""
+    return None if _form(path) == "safetensors" else TorchArchive(path).unpickle((*STAND_INS, *stand_ins))
+
+
+def _form(path: Path) -> str:
+    """`archive` or `safetensors`, told by content. Raises WeightsError for anything else."""
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -50,15 +67,20 @@ def read_weights(path: Path, *inside: str) -> dict[str, Stored]:
         reason = (error.strerror or str(error)).lower()
         raise WeightsError(f"{path} cannot be read: {reason}", "Check the path and its permissions") from None
     if head[:2] == b"PK":
-        return _zipped(TorchArchive(path), inside)
+        return "archive"
+    if head.startswith(POINTER):
+        raise WeightsError(f"{path} is a Git LFS pointer, not the weights", "Fetch the file that it points to")
     if head[8:9] == b"{" or path.suffix == ".safetensors":
-        return _safetensors(path)
+        return "safetensors"
+    if head.startswith(OLD):
+        hint = "Convert it: torch.save(torch.load(OLD, weights_only=True), NEW)"
+        raise WeightsError(f"{path} is in the format that PyTorch left in 2020, which cannot be mapped", hint)
     what = "empty" if not head else "neither a PyTorch archive nor safetensors"
     raise WeightsError(f"{path} is {what}", FETCH)
 
 
-def _zipped(archive: TorchArchive, inside: tuple[str, ...]) -> dict[str, Stored]:
-    content = archive.unpickle(STAND_INS)
+def _archived(archive: TorchArchive, inside: tuple[str, ...], stand_ins: tuple[str, ...]) -> dict[str, Stored]:
+    content = archive.unpickle((*STAND_INS, *stand_ins))
     if isinstance(content, StandIn) and f"{content.kind.module}.".startswith(f"{SCRIPT}."):
         found = _module_tensors(content, archive.path)
     else:
@@ -71,7 +93,7 @@ def _zipped(archive: TorchArchive, inside: tuple[str, ...]) -> dict[str, Stored]
 
 
 def _in_archive(archive: TorchArchive, stored: StoredTensor) -> Stored:
-    return Stored(stored.shape, lambda: archive.tensor(stored), lambda: archive.release(stored))
+    return Stored(stored.shape, stored.dtype, lambda: archive.tensor(stored), lambda: archive.release(stored))
 
 
 def _module_tensors(root: StandIn, path: Path) -> dict[str, Any]:
@@ -98,20 +120,32 @@ def _safetensors(path: Path) -> dict[str, Stored]:
             return file.get_tensor(name)
 
     def stored(file: Any, name: str) -> Stored:
-        return Stored(tuple(file.get_slice(name).get_shape()), lambda: load(name))
+        tensor = file.get_tensor(name)  # mapped, not read
+        return Stored(tuple(tensor.shape), tensor.dtype, lambda: load(name))
 
     try:
         with safe_open(path, "pt") as file:
             names = file.keys()
             return {name: stored(file, name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged or cut off: {error}", FETCH) from None
+        message = f"{path} is not a readable safetensors file: damaged or cut off ({error})"
+        raise WeightsError(message, FETCH) from None
 
 
 def fill_rows(model: nn.Module, tensors: Iterable[tuple[str, list[Tensor]]]) -> None:
-    """Copy weights into `model`, casting: each tensor is the rows of a list, one under the other. Nothing else is allocated."""
+    """Copy weights into `model`, casting: each tensor is the rows of a list, one under the other. Nothing else is allocated.
+
+    They must be all of the model's parameters.
+    """
     own = model.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, rows in tensors:
-            for part, row in zip(own[name].split([len(row) for row in rows]), rows, strict=True):
-                part.copy_(row)
+    unset = {name for name, _ in model.named_parameters()}
+    for name, rows in tensors:
+        _fill(own[name], rows)
+        unset.discard(name)
+    assert not unset, f"no weights for {min(unset)}"
+
+
+@torch.no_grad()
+def _fill(parameter: Tensor, rows: list[Tensor]) -> None:
+    for part, row in zip(parameter.split([len(row) for row in rows]), rows, strict=True):
+        part.copy_(row)

@@ -7,20 +7,16 @@ under the other, are the parameter), each tensor mapped from the file only while
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-
-from torch import Tensor
 
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import COLOURS, parameter_shapes
 from diagd_cli.weights.archive import Stored, read_weights
-
-Shape = tuple[int, ...]
-Rows = Iterator[tuple[str, list[Tensor]]]
+from diagd_cli.weights.match import Layout, Rows, Shape, compare, flat, gather, match, require, rows
 
 LARGEST = 64  # levels and blocks that are looked for
 TOKENIZER = "Cosmos-Tokenize1-DV8x16x16-720p"
@@ -34,6 +30,9 @@ OFFICIAL: dict[str, dict[str, int]] = {
     "cosmos-5b-video2world": {**_SMALL, **_TEXT},
     "cosmos-13b-video2world": {**_LARGE, **_TEXT},
 }
+
+# settings that decide which parameters there are, and that no file tells
+FAMILY = {"activation": "swiglu", "norm": "rms", "block_norm_affine": True, "bias": False, "positions.kind": "rope-3d"}
 
 # Names of checkpoints trained with TransformerEngine -> the released ones, within a layer; the first match counts.
 ENGINE_NAMES = {
@@ -71,16 +70,21 @@ def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
 
     Raises WeightsError when the file is damaged or of another model; the message says which preset it fits.
     """
+    require("Cosmos", config, FAMILY)
     found = _released_names(read_weights(path, "model"))
-    _compare(path, _transformer_sizes(found), config)
+    sizes = _transformer_sizes(found)
+    if "dim" not in sizes or not sizes["layers"]:
+        raise WeightsError(f"{path} holds no Cosmos transformer", "Give the model.pt of an official Cosmos model")
+    wanted = {**config.model_dump(), "outputs": config.logits}
+    compare(path, "transformer", sizes, wanted, OFFICIAL, "No official Cosmos preset fits this file")
     layout = transformer_layout(config)
-    expected = {name: shape for parts in layout.values() for name, shape in parts.items()}
+    expected = flat(layout)
     _split_fused(found, expected)
-    _match(path, found, expected, "Give the model.pt of an official Cosmos model, or fetch it again")
-    return _rows((ours, [found[name] for name in parts]) for ours, parts in layout.items())
+    match(path, found, expected, "Give the model.pt of an official Cosmos model, or fetch it again")
+    return rows(gather(layout, found).items())
 
 
-def transformer_layout(config: TransformerConfig) -> dict[str, dict[str, Shape]]:
+def transformer_layout(config: TransformerConfig) -> Layout:
     """Our parameters -> the official tensors that make up their rows, with shapes."""
     d, size = config.dim, config.head_dim
     q, kv = config.heads * size, config.kv_heads * size
@@ -165,17 +169,6 @@ def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
     return {key: value for key, value in sizes.items() if value is not None}
 
 
-def _compare(path: Path, seen: Mapping[str, int], config: TransformerConfig) -> None:
-    """Raise WeightsError if the file is of another size than the preset."""
-    if "dim" not in seen or not seen["layers"]:
-        raise WeightsError(f"{path} holds no Cosmos transformer", "Give the model.pt of an official Cosmos model")
-    wanted = {key: config.logits if key == "outputs" else getattr(config, key) for key in seen}
-    if wrong := _differences(seen, wanted):
-        fits = [name for name, sizes in OFFICIAL.items() if {**sizes, **seen} == sizes]
-        hint = f"The preset {fits[0]} fits this file" if fits else "No official Cosmos preset fits this file"
-        raise WeightsError(f"{path} is of another model than the preset: {wrong}", hint)
-
-
 # ---- tokenizer -------------------------------------------------------------------------------------------------------
 
 
@@ -189,30 +182,23 @@ def tokenizer_tensors(paths: Sequence[Path], config: CosmosDvConfig) -> Rows:
     for path in paths:
         found |= _tokenizer_names(path)
     label = " and ".join(str(path) for path in paths)
-    _compare_tokenizer(label, found, config)
+    wanted = {**config.model_dump(), "number of levels": len(config.levels)}
+    hint = f"Give the files of {TOKENIZER}" if config == CosmosDvConfig() else "Give the files that fit the preset"
+    compare(label, "tokenizer", _tokenizer_sizes(found), wanted, {}, hint)
     weights = {n: s for n, s in found.items() if n in expected or not (n.startswith(NOT_WEIGHTS) or UNUSED.search(n))}
-    _match(label, weights, expected, f"Give both encoder.jit and decoder.jit of {TOKENIZER}, or its autoencoder.jit")
-    return _rows((name, [weights[name]]) for name in expected)
+    match(label, weights, expected, f"Give both encoder.jit and decoder.jit of {TOKENIZER}, or its autoencoder.jit")
+    return rows((name, [weights[name]]) for name in expected)
 
 
 def _tokenizer_names(path: Path) -> dict[str, Stored]:
     """The file's tensors by their native names: what stands before them in a training checkpoint is removed."""
     found = read_weights(path, "model")
     anchor = re.compile(r"(^|.*\.)(encoder|decoder)\.conv_in\.0\.conv3d\.weight")
-    prefixes = {match[1] for match in map(anchor.fullmatch, found) if match}
+    prefixes = {hit[1] for hit in map(anchor.fullmatch, found) if hit}
     if not prefixes:
         raise WeightsError(f"{path} holds no Cosmos video tokenizer", f"Give the files of {TOKENIZER}")
     prefix = min(prefixes, key=len)
     return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
-
-
-def _compare_tokenizer(label: str, found: Mapping[str, Stored], config: CosmosDvConfig) -> None:
-    """Raise WeightsError if the files are of another tokenizer than the preset's."""
-    seen = _tokenizer_sizes(found)
-    wanted = {key: len(config.levels) if key == "number of levels" else getattr(config, key) for key in seen}
-    if wrong := _differences(seen, wanted):
-        hint = f"Give the files of {TOKENIZER}" if config == CosmosDvConfig() else "Give the files that fit the preset"
-        raise WeightsError(f"{label} is another tokenizer than the preset's: {wrong}", hint)
 
 
 def _tokenizer_sizes(found: Mapping[str, Stored]) -> dict[str, object]:
@@ -235,36 +221,7 @@ def _tokenizer_sizes(found: Mapping[str, Stored]) -> dict[str, object]:
     return {key: value for key, value in sizes.items() if value}
 
 
-# ---- both ------------------------------------------------------------------------------------------------------------
-
-
 def _size(found: Mapping[str, Stored], name: str, axis: int = 0) -> int | None:
     """One side of a tensor, if there is such a tensor."""
     stored = found.get(name)
     return stored.shape[axis] if stored and len(stored.shape) > axis else None
-
-
-def _differences(seen: Mapping[str, object], wanted: Mapping[str, object]) -> str:
-    """Which sizes differ, in words; empty if none."""
-    parts = [f"{k} is {seen[k]} in the file, {wanted[k]} in the preset" for k in seen if seen[k] != wanted[k]]
-    return "; ".join(parts)
-
-
-def _match(label: object, found: Mapping[str, Stored], expected: Mapping[str, Shape], hint: str) -> None:
-    """Raise WeightsError unless names and shapes are exactly the expected ones."""
-    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or extra:
-        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the preset's model has not"
-        others = len(missing) + len(extra) - 1
-        raise WeightsError(f"{label} {what}" + (f", and {others} more names differ" if others else ""), hint)
-    for name, shape in expected.items():
-        if found[name].shape != shape:
-            message = f"{label}: {name} is {found[name].shape}, the preset needs {shape}"
-            raise WeightsError(message, "Compare the preset's sizes with the model's")
-
-
-def _rows(parts: Iterator[tuple[str, list[Stored]]]) -> Rows:
-    for name, stored in parts:
-        yield name, [part.load() for part in stored]
-        for part in stored:
-            part.release()

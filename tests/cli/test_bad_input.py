@@ -27,7 +27,7 @@ from diagd_cli.clip.image import write_png
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import Exit
-from diagd_cli.model.weights import sha256
+from diagd_cli.weights.locate import digest
 from diagd_cli.schedule.decoding import STAND_INS
 
 
@@ -148,13 +148,13 @@ def test_malformed_yaml(refused, tmp_path):
         (["decoding", "temperature"], math.nan, f"decoding.temperature: {AT_MOST} 1000 (it is nan)"),
         (["clip", "fps"], math.inf, f"clip.fps: {AT_MOST} 1000 (it is inf)"),
         (["clip", "width"], 25, "clip.width (25) must be a multiple of 8, the tokenizer's pixels a token"),
-        (["clip", "context"], 3, "clip: needs context <= overlap < window, has 3, 2, 5"),
+        (["clip", "context"], 6, "clip: needs least <= context <= window, has 2, 6, 5"),
         (["tokenizer", "levels"], [5, 1], "tokenizer.levels.1: Input should be greater than or equal to 2 (it is 1)"),
         (["tokenizer", "kernel"], 4, "tokenizer.kernel: must be odd, so that frames keep their size (it is 4)"),
         (["transformer", "vocab"], 28, "transformer.vocab (28) is below the 29 tokens in use"),
         (["transformer", "outputs"], 24, "transformer.outputs (24) is below the tokenizer's 25 codes"),
         (["actions", "offset"], 24, "actions.offset (24) lies within the tokenizer's 25 codes"),
-        (["actions", "none"], "rest", "actions.none ('rest') is not among actions.names"),
+        (["actions", "none"], "rest", "actions: none ('rest') is not among names"),
     ],
 )  # fmt: skip
 def test_wrong_preset(refused, tiny, tmp_path, keys, value, message):
@@ -283,10 +283,10 @@ def broken(tiny, folder, damage, known=True):
     copy = Tiny(folder, folder / "tiny.yaml", folder / "walk.mp4")
     shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
     path = folder / "transformer.safetensors"
-    before = sha256(path)
+    before = digest(path)
     damage(path)
     if known:
-        copy.preset.write_text(copy.preset.read_text().replace(before, sha256(path)))
+        copy.preset.write_text(copy.preset.read_text().replace(before, digest(path)))
     return copy.preset
 
 
@@ -316,7 +316,7 @@ def add(path):
 @pytest.mark.parametrize("damage", [flip, truncate])
 def test_corrupt_weights(refused, tiny, tmp_path, damage):
     preset = broken(tiny, tmp_path / "p", damage, known=False)
-    digests = [sha256(folder / "transformer.safetensors")[:12] for folder in (tmp_path / "p", tiny.folder)]
+    digests = [digest(folder / "transformer.safetensors")[:12] for folder in (tmp_path / "p", tiny.folder)]
     message = "p/transformer.safetensors is damaged or another version: SHA-256 {}, where the preset says {}"
     hint = "Fetch the file again, or put its SHA-256 into the preset"
     assert refused(preset=preset) == (1, f"{message.format(*digests)}. {hint}")
@@ -358,8 +358,8 @@ def test_pickle_is_refused_and_does_not_run(refused, tiny, tmp_path):
 def test_missing_weights(refused, tiny, tmp_path):
     preset = broken(tiny, tmp_path / "p", Path.unlink, known=False)
     code, line = refused(preset=preset)
-    assert code == 1 and line.startswith("No transformer weights transformer.safetensors for tiny. Looked in p, ")
-    assert line.endswith("; set DIAGD_WEIGHTS")
+    assert code == 1 and line.startswith("The transformer weights of tiny are missing: no transformer.safetensors. Looked in p, ")
+    assert line.endswith("name their folder with --weights-dir or DIAGD_WEIGHTS")
 
 
 # --- outputs
@@ -398,7 +398,7 @@ def test_unwritable_folder(diagd, tiny, tmp_path):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_png(folder / "still.png", moving(1)[0])  # needs no ffmpeg, which nobody may be unable to run
-        (folder / "tiny.yaml").write_text(tiny.preset.read_text().replace("  context: 2", "  context: 1"))
+        (folder / "tiny.yaml").write_text(tiny.preset.read_text().replace("  least: 2", "  least: 1"))
         for path in (*folder.iterdir(), folder):
             path.chmod(0o555)
         arguments = ["generate", folder / "still.png", "-p", folder / "tiny.yaml", "-o"]

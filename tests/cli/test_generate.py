@@ -83,9 +83,12 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
     [told] = done.objects
     assert told == json.loads((tmp_path / "out" / "walk.json").read_text())
     assert told["settings"] == {
-        "preset": "tiny", "frames": 3, "seed": 7, "temperature": 1.0, "top_k": 0, "top_p": 0.5,
+        "preset": "tiny", "frames": 3, "seed": 7, "context": 2, "temperature": 1.0, "top_k": 0, "top_p": 0.5,
+        "top_p_rule": "nucleus",
         "decoding": {"method": "diagd", "k": 1, "d": 2, "stand_in": "previous-frame", "repair": False},
-        "clip": {"height": 16, "width": 24, "fps": 12.5, "context": 2, "frames": 3, "window": 5, "overlap": 2},
+        "clip": {
+            "height": 16, "width": 24, "fps": 12.5, "context": 2, "least": 2, "frames": 3, "window": 5, "overlap": 2
+        },
         "actions": "left*2", "dtype": "auto",
     }  # fmt: skip
     digest = hashlib.sha256(tiny.clip.read_bytes()).hexdigest()
@@ -119,7 +122,7 @@ def test_without_a_model_no_clip_is_tried(generate, tiny, tmp_path):
     preset = tmp_path / "tiny.yaml"
     shutil.copy(tiny.preset, preset)
     done = generate(tiny.clip, twin(tiny, tmp_path / "in", "last.mp4"), preset=preset)
-    assert done.code == 1 and done.err.count("error:") == 1 and "No tokenizer weights" in done.err
+    assert done.code == 1 and done.err.count("error:") == 1 and "The tokenizer weights of tiny are missing" in done.err
 
 
 def test_output_names(diagd, tiny, tmp_path, monkeypatch):
@@ -339,7 +342,7 @@ def test_a_file_name_that_is_not_utf8(start, tiny, tmp_path):
 
 def test_a_still_image_is_a_clip_of_one_frame(generate, tiny, tmp_path):
     preset = tmp_path / "tiny.yaml"
-    preset.write_text(tiny.preset.read_text().replace("  context: 2", "  context: 1"))
+    preset.write_text(tiny.preset.read_text().replace("  least: 2", "  least: 1"))
     write_png(tmp_path / "still.png", moving(1, 20, 20)[0])
     done = generate(tmp_path / "still.png", preset=preset, DIAGD_WEIGHTS=str(tiny.folder))
     video = read_clip(tmp_path / "out" / "still.mp4", 4)

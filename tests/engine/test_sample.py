@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diagd_cli.engine.sample import Sampler, Sampling, keep_top
+from diagd_cli.engine.filters import keep_top
+from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.tokens.grid import Grid
 
 LOGITS = torch.tensor([0.0, 3.0, 1.0, 2.0, 1.0])
 
@@ -147,3 +149,27 @@ def test_noise_is_finite_and_a_hopeless_or_excluded_token_is_never_chosen(rule):
     logits[..., HIGHEST["id"]] = -50
     sampler = Sampler(Sampling(1000, **rule), [HIGHEST["seed"]], np.array([HIGHEST["place"]]))
     assert sampler(logits, torch.tensor([0])) != HIGHEST["id"]
+
+
+# ---- what some models ask for ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_ids_below_first_never_open_a_frame(temperature):
+    """WHAM bars id 0 for the first token of a frame, and only there. Here frames have 4 tokens after a prefix of 2."""
+    opening = Grid(2, 2, prefix=2).opening(42)
+    assert np.flatnonzero(opening)[:3].tolist() == [2, 6, 10]
+    logits = torch.tensor([5.0, 0.0, 1.0]).expand(1, 42, 3)
+    sampler = Sampler(Sampling(3, temperature, first=1), [0], np.arange(42), opening)
+    tokens = sampler(logits, torch.arange(42))[0]
+    assert (tokens[opening] > 0).all()
+    assert (tokens[~opening] == 0).float().mean() > 0.9
+
+
+def test_strict_top_p_drops_the_token_that_crosses():
+    """Of 0.5, 0.3, 0.15, 0.05 with top_p 0.6 the usual nucleus keeps two, WHAM's rule one."""
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    assert set(draws(500, logits, top_p=0.6).tolist()) == {0, 1}
+    assert set(draws(500, logits, top_p=0.6, top_p_rule="strict").tolist()) == {0}
+    assert set(draws(500, logits, top_p=0.2, top_p_rule="strict").tolist()) == {0}  # the best always stays
+    assert len(set(draws(500, logits, top_p=1.0, top_p_rule="strict").tolist())) == 4

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from families.golden_preset import preset_of
 from safetensors.torch import load_file
 
 from diagd_cli.engine.decode import decode, prefill
@@ -17,7 +18,7 @@ from diagd_cli.schedule.plan import Plan
 from diagd_cli.tokens.config import VqImageConfig
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.vq import VqImageTokenizer
-from diagd_cli.weights.mineworld import tokenizer_tensors, transformer_tensors
+from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 TOLERANCE = 1e-4
 GOLDEN = Path(__file__).parent.parent / "golden" / "mineworld"
@@ -68,26 +69,18 @@ def tokenizer_config(official: dict) -> VqImageConfig:
 TINY = facts("transformer_config")
 CONFIG, GRID, CODES = transformer_config(TINY["config"]), grid_of(TINY["geometry"]), TINY["geometry"]["sampled_vocab"]
 TOKENIZER_CONFIG = tokenizer_config(facts("vae_config"))
+# its actions take fewer tokens than Minecraft's, so there are none here; a longer window has room for them
+PRESET = preset_of(TOKENIZER_CONFIG, CONFIG, 16 * GRID.h, 16 * GRID.w, window=6)
 
 
 @cache
 def transformer() -> Transformer:
-    coords = torch.from_numpy(GRID.coords(TINY["config"]["max_position_embeddings"]))
-    return filled(Transformer(CONFIG, coords), transformer_tensors(GOLDEN / "transformer.safetensors", CONFIG))
+    return load_transformer(PRESET, files=[GOLDEN / "transformer.safetensors"])
 
 
 @cache
 def tokenizer() -> VqImageTokenizer:
-    return filled(VqImageTokenizer(TOKENIZER_CONFIG), tokenizer_tensors(GOLDEN / "vae.safetensors", TOKENIZER_CONFIG))
-
-
-def filled(module: torch.nn.Module, entries) -> torch.nn.Module:
-    """The module with every one of its parameters set, once."""
-    own = dict(module.named_parameters())
-    for name, parts in entries:
-        own.pop(name).data.copy_(torch.cat(parts))
-    assert not own
-    return module.eval().requires_grad_(False)
+    return load_tokenizer(PRESET, files=[GOLDEN / "vae.safetensors"])
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor, record_property) -> None:

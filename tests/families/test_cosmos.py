@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from families.golden_preset import preset_of
 from safetensors.torch import load_file, save_file
 
-from diagd_cli.clip.fit import fit_frames
+from diagd_cli.clip.fit import fit_pixels
+from diagd_cli.config import Text
 from diagd_cli.engine.decode import decode, prefill
-from diagd_cli.engine.sample import Sampling, keep_top
+from diagd_cli.engine.filters import keep_top
+from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig, Yarn
 from diagd_cli.model.positions import absolute_table, rope_table
-from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.tokens import cosmos_layers
@@ -27,8 +29,7 @@ from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import CosmosTokenizer, to_frames
 from diagd_cli.tokens.cosmos_layers import patch, unpatch
 from diagd_cli.tokens.grid import Grid
-from diagd_cli.weights.archive import fill_rows
-from diagd_cli.weights.cosmos import tokenizer_tensors, transformer_tensors
+from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos"
 MODELS = ["base_4b_tiny", "base_12b_yarn_tiny", "video2world_5b_tiny"]
@@ -104,9 +105,11 @@ class Golden:
         self.prompt = self.settings["config"]["prefill_len"]
         self.length = self.grid.length(self.frames)
         torch.save(official_weights(name), folder / "model.pt")
-        coords = torch.from_numpy(self.grid.coords(self.length))
-        self.model = Transformer(self.config, coords, self.grid.prefix).eval().requires_grad_(False)
-        fill_rows(self.model, transformer_tensors(folder / "model.pt", self.config))
+        more = {"text": Text(), "prefix": (self.config.logits,)} if text else {}
+        codec = CosmosDvConfig(levels=(8, 12))
+        preset = preset_of(codec, self.config, 16 * h, 16 * w, window=8 * self.frames - 7, **more)
+        assert preset.grid == self.grid
+        self.model = load_transformer(preset, files=[folder / "model.pt"])
         self.cross = self.model.cross_context(self.data["context"]) if text else None
         self.tokens = self.data["tokens"]
 
@@ -232,9 +235,9 @@ def test_position_tables(model):
     """Past the sequence the official tables are padded; those rows are never used."""
     wanted = [model.data[f"rope.{part}"][: model.length] for part in ("cos", "sin")]
     for table, part in zip((model.model.cos, model.model.sin), wanted, strict=True):
-        close("rotary tables", table[:, 0], part, 1e-6)
+        close("rotary tables", table[: model.length, 0], part, 1e-6)
     if model.config.positions.absolute:
-        assert torch.equal(model.model.absolute.float(), model.data["ape.table"][: model.length])
+        assert torch.equal(model.model.absolute[: model.length].float(), model.data["ape.table"][: model.length])
 
 
 @pytest.mark.parametrize("name", ["4b", "12b", "5b_video2world", "13b_video2world"])
@@ -282,9 +285,9 @@ def tokenizer_config() -> CosmosDvConfig:
 def tokenizer(tmp_path_factory) -> CosmosTokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.safetensors"
     save_file(official_weights("tokenizer_dv8x16x16_tiny"), path)
-    model = CosmosTokenizer(tokenizer_config()).eval().requires_grad_(False)
-    fill_rows(model, tokenizer_tensors([path], model.config))
-    return model
+    sizes = {"vocab": 64000, "dim": 8, "layers": 1, "heads": 1, "kv_heads": 1, "head_dim": 8, "mlp_dim": 8}
+    preset = preset_of(tokenizer_config(), TransformerConfig(**sizes), 32, 48, window=17)
+    return load_tokenizer(preset, files=[path])
 
 
 def tokens(name: str) -> torch.Tensor:
@@ -389,11 +392,9 @@ def test_settings_that_cannot_be(change, message):
 
 
 @pytest.mark.parametrize("n", range(5))
-def test_input_is_resized_and_cropped_as_officially_up_to_the_rounding_of_frames(n):
+def test_input_is_resized_and_cropped_as_officially(n):
     settings, data = golden("preprocess")
-    frames = ((data[f"resize{n}.in"] + 1) * 127.5).round().to(torch.uint8).movedim(1, -1)
-    seen = fit_frames(frames.numpy(), *settings["cases"][n]["resolution"]).movedim(-1, 1) / 127.5 - 1
-    close("resize, by uint8 frames", seen, data[f"resize{n}.out"], 1 / 127)
+    assert torch.equal(fit_pixels(data[f"resize{n}.in"], *settings["cases"][n]["resolution"]), data[f"resize{n}.out"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

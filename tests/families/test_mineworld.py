@@ -22,7 +22,8 @@ from families.mineworld_golden import (
 )
 
 from diagd_cli.engine.decode import prefill
-from diagd_cli.engine.sample import Sampler, Sampling, keep_top
+from diagd_cli.engine.filters import keep_top
+from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.errors import UsageError
 from diagd_cli.tokens.config import VqImageConfig
 from diagd_cli.tokens.minecraft import MinecraftActions, read_minecraft_actions, recorded_action
@@ -243,3 +244,25 @@ def test_tokens_out_of_place_are_no_action():
     for wrong in (noop[:-1], [*noop[:4], actions.ids["jump"], *noop[5:]], [0, *noop[1:]]):
         with pytest.raises(ValueError, match=r"an action takes 11|cannot stand at place"):
             actions.decode(wrong)
+
+
+# ---- actions as a preset's record ------------------------------------------------------------------------------------
+
+
+def test_actions_by_hand():
+    """--actions 'forward+jump*2,yaw=15,none': keys, camera, nothing."""
+    actions = MinecraftActions(offset=8192)
+    rows = actions.parse("forward+jump*2,yaw=15+pitch=-5.2,none")
+    assert rows.shape == (4, 11) and (rows[0] == rows[1]).all()
+    assert (rows[3] == actions.rest).all() and actions.describe(rows[3:]) == [{}]
+    described = actions.describe(rows)
+    assert described[0] == {"forward": 1, "jump": 1}
+    assert [round(angle) for angle in described[2]["camera"]] == [-5, 14]  # the centres of their bins
+    assert rows.min() >= actions.offset and rows.max() < actions.offset + actions.vocabulary
+
+
+@pytest.mark.parametrize("text", ["fly", "forward+", "yaw=", "yaw=1e9", "yaw=nan", "forward*0", "missing.jsonl"])
+def test_actions_by_hand_refused(text):
+    with pytest.raises(UsageError) as caught:
+        MinecraftActions().parse(text)
+    assert caught.value.hint

@@ -5,7 +5,6 @@ import pytest
 import torch
 from wham_golden import Golden, assert_close, assert_same_frames, each_model, golden
 
-import diagd_cli.engine.session as session_module
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.filters import keep_allowed
 from diagd_cli.engine.sample import Sampling
@@ -76,31 +75,22 @@ def test_logits_of_a_frame_made_by_the_engine_and_of_its_actions(name):
     assert torch.equal(made[:, g.grid.area :] - g.codes, g.tensors["dream_predicted_action_tokens"][:, 0])
 
 
-def greedy_session(g: Golden, monkeypatch) -> Session:
+def greedy_session(g: Golden) -> Session:
     """A session after the context, greedy within the allowed ids, steered by the given actions."""
-
-    class Greedy:
-        def __init__(self, sampling, seeds, places, device=None):
-            pass
-
-        def __call__(self, logits, targets):
-            return keep_allowed(logits, g.ranges[targets % g.grid.block]).argmax(-1)
-
-    monkeypatch.setattr(session_module, "Sampler", Greedy)
     codes = g.tensors["image_tokens"].numpy()
     conditioning = encode_actions(g.tensors["actions_bins"].numpy(), g.codes)
-    seeds, sampling = [0] * len(codes), Sampling(g.codes)
+    seeds, sampling = [0] * len(codes), Sampling(g.codes, temperature=0, first=1)
     shape = (*codes.shape[:2], g.grid.h, g.grid.w)
     return Session(g.model, g.grid, codes.reshape(shape), conditioning, seeds, sampling, g.window, g.window - 1)
 
 
 @each_model
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one go", "frame by frame"])
-def test_greedy_frames_until_the_window_has_slid(name, at_once, monkeypatch):
+def test_greedy_frames_until_the_window_has_slid(name, at_once):
     """The official code drops the oldest step once the window is full; actions are those given, not the model's own."""
     g = golden(name)
     theirs = g.tensors["dream_image_tokens"].numpy()
-    session, context, frames = greedy_session(g, monkeypatch), g.tensors["image_tokens"].shape[1], theirs.shape[1]
+    session, context, frames = greedy_session(g), g.tensors["image_tokens"].shape[1], theirs.shape[1]
     assert context + frames > g.window
     for part in [frames] if at_once else [1] * frames:
         list(session.extend(part, Decoding("ntp")))
@@ -108,17 +98,17 @@ def test_greedy_frames_until_the_window_has_slid(name, at_once, monkeypatch):
 
 
 @each_model
-def test_generated_pixels(name, monkeypatch):
+def test_generated_pixels(name):
     g = golden(name)
-    session, context = greedy_session(g, monkeypatch), g.tensors["image_tokens"].shape[1]
+    session, context = greedy_session(g), g.tensors["image_tokens"].shape[1]
     list(session.extend(g.tensors["dream_image_tokens"].shape[1], Decoding("ntp")))
     assert_same_frames(g, torch.from_numpy(session.codes[:, context:]).contiguous(), g.frames("dream_decoded_uint8"))
 
 
 @each_model
-def test_diagonal_decoding_feeds_every_action_and_makes_codes_only(name, monkeypatch):
+def test_diagonal_decoding_feeds_every_action_and_makes_codes_only(name):
     g = golden(name)
-    session, context = greedy_session(g, monkeypatch), g.tensors["image_tokens"].shape[1]
+    session, context = greedy_session(g), g.tensors["image_tokens"].shape[1]
     list(session.extend(3, Decoding("spatial", k=1)))
     made = session.codes[:, context:]
     assert made.min() >= 0 and made.max() < g.codes and (made[:, :, 0, 0] > 0).all()

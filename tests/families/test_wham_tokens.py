@@ -10,9 +10,11 @@ from wham_golden import GOLDEN, assert_close, assert_same_frames, each_model, go
 
 from diagd_cli.engine.filters import top_p_strict, truncate
 from diagd_cli.model.transformer import Transformer
+from diagd_cli.model.unset import Unset
 from diagd_cli.tokens.config import VitVqConfig
 from diagd_cli.tokens.gamepad import VALUES, decode_actions, encode_actions, stick_bins, stick_values, token_ranges
 from diagd_cli.tokens.vit import VitVqTokenizer, normalise
+from diagd_cli.weights.match import flat
 from diagd_cli.weights.wham import tokenizer_layout, transformer_layout
 
 # ---- the tokenizer ---------------------------------------------------------------------------------------------------
@@ -176,14 +178,14 @@ def test_keys_and_shapes_of_the_official_files(name):
         theirs |= {pattern.replace("{i}", str(i)): tuple(entry["shape"]) for i in range(count)}
     assert len(theirs) == expected["n_keys"]
     masks = {key for key in theirs if key.endswith("attn_mask")}
-    ours = dict([*transformer_layout(OFFICIAL[name], 5560).values(), *tokenizer_layout(VitVqConfig()).values()])
+    ours = flat(transformer_layout(OFFICIAL[name], 5560) | tokenizer_layout(VitVqConfig()))
     assert ours == {key: shape for key, shape in theirs.items() if key not in masks}
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
 def test_parameters_of_the_official_models(name):
     expected = json.loads((GOLDEN / "expected_keys.json").read_text())[name]
-    with torch.device("meta"):
+    with Unset("meta"):
         transformer, tokenizer = Transformer(OFFICIAL[name], torch.zeros(5560, 3)), VitVqTokenizer(VitVqConfig())
     assert sum(p.numel() for p in transformer.parameters()) == expected["gpt_parameters"]
     assert sum(p.numel() for p in tokenizer.parameters()) == expected["tokenizer_parameters"]

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from families.golden_preset import preset_of
 from safetensors.torch import load_file
 
 from diagd_cli.engine.filters import allowed_ids
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.config import VitVqConfig
-from diagd_cli.tokens.gamepad import token_ranges
+from diagd_cli.tokens.gamepad import GamepadActions, token_ranges
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.vit import MEAN, STD, VitVqTokenizer
-from diagd_cli.weights.wham import tokenizer_tensors, transformer_tensors
+from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wham"
 TOLERANCE = 1e-4
@@ -66,13 +67,17 @@ def golden(name: str) -> Golden:
         code_dim=image["embedding_dim"],
         codebook=image["vocab_size"],
     )
-    coords = torch.from_numpy(grid.coords(derived["block_size"] + 1))
+    actions = GamepadActions(offset=tokenizer.codebook)
+    preset = preset_of(
+        tokenizer, transformer, tokenizer.height, tokenizer.width, window=config["seq_len"], actions=actions
+    )
+    assert preset.grid == grid and grid.length(config["seq_len"]) == derived["block_size"]
     return Golden(
         grid,
         config["seq_len"],
         tokenizer.codebook,
-        filled(Transformer(transformer, coords), transformer_tensors(weights, transformer, len(coords))),
-        filled(VitVqTokenizer(tokenizer), tokenizer_tensors(weights, tokenizer)),
+        load_transformer(preset, files=[weights]),
+        load_tokenizer(preset, files=[weights]),
         load_file(GOLDEN / f"{name}_io.safetensors"),
     )
 
@@ -93,15 +98,6 @@ def wham_config(vocab: int, dim: int, layers: int, heads: int, version: int) -> 
         tied=True,
         positions=Positions(kind="learned"),
     )
-
-
-def filled(module: torch.nn.Module, entries) -> torch.nn.Module:
-    """The module with every one of its parameters set, once."""
-    own = dict(module.named_parameters())
-    for name, parts in entries:
-        own.pop(name).data.copy_(torch.cat(parts))
-    assert not own
-    return module.eval().requires_grad_(False)
 
 
 def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:

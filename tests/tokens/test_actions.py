@@ -1,13 +1,20 @@
 """Actions: as text, as a file, and which one steers which frame."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from diagd_cli.errors import UsageError
-from diagd_cli.tokens.actions import parse_actions, read_actions, steering
+from diagd_cli.tokens.actions import NamedActions, steering
 
 NAMES = ("idle", "forward", "left", "forward+left", "none")
+ACTIONS = NamedActions(offset=100, names=NAMES)
+
+
+def parse(text):
+    """The names that --actions TEXT means."""
+    return ACTIONS.describe(ACTIONS.parse(str(text)))
 
 
 @pytest.mark.parametrize(
@@ -19,26 +26,27 @@ NAMES = ("idle", "forward", "left", "forward+left", "none")
     ],
 )
 def test_inline(text, actions):
-    assert parse_actions(text, NAMES) == actions
+    assert parse(text) == actions
 
 
 @given(st.lists(st.tuples(st.sampled_from(NAMES), st.integers(1, 99)), min_size=1, max_size=80))
 def test_inline_of_any_length(runs):
     """A list longer than any file name may be is still a list."""
     text = ",".join(f"{name}*{count}" for name, count in runs)
-    assert parse_actions(text, NAMES) == [name for name, count in runs for _ in range(count)]
+    assert parse(text) == [name for name, count in runs for _ in range(count)]
 
 
 def test_file(tmp_path):
     path = tmp_path / "steer.jsonl"
     path.write_text('{"frame": 0, "action": "left"}\n\n{"action": "idle"}\n')
-    assert parse_actions(str(path), NAMES) == read_actions(path, NAMES) == ["left", "idle"]
+    assert parse(path) == ["left", "idle"]
+    assert ACTIONS.read(path).tolist() == [[102], [100]]
 
 
 @pytest.mark.parametrize("text", ["up", "left*", "left*-1", "left*0", "left*1000000", "", "left;idle", "*3", "x.jsonl"])
 def test_refused(text):
     with pytest.raises(UsageError) as caught:
-        parse_actions(text, NAMES)
+        parse(text)
     assert caught.value.hint
 
 
@@ -48,7 +56,7 @@ def test_refused(text):
 def test_bad_files(tmp_path, data):
     (tmp_path / "a.jsonl").write_bytes(data)
     with pytest.raises(UsageError, match=r"a\.jsonl"):
-        read_actions(tmp_path / "a.jsonl", NAMES)
+        ACTIONS.read(tmp_path / "a.jsonl")
 
 
 RECORDED = ["forward", "left", "idle", "forward+left"]
@@ -69,4 +77,20 @@ RECORDED = ["forward", "left", "idle", "forward+left"]
     ],
 )
 def test_steering(asked, recorded, first, expected):
-    assert steering(asked, recorded, first, context=2, frames=3, none="none") == expected
+    rows = [None if names is None else ACTIONS.encode(names) for names in (asked, recorded)]
+    steered = steering(*rows, first, context=2, frames=3, rest=ACTIONS.rest)
+    assert ACTIONS.describe(steered) == expected
+
+
+def test_tokens_of_names():
+    assert ACTIONS.encode(["idle", "none"]).tolist() == [[100], [104]]
+    assert (ACTIONS.size, ACTIONS.vocabulary, ACTIONS.rest.tolist()) == (1, 5, [104])
+    with pytest.raises(ValueError, match="not among names"):
+        NamedActions(offset=0, names=("idle",))
+
+
+def test_rows_of_several_tokens_steer_alike():
+    """An action may take several tokens, as Minecraft's 11 and a gamepad's 16 do."""
+    asked, recorded, rest = np.array([[7, 8]]), np.array([[1, 2], [3, 4]]), np.array([0, 0])
+    rows = steering(asked, recorded, 1, context=2, frames=2, rest=rest)
+    assert rows.tolist() == [[3, 4], [7, 8], [7, 8], [7, 8]]

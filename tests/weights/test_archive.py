@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from wham_checkpoint import GOLDEN, save_checkpoint
 
 from diagd_cli.errors import WeightsError
 from diagd_cli.weights.archive import fill_rows, read_weights
@@ -48,7 +49,12 @@ def traced(path: Path) -> dict[str, Tensor]:
 
 
 def loaded(path: Path, *inside: str) -> dict[str, Tensor]:
-    return {name: stored.load() for name, stored in read_weights(path, *inside).items()}
+    found = read_weights(path, *inside)
+    tensors = {name: stored.load() for name, stored in found.items()}
+    assert all(
+        found[name].shape == tensor.shape and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+    )
+    return tensors
 
 
 def same(seen: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
@@ -106,6 +112,20 @@ def test_safetensors(tmp_path):
 def test_shapes_are_known_before_anything_is_read(tmp_path):
     torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "a.pt")
     assert read_weights(tmp_path / "a.pt")["a"].shape == (10**6, 10**6)
+
+
+def test_a_checkpoint_that_names_classes(tmp_path):
+    """Their packages are named by the caller, and still not imported."""
+    path = save_checkpoint(tmp_path / "wham.ckpt")
+    with pytest.raises(WeightsError, match="it refers to humanmodelling"):
+        read_weights(path, "state_dict")
+    found = read_weights(path, "state_dict", stand_ins=("humanmodelling",))
+    assert set(found) >= set(load_file(GOLDEN / "tiny_v1_weights.safetensors"))
+
+
+def test_every_parameter_must_be_given():
+    with pytest.raises(AssertionError, match="no weights for bias"):
+        fill_rows(nn.Linear(2, 2), [("weight", [torch.ones(2, 2)])])
 
 
 def test_rows_of_a_tensor_and_rows_that_make_a_parameter(tmp_path):
@@ -176,7 +196,7 @@ def test_the_code_of_a_scripted_model_does_not_run(tmp_path):
 
     mark = tmp_path / "ran"
     torch.jit.script(Armed(str(mark))).save(str(tmp_path / "armed.jit"))
-    assert loaded(tmp_path / "armed.jit") == {}
+    assert "holds no tensors by name" in refusal(tmp_path / "armed.jit")
     assert not mark.exists()
     torch.jit.load(str(tmp_path / "armed.jit"))  # the attack is a real one
     assert mark.is_file()
@@ -198,16 +218,34 @@ def test_files_that_are_cut_off(tmp_path, kind, share):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"no weights", b"version https://git-lfs.github.com/spec/v1\n", b"\x80\x02}q\x00.", b"PK\3\4", b"<html>"],
+    [b"", b"no weights", b"\x80\x02}q\x00.", b"PK\3\4", b"PK\3\4 and no more", b"<html>", b"{}"],
 )
 def test_files_that_are_something_else(tmp_path, data):
     (tmp_path / "a.pt").write_bytes(data)
     assert "Fetch the file again" in refusal(tmp_path / "a.pt")
 
 
+@pytest.mark.parametrize("name", ["a.ckpt", "a.jit", "a.safetensors"])
+def test_a_pointer_in_place_of_a_large_file(tmp_path, name):
+    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    message = refusal(tmp_path / name)
+    assert message.endswith("is a Git LFS pointer, not the weights. Fetch the file that it points to")
+
+
+def test_the_format_before_zip_asks_to_be_converted(tmp_path):
+    torch.save({"a": torch.ones(2)}, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
+    assert "Convert it: torch.save(torch.load(OLD, weights_only=True), NEW)" in refusal(tmp_path / "old.bin")
+
+
 def test_files_that_are_not_there(tmp_path):
     assert "no such file" in refusal(tmp_path / "a.pt")
     assert "is a directory" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 1}, {"model": {}}])
+def test_an_archive_without_tensors(tmp_path, content):
+    torch.save(content, tmp_path / "a.pt")
+    assert "holds no tensors by name" in refusal(tmp_path / "a.pt")
 
 
 def test_an_archive_of_something_else(tmp_path):

@@ -165,6 +165,12 @@ def test_a_preset_of_another_size(tmp_path, change, message, layout):
     assert message in refusal(tmp_path / "model.pt", config(**change))
 
 
+@pytest.mark.parametrize("change", [{"bias": True}, {"norm": "layer"}, {"positions": Positions(kind="learned")}])
+def test_a_preset_that_no_cosmos_file_can_fill(tmp_path, change):
+    (name,) = change
+    assert refusal(tmp_path / "model.pt", config(**change)).startswith(f"No Cosmos file fits transformer.{name}")
+
+
 def official_config(name: str) -> TransformerConfig:
     return TransformerConfig(**OFFICIAL[name], qk_norm=True, positions=Positions(kind="rope-3d"))
 
@@ -182,8 +188,8 @@ def test_the_message_names_the_official_preset_that_fits(tmp_path, name):
     path = shapes_only(tmp_path / "model.pt", official_config(name))
     transformer_tensors(path, official_config(name))
     for other in OFFICIAL.keys() - {name}:
-        assert refusal(path, official_config(other)).endswith(f"The preset {name} fits this file")
-    assert refusal(path, config()).endswith(f"The preset {name} fits this file")
+        assert refusal(path, official_config(other)).endswith(f"It fits the preset {name}")
+    assert refusal(path, config()).endswith(f"It fits the preset {name}")
 
 
 @pytest.mark.parametrize("name", OFFICIAL)

@@ -11,9 +11,10 @@ from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.config import VitVqConfig
 from diagd_cli.tokens.vit import VitVqTokenizer
+from diagd_cli.weights.match import flat
 from diagd_cli.weights.torchzip import TorchArchive
-from diagd_cli.weights.wham import hyper_parameters, tokenizer_tensors, transformer_tensors
-from diagd_cli.weights.wham_file import WhamFile
+from diagd_cli.weights.wham import tokenizer_tensors, transformer_tensors
+from diagd_cli.weights.wham_file import hyper_parameters
 
 SAFE = GOLDEN / "tiny_v1_weights.safetensors"
 GPT = "predictor.gpt_model.transformer"
@@ -50,15 +51,14 @@ def edited(tmp_path, **changes):
     return tmp_path / "edited.safetensors"
 
 
-@pytest.fixture
-def shapes_only(monkeypatch):
-    """Files that have shapes and no content: shapes_only(layout, ...) makes every path such a file."""
+def shapes_only(path, *layouts, **options):
+    """A .ckpt with tensors of the true shapes that take no room. options: of `save_checkpoint`."""
+    shapes = {key: shape for layout in layouts for key, shape in flat(layout).items()}
+    state = {key: torch.zeros(1).expand(shape) for key, shape in shapes.items()}
+    return save_checkpoint(path, state_dict=state, **options)
 
-    def use(*layouts, hyper=None):
-        shapes = {key: shape for layout in layouts for key, shape in layout.values()}
-        monkeypatch.setattr(wham, "open_wham", lambda path: WhamFile(path, shapes, None, hyper=hyper or {}))
 
-    return use
+UNSAID = {"image_spec": {"odd": 1}, "predictor_spec": {"odd": 1}}  # hyper-parameters that say nothing of sizes
 
 
 # ---- both formats ----------------------------------------------------------------------------------------------------
@@ -125,31 +125,43 @@ def test_hyper_parameters_of_another_form_say_nothing(tmp_path, hyper):
 # ---- another model ---------------------------------------------------------------------------------------------------
 
 
-def test_the_official_file_of_the_other_size(shapes_only):
-    shapes_only(wham.transformer_layout(official("wham-1.6b"), 5560))
+def test_the_official_file_of_the_other_size(tmp_path):
+    path = shapes_only(tmp_path / "big.ckpt", wham.transformer_layout(official("wham-1.6b"), 5560), **UNSAID)
     with pytest.raises(WeightsError) as caught:
-        transformer_tensors("big.ckpt", official("wham-200m"))
+        transformer_tensors(path, official("wham-200m"))
     assert caught.value.hint == "It fits the preset wham-1.6b"
-    assert "dim 2304 (the preset says 1024), layers 24 (the preset says 16)" in caught.value.message
+    assert "dim is 2304 in the file, 1024 in the preset; layers is 24 in the file, 16" in caught.value.message
 
 
 @pytest.mark.parametrize("name", wham.OFFICIAL)
-def test_the_official_presets_fit_their_files(shapes_only, name):
-    shapes_only(wham.transformer_layout(official(name), 5560), wham.tokenizer_layout(VitVqConfig()))
-    transformer_tensors("x.ckpt", official(name), 5561)
-    tokenizer_tensors("x.ckpt", VitVqConfig())
+def test_the_official_presets_fit_their_files(tmp_path, name):
+    layouts = wham.transformer_layout(official(name), 5560), wham.tokenizer_layout(VitVqConfig())
+    path = shapes_only(tmp_path / "x.ckpt", *layouts, **UNSAID)
+    transformer_tensors(path, official(name), 5561)
+    tokenizer_tensors(path, VitVqConfig())
 
 
-def test_heads_show_in_the_hyper_parameters_alone(shapes_only):
-    said = {"predictor": {"model_size": "wham-4kvocab-1.6b"}, "images": {"head_size": 128}}
+def test_heads_show_in_the_hyper_parameters_alone(tmp_path):
     big = official("wham-1.6b")
-    shapes_only(wham.transformer_layout(big, 5560), wham.tokenizer_layout(VitVqConfig()), hyper=said)
-    with pytest.raises(WeightsError, match=r"heads 18 \(the preset says 36\)\. It fits the preset wham-1.6b"):
-        transformer_tensors("x.ckpt", big.model_copy(update={"heads": 36, "kv_heads": 36, "head_dim": 64}))
-    with pytest.raises(WeightsError, match=r"another tokenizer: head_size 128 \(the preset says 64\)"):
-        tokenizer_tensors("x.ckpt", VitVqConfig())
-    transformer_tensors("x.ckpt", big)
-    tokenizer_tensors("x.ckpt", VitVqConfig(head_size=128))
+    layouts = wham.transformer_layout(big, 5560), wham.tokenizer_layout(VitVqConfig())
+    said = {"predictor_spec": {"model_size": "wham-4kvocab-1.6b"}, "image_spec": {"head_size": 128}}
+    path = shapes_only(tmp_path / "x.ckpt", *layouts, **said)
+    with pytest.raises(WeightsError, match=r"heads is 18 in the file, 36 in the preset\. It fits the preset wham-1.6b"):
+        transformer_tensors(path, big.model_copy(update={"heads": 36, "kv_heads": 36, "head_dim": 64}))
+    message = (
+        r"another tokenizer than the preset's: head_size is 128 in the file, 64 in the preset\. Correct them under"
+    )
+    with pytest.raises(WeightsError, match=message):
+        tokenizer_tensors(path, VitVqConfig())
+    transformer_tensors(path, big)
+    tokenizer_tensors(path, VitVqConfig(head_size=128))
+
+
+def test_safetensors_rely_on_the_preset_for_heads(tmp_path):
+    """No shape tells how wide a head is; the .ckpt does."""
+    assert dict(tokenizer_tensors(SAFE, tokenizer(head_size=16)))
+    with pytest.raises(WeightsError, match="head_size is 8 in the file, 16 in the preset"):
+        tokenizer_tensors(save_checkpoint(tmp_path / "wham.ckpt"), tokenizer(head_size=16))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +169,7 @@ def test_heads_show_in_the_hyper_parameters_alone(shapes_only):
 )
 def test_a_transformer_of_other_sizes(change):
     (name,) = change
-    with pytest.raises(WeightsError, match=f"another Transformer: {name} .*Correct them under transformer"):
+    with pytest.raises(WeightsError, match=f"another transformer .*: {name} .*Correct them under transformer"):
         transformer_tensors(SAFE, transformer(**change))
 
 
@@ -178,7 +190,7 @@ def test_a_transformer_that_no_wham_file_can_fill(change):
 def test_a_tokenizer_of_other_sizes(change):
     (name,) = change
     shown = {"height": "tokens", "patch": "patch"}.get(name, name)
-    with pytest.raises(WeightsError, match=f"another tokenizer: .*{shown} .*Correct them under tokenizer"):
+    with pytest.raises(WeightsError, match=f"another tokenizer .*{shown} is .*Correct them under tokenizer"):
         tokenizer_tensors(SAFE, tokenizer(**change))
 
 
@@ -207,11 +219,11 @@ def test_a_missing_key_is_named(tmp_path, key):
 
 def test_an_unknown_key_is_named(tmp_path):
     path = edited(tmp_path, predictor__gpt_model__transformer__extra=torch.zeros(2))
-    with pytest.raises(WeightsError, match=r"holds the unknown predictor\.gpt_model\.transformer\.extra"):
+    with pytest.raises(WeightsError, match=r"holds predictor\.gpt_model\.transformer\.extra, which"):
         transformer_tensors(path, transformer())
     tokenizer_tensors(path, tokenizer())
     for read, config in ((transformer_tensors, transformer()), (tokenizer_tensors, tokenizer())):
-        with pytest.raises(WeightsError, match="holds the unknown surprise"):
+        with pytest.raises(WeightsError, match="holds surprise, which the preset's model has not"):
             read(edited(tmp_path, surprise=torch.zeros(2)), config)
 
 
@@ -248,9 +260,11 @@ def test_safetensors_that_are_cut_off(tmp_path, kept):
 
 
 def test_a_checkpoint_without_weights(tmp_path):
-    torch.save({"epoch": 1}, tmp_path / "x.ckpt")
-    with pytest.raises(WeightsError, match="no Lightning checkpoint: it has no state_dict"):
-        transformer_tensors(tmp_path / "x.ckpt", transformer())
-    torch.save({"state_dict": {"a": 5}}, tmp_path / "x.ckpt")
-    with pytest.raises(WeightsError, match="a in its state_dict is no tensor"):
-        transformer_tensors(tmp_path / "x.ckpt", transformer())
+    for content in ({"epoch": 1}, {"state_dict": {"a": 5}}):
+        torch.save(content, tmp_path / "x.ckpt")
+        with pytest.raises(WeightsError, match="holds no tensors by name"):
+            transformer_tensors(tmp_path / "x.ckpt", transformer())
+    torch.save({"state_dict": {"a": torch.ones(2)}}, tmp_path / "x.ckpt")
+    for read, config in ((transformer_tensors, transformer()), (tokenizer_tensors, tokenizer())):
+        with pytest.raises(WeightsError, match=r"lacks the matrix .*It is no WHAM file"):
+            read(tmp_path / "x.ckpt", config)

@@ -1,0 +1,78 @@
+"""Text that steers clips: from the command line, or from CLIP.txt beside each clip; embedded once for all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diagd_cli.config import Preset
+
+
+@dataclass
+class Prompts:
+    """The prompt of each clip, or one embedding for all; empty for a preset that takes no text."""
+
+    preset: Preset
+    texts: dict[Path, str] = field(default_factory=dict)
+    embedding: Path | None = None
+    embedded: dict[str, Tensor] = field(default_factory=dict)
+
+    def about(self, clip: Path) -> dict:
+        """What a sidecar says of a clip's text."""
+        from diagd_cli.weights.locate import digest
+
+        if self.embedding:
+            return {"prompt_embedding": digest(self.embedding)}
+        return {"prompt": self.texts[clip]} if clip in self.texts else {}
+
+    def embed(self, reporter: Reporter) -> None:
+        """Run the text encoder for every prompt, before the Transformer needs the memory. Raises DiagdError."""
+        from diagd_cli.text import embed_prompts, read_embedding
+
+        text, dim = self.preset.text, self.preset.transformer.cross_dim
+        if self.embedding and not self.embedded:
+            self.embedded[""] = read_embedding(self.embedding, text.length, dim)
+        elif self.texts and not self.embedded:
+            beside = self.preset.path.parent / text.encoder if self.preset.path else None
+            encoder = str(beside) if beside and beside.is_dir() else text.encoder
+            prompts = list(dict.fromkeys(self.texts.values()))
+            found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=reporter.note)
+            self.embedded = dict(zip(prompts, found, strict=True))
+
+    def of(self, clip: Path) -> Tensor | None:
+        """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without text."""
+        return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
+
+
+def find_prompts(
+    preset: Preset, clips: list[Path], prompt: str | None, prompt_file: Path | None, embedding: Path | None, random: bool
+) -> Prompts:
+    """The prompts of the clips. Raises UsageError where one is missing, given twice, or not wanted."""
+    given = [name for name, value in (("--prompt", prompt), ("--prompt-file", prompt_file)) if value is not None]
+    given += ["--prompt-embedding"] if embedding else []
+    if preset.text is None and given:
+        hint = "Leave it out, or use a video2world preset"
+        raise UsageError(f"The preset {preset.name} takes no text, and {given[0]} gives one", hint)
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} both give the prompt", "Give one of them")
+    if preset.text is None or embedding:
+        return Prompts(preset, embedding=embedding)
+    from diagd_cli.text import prompt_of
+
+    shared, texts = prompt_of(prompt, prompt_file), {}
+    for clip in clips:
+        beside = clip.with_suffix(".txt")
+        own = prompt_of(None, beside) if shared is None and beside.is_file() else shared
+        if own is not None:
+            texts[clip] = own
+        elif not random:
+            hint = f"Give --prompt TEXT, --prompt-file FILE, --prompt-embedding FILE, or write {beside}"
+            raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
+    return Prompts(preset, texts)

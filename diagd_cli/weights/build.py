@@ -1,0 +1,84 @@
+"""A preset's models without a file: with unset weights, or with random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from diagd_cli.config import Preset
+from diagd_cli.model.transformer import Block, Transformer, deviation
+from diagd_cli.model.unset import Unset
+from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
+from diagd_cli.tokens.cosmos import CosmosTokenizer
+from diagd_cli.tokens.image import FsqImageTokenizer
+from diagd_cli.tokens.vit import VitVqTokenizer
+from diagd_cli.tokens.vq import VqImageTokenizer
+
+TOKENIZERS: dict[type, type[nn.Module]] = {
+    FsqImageConfig: FsqImageTokenizer,
+    CosmosDvConfig: CosmosTokenizer,
+    VqImageConfig: VqImageTokenizer,
+    VitVqConfig: VitVqTokenizer,
+}
+CHANNELS_LAST = (FsqImageTokenizer, VqImageTokenizer)  # the memory format in which their convolutions are faster
+NOISE = 1_048_583  # numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
+
+
+def build_transformer(
+    preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """The preset's Transformer with unset weights; its tables reach one position past the window (padding's scratch slot)."""
+    coords = torch.from_numpy(preset.grid.coords(preset.grid.length(preset.window) + 1))
+    with Unset(device, dtype):
+        model = Transformer(preset.transformer, coords, preset.grid.prefix)
+    return model.to(device)  # the tables
+
+
+def build_tokenizer(
+    preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The preset's tokenizer with unset weights."""
+    kind = TOKENIZERS[type(preset.tokenizer)]
+    with Unset(device, dtype):
+        model = kind(preset.tokenizer)
+    model = model.to(device)
+    return model.to(memory_format=torch.channels_last) if kind in CHANNELS_LAST else model
+
+
+def random_transformer(
+    preset: Preset, seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> Transformer:
+    """The preset's Transformer with random weights of the usual scale, a function of the seed; for inference."""
+    model = build_transformer(preset, device, dtype)
+    layers = sum(isinstance(module, Block) for module in model.modules())
+    return _random(model, seed, lambda name, p: deviation(name, layers))
+
+
+def random_tokenizer(
+    preset: Preset, seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> nn.Module:
+    """The preset's tokenizer with random weights that keep the scale of what they are applied to; for inference."""
+    return _random(build_tokenizer(preset, device, dtype), seed, lambda name, p: p[0].numel() ** -0.5)
+
+
+@torch.no_grad()
+def _random(model: nn.Module, seed: int, scale: Callable[[str, torch.Tensor], float]) -> nn.Module:
+    """Fill matrices with normal noise of the deviation scale(name, parameter), norms with ones, biases with zeros.
+
+    One run of noise serves all, each time from another place in it: drawing billions of numbers takes a minute.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(NOISE, generator=generator)
+    for name, p in model.named_parameters():
+        if p.ndim == 1:
+            p.fill_(1.0 if name.endswith("weight") else 0.0)
+            continue
+        start = int(torch.randint(NOISE, (), generator=generator))
+        block = (noise.roll(start) * scale(name, p)).to(p.device, p.dtype)
+        flat = p.as_strided((p.numel(),), (1,))  # in the order of memory, whatever that is
+        whole = p.numel() // NOISE * NOISE
+        flat[:whole].view(-1, NOISE).copy_(block)
+        flat[whole:].copy_(block[: p.numel() - whole])
+    return model.eval().requires_grad_(False)

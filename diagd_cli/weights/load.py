@@ -1,0 +1,137 @@
+"""A preset's models: built, found, checked, filled; and weights written. Nothing in a file can run code.
+
+Parameters are allocated once, in the dtype and on the device asked for, and filled from the mapped file row by row.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from diagd_cli.clip.write import atomic
+from diagd_cli.config import Preset
+from diagd_cli.errors import WeightsError
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.weights import cosmos, mineworld, wham
+from diagd_cli.weights.archive import fill_rows
+from diagd_cli.weights.build import build_tokenizer, build_transformer, random_tokenizer, random_transformer
+from diagd_cli.weights.locate import ALWAYS_VERIFIED, Role, digest, entry_of, locate, verify
+from diagd_cli.weights.match import Rows
+from diagd_cli.weights.native import native_tensors
+from diagd_cli.weights.source import Format, Source, Weights
+
+__all__ = [
+    "build_tokenizer",
+    "build_transformer",
+    "copy_weights",
+    "load_tokenizer",
+    "load_transformer",
+    "random_tokenizer",
+    "random_transformer",
+    "save_weights",
+    "tensors",
+]
+
+FORMAT_OF: dict[str, Format] = {  # by the kind of the preset's tokenizer, where no entry says it
+    "fsq-image": "diagd",
+    "cosmos-dv": "cosmos",
+    "vq-image": "mineworld",
+    "vit-vq": "wham",
+}
+Build = Callable[[Preset, torch.device | str, torch.dtype], nn.Module]
+BUILD: dict[Role, Build] = {"transformer": build_transformer, "tokenizer": build_tokenizer}
+
+
+def load_transformer(
+    preset: Preset,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    files: list[Path] | None = None,
+    folder: Path | None = None,
+) -> Transformer:
+    """The preset's Transformer with its weights, ready for inference.
+
+    files: used as they are; by default those that the preset names, looked for in `folder` first, and verified unless
+    they are very large. Raises WeightsError.
+    """
+    return _loaded(preset, "transformer", device, dtype, files, folder)
+
+
+def load_tokenizer(
+    preset: Preset,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    *,
+    files: list[Path] | None = None,
+    folder: Path | None = None,
+) -> nn.Module:
+    """The preset's tokenizer with its weights, ready for inference, as in `load_transformer`. Raises WeightsError."""
+    return _loaded(preset, "tokenizer", device, dtype, files, folder)
+
+
+def _loaded(preset: Preset, role: Role, device, dtype, files, folder) -> nn.Module:
+    rows = tensors(preset, role, files or _verified(preset, role, folder)[1])
+    model = BUILD[role](preset, device, dtype)
+    fill_rows(model, rows)
+    return model.eval().requires_grad_(False)
+
+
+def _verified(preset: Preset, role: Role, folder: Path | None) -> tuple[Source, list[Path]]:
+    """The preset's files, found; those with a checksum that can be computed in a few seconds have it."""
+    source, paths = locate(preset, role, folder)
+    for path, file in zip(paths, source.files, strict=True):
+        if path.stat().st_size <= ALWAYS_VERIFIED:
+            verify(path, file)
+    return source, paths
+
+
+def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
+    """(Name of our parameter, the tensors whose rows make it, one under the other), of every parameter of a model.
+
+    The files are checked before this returns, without reading a weight: names, shapes, and what else they say of
+    themselves. Each tensor is in the file's dtype, mapped while it is in use, and must not be written to. The format is
+    that of the preset's entry; without one, that of the tokenizer's family. Raises WeightsError.
+    """
+    entry = preset.transformer_weights if role == "transformer" else preset.tokenizer_weights
+    form = entry.format if entry else FORMAT_OF[preset.tokenizer.kind]
+    if (form, role) == ("cosmos", "tokenizer"):
+        return cosmos.tokenizer_tensors(paths, preset.tokenizer)
+    if len(paths) != 1:
+        hint = "Give the one file that holds them"
+        raise WeightsError(f"The {role} weights of {preset.name} are one file, not {len(paths)}", hint)
+    if form == "diagd":
+        shapes = BUILD[role](preset, "meta", torch.float32).state_dict()
+        return native_tensors(paths[0], {name: tuple(tensor.shape) for name, tensor in shapes.items()})
+    if form == "wham" and role == "transformer":
+        positions = preset.grid.length(preset.window) + 1  # padded plans need a slot to write to
+        return wham.transformer_tensors(paths[0], preset.transformer, positions)
+    adapter = {"cosmos": cosmos, "mineworld": mineworld, "wham": wham}[form]
+    if role == "transformer":
+        return adapter.transformer_tensors(paths[0], preset.transformer)
+    return adapter.tokenizer_tensors(paths[0], preset.tokenizer)
+
+
+def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> Weights:
+    """Write weights in `dtype` and return the preset entry for them."""
+    stored = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in weights.items()}
+    with atomic(path) as part:
+        save_file(stored, part)
+    return Weights.single(path.name, digest(path))
+
+
+def copy_weights(preset: Preset, role: Role, folder: Path) -> Weights:
+    """Have a preset's weights in `folder` too, and return the entry for them there. Raises WeightsError."""
+    source, paths = _verified(preset, role, None)
+    names = [f"{role}{path.suffix}" for path in paths] if len(paths) == 1 else [path.name for path in paths]
+    for path, target in zip(paths, (folder / name for name in names), strict=True):
+        if not target.exists() or not target.samefile(path):
+            with atomic(target) as part:
+                shutil.copyfile(path, part)
+    files = tuple(file.model_copy(update={"file": name}) for file, name in zip(source.files, names, strict=True))
+    return Weights(format=entry_of(preset, role).format, sources=(Source(files=files),))

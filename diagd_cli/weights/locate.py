@@ -1,0 +1,106 @@
+"""Finding a preset's weight files on disk, and telling whether they are the right ones. Nothing is loaded here."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from diagd_cli.errors import WeightsError
+from diagd_cli.weights.source import Source, Weights, WeightsFile
+
+if TYPE_CHECKING:
+    from diagd_cli.config import Preset
+
+WEIGHTS_VARIABLE = "DIAGD_WEIGHTS"
+ALWAYS_VERIFIED = 1 << 30  # bytes; hashing a larger file at every start would take as long as loading it
+Role = Literal["transformer", "tokenizer"]
+ROLES: tuple[Role, ...] = ("transformer", "tokenizer")
+
+
+def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
+    """Where weight files are looked for, in order: `chosen` or $DIAGD_WEIGHTS, beside the preset, with the shipped ones."""
+    from diagd_cli.config import preset_folder
+
+    variable = os.environ.get(WEIGHTS_VARIABLE)
+    first = chosen or (Path(variable) if variable else None)
+    beside = preset.path.parent if preset.path else preset_folder()
+    return list(dict.fromkeys([*([first] if first else []), beside, preset_folder()]))
+
+
+def entry_of(preset: Preset, role: Role) -> Weights:
+    """The preset's entry for the weights of one model. Raises WeightsError where it has none."""
+    weights = preset.transformer_weights if role == "transformer" else preset.tokenizer_weights
+    if weights is None:
+        hint = f"Add {role}_weights with file and sha256"
+        raise WeightsError(f"The preset {preset.name} names no {role} weights", hint)
+    return weights
+
+
+def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Source, list[Path]]:
+    """The first source whose files are all on disk, and their paths in its order. Raises WeightsError.
+
+    A file is looked for in every folder of `weights_folders`, by its name, below its repository's name, and below the
+    repository's full name; then in the cache of huggingface_hub.
+    """
+    weights = entry_of(preset, role)
+    folders = weights_folders(preset, chosen)
+    found = [(source, [_find(source, file, folders) for file in source.files]) for source in weights.sources]
+    for source, paths in found:
+        if None not in paths:
+            return source, [path for path in paths if path]
+    source, paths = max(found, key=lambda part: sum(path is not None for path in part[1]))
+    missing = next(file.file for file, path in zip(source.files, paths, strict=True) if path is None)
+    looked = ", ".join(str(folder) for folder in folders)
+    of = f" of {source.repo}" if source.repo else ""
+    pull = f"fetch them with: diagd weights pull {preset.name}; or name" if source.repo else "name"
+    hint = f"Looked in {looked}; {pull} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
+    raise WeightsError(f"The {role} weights of {preset.name} are missing: no {missing}{of}", hint)
+
+
+def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None:
+    below = [file.file]
+    if source.repo:
+        below += [f"{source.repo.split('/')[1]}/{file.file}", f"{source.repo}/{file.file}"]
+    for path in (folder / name for folder in folders for name in below):
+        if path.is_file():
+            return path
+    return cached(source.repo, file.file) if source.repo else None
+
+
+def cached(repo: str, file: str) -> Path | None:
+    """The file in the cache of huggingface_hub, where it has been downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(repo, file)
+    except (HFValidationError, OSError):
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
+def verify(path: Path, file: WeightsFile) -> None:
+    """Raise WeightsError unless the file on disk has the checksum that the preset names; without one, do nothing."""
+    kind, wanted = file.checksum
+    if not kind:
+        return
+    try:
+        seen = digest(path, kind)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise WeightsError(f"{path} cannot be read: {reason}", "Check its permissions") from None
+    if seen != wanted:
+        name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
+        message = f"{path} is damaged or another version: {name} {seen[:12]}, where the preset says {wanted[:12]}"
+        raise WeightsError(message, f"Fetch the file again, or put its {name} into the preset")
+
+
+def digest(path: Path, kind: str = "sha256") -> str:
+    """Checksum of a file, in hexadecimal."""
+    hashed = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            hashed.update(block)
+    return hashed.hexdigest()

@@ -1,0 +1,142 @@
+"""Every official preset, shrunk and with random weights, from a clip to an MP4 through the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from tiny import moving, save_clip
+
+from diagd_cli.clip.read import read_clip
+from diagd_cli.config import load_preset, preset_names
+
+OFFICIAL = [name for name in preset_names() if name != "freedoom"]
+SMALL = {
+    "cosmos": {
+        "clip": {"height": 32, "width": 48},
+        "tokenizer": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
+        "transformer": {"dim": 48, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 12, "mlp_dim": 32},
+        "decoding": {"d": 3},  # the small grid allows no more than 5
+    },
+    "mineworld": {
+        "clip": {"height": 32, "width": 48},
+        "tokenizer": {"channels": [32] * 5, "blocks": 1, "latent": 8},
+        "transformer": {"dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_dim": 32},
+    },
+    "wham": {
+        "clip": {"height": 35, "width": 40},
+        "tokenizer": {"height": 35, "width": 40, "dim": 16, "layers": 1, "head_size": 8, "code_dim": 4},
+        "transformer": {"dim": 32, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_dim": 128},
+    },
+}
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Writes an official preset with fewer and narrower layers and smaller frames; everything else is as it ships."""
+
+    def write(name):
+        settings = load_preset(name).model_dump(mode="json")
+        for part, sizes in SMALL[name.split("-")[0]].items():
+            settings[part] |= sizes
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(settings))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """A clip of 12 frames."""
+    path = save_clip(tmp_path / "walk.mp4", moving(12, 40, 64))
+    path.with_suffix(".jsonl").unlink()
+    return path
+
+
+def steer(clip, name):
+    """Write what steers the model beside the clip, as its official files have it."""
+    still = {"camera": [0, 0], **dict.fromkeys("back left right sprint sneak use attack jump drop pickItem".split(), 0)}
+    rows = {
+        "mineworld": [{**still, "forward": n % 2} for n in range(12)],
+        "wham": [{"buttons": [n % 2] * 12, "sticks": [0, 0.5, -1, 0]} for n in range(12)],
+    }.get(name.split("-")[0], [])
+    if rows:
+        clip.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def made(diagd, clip, preset, *options):
+    done = diagd("generate", clip, "--preset", preset, "--random-weights", "--seed", 5, "--json", *options)
+    assert done.code == 0, done.err
+    return done.objects[0]
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_official_preset_end_to_end(name, small, clip, tmp_path, diagd):
+    path, target = small(name), tmp_path / "out.mp4"
+    steer(clip, name)
+    preset = load_preset(path)
+    frames = 8 if name.startswith("cosmos") else 2
+    facts = made(diagd, clip, path, "--frames", frames, "-o", target)
+    grid, (k, d) = preset.grid, (facts["settings"]["decoding"][name] for name in "kd")
+    new = preset.new_latents(frames)
+    if preset.overlap and preset.context + new > preset.window:  # WHAM's window holds one new frame at a time
+        assert facts["steps"] == new * ((grid.h - 1) * k + grid.w)
+    else:
+        assert facts["steps"] == (new - 1) * d + (grid.h - 1) * k + grid.w
+    assert facts["tokens"] == new * grid.area
+    seen = read_clip(target, context=1, start=0, future=99)
+    assert len(seen.frames) + len(seen.future) == facts["context_frames"] + frames
+    assert seen.frames.shape[1:3] == (preset.clip.height + preset.clip.height % 2, preset.clip.width)
+
+
+@pytest.mark.parametrize("name", ["cosmos-4b", "mineworld-300m", "wham-200m"])
+def test_a_still_image_is_context_enough(name, small, tmp_path, diagd):
+    from diagd_cli.clip.image import write_png
+
+    write_png(tmp_path / "still.png", moving(1, 40, 64)[0])
+    frames = 5 if name == "cosmos-4b" else 1  # not a whole latent frame of Cosmos: what is too much is left out
+    facts = made(diagd, tmp_path / "still.png", small(name), "--frames", frames, "-o", tmp_path / "out.mp4")
+    assert (facts["context_frames"], facts["new_frames"]) == (1, frames)
+
+
+def test_actions_decide_what_is_made(small, clip, tmp_path, diagd):
+    """MineWorld: other keys, other tokens; without a file, as with no key pressed."""
+    preset, target, tokens = small("mineworld-300m"), tmp_path / "o.mp4", {}
+    for actions in ("forward*2", "yaw=40*2", "none", None):
+        given = ("--actions", actions) if actions else ()
+        options = ("--frames", 2, "--temperature", 0, "-o", target, "--save-tokens", "--force")
+        facts = made(diagd, clip, preset, *options, *given)
+        tokens[actions] = np.load(target.with_suffix(".npz"))["codes"][1:].tolist()
+    assert tokens["forward*2"] != tokens["yaw=40*2"] != tokens["none"] != tokens["forward*2"]
+    assert tokens["none"] == tokens[None] and facts["steered_by"] == [{}] * 3
+
+
+def test_a_recording_of_wham_is_clip_and_actions(small, tmp_path, diagd):
+    """An official .npz: images [F, 3, H, W] and actions [F, 16]; frame 0 of each output token row is never id 0."""
+    actions = np.zeros((14, 16), np.float32)
+    actions[:, 12:], actions[:, 0] = 5, np.arange(14) % 2
+    images = moving(14, 35, 40).transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "game.npz", images=images, actions=actions)
+    preset = small("wham-200m")
+    facts = made(diagd, tmp_path / "game.npz", preset, "--start", 1, "--frames", 2, "-o", tmp_path / "out.mp4")
+    assert facts["steered_by"] == actions[1:13].astype(int).tolist()
+    assert facts["input"]["fps"] == 10
+    seen = read_clip(tmp_path / "out.mp4", context=12, start=0).frames
+    corner = seen[:, 9:23, -60:-10].astype(int)
+    assert (corner.max((1, 2, 3)) > 200).all()  # the stamp that the licence asks for
+
+
+def test_frames_beyond_the_window(small, clip, diagd):
+    """Cosmos holds 33 frames and cannot roll; the message says how many are left."""
+    done = diagd("generate", clip, "--preset", small("cosmos-4b"), "--frames", 25, "--random-weights")
+    assert done.code == 2
+    assert "cannot make 25 frames after 9. Ask for at most 24" in done.err
+
+
+@pytest.mark.parametrize("context, code", [(1, 0), (9, 0), (10, 2), (41, 2)])
+def test_context(context, code, small, clip, tmp_path, diagd):
+    options = ("--preset", small("cosmos-4b"), "--context", context, "--frames", 8, "--random-weights")
+    done = diagd("generate", clip, *options, "-o", tmp_path / "o.mp4")
+    assert done.code == code, done.err
+    assert code == 0 or f"The context is {context} frame(s)" in done.err or "cannot make" in done.err

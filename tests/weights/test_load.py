@@ -1,0 +1,261 @@
+"""A preset's models with their weights. The messages for bad files on the command line are tested in cli/test_bad_input.py."""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from families.golden_preset import preset_of
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from diagd_cli.config import load_preset
+from diagd_cli.errors import WeightsError
+from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.transformer import initialise
+from diagd_cli.tokens.config import CosmosDvConfig, VqImageConfig
+from diagd_cli.weights import load as module
+from diagd_cli.weights.load import (
+    build_transformer,
+    copy_weights,
+    load_tokenizer,
+    load_transformer,
+    random_tokenizer,
+    random_transformer,
+    save_weights,
+    tensors,
+)
+from diagd_cli.weights.source import Source, Weights, WeightsFile
+
+SIZES = {"vocab": 64, "dim": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_dim": 16}
+ROLES = {"transformer": (load_transformer, random_transformer), "tokenizer": (load_tokenizer, random_tokenizer)}
+each_role = pytest.mark.parametrize("role", ROLES)
+
+
+@pytest.fixture
+def preset(tiny):
+    return load_preset(tiny.preset)
+
+
+@pytest.fixture
+def model(preset):
+    model = build_transformer(preset)
+    initialise(model, seed=1)
+    return model
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def equal(model: nn.Module, weights: dict[str, Tensor]) -> bool:
+    own = model.state_dict()
+    return own.keys() == weights.keys() and all(torch.equal(own[name], weights[name]) for name in own)
+
+
+# ---- our own files ---------------------------------------------------------------------------------------------------
+
+
+def test_round_trip_keeps_the_values_of_the_stored_precision(preset, model, tmp_path):
+    entry = save_weights(tmp_path / "a.safetensors", model.state_dict())
+    assert entry == Weights.single("a.safetensors", sha256(tmp_path / "a.safetensors"))
+    stored = load_file(tmp_path / "a.safetensors")
+    assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
+    loaded = load_transformer(preset, files=[tmp_path / "a.safetensors"])
+    assert equal(loaded, {name: value.bfloat16().float() for name, value in model.state_dict().items()})
+
+
+def test_same_weights_same_bytes(model, tmp_path):
+    a, b = (save_weights(tmp_path / name, model.state_dict()) for name in ("a.safetensors", "b.safetensors"))
+    assert a.key == b.key
+
+
+@each_role
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_loaded_for_inference(preset, role, dtype):
+    loaded = ROLES[role][0](preset, dtype=dtype)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert {p.dtype for p in loaded.parameters()} == {dtype}
+    assert all(table.dtype in (torch.float32, torch.int64) for table in loaded.buffers())
+
+
+@each_role
+def test_parameters_are_allocated_once(preset, role, monkeypatch):
+    """What was built is what is filled, and what comes back."""
+    built, build = [], module.BUILD[role]
+
+    def watched(preset, device, dtype):
+        if device == "meta":
+            return build(preset, device, dtype)
+        built.append(build(preset, device, dtype))
+        places.update({name: p.data_ptr() for name, p in built[0].named_parameters()})
+        return built[0]
+
+    places = {}
+    monkeypatch.setitem(module.BUILD, role, watched)
+    loaded = ROLES[role][0](preset, dtype=torch.bfloat16)
+    assert [loaded] == built
+    assert {name: p.data_ptr() for name, p in loaded.named_parameters()} == places
+
+
+def test_an_output_layer_that_is_the_embedding(preset, tmp_path):
+    """Written under both names, loaded as one."""
+    changed = preset.transformer.model_copy(update={"tied": True, "outputs": 0})
+    preset = preset.model_copy(update={"transformer": changed})
+    model = random_transformer(preset, 3)
+    save_weights(tmp_path / "a.safetensors", model.state_dict(), torch.float32)
+    loaded = load_transformer(preset, files=[tmp_path / "a.safetensors"])
+    assert loaded.head.weight is loaded.embed.weight and equal(loaded, model.state_dict())
+
+
+CHANGES = {
+    "holds secret, which the preset's model has not. The file": lambda w: w | {"secret": torch.ones(2)},
+    "lacks blocks.0.mlp.down.weight, and 1 more names differ": lambda w: {
+        k: v for k, v in w.items() if "mlp." not in k
+    },
+    "embed.weight is (29, 8), the preset needs (29, 16)": lambda w: w | {"embed.weight": torch.ones(29, 8)},
+    "norm.weight is torch.int64, not floating-point": lambda w: w | {"norm.weight": torch.ones(16, dtype=torch.int64)},
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_a_file_that_does_not_fit_is_refused_before_anything_is_read(preset, model, tmp_path, message):
+    path = tmp_path / "a.safetensors"
+    save_file(CHANGES[message](model.state_dict()), path)
+    with pytest.raises(WeightsError) as caught:
+        tensors(preset, "transformer", [path])
+    assert message in str(caught.value) and str(path) in str(caught.value)
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_pickle_does_not_run(preset, tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    torch.save({"embed.weight": Trap(tmp_path / "sprung")}, tmp_path / "b.safetensors")
+    for name, message in (("a", "is not a readable safetensors file"), ("b", "is refused: it refers to")):
+        with pytest.raises(WeightsError, match=message):
+            load_transformer(preset, files=[tmp_path / f"{name}.safetensors"])
+    assert not (tmp_path / "sprung").exists()
+
+
+# ---- where they are --------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_looked_in_first(preset, tmp_path):
+    model = random_transformer(preset, 5)
+    entry = save_weights(tmp_path / "transformer.safetensors", model.state_dict(), torch.float32)
+    ours = preset.model_copy(update={"transformer_weights": entry})
+    assert equal(load_transformer(ours, folder=tmp_path), model.state_dict())
+    with pytest.raises(WeightsError, match=rf"{tmp_path}/transformer.safetensors is damaged or another version"):
+        load_transformer(preset, folder=tmp_path)
+
+
+def test_files_that_are_given_need_no_checksum(preset, tmp_path):
+    model = random_transformer(preset, 5)
+    save_weights(tmp_path / "mine.safetensors", model.state_dict(), torch.float32)
+    assert equal(load_transformer(preset, files=[tmp_path / "mine.safetensors"]), model.state_dict())
+
+
+def test_very_large_files_are_not_verified(preset, tmp_path, monkeypatch):
+    """Hashing them would take as long as loading them."""
+    save_weights(tmp_path / "transformer.safetensors", random_transformer(preset, 5).state_dict())
+    monkeypatch.setattr(module, "ALWAYS_VERIFIED", 1000)
+    load_transformer(preset, folder=tmp_path)
+
+
+@each_role
+def test_a_preset_without_weights(preset, role):
+    bare = preset.model_copy(update={f"{role}_weights": None})
+    with pytest.raises(WeightsError, match=f"The preset tiny names no {role} weights"):
+        ROLES[role][0](bare)
+
+
+def test_copy(preset, tiny, tmp_path):
+    entry = copy_weights(preset, "tokenizer", tmp_path)
+    assert entry == preset.tokenizer_weights == Weights.single("tokenizer.safetensors", entry.key)
+    assert sha256(tmp_path / "tokenizer.safetensors") == entry.key
+    assert copy_weights(preset, "tokenizer", tiny.folder) == entry  # it is there already
+
+
+def test_copy_of_several_files(preset, tmp_path):
+    for name in ("a.jit", "b.jit"):
+        (tmp_path / "from" / "sub").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "from" / "sub" / name).write_text(name)
+    files = tuple(
+        WeightsFile(file=f"sub/{name}", sha256=hashlib.sha256(name.encode()).hexdigest()) for name in ("a.jit", "b.jit")
+    )
+    source = Weights(format="cosmos", sources=(Source(files=files),))
+    there = preset.model_copy(update={"tokenizer_weights": source, "path": tmp_path / "from" / "preset.yaml"})
+    (tmp_path / "to").mkdir()
+    entry = copy_weights(there, "tokenizer", tmp_path / "to")
+    assert entry.format == "cosmos" and [file.file for file in entry.sources[0].files] == ["a.jit", "b.jit"]
+    assert [(tmp_path / "to" / name).read_text() for name in ("a.jit", "b.jit")] == ["a.jit", "b.jit"]
+
+
+# ---- the official formats --------------------------------------------------------------------------------------------
+
+
+def cosmos(**more):
+    codec = CosmosDvConfig(channels=2, multipliers=(1, 2, 1), blocks=1, z_channels=5, levels=(8, 8))
+    transformer = TransformerConfig(**SIZES, qk_norm=True, positions={"kind": "rope-3d"})
+    return preset_of(codec, transformer, 32, 48, 9, **more)
+
+
+def mineworld(**more):
+    codec = VqImageConfig(codebook=64, channels=(8, 8), blocks=1, latent=4, groups=4)
+    return preset_of(codec, TransformerConfig(**SIZES), 8, 12, 3, **more)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Official files, as far as their names go, of random models: the encoder and the decoder of Cosmos, ..."""
+    codec = random_tokenizer(cosmos(), 1).state_dict()
+    halves = {
+        half: {name: tensor for name, tensor in codec.items() if name.startswith(parts)}
+        for half, parts in (("encoder", ("encoder", "quant_conv")), ("decoder", ("decoder", "post_quant_conv")))
+    }
+    for name, weights in halves.items():
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    save_file(codec, tmp_path / "autoencoder.safetensors")
+    vq = {f"tokenizer.model.{k}": v.contiguous() for k, v in random_tokenizer(mineworld(), 1).state_dict().items()}
+    torch.save({"state_dict": vq}, tmp_path / "mineworld.ckpt")
+    return tmp_path
+
+
+@pytest.mark.parametrize("names", [["encoder", "decoder"], ["decoder", "encoder"], ["autoencoder"]])
+def test_a_tokenizer_in_one_file_or_in_two(files, names):
+    paths = [files / f"{name}.safetensors" for name in names]
+    assert equal(load_tokenizer(cosmos(), files=paths), random_tokenizer(cosmos(), 1).state_dict())
+
+
+def test_the_first_source_that_is_there(files):
+    """Not the one that is named first, if it is not all there."""
+    sources = [["encoder.safetensors", "missing.safetensors"], ["autoencoder.safetensors"]]
+    entry = {"format": "cosmos", "sources": [{"files": [{"file": file} for file in part]} for part in sources]}
+    loaded = load_tokenizer(cosmos(tokenizer_weights=entry), folder=files)
+    assert equal(loaded, random_tokenizer(cosmos(), 1).state_dict())
+
+
+def test_without_an_entry_the_tokenizers_family_tells_the_format(files, tmp_path):
+    loaded = load_tokenizer(mineworld(), files=[files / "mineworld.ckpt"])
+    assert equal(loaded, random_tokenizer(mineworld(), 1).state_dict())
+    ours = random_tokenizer(mineworld(), 1).state_dict()
+    save_weights(tmp_path / "ours.safetensors", ours, torch.float32)
+    with pytest.raises(WeightsError, match="It is no MineWorld file"):
+        load_tokenizer(mineworld(), files=[tmp_path / "ours.safetensors"])
+    entry = {"format": "diagd", "file": "ours.safetensors"}
+    assert equal(load_tokenizer(mineworld(tokenizer_weights=entry), folder=tmp_path), ours)
+
+
+def test_a_model_is_not_spread_over_files(preset, files):
+    with pytest.raises(WeightsError, match=r"transformer weights of tiny are one file, not 2\. Give the one file"):
+        load_transformer(preset, files=[files / "encoder.safetensors"] * 2)
