@@ -119,7 +119,8 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
 
 def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> Weights:
     """Write weights in `dtype` and return the preset entry for them."""
-    stored = {k: v.to(dtype).contiguous() if v.is_floating_point() else v for k, v in weights.items()}
+    # copies, because safetensors refuses tensors that share memory, as a tied output layer does
+    stored = {k: v.to(dtype if v.is_floating_point() else v.dtype, copy=True).contiguous() for k, v in weights.items()}
     with atomic(path) as part:
         save_file(stored, part)
     return Weights.single(path.name, digest(path))
