@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from enum import IntEnum
 
 
@@ -59,3 +60,8 @@ class MissingExtra(DiagdError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package}", f"Install it with: pip install 'diagd[{extra}]'")
+
+
+def one_line(error: BaseException) -> str:
+    """What any exception says, on one line of bounded length."""
+    return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__

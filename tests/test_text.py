@@ -16,35 +16,32 @@ import torch
 from huggingface_hub import constants
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from small_t5 import make_t5
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.functional import pad
-from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+from transformers import T5EncoderModel
 
 from diagd_cli.config import Text
 from diagd_cli.errors import MissingExtra, UsageError, WeightsError
 from diagd_cli.text import embed_prompts, embedding_path, prompt_of, read_embedding
 
 DIM, LENGTH = 16, 8
-WORDS = ["<pad>", "</s>", "<unk>", "a", "robot", "walks", "through", "the", "snow"]
 PROMPT, IDS = "a robot walks", [3, 4, 5, 1]
 
 
 @pytest.fixture(scope="session")
 def t5(tmp_path_factory) -> Path:
-    """A folder with a random T5, encoder and decoder, and a fast tokenizer that ends each prompt with </s>."""
-    folder = tmp_path_factory.mktemp("t5")
-    config = T5Config(vocab_size=12, d_model=DIM, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
-    torch.manual_seed(0)
-    disable_progress_bar()
-    T5ForConditionalGeneration(config).save_pretrained(folder)
-    enable_progress_bar()
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    return folder
+    """A folder with a random T5 and its tokenizer."""
+    return make_t5(tmp_path_factory.mktemp("t5"), DIM)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection(t5):
+    """What is alive by now is left out of the garbage collection that follows each use of the encoder."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture
@@ -137,6 +134,10 @@ class TestEmbed:
         [embedding] = embed(copy, PROMPT)
         save_file({n: t.float() for n, t in halved.items()}, copy / "model.safetensors", {"format": "pt"})
         torch.testing.assert_close(embedding[: len(IDS)], by_hand(copy, IDS), rtol=1e-4, atol=1e-5)
+
+    def test_its_configuration_gives_sizes_and_can_load_nothing_else(self, copy, t5):
+        change(copy / "config.json", transformers_weights="other.bin", quantization_config={"quant_method": "gptq"})
+        assert torch.equal(embed(copy, PROMPT)[0], embed(t5, PROMPT)[0])
 
     @pytest.mark.parametrize("zipped", [True, False])
     def test_reads_both_of_pytorchs_formats(self, copy, t5, zipped):
@@ -266,6 +267,12 @@ class TestBadEncoder:
     def test_an_encoder_larger_than_the_memory_is_refused_before_it_is_read(self, copy):
         change(copy / "config.json", d_ff=1 << 40)  # 2 layers x 2 matrices x 16 x 2^40 x 4 bytes
         assert "takes 281475.0 GB of memory and" in self.refused(copy)
+
+    def test_an_old_file_larger_than_the_memory_is_refused_since_it_would_be_read_whole(self, copy):
+        (copy / "model.safetensors").unlink()
+        with (copy / "pytorch_model.bin").open("wb") as file:
+            file.truncate(1 << 42)  # takes no space on disk
+        assert "takes 4398.0 GB of memory and" in self.refused(copy)
 
     def test_a_pickle_that_would_run_code_is_not_run(self, copy, tmp_path):
         class Attack:

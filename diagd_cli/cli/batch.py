@@ -210,8 +210,11 @@ class Batch:
         from diagd_cli.cli.plan import summary
 
         facts = summary(
-            self.preset.grid, self.preset.latents(self.settings.context), self.preset.new_latents(self.settings.frames),
-            self.settings.decoding, self.preset,
+            self.preset.grid,
+            self.preset.latents(self.settings.context),
+            self.preset.new_latents(self.settings.frames),
+            self.settings.decoding,
+            self.preset,
         )
         for clip, target in jobs:
             if self.json:

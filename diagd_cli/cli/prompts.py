@@ -52,7 +52,12 @@ class Prompts:
 
 
 def find_prompts(
-    preset: Preset, clips: list[Path], prompt: str | None, prompt_file: Path | None, embedding: Path | None, random: bool
+    preset: Preset,
+    clips: list[Path],
+    prompt: str | None,
+    prompt_file: Path | None,
+    embedding: Path | None,
+    random: bool,
 ) -> Prompts:
     """The prompts of the clips. Raises UsageError where one is missing, given twice, or not wanted."""
     given = [name for name, value in (("--prompt", prompt), ("--prompt-file", prompt_file)) if value is not None]

@@ -10,6 +10,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import PresetError
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(
@@ -67,6 +68,9 @@ def tokenizer(
         o.set_threads(threads)
         chosen = load_recipe(recipe)
         preset, settings = trained_preset(chosen, out), _with_steps(chosen.tokenizer, steps)
+        if preset.tokenizer.kind != "fsq-image":
+            message = f"The tokenizer of {preset.name} is {preset.tokenizer.kind}, which cannot be trained here"
+            raise PresetError(message, "Use one of kind fsq-image, or train the Transformer alone")
         splits = _episodes(data, preset, reporter)
         torch.manual_seed(settings.seed)
         model = FsqImageTokenizer(preset.tokenizer).to(_device(device))

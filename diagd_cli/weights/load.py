@@ -75,7 +75,14 @@ def load_tokenizer(
     return _loaded(preset, "tokenizer", device, dtype, files, folder)
 
 
-def _loaded(preset: Preset, role: Role, device, dtype, files, folder) -> nn.Module:
+def _loaded(
+    preset: Preset,
+    role: Role,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    files: list[Path] | None,
+    folder: Path | None,
+) -> nn.Module:
     rows = tensors(preset, role, files or _verified(preset, role, folder)[1])
     model = BUILD[role](preset, device, dtype)
     fill_rows(model, rows)
@@ -99,7 +106,11 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     that of the preset's entry; without one, that of the tokenizer's family. Raises WeightsError.
     """
     entry = preset.transformer_weights if role == "transformer" else preset.tokenizer_weights
-    form = entry.format if entry else FORMAT_OF[preset.tokenizer.kind]
+    kind = preset.tokenizer.kind
+    form = entry.format if entry else FORMAT_OF[kind]
+    if role == "tokenizer" and form not in ("diagd", FORMAT_OF[kind]):
+        hint = "Correct the format of tokenizer_weights in the preset"
+        raise WeightsError(f"No file of format {form} holds a tokenizer of kind {kind}", hint)
     if (form, role) == ("cosmos", "tokenizer"):
         return cosmos.tokenizer_tensors(paths, preset.tokenizer)
     if len(paths) != 1:

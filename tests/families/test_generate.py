@@ -9,6 +9,7 @@ from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
 from diagd_cli.config import load_preset, preset_names
+from diagd_cli.weights.load import random_tokenizer, random_transformer, save_weights
 
 OFFICIAL = [name for name in preset_names() if name != "freedoom"]
 SMALL = {
@@ -56,7 +57,8 @@ def clip(tmp_path):
 
 def steer(clip, name):
     """Write what steers the model beside the clip, as its official files have it."""
-    still = {"camera": [0, 0], **dict.fromkeys("back left right sprint sneak use attack jump drop pickItem".split(), 0)}
+    keys = ["back", "left", "right", "sprint", "sneak", "use", "attack", "jump", "drop", "pickItem"]
+    still = {"camera": [0, 0], **dict.fromkeys(keys, 0)}
     rows = {
         "mineworld": [{**still, "forward": n % 2} for n in range(12)],
         "wham": [{"buttons": [n % 2] * 12, "sticks": [0, 0.5, -1, 0]} for n in range(12)],
@@ -65,8 +67,9 @@ def steer(clip, name):
         clip.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
-def made(diagd, clip, preset, *options):
-    done = diagd("generate", clip, "--preset", preset, "--random-weights", "--seed", 5, "--json", *options)
+def made(diagd, clip, preset, *options, random=True):
+    weights = ["--random-weights"] if random else []
+    done = diagd("generate", clip, "--preset", preset, *weights, "--seed", 5, "--json", *options)
     assert done.code == 0, done.err
     return done.objects[0]
 
@@ -140,3 +143,73 @@ def test_context(context, code, small, clip, tmp_path, diagd):
     done = diagd("generate", clip, *options, "-o", tmp_path / "o.mp4")
     assert done.code == code, done.err
     assert code == 0 or f"The context is {context} frame(s)" in done.err or "cannot make" in done.err
+
+
+# ---- text ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def video2world(small, tmp_path, monkeypatch):
+    """A shrunk cosmos-5b-video2world whose text encoder is a real T5, small and random, beside the preset."""
+    from small_t5 import make_t5
+
+    monkeypatch.setenv("DIAGD_CACHE", str(tmp_path / "cache"))
+    make_t5(tmp_path / "t5", 16)
+    path = small("cosmos-5b-video2world")
+    settings = yaml.safe_load(path.read_text())
+    settings["transformer"]["cross_dim"] = 16
+    settings["text"] = {"encoder": "t5", "length": 12}
+    for part in ("tokenizer", "transformer"):
+        settings[f"{part}_weights"] = {"file": f"{part}.safetensors"}
+    path.write_text(yaml.safe_dump(settings))
+    preset = load_preset(path)
+    model = random_transformer(preset, seed=0)
+    for block in model.blocks:
+        block.cross.out.weight.mul_(100)  # so that the text counts for something
+    save_weights(tmp_path / "transformer.safetensors", model.state_dict())
+    save_weights(tmp_path / "tokenizer.safetensors", random_tokenizer(preset, seed=0).state_dict())
+    return path
+
+
+def codes_of(diagd, clip, preset, *options):
+    target = preset.with_name("out.mp4")
+    options = ("--frames", 8, "--temperature", 0, "--save-tokens", "--force", "-o", target, *options)
+    facts = made(diagd, clip, preset, *options, random=False)
+    return facts, np.load(target.with_suffix(".npz"))["codes"][2:].tolist()
+
+
+def test_a_prompt_steers(video2world, clip, diagd):
+    robot = codes_of(diagd, clip, video2world, "--prompt", "a robot walks")
+    snow = codes_of(diagd, clip, video2world, "--prompt", "through the snow")
+    assert robot[1] != snow[1] and robot[0]["prompt"] == "a robot walks"
+
+
+def test_ways_to_give_a_prompt(video2world, clip, tmp_path, diagd):
+    """On the command line, in a file, beside the clip, or embedded before: the tokens are the same."""
+    _, wanted = codes_of(diagd, clip, video2world, "--prompt", "a robot walks")
+    (tmp_path / "prompt.txt").write_text("a robot walks\n")
+    assert codes_of(diagd, clip, video2world, "--prompt-file", tmp_path / "prompt.txt")[1] == wanted
+    clip.with_suffix(".txt").write_text("a robot walks")
+    assert codes_of(diagd, clip, video2world)[1] == wanted
+    done = diagd("embed", "a robot walks", "--preset", video2world, "-o", tmp_path / "p.safetensors")
+    assert (done.code, done.out) == (0, f"{tmp_path}/p.safetensors\n")
+    facts, tokens = codes_of(diagd, clip, video2world, "--prompt-embedding", tmp_path / "p.safetensors")
+    assert tokens == wanted and len(facts["prompt_embedding"]) == 64
+
+
+@pytest.mark.parametrize(
+    "preset, options, message",
+    [
+        ("freedoom", ["--prompt", "x"], "The preset freedoom takes no text, and --prompt gives one"),
+        (
+            "small",
+            ["--prompt", "x", "--prompt-embedding", "p.safetensors"],
+            "--prompt and --prompt-embedding both give",
+        ),
+        ("small", [], "The preset cosmos-5b-video2world needs a prompt for "),
+        ("small", ["--prompt-file", "none.txt"], "The prompt file none.txt cannot be read"),
+    ],
+)
+def test_refused_prompts(preset, options, message, video2world, clip, diagd):
+    done = diagd("generate", clip, "--preset", video2world if preset == "small" else preset, *options)
+    assert done.code == 2 and done.err.startswith(f"error: {message}")

@@ -194,6 +194,21 @@ def edit(world, **changes):
     (world / "recipe.yaml").write_text(yaml.safe_dump(RECIPE | changes))
 
 
+def test_a_tokenizer_of_another_kind_is_not_trained(train, world):
+    preset = yaml.safe_load((world / "tiny.yaml").read_text())
+    codec = {"kind": "vq-image", "codebook": 25, "channels": [4, 4, 4, 4], "groups": 2}
+    (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "tokenizer": codec}))
+    done = train("tokenizer")
+    assert done.code == 2 and "The tokenizer of tiny is vq-image, which cannot be trained here" in done.err
+
+
+def test_a_preset_without_named_actions_is_not_trained(train, world):
+    preset = yaml.safe_load((world / "tiny.yaml").read_text())
+    (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "actions": None}))
+    done = train("transformer")
+    assert done.code == 2 and "The preset tiny has no named actions" in done.err
+
+
 def windows(start, frames):
     return {"phases": [{"start": start, "frames": frames, "batch": 1}]}
 

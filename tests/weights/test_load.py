@@ -1,6 +1,8 @@
 """A preset's models with their weights. The messages for bad files on the command line are tested in cli/test_bad_input.py."""
 
+import ctypes
 import hashlib
+import os
 import pickle
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from diagd_cli.config import load_preset
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import initialise
-from diagd_cli.tokens.config import CosmosDvConfig, VqImageConfig
+from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VqImageConfig
 from diagd_cli.weights import load as module
 from diagd_cli.weights.load import (
     build_transformer,
@@ -97,6 +99,41 @@ def test_parameters_are_allocated_once(preset, role, monkeypatch):
     loaded = ROLES[role][0](preset, dtype=torch.bfloat16)
     assert [loaded] == built
     assert {name: p.data_ptr() for name, p in loaded.named_parameters()} == places
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_no_more_than_a_tensor_of_the_file_is_in_memory(tmp_path, monkeypatch, kind):
+    """Beside the model, that is: 68 MB in bfloat16, of which the largest tensor is 34 MB."""
+    sizes = {**SIZES, "vocab": 4096, "dim": 1024, "mlp_dim": 8192, "head_dim": 64}
+    preset = preset_of(FsqImageConfig(levels=(8, 8)), TransformerConfig(**sizes), 16, 24, 3)
+    weights = random_transformer(preset, 1, dtype=torch.bfloat16).state_dict()
+    path = tmp_path / f"a.{kind}"
+    save_file(weights, path) if kind == "safetensors" else torch.save(weights, path)
+    del weights
+    seen = []
+    if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)  # what is free but kept would hide what is taken
+
+    def watched(*arguments):
+        for entry in tensors(*arguments):
+            yield entry
+            seen.append(resident())
+
+    monkeypatch.setattr(module, "tensors", watched)
+    before = resident()
+    model = load_transformer(preset, dtype=torch.bfloat16, files=[path])
+    size = sum(p.nbytes for p in model.parameters())
+    largest = max(p.nbytes for p in model.parameters())
+    assert size > 60e6 and len(seen) == len(list(model.parameters()))
+    assert max(seen) - before < size + largest + 16e6 and resident() - before < size + 16e6
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory, mapped files included."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("no /proc here")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def test_an_output_layer_that_is_the_embedding(preset, tmp_path):
@@ -254,6 +291,13 @@ def test_without_an_entry_the_tokenizers_family_tells_the_format(files, tmp_path
         load_tokenizer(mineworld(), files=[tmp_path / "ours.safetensors"])
     entry = {"format": "diagd", "file": "ours.safetensors"}
     assert equal(load_tokenizer(mineworld(tokenizer_weights=entry), folder=tmp_path), ours)
+
+
+@pytest.mark.parametrize("form", ["cosmos", "wham"])
+def test_a_format_of_another_family(files, form):
+    entry = {"format": form, "file": "mineworld.ckpt"}
+    with pytest.raises(WeightsError, match=f"No file of format {form} holds a tokenizer of kind vq-image"):
+        load_tokenizer(mineworld(tokenizer_weights=entry), folder=files)
 
 
 def test_a_model_is_not_spread_over_files(preset, files):

@@ -1,0 +1,55 @@
+"""diagd embed: a prompt's embedding as a file, for machines that cannot hold the text encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import UsageError
+
+HELP = """Run a preset's text encoder on a prompt, and write what generate --prompt-embedding reads.
+
+[bold]Examples[/]
+
+  diagd embed 'A drone flies over a harbour' --preset cosmos-5b-video2world -o harbour.safetensors
+
+  diagd generate photo.png --preset cosmos-5b-video2world --prompt-embedding harbour.safetensors
+"""
+
+
+@app.command(help=HELP)
+def embed(
+    prompt: Annotated[str | None, typer.Argument(help="The text; or use --prompt-file.")] = None,
+    prompt_file: o.PromptFileOption = None,
+    preset: o.PresetOption = "cosmos-5b-video2world",
+    output: Annotated[Path, typer.Option("-o", "--output", help="A .safetensors file.")] = Path("prompt.safetensors"),
+    force: o.ForceOption = False,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(quiet, verbose)
+    with guard(reporter):
+        from diagd_cli.cli.prompts import Prompts
+        from diagd_cli.clip.write import atomic, check_target
+        from diagd_cli.config import load_preset
+        from diagd_cli.text import prompt_of
+
+        chosen, text = load_preset(preset), prompt_of(prompt, prompt_file)
+        if text is None:
+            raise UsageError("There is no prompt", "Give a text or --prompt-file")
+        if chosen.text is None:
+            raise UsageError(f"The preset {chosen.name} takes no text", "Use a video2world preset")
+        check_target(output, force)
+        with reporter.stage("reading the prompt"):
+            prompts = Prompts(chosen, {output: text})
+            prompts.embed(reporter)
+        from safetensors.torch import save
+
+        with atomic(output) as part:
+            part.write_bytes(save({"embedding": prompts.of(output)}, {"prompt": text, "encoder": chosen.text.encoder}))
+        reporter.result(str(output))

@@ -1,0 +1,121 @@
+"""diagd weights: what is there, pull, check."""
+
+import hashlib
+import os
+import signal
+
+import pytest
+import yaml
+from hub import Hub, serve
+
+from diagd_cli.config import preset_names
+
+
+@pytest.fixture
+def hub(tiny):
+    """A hub that has the weights of the tiny preset."""
+    files = {role: (tiny.folder / f"{role}.safetensors").read_bytes() for role in ("transformer", "tokenizer")}
+    with serve(Hub({"maker/tiny": {f"{role}.bin": content for role, content in files.items()}})) as hub:
+        yield hub
+
+
+@pytest.fixture
+def preset(hub, tiny, tmp_path):
+    """The tiny preset, its weights to be fetched."""
+    settings = yaml.safe_load(tiny.preset.read_text())
+    for name, content in hub.files["maker/tiny"].items():
+        file = {"file": name, "sha256": hashlib.sha256(content).hexdigest()}
+        settings[f"{name[:-4]}_weights"] = {"sources": [{"repo": "maker/tiny", "files": [file]}]}
+    path = tmp_path / "remote.yaml"
+    path.write_text(yaml.safe_dump({**settings, "name": "remote", "duties": "Be kind."}))
+    return path
+
+
+@pytest.fixture
+def machine(hub, tmp_path):
+    """Environment of a machine with an empty cache, whose hub this is."""
+    gone = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return {**gone, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+
+
+def test_what_is_there(diagd, tmp_path):
+    for done in (diagd("weights"), diagd("weights", "list", "--weights-dir", tmp_path)):
+        assert done.code == 0 and [line.split()[0] for line in done.out.splitlines()] == preset_names()
+        [line] = [line for line in done.out.splitlines() if line.startswith("freedoom ")]
+        assert " MB " in line and line.endswith(os.path.join("presets", "freedoom"))
+    listed = {facts["name"]: facts for facts in diagd("weights", "--json").objects}
+    shipped = listed["freedoom"]
+    assert shipped["missing"] == [] and shipped["bytes"] == sum(os.path.getsize(file) for file in shipped["files"])
+
+
+def test_weights_that_are_missing(diagd, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    lines = diagd("weights", "--weights-dir", tmp_path).out.splitlines()
+    assert any(line.split() == ["cosmos-4b", "missing", "transformer", "and", "tokenizer"] for line in lines)
+    folder = tmp_path / "Cosmos-Predict1-4B"
+    folder.mkdir()
+    (folder / "model.pt").write_bytes(b"1234")
+    [facts] = [f for f in diagd("weights", "--json", DIAGD_WEIGHTS=str(tmp_path)).objects if f["name"] == "cosmos-4b"]
+    assert facts == {
+        "name": "cosmos-4b", "missing": ["tokenizer"], "files": [str(folder / "model.pt")], "bytes": 4
+    }  # fmt: skip
+
+
+def test_pull_then_check(diagd, hub, preset, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    place = ("--weights-dir", tmp_path / "weights")
+    done = diagd("weights", "check", preset, *place)
+    assert done.code == 1 and "no transformer.bin of maker/tiny" in done.out
+
+    done = diagd("weights", "pull", preset, *place, HF_ENDPOINT=hub.url)
+    paths = [str(tmp_path / "weights" / "tiny" / f"{role}.bin") for role in ("transformer", "tokenizer")]
+    assert done.code == 0 and done.out.splitlines() == paths
+    assert done.err.splitlines()[:2] == ["Licence of remote: Apache-2.0", "Your duties: Be kind."]
+
+    done = diagd("weights", "check", preset, *place)
+    assert done.code == 0 and [line.split()[:3] for line in done.out.splitlines()] == [
+        [role, subject, "ok"] for role in ("transformer", "tokenizer") for subject in ("files", "checksum", "content")
+    ]
+    facts = diagd("weights", "check", preset, "--json", DIAGD_WEIGHTS=str(tmp_path / "weights")).objects[0]
+    assert facts["path"] == paths[0] and facts["good"] is True and facts["subject"] == "files"
+
+    with open(paths[1], "ab") as file:
+        file.write(b"\0")
+    done = diagd("weights", "check", preset, *place)
+    assert done.code == 1 and done.out.count(" wrong ") == 2 and done.out.count(" ok ") == 4
+
+
+def test_results_alone_on_stdout(diagd, hub, preset, tmp_path):
+    done = diagd("weights", "pull", preset, "--weights-dir", tmp_path, "--json", "--quiet", HF_ENDPOINT=hub.url)
+    files = [str(tmp_path / "tiny" / name) for name in ("transformer.bin", "tokenizer.bin")]
+    assert done.objects == [{"name": "remote", "files": files}] and done.err == ""
+
+
+def test_a_failure_is_one_line(diagd, hub, preset, tmp_path):
+    hub.gated = {"maker/tiny"}
+    done = diagd("weights", "pull", preset, "--weights-dir", tmp_path, "--token", "hf_mine", HF_ENDPOINT=hub.url)
+    assert done.code == 1 and done.err.splitlines()[-1].startswith("error: maker/tiny is given only to those who")
+    assert {token for *_, token in hub.asked} == {"hf_mine"} and "Traceback" not in done.err
+    assert diagd("weights", "pull", "no-such").code == 2
+
+
+def test_interrupted_and_gone_on(start, hub, preset, machine, tmp_path):
+    folder = tmp_path / "weights" / "tiny"
+    arguments = ("weights", "pull", preset, "--weights-dir", folder.parent)
+    hub.stalls = "tokenizer.bin"
+    running = start(*arguments, env=machine)
+    assert hub.stalled.wait(60)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130 and out == "" and "Traceback" not in err
+    assert err.splitlines()[-2:] == [
+        "Files that are complete are kept; the same command goes on with the others",
+        "error: interrupted; nothing half-written was left",
+    ]
+    assert [path.name for path in folder.iterdir() if path.is_file()] == ["transformer.bin"]
+
+    hub.stalls = None
+    hub.asked.clear()
+    again = start(*arguments, env=machine)
+    assert again.wait(60) == 0 and hub.sent == ["maker/tiny/tokenizer.bin"]
+    assert (folder / "tokenizer.bin").read_bytes() == hub.files["maker/tiny"]["tokenizer.bin"]
