@@ -21,7 +21,7 @@ _PUBLIC = {
     "errors": ("DiagdError",),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
-__all__ = ["__version__", *_MODULE]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULE]
 
 
 def __getattr__(name: str):

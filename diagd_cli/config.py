@@ -253,7 +253,7 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
     problems = error.errors()
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # or a key would seem missing
     loc = first["loc"]
-    if len(loc) > 1 and loc[0] in UNIONS:  # pydantic puts the kind that was chosen in between
+    if model is Preset and len(loc) > 1 and loc[0] in UNIONS:  # pydantic puts the kind that was chosen in between
         loc = (loc[0], *loc[2:])
     where = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":

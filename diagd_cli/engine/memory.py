@@ -1,8 +1,8 @@
 """How much memory a preset needs and how much is free, before anything large is made.
 
 Parameters are counted from the configurations. What a stage works with besides is a multiple of its widest activation.
-The factors were measured: the growth of the resident set in float32 on one CPU thread, at the official sizes and at
-smaller ones, which differ by about 15 percent. The text encoder is not counted.
+The factors were measured: how much the resident set grows in float32 on one CPU thread, at the official sizes of the
+tokenizers, a layer of the Transformers', and smaller ones. The text encoder is not counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from diagd_cli.config import Preset
 
 CHUNK = 512  # tokens of a prompt that go through the Transformer together
-SAMPLED = 60  # bytes that choosing a token takes for each code
+SAMPLED = 28  # bytes that choosing a token takes for each code
+COLOURS = 3
 TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where it does not take fewer
 
 
@@ -136,7 +137,7 @@ def _fsq_image(config: FsqImageConfig) -> int:
 
 
 def _vit_vq(config: VitVqConfig) -> int:
-    dim, values = config.dim, 3 * config.patch**2
+    dim, values = config.dim, COLOURS * config.patch**2
     one = config.rows * config.columns * dim + config.layers * (12 * dim**2 + 2 * dim) + 2 * dim
     both = 2 * one + _linear(values, dim) + _linear(dim, values)
     return both + _linear(dim, config.code_dim) + _linear(config.code_dim, dim) + config.codebook * config.code_dim
@@ -171,7 +172,7 @@ def _chain(inputs: int, outputs: int, *taps: int) -> int:
 
 def _cosmos_dv(config: CosmosDvConfig) -> int:
     widths = [config.channels * m for m in config.multipliers]
-    last, z, values = widths[-1], config.z_channels, 3 * config.patch**3
+    last, z, values = widths[-1], config.z_channels, COLOURS * config.patch**3
     middle = 2 * _resnet(last, last, 9, 3) + _attention(last) + 2 * last
     encoder = _chain(values, config.channels, 9, 3) + middle + _chain(last, z, 9, 3) + _linear(z, len(config.levels))
     decoder = _linear(len(config.levels), z) + _chain(z, last, 9, 3) + middle - 2 * last + 2 * widths[0]
@@ -207,7 +208,7 @@ def prefill_work(config: TransformerConfig, batch: int, length: int, item: int) 
     inner = config.mlp_dim * (4 if config.activation == "swiglu" else 2)
     attention = 4 * (config.heads + 2 * config.kv_heads) * config.head_dim
     mask = fed * length * (config.heads // config.kv_heads + 1)
-    return (batch * fed * (max(inner, attention) + 6 * config.dim) + mask) * item
+    return (batch * fed * (max(inner, attention) + 4 * config.dim) + mask) * item
 
 
 def codec_work(preset: Preset, frames: int, item: int) -> int:
@@ -216,22 +217,24 @@ def codec_work(preset: Preset, frames: int, item: int) -> int:
     if isinstance(config, CosmosDvConfig):
         work = _cosmos_work(config, area, frames, item)
     elif isinstance(config, VqImageConfig):  # a frame at a time; the decoder's levels begin with the width before them
-        wider = [*config.channels[1:], config.channels[-1]]
-        work = 3.2 * item * max(width * area / 4**n for n, width in enumerate(wider))
+        ends = (config.channels, 5.1), ((*config.channels[1:], config.channels[-1]), 3.1)
+        widest = max(factor * width * area / 4**n for widths, factor in ends for n, width in enumerate(widths))
+        work = max(widest * item, 4 * preset.grid.area * config.codebook)
     elif isinstance(config, VitVqConfig):
         tokens = config.rows * config.columns
-        work = 3.5 * item * TOGETHER * tokens * 4 * config.dim + 4 * tokens * config.codebook
+        passed = TOGETHER * (2.8 * tokens * 4 * config.dim + 3.3 * COLOURS * area)
+        work = max(passed * item, 4 * tokens * config.codebook)
     else:
-        at_once = max(preset.clip.context, min(TOGETHER, frames))
-        work = 6.5 * item * at_once * area * max(config.channels[0] / 16, config.channels[1] / 64)
-    return round(work) + 2 * 3 * frames * area  # bytes of pixels: in parts, and joined
+        widest = max(config.channels[0] / 16, config.channels[1] / 64)
+        work = item * area * max(preset.clip.context, min(TOGETHER, frames)) * (5 * widest + COLOURS)
+    return round(work) + 2 * COLOURS * frames * area  # bytes of pixels: in parts, and joined
 
 
 def _cosmos_work(config: CosmosDvConfig, area: int, frames: int, item: int) -> float:
     """The whole clip at once: Haar patches of the pixels, or the blocks at their resolution."""
-    pixels = 3 * frames * area
+    pixels = COLOURS * frames * area
     wide = config.channels * config.multipliers[0] * (1 + (frames - 1) / config.patch) * area / config.patch**2
-    return max(6.5 * pixels, 6.7 * wide) * item
+    return max(5.5 * pixels, 6.6 * wide) * item
 
 
 # ---- what is free ----------------------------------------------------------------------------------------------------

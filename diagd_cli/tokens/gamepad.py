@@ -76,7 +76,9 @@ class GamepadActions(Strict):
     def parse(self, text: str) -> np.ndarray:
         """Rows of a file. Raises UsageError."""
         if not is_file(text):
-            raise UsageError(f"Cannot read the actions {text!r}", f"Give a file: an official .npz, or JSONL of {_JSONL}")
+            raise UsageError(
+                f"Cannot read the actions {text!r}", f"Give a file: an official .npz, or JSONL of {_JSONL}"
+            )
         return self.read(Path(text))
 
 

@@ -27,8 +27,8 @@ from diagd_cli.clip.image import write_png
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import Exit
-from diagd_cli.weights.locate import digest
 from diagd_cli.schedule.decoding import STAND_INS
+from diagd_cli.weights.locate import digest
 
 
 def only_line(code, out, err, folder):
@@ -358,7 +358,9 @@ def test_pickle_is_refused_and_does_not_run(refused, tiny, tmp_path):
 def test_missing_weights(refused, tiny, tmp_path):
     preset = broken(tiny, tmp_path / "p", Path.unlink, known=False)
     code, line = refused(preset=preset)
-    assert code == 1 and line.startswith("The transformer weights of tiny are missing: no transformer.safetensors. Looked in p, ")
+    assert code == 1 and line.startswith(
+        "The transformer weights of tiny are missing: no transformer.safetensors. Looked in p, "
+    )
     assert line.endswith("name their folder with --weights-dir or DIAGD_WEIGHTS")
 
 

@@ -27,7 +27,9 @@ def test_check(diagd, tiny, tmp_path):
     assert diagd("presets", "check", tiny.preset).out == "tiny: the preset is valid and its weights fit\n"
     shutil.copy(tiny.preset, tmp_path / "alone.yaml")
     done = diagd("presets", "check", tmp_path / "alone.yaml")
-    assert done.code == 1 and done.err.startswith("error: The tokenizer weights of tiny are missing: no tokenizer.safetensors")
+    assert done.code == 1 and done.err.startswith(
+        "error: The tokenizer weights of tiny are missing: no tokenizer.safetensors"
+    )
     done = diagd("presets", "check", "nothing.yaml")
     assert done.code == 2 and done.err.startswith("error: No preset file nothing.yaml")
 

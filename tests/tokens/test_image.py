@@ -6,9 +6,9 @@ import torch
 from diagd_cli.clip.read import read_clip
 from diagd_cli.config import load_preset
 from diagd_cli.metrics import psnr
-from diagd_cli.weights.load import load_tokenizer
 from diagd_cli.tokens.config import FsqImageConfig
 from diagd_cli.tokens.image import FsqImageTokenizer, to_frames, to_pixels
+from diagd_cli.weights.load import load_tokenizer
 
 
 @pytest.fixture(scope="module")

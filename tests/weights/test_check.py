@@ -26,6 +26,12 @@ def without_checksums(preset):
     return type(preset).model_validate({**preset.model_dump(), "path": preset.path, **entries})
 
 
+def change_a_byte(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def verdicts(preset, folder=None) -> dict:
     return {(finding.role, finding.subject): finding.good for finding in check(preset, folder)}
 
@@ -54,9 +60,7 @@ def test_a_missing_file_says_where_it_was_looked_for(preset, tmp_path):
 
 def test_one_changed_byte(preset, tmp_path):
     path = tmp_path / "transformer.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
+    change_a_byte(path)
     assert verdicts(preset)["transformer", "checksum"] is False and verdicts(preset)["transformer", "content"] is True
     assert f"{path} is damaged or another version" in told(preset, "transformer", "checksum")
 
@@ -79,7 +83,7 @@ def test_large_files_are_hashed_too(preset, tmp_path, monkeypatch):
     for module in ("load", "locate"):
         monkeypatch.setattr(f"diagd_cli.weights.{module}.ALWAYS_VERIFIED", 0)
     path = tmp_path / "transformer.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    change_a_byte(path)
     load_transformer(preset)
     assert verdicts(preset)["transformer", "checksum"] is False
 
