@@ -24,6 +24,7 @@ from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
 from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
+from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.config import CosmosDvConfig
@@ -110,7 +111,7 @@ def load(
     else:
         tokenizer = random_tokenizer(preset, random, device, codec)
         transformer = random_transformer(preset, random, device, dtype)
-    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started)
+    return Loaded(preset, tokenizer, pack(transformer), device, dtype, time.perf_counter() - started)
 
 
 def continue_clip(

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from diagd_cli.engine.memory import free_main_memory
 from diagd_cli.errors import DiagdError, MissingExtra, WeightsError, one_line
 
 if TYPE_CHECKING:
@@ -135,12 +136,8 @@ def _size(config: dict) -> int:
 
 def _weigh(encoder: str, needed: int) -> None:
     """Raise WeightsError where less memory is free than `needed` bytes; a system that does not tell has enough."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), needed)
-    if needed > free:
+    free = free_main_memory()
+    if free is not None and needed > free:
         message = f"The text encoder {encoder} takes {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free"
         raise WeightsError(message, AWAY)
 

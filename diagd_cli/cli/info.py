@@ -55,6 +55,7 @@ def gather() -> dict:
 
     from diagd_cli.config import load_preset, preset_names
     from diagd_cli.engine.device import choose_device, device_name, native_bfloat16
+    from diagd_cli.engine.memory import free_main_memory
     from diagd_cli.weights.locate import weights_folders
 
     device = choose_device()
@@ -67,17 +68,8 @@ def gather() -> dict:
         "native_bfloat16": device.type == "cuda" or native_bfloat16(),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": _memory(),
+        "free_memory_bytes": free_main_memory(),
         "ffmpeg": imageio_ffmpeg.get_ffmpeg_exe(),
         "presets": names,
         "weights_folders": [str(f) for f in weights_folders(load_preset(names[0]))],
     }
-
-
-def _memory() -> int | None:
-    import os
-
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, AttributeError, OSError):
-        return None

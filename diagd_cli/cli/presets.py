@@ -60,14 +60,20 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
 
 @commands.command(help="Check a preset file: its keys and sizes, and that its weights are there and fit.")
 def check(
-    path: Annotated[Path, typer.Argument(help="A YAML file, or a name.")], verbose: o.VerboseOption = False
+    path: Annotated[Path, typer.Argument(help="A YAML file, or a name.")],
+    weights_dir: o.WeightsDirOption = None,
+    verbose: o.VerboseOption = False,
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
         from diagd_cli.config import load_preset
-        from diagd_cli.pipeline import load
+        from diagd_cli.errors import WeightsError
+        from diagd_cli.weights.check import check as check_weights
 
         preset = load_preset(path)
-        with reporter.stage("loading the weights"):
-            load(preset)
+        with reporter.stage("reading the weights"):
+            findings = check_weights(preset, weights_dir)
+        wrong = next((finding for finding in findings if finding.good is False), None)
+        if wrong:
+            raise WeightsError(wrong.text)
         reporter.result(f"{preset.name}: the preset is valid and its weights fit")

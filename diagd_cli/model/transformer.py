@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.linear import Linear
 from diagd_cli.model.positions import absolute_table, rope_table, rotate
 
 CAUSAL = "causal"  # the mask of a full pass over tokens in position order
@@ -29,7 +30,7 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = make_norm(config, config.dim)
-        self.head = nn.Linear(config.dim, config.logits, bias=False)
+        self.head = Linear(config.dim, config.logits, bias=False)
         if config.tied:
             self.head.weight = self.embed.weight
         self.learned = nn.Embedding(len(coords), config.dim) if config.positions.kind == "learned" else None
@@ -102,8 +103,8 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
-        self.out = nn.Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        self.qkv = Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=config.bias)
+        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
         if config.qk_norm:
             self.q_norm = make_norm(config, self.head_dim)
             self.k_norm = make_norm(config, self.head_dim)
@@ -132,9 +133,9 @@ class CrossAttention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.q = nn.Linear(config.dim, self.heads * self.head_dim, bias=config.bias)
-        self.kv = nn.Linear(config.cross_dim, 2 * self.kv_heads * self.head_dim, bias=config.bias)
-        self.out = nn.Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        self.q = Linear(config.dim, self.heads * self.head_dim, bias=config.bias)
+        self.kv = Linear(config.cross_dim, 2 * self.kv_heads * self.head_dim, bias=config.bias)
+        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
         self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
 
@@ -176,8 +177,8 @@ class MLP(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.gated = config.activation == "swiglu"
-        self.up = nn.Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
-        self.down = nn.Linear(config.mlp_dim, config.dim, bias=config.bias)
+        self.up = Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
+        self.down = Linear(config.mlp_dim, config.dim, bias=config.bias)
 
     def forward(self, x):
         if self.gated:

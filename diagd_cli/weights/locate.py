@@ -72,11 +72,10 @@ def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None
 def cached(repo: str, file: str) -> Path | None:
     """The file in the cache of huggingface_hub, where it has been downloaded."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
     try:
         path = try_to_load_from_cache(repo, file)
-    except (HFValidationError, OSError):
+    except (ValueError, OSError):  # a name that no repository can have, or a cache that cannot be read
         return None
     return Path(path) if isinstance(path, str) else None
 

@@ -9,7 +9,7 @@ from diagd_cli.config import preset_folder, preset_names
 def test_facts(diagd, tmp_path):
     [facts] = diagd("info", "--json", DIAGD_WEIGHTS=str(tmp_path)).objects
     assert facts["versions"]["diagd"] == __version__ and facts["versions"]["torch"]
-    assert facts["threads"] == torch.get_num_threads() and facts["cpus"] >= 1 and facts["memory_bytes"] > 2**28
+    assert facts["threads"] == torch.get_num_threads() and facts["cpus"] >= 1 and facts["free_memory_bytes"] > 2**28
     assert facts["device"].startswith(("cpu", "cuda")) and facts["presets"] == preset_names()
     assert facts["weights_folders"] == [str(tmp_path), str(preset_folder())]
 

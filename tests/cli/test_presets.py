@@ -28,7 +28,7 @@ def test_check(diagd, tiny, tmp_path):
     shutil.copy(tiny.preset, tmp_path / "alone.yaml")
     done = diagd("presets", "check", tmp_path / "alone.yaml")
     assert done.code == 1 and done.err.startswith(
-        "error: The tokenizer weights of tiny are missing: no tokenizer.safetensors"
+        "error: The transformer weights of tiny are missing: no transformer.safetensors"
     )
     done = diagd("presets", "check", "nothing.yaml")
     assert done.code == 2 and done.err.startswith("error: No preset file nothing.yaml")

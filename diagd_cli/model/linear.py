@@ -1,0 +1,63 @@
+"""The product that a Transformer spends its time in, by the kernel that suits the machine, the dtype and the tokens.
+
+On CPUs, PyTorch's default for float32 reads a large matrix at a fraction of the memory's speed when 2 to 50 tokens are
+multiplied, which is what a diagonal has; oneDNN's kernels on packed weights do not. bfloat16 without hardware for it is
+emulated at a tenth of float32's rate, unless a few rows are made float32 at a time, within the processor's cache.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diagd_cli.engine.device import native_bfloat16
+
+FEW = 3  # tokens for which emulated bfloat16 is the fastest: it reads half as much
+BLOCK = 1 << 20  # numbers of a matrix that are made float32 at a time
+
+
+class Linear(nn.Linear):
+    """nn.Linear; `pack` gives it weights laid out for oneDNN, and takes the plain ones."""
+
+    packed: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.packed is not None:
+            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        if x.dtype == torch.bfloat16 and not x.is_cuda and not torch.is_grad_enabled():
+            if x.numel() > FEW * x.shape[-1] and not native_bfloat16():
+                return _by_blocks(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)
+
+
+def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The product in float32, of rows of `weight` that are made float32 one block after the other; bfloat16 in and out."""
+    rows = max(1, BLOCK // weight.shape[1])
+    x, out = x.float(), x.new_empty(*x.shape[:-1], len(weight))
+    block = torch.empty(rows, weight.shape[1])
+    for start in range(0, len(weight), rows):
+        part = weight[start : start + rows]
+        own = block[: len(part)].copy_(part)
+        out[..., start : start + rows] = F.linear(x, own, None if bias is None else bias[start : start + rows].float())
+    return out
+
+
+def pack(model: nn.Module) -> nn.Module:
+    """Lay out the weights of every `Linear` for oneDNN where that is faster: float32 on a CPU. For inference only.
+
+    A packed layer's `weight` is None and appears in no state_dict. A matrix that is also the embedding is copied.
+    """
+    shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in model.modules():
+        if isinstance(module, Linear) and module.weight is not None and can_pack(module.weight):
+            module.packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
+            if id(module.weight) not in shared:
+                module.weight = None
+    return model
+
+
+def can_pack(weight: Tensor) -> bool:
+    """Whether this build of torch has the packed product, for this tensor."""
+    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
