@@ -9,8 +9,8 @@ result.frames  # uint8 [context + 16, H, W, 3]
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,11 +22,13 @@ from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
+from diagd_cli.engine.memory import codec_dtype
 from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.stream import OnFrames, PixelStream
 from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import to_pixels
 from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
@@ -69,7 +71,11 @@ class Request:
 
 @dataclass
 class Result:
-    """frames uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w]; seconds by stage."""
+    """frames uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w]; seconds by stage.
+
+    steps, seconds and rates are those of the whole batch of `batch` clips; tokens are this clip's. began: when the decode
+    began, as time.perf_counter() tells it. first_frame: seconds from there until the pixels of the first new frame.
+    """
 
     frames: np.ndarray
     codes: np.ndarray
@@ -77,14 +83,17 @@ class Result:
     steps: int
     tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
+    batch: int = 1
+    began: float = 0.0
+    first_frame: float = 0.0
 
     @property
     def rates(self) -> dict[str, float]:
-        """Throughput of the decode stage alone."""
+        """Throughput of the decode stage alone, over all clips of the batch."""
         decode = max(self.seconds["decode"], 1e-9)
         return {
-            "tokens_per_second": self.tokens / decode,
-            "frames_per_second": (len(self.frames) - self.context) / decode,
+            "tokens_per_second": self.batch * self.tokens / decode,
+            "frames_per_second": self.batch * (len(self.frames) - self.context) / decode,
             "ms_per_step": 1000 * decode / self.steps,
         }
 
@@ -104,7 +113,7 @@ def load(
     started = time.perf_counter()
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     device = torch.device(device)
-    codec = torch.float32 if device.type == "cpu" else dtype  # convolutions in bfloat16 are slow or missing on CPUs
+    codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
         tokenizer = load_tokenizer(preset, device, codec, folder=folder)
         transformer = load_transformer(preset, device, dtype, folder=folder)
@@ -120,31 +129,101 @@ def continue_clip(
     request: Request,
     stage: Stage = lambda name: nullcontext(),
     on_steps: OnSteps | None = None,
+    **options,
 ) -> Result:
-    """Continue a clip by `request.frames` frames. `stage(name)` surrounds each stage; on_steps(done, total) follows each step."""
-    seconds: dict[str, float] = {}
+    """Continue a clip by `request.frames` frames; `continue_clips` of one clip, which tells the options."""
+    return continue_clips(loaded, [clip], [request], stage, on_steps, **options)[0]
 
-    def timed(name: str, work: Callable):
-        started = time.perf_counter()
-        with stage(name):
-            value = work()
-            if loaded.device.type == "cuda":
-                torch.cuda.synchronize(loaded.device)
-        seconds[name] = time.perf_counter() - started
-        return value
 
-    codes = timed("encode", lambda: encode(loaded, clip))
-    new = loaded.preset.new_latents(request.frames)
-    session = start_session(loaded, codes, request)
-    with stage("decode"):
-        total = session.steps(new, request.decoding)
-        for done in session.extend(new, request.decoding):
-            if on_steps:
-                on_steps(done, total)
-    seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
-    context = len(clip.frames)
-    frames = timed("pixels", lambda: to_frames(loaded, session.codes[0])[: context + request.frames])
-    return Result(frames, session.codes[0], context, session.times.steps, session.times.tokens, seconds)
+def continue_clips(
+    loaded: Loaded,
+    clips: list[Clip],
+    requests: list[Request],
+    stage: Stage = lambda name: nullcontext(),
+    on_steps: OnSteps | None = None,
+    *,
+    on_frames: OnFrames | None = None,
+    kv_dtype: torch.dtype | None = None,
+    offload: bool = False,
+) -> list[Result]:
+    """Continue clips of equally many context frames in one batch; each gets the tokens that it gets alone.
+
+    requests: one a clip, which differ in seed, actions and text only; else ValueError. `stage(name)` surrounds each stage;
+    on_steps(done, total) follows each step. on_frames(clip, frames uint8 [F, H, W, 3]): takes each clip's frames in order
+    while later ones are made, on a thread of its own; without it all pixels are decoded at the end. kv_dtype: of the
+    cache; None is the model's. offload: a tokenizer on CUDA waits in main memory while tokens are made.
+    """
+    _check_batch(clips, requests, on_frames, offload)
+    request, context, seconds = requests[0], len(clips[0].frames), {}
+    total, new = context + request.frames, loaded.preset.new_latents(request.frames)
+    with _timed(loaded, stage, seconds, "encode"):
+        codes = np.stack([encode(loaded, clip) for clip in clips])
+    began = time.perf_counter()
+    with ExitStack() as open_stream:
+        stream = None
+        if on_frames:
+            causal = loaded.preset.tokenizer.temporal > 1
+            stream = PixelStream(
+                lambda part: to_frames(loaded, part), causal, len(clips), context, total, loaded.device, on_frames
+            )
+            open_stream.enter_context(stream)
+        with stage("decode"), aside(loaded, offload):
+            session = start_session(loaded, codes, requests, kv_dtype)
+            steps = session.steps(new, request.decoding)
+            for done in session.extend(new, request.decoding):
+                if stream:
+                    stream.feed(session)
+                if on_steps:
+                    on_steps(done, steps)
+            session.release()
+        seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
+        with _timed(loaded, stage, seconds, "pixels"):
+            if stream:
+                frames, shown = stream.finish(session), stream.shown
+            else:
+                frames = [to_frames(loaded, own)[:total] for own in session.codes]
+                shown = [time.perf_counter()] * len(clips)
+    counts = context, session.times.steps, session.times.tokens // len(clips)
+    return [
+        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began)
+        for pixels, own, first in zip(frames, session.codes, shown, strict=True)
+    ]
+
+
+def _check_batch(clips: list[Clip], requests: list[Request], on_frames: OnFrames | None, offload: bool) -> None:
+    if len(clips) != len(requests) or not clips:
+        raise ValueError(f"{len(clips)} clips and {len(requests)} requests: needs one request a clip, and a clip")
+    if len({len(clip.frames) for clip in clips}) > 1:
+        raise ValueError(f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames")
+    if len({(r.frames, r.decoding, r.temperature, r.top_k, r.top_p, r.top_p_rule) for r in requests}) > 1:
+        raise ValueError("requests of a batch may differ in seed, actions and text only")
+    if on_frames and offload:
+        raise ValueError("frames cannot be decoded while the tokenizer is offloaded")
+
+
+@contextmanager
+def _timed(loaded: Loaded, stage: Stage, seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Surround a stage and note how long it takes, the device's work included."""
+    started = time.perf_counter()
+    with stage(name):
+        yield
+        if loaded.device.type == "cuda":
+            torch.cuda.synchronize(loaded.device)
+    seconds[name] = time.perf_counter() - started
+
+
+@contextmanager
+def aside(loaded: Loaded, wanted: bool = True) -> Iterator[None]:
+    """Keep the tokenizer in main memory for the time of the block; nothing happens where it is there anyway."""
+    if not wanted or loaded.device.type == "cpu":
+        yield
+        return
+    try:
+        loaded.tokenizer.to("cpu")
+        torch.cuda.empty_cache()
+        yield
+    finally:
+        loaded.tokenizer.to(loaded.device)
 
 
 @torch.inference_mode()
@@ -174,14 +253,12 @@ def to_frames(loaded: Loaded, codes: np.ndarray) -> np.ndarray:
 
 
 @torch.inference_mode()
-def start_session(loaded: Loaded, codes: np.ndarray, request: Request) -> Session:
-    """A session of one clip that stands after its context, codes int64 [T, h, w]."""
-    preset, model = loaded.preset, loaded.transformer
-    length = len(codes) + preset.new_latents(request.frames)
-    conditioning = np.zeros((1, length, preset.grid.conditioning), dtype=np.int64)
-    if preset.actions:
-        rows = np.tile(preset.actions.rest, (length, 1)) if request.actions is None else request.actions
-        conditioning[0] = rows[:length]
+def start_session(
+    loaded: Loaded, codes: np.ndarray, requests: list[Request], kv_dtype: torch.dtype | None = None
+) -> Session:
+    """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for what is requested."""
+    preset, request = loaded.preset, requests[0]
+    length = codes.shape[1] + preset.new_latents(request.frames)
     sampling = Sampling(
         preset.tokenizer.codebook,
         request.temperature,
@@ -190,20 +267,33 @@ def start_session(loaded: Loaded, codes: np.ndarray, request: Request) -> Sessio
         request.top_p_rule,
         preset.decoding.first,
     )
-    cross = None
-    if preset.text:
-        shape = preset.text.length, preset.transformer.cross_dim
-        text = torch.zeros(shape) if request.text is None else request.text
-        cross = model.cross_context(text[None].to(loaded.device, loaded.dtype))
     return Session(
-        model,
+        loaded.transformer,
         preset.grid,
-        codes[None],
-        conditioning,
-        [request.seed],
+        codes,
+        np.stack([_conditioning(preset, r.actions, length) for r in requests]),
+        [r.seed for r in requests],
         sampling,
-        window=preset.window,
+        window=min(preset.window, length),
         overlap=preset.overlap,
         prefix=np.array(preset.prefix, dtype=np.int64),
-        cross=cross,
+        cross=_cross(loaded, [r.text for r in requests]),
+        kv_dtype=kv_dtype,
     )
+
+
+def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np.ndarray:
+    """Tokens int64 [length, A] after each latent frame: the actions, or where none are given the preset's rest."""
+    if not preset.actions:
+        return np.zeros((length, preset.grid.conditioning), dtype=np.int64)
+    return (np.tile(preset.actions.rest, (length, 1)) if actions is None else actions)[:length]
+
+
+def _cross(loaded: Loaded, texts: list[Tensor | None]) -> list[tuple[Tensor, Tensor]] | None:
+    """Keys and values of each clip's text, or of none; None for a preset that takes no text."""
+    preset = loaded.preset
+    if not preset.text:
+        return None
+    silence = torch.zeros(preset.text.length, preset.transformer.cross_dim)
+    rows = torch.stack([silence if text is None else text for text in texts])
+    return loaded.transformer.cross_context(rows.to(loaded.device, loaded.dtype))

@@ -120,4 +120,4 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
 
 
-from diagd_cli.cli import compare, embed, generate, info, plan, presets, record, train, weights  # noqa: E402, F401  (they register)
+from diagd_cli.cli import bench, compare, embed, generate, info, plan, presets, record, train, weights  # noqa: E402, F401  (they register)

@@ -12,8 +12,6 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.errors import UsageError
-from diagd_cli.schedule.decoding import METHODS, Decoding
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
 
@@ -76,7 +74,7 @@ def compare(
             chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
         )
         prefix = o.context_of(clip, chosen, settings)
-        walks = [parse_decoding(text, settings.decoding) for text in decodings.split(",")]
+        walks = [o.parse_decoding(text, settings.decoding) for text in decodings.split(",")]
         for walk in walks:
             walk.resolve(chosen.grid, chosen.latents(prefix))
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
@@ -109,15 +107,6 @@ def compare(
         if not quiet:
             reporter.err.print(table(facts))
         reporter.result(facts if json else str(target))
-
-
-def parse_decoding(text: str, default: Decoding) -> Decoding:
-    """A Decoding from `NAME`, `NAME:K` or `NAME:K:D`; the rest from `default`. Raises UsageError."""
-    name, *numbers = text.strip().split(":")
-    if len(numbers) > 2 or not all(n.isdecimal() for n in numbers):
-        raise UsageError(f"Cannot read the decoding {text!r}", "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10")
-    o.one_of(name, METHODS, "'--decodings'")
-    return replace(default, method=name, **dict(zip(("k", "d"), map(int, numbers), strict=False)))
 
 
 def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:

@@ -1,7 +1,8 @@
 """Writing results so that a file is either complete or not there.
 
 Everything goes to a hidden temporary file beside its target, which takes the target's name once it is complete. A
-failure or Ctrl-C removes the temporary file and leaves whatever was at the target as it was.
+failure or Ctrl-C removes the temporary file and leaves whatever was at the target as it was. The one exception is a video
+that is streamed: it grows under its own name, so that it can be watched, and is removed where it fails.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +25,9 @@ import imageio_ffmpeg
 import numpy as np
 
 from diagd_cli.errors import DiagdError, OutputError
+
+STDOUT = Path("-")  # the name of a stream that is written to standard output
+STREAM_GOP = 4  # frames of a fragment of a streamed video: as many as a player may be behind
 
 _OTHER_FOLDER = "Choose a folder that you may write to"
 _ADVICE = {
@@ -33,6 +37,7 @@ _ADVICE = {
     errno.EACCES: _OTHER_FOLDER,
     errno.EPERM: _OTHER_FOLDER,
     errno.EROFS: _OTHER_FOLDER,
+    errno.EPIPE: "What read it has ended; keep it open until the last frame",
 }
 
 
@@ -110,19 +115,26 @@ class VideoWriter:
     `height` and `width` are in pixels; odd ones gain a copy of the last row or column, since yuv420p needs even
     sizes. `fps` is in frames per second. `crf` is libx264's constant quality, from 0 (lossless) to 51. The same
     frames give the same bytes. Raises OutputError where the file cannot be written.
+
+    stream: the MP4 grows in fragments under its own name, in place of what was there, and can be played all the while; with
+    `STDOUT` as the path it is uncompressed YUV4MPEG2 on standard output, which nothing else may write to.
     """
 
-    def __init__(self, path: str | Path, height: int, width: int, fps: float, crf: int = 14):
+    def __init__(
+        self, path: str | Path, height: int, width: int, fps: float, crf: int = 14, *, stream: bool = False
+    ):
         if height < 1 or width < 1 or not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"a video of {width}x{height} pixels at {fps} frames per second")
         self.path, self.height, self.width, self.fps, self.crf = Path(path), height, width, fps, crf
-        self.count = 0  # frames written
+        self.stream, self.count = stream, 0  # frames written
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
-            temporary = stack.enter_context(_temporary(self.path))
+            piped = self.stream and self.path == STDOUT
+            place = nullcontext(STDOUT) if piped else (_growing if self.stream else _temporary)(self.path)
+            temporary = stack.enter_context(place)
             self._log = stack.enter_context(tempfile.TemporaryFile())
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL, "stderr": self._log}
+            pipes = {"stdin": subprocess.PIPE, "stdout": None if piped else subprocess.DEVNULL, "stderr": self._log}
             # SIGXFSZ stays ignored, as it is in Python: ffmpeg then reports a file size limit instead of dying of it.
             self._process = start_ffmpeg(self._arguments(temporary), OutputError, restore_signals=False, **pipes)
             stack.push(self._end)
@@ -140,22 +152,33 @@ class VideoWriter:
         even = np.pad(frames, ((0, 0), (0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         try:
             self._process.stdin.write(np.ascontiguousarray(even).data)
+            self._process.stdin.flush()
         except OSError as error:  # ffmpeg is gone, and its log says why
             self._process.wait()
             raise self._ffmpeg_failure() from error
         self.count += len(frames)
 
-    def _arguments(self, temporary: Path) -> list[str]:
+    def _arguments(self, target: Path) -> list[str]:
         size = f"{self.width + self.width % 2}x{self.height + self.height % 2}"
         rate = str(Fraction(self.fps).limit_denominator(10_000))
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", size, "-framerate", rate, "-i", "pipe:0"]
         # Players take untagged HD video for BT.709 and ffmpeg makes BT.601 unless told: convert and tag alike.
         tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
         color = ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,{tags}", "-pix_fmt", "yuv420p"]
+        return ["-loglevel", "error", *source, *color, *self._format(target)]
+
+    def _format(self, target: Path) -> list[str]:
+        """What ffmpeg writes, and where."""
+        if target == STDOUT:
+            return ["-f", "yuv4mpegpipe", "-flush_packets", "1", "pipe:1"]
         # One thread and no version strings or dates: the same frames give the same bytes.
         codec = ["-c:v", "libx264", "-crf", str(self.crf), "-threads", "1", "-flags:v", "+bitexact"]
-        muxer = ["-fflags", "+bitexact", "-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4"]
-        return ["-loglevel", "error", *source, *color, *codec, *muxer, f"file:{temporary}"]
+        index = "+faststart"
+        if self.stream:  # no frame waits for a later one
+            codec += ["-tune", "zerolatency", "-g", str(STREAM_GOP)]
+            index = "+frag_keyframe+empty_moov+default_base_moof"
+        muxer = ["-fflags", "+bitexact", "-map_metadata", "-1", "-movflags", index, "-flush_packets", "1", "-f", "mp4"]
+        return [*codec, *muxer, f"file:{target}"]
 
     def _end(self, kind: type[BaseException] | None, *_: object) -> None:
         """Finish the file where the block ended well; in any case see ffmpeg end before the file is moved."""
@@ -185,6 +208,23 @@ class VideoWriter:
 
 
 @contextmanager
+def _growing(path: Path) -> Iterator[Path]:
+    """Yield where `path` is, with nothing there any more; a file that was written is removed where the block fails."""
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+    except OSError as error:
+        raise _failure(path, error.strerror or str(error)) from error
+    try:
+        yield target
+    except BaseException:
+        with suppress(OSError):
+            target.unlink()
+        raise
+
+
+@contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """`atomic`, but what the block raises passes unchanged."""
     target = Path(os.path.realpath(path))  # replace the file that a link points to, not the link
@@ -206,7 +246,8 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 def _failure(path: Path, reason: str) -> OutputError:
     """An OutputError for `reason`, the system's or ffmpeg's words."""
+    name = "Standard output" if path == STDOUT else path
     for code, hint in _ADVICE.items():
         if os.strerror(code) in reason:
-            return OutputError(f"{path} cannot be written: {os.strerror(code).lower()}", hint)
-    return OutputError(f"{path} cannot be written: {reason}", "Check the name and the folder")
+            return OutputError(f"{name} cannot be written: {os.strerror(code).lower()}", hint)
+    return OutputError(f"{name} cannot be written: {reason}", "Check the name and the folder")

@@ -31,16 +31,20 @@ TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where i
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: the Transformer's weights, its KV cache, the tokenizer's weights, and the most that a stage works with."""
+    """Bytes: the Transformer's weights, its KV cache, the tokenizer's weights, and the most that a stage works with.
+
+    `spared`: what of these is not there at the same time, because the tokenizer is elsewhere while tokens are made.
+    """
 
     weights: int
     cache: int
     tokenizer: int
     work: int
+    spared: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.tokenizer + self.work
+        return self.weights + self.cache + self.tokenizer + self.work - self.spared
 
 
 def estimate(
@@ -51,25 +55,38 @@ def estimate(
     dtype: torch.dtype | str,
     kv_dtype: torch.dtype | str | None = None,
     codec_dtype: torch.dtype | str | None = None,
+    offload: bool = False,
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default the preset's.
 
     dtype: of the Transformer, and of its cache and of the tokenizer unless these have their own; torch's or by name.
+    offload: whether the tokenizer waits elsewhere while the Transformer works, and the cache is gone when it is back.
     """
     config, grid, item, codec = preset.transformer, preset.grid, itemsize(dtype), itemsize(codec_dtype or dtype)
-    slots = grid.length(preset.window)
+    frames = preset.clip.context + preset.clip.frames if frames is None else frames
+    held = min(preset.window, preset.latents(frames))
+    places, slots = grid.length(preset.window) + 1, grid.length(held)
     text = config.layers * (preset.text.length if preset.text else 0)
     keys = batch * config.kv_heads * config.head_dim
-    rows = grid.h * max(1, preset.window - preset.latents(preset.clip.least))  # a step makes at most one token in each
+    rows = grid.h * max(1, held - preset.latents(preset.clip.least))  # a step makes at most one token in each
     logits = batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
-    known = grid.length(preset.context)
-    frames = preset.clip.context + preset.clip.frames if frames is None else frames
+    known = grid.length(min(preset.context, held))
+    cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)
+    tokenizer = tokenizer_parameters(preset.tokenizer) * codec
+    tokens = max(prefill_work(config, batch, known, item), logits)
+    pixels = codec_work(preset, frames, codec, batch)
     return Estimate(
-        weights=transformer_parameters(config, slots + 1) * item + table_bytes(config, slots + 1),
-        cache=2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item),
-        tokenizer=tokenizer_parameters(preset.tokenizer) * codec,
-        work=max(prefill_work(config, batch, known, item), logits, codec_work(preset, frames, codec)),
+        weights=transformer_parameters(config, places) * item + table_bytes(config, places),
+        cache=cache,
+        tokenizer=tokenizer,
+        work=max(tokens, pixels),
+        spared=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens)) if offload else 0,
     )
+
+
+def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.dtype | str:
+    """The tokenizer's type beside a Transformer of type `dtype`: convolutions in bfloat16 are slow or missing on CPUs."""
+    return "float32" if str(device) == "cpu" else dtype
 
 
 def itemsize(dtype: torch.dtype | str) -> int:
@@ -92,8 +109,11 @@ def prefill_work(config: TransformerConfig, batch: int, length: int, item: int) 
     return (batch * fed * (max(inner, attention) + 4 * config.dim) + mask) * item
 
 
-def codec_work(preset: Preset, frames: int, item: int) -> int:
-    """Bytes for encoding a clip's context or decoding all of its frames, whichever is more, and for the finished ones."""
+def codec_work(preset: Preset, frames: int, item: int, batch: int = 1) -> int:
+    """Bytes for encoding a clip's context or decoding all of its frames, whichever is more, and for the finished ones.
+
+    The clips of a batch pass one after another; their finished frames stay.
+    """
     config, area = preset.tokenizer, preset.clip.height * preset.clip.width
     if isinstance(config, CosmosDvConfig):
         work = _cosmos_work(config, area, frames, item)
@@ -108,7 +128,7 @@ def codec_work(preset: Preset, frames: int, item: int) -> int:
     else:
         widest = max(config.channels[0] / 16, config.channels[1] / 64)
         work = item * area * max(preset.clip.context, min(TOGETHER, frames)) * (5 * widest + COLOURS)
-    return round(work) + 2 * COLOURS * frames * area  # bytes of pixels: in parts, and joined
+    return round(work) + (batch + 1) * COLOURS * frames * area  # bytes of pixels: in parts, and joined
 
 
 def _cosmos_work(config: CosmosDvConfig, area: int, frames: int, item: int) -> float:
@@ -129,10 +149,11 @@ def require(
     frames: int | None = None,
     dtype: torch.dtype | str,
     kv_dtype: torch.dtype | str | None = None,
+    offload: bool = False,
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if it has not."""
     asked = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
-    asked["codec_dtype"] = "float32" if str(device) == "cpu" else dtype  # as the pipeline has it
+    asked |= {"codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
     need, free = estimate(preset, **asked), free_memory(device)
     if free is None or need.total <= free:
         return need

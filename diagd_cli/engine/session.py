@@ -15,7 +15,7 @@ from diagd_cli.engine.windows import window_parts
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.schedule.plan import build_plan
+from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
 
 
@@ -37,6 +37,7 @@ class Session:
     `window`: latent frames the model can hold. When it is full the oldest frames are dropped, the newest `overlap` are
     fed again from their tokens (never from pixels), and decoding goes on; with `overlap` 0 it cannot. prefix: int64
     [grid.prefix], the ids before the first frame. cross: keys and values of the text, `Transformer.cross_context`.
+    kv_dtype: torch's type of the cache; None is the model's.
     """
 
     model: Transformer
@@ -50,18 +51,31 @@ class Session:
     prefix: np.ndarray | None = None
     cross: Cross = None
     times: Times = field(default_factory=Times)
+    kv_dtype: torch.dtype | None = None
 
     def __post_init__(self):
-        weight = self.model.embed.weight
-        slots = self.grid.length(self.window)
         self._first = max(0, self.frames - self.window + 1)  # video frame at the window's start
-        self._cache = KVCache(self.model.config, len(self.codes), slots, device=weight.device, dtype=weight.dtype)
-        self._written = np.zeros(slots, dtype=bool)
+        self._cache: KVCache | None = None
+        self._written = np.zeros(self.grid.length(self.window), dtype=bool)
+        self._tokens_now, self._ready = None, 0  # of a running `extend`: its tokens, and how many frames are complete
 
     @property
     def frames(self) -> int:
         """Latent frames so far."""
         return self.codes.shape[1]
+
+    @property
+    def complete(self) -> int:
+        """Latent frames of which every token is made, those of a running `extend` included."""
+        return self.frames + self._ready
+
+    def complete_codes(self, first: int = 0) -> np.ndarray:
+        """Codes int64 [B, complete - first, h, w] of the complete latent frames from frame `first` on."""
+        if not self._ready:
+            return self.codes[:, first:]
+        known = self.frames - self._first
+        made = self.grid.codes(self._padded(self._tokens_now), known + self._ready)[:, known:]
+        return np.concatenate([self.codes, made], axis=1)[:, first:]
 
     def extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
         """Make `frames` more latent frames, rolling the window as needed; yields steps done in this call.
@@ -80,6 +94,16 @@ class Session:
         """Steps that `extend` will take."""
         return sum(build_plan(self.grid, known, new, decoding).steps for known, new in self._parts(frames))
 
+    def release(self) -> None:
+        """Give the cache's memory back; what is extended afterwards starts with a prefill."""
+        self._cache = None
+        self._written[:] = False
+
+    def _new_cache(self) -> KVCache:
+        weight, slots = self.model.embed.weight, len(self._written)
+        kind = self.kv_dtype or weight.dtype
+        return KVCache(self.model.config, len(self.codes), slots, device=weight.device, dtype=kind)
+
     def _parts(self, frames: int) -> list[tuple[int, int]]:
         return window_parts(self.frames - self._first, frames, self.window, self.overlap)
 
@@ -91,6 +115,8 @@ class Session:
         context = self.frames - self._first
         plan = build_plan(self.grid, context, frames, decoding)
         tokens = self._tokens(context, plan.length)
+        if self._cache is None:
+            self._cache = self._new_cache()
         started = time.perf_counter()
         missing = np.flatnonzero(~self._written[: plan.prefill])
         prefill(self.model, self._cache, tokens, missing, self.cross)
@@ -99,7 +125,13 @@ class Session:
         places = self._first * self.grid.block + np.arange(plan.length)
         opening = self.grid.opening(plan.length)
         sampler = Sampler(self.sampling, self.seeds, places, opening, tokens.device)
-        yield from decode(self.model, plan, self._cache, tokens, sampler, self.cross)
+        self._tokens_now, last = tokens, last_steps(plan)
+        try:
+            for done in decode(self.model, plan, self._cache, tokens, sampler, self.cross):
+                self._ready = int(np.searchsorted(last, done, side="right"))
+                yield done
+        finally:
+            self._tokens_now, self._ready = None, 0
         self.times.decode += self._lap(started)
         self.times.steps += plan.steps
         self.times.fed += len(plan.source)
@@ -129,3 +161,12 @@ class Session:
         if self._cache.keys.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter() - started
+
+
+def last_steps(plan: Plan) -> np.ndarray:
+    """Steps after which each new latent frame is complete, int64 [frames], rising."""
+    made = plan.target >= 0
+    frame = (plan.target[made] - plan.grid.prefix) // plan.grid.block - plan.context
+    last = np.zeros(plan.frames, dtype=np.int64)
+    np.maximum.at(last, frame, plan.step_of_feed[made] + 1)
+    return last

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from diagd_cli.engine.device import native_bfloat16
 
-FEW = 3  # tokens for which emulated bfloat16 is the fastest: it reads half as much
-BLOCK = 1 << 20  # numbers of a matrix that are made float32 at a time
+FEW = 4  # tokens for which emulated bfloat16 is the fastest: it reads half as much
+BLOCK = 1 << 21  # numbers of a matrix that are made float32 at a time
 
 
 class Linear(nn.Linear):
@@ -24,11 +24,20 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.packed is not None:
-            return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        if x.dtype == torch.bfloat16 and not x.is_cuda and not torch.is_grad_enabled():
-            if x.numel() > FEW * x.shape[-1] and not native_bfloat16():
-                return _by_blocks(x, self.weight, self.bias)
+            return onednn(x, self.packed, self.bias)
+        if x.dtype == torch.bfloat16 and x.numel() > FEW * x.shape[-1] and _emulated(x):
+            return _by_blocks(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
+
+
+def _emulated(x: Tensor) -> bool:
+    """Whether bfloat16 is emulated where x is, and no gradient is wanted."""
+    return not (x.is_cuda or torch.is_grad_enabled() or native_bfloat16())
+
+
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """oneDNN's product of float32 x [..., inputs] with weight [outputs, inputs], plain or packed."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -36,10 +45,11 @@ def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     rows = max(1, BLOCK // weight.shape[1])
     x, out = x.float(), x.new_empty(*x.shape[:-1], len(weight))
     block = torch.empty(rows, weight.shape[1])
+    product = onednn if can_pack(block) else F.linear
     for start in range(0, len(weight), rows):
-        part = weight[start : start + rows]
-        own = block[: len(part)].copy_(part)
-        out[..., start : start + rows] = F.linear(x, own, None if bias is None else bias[start : start + rows].float())
+        part = slice(start, start + rows)
+        own = block[: len(weight[part])].copy_(weight[part])
+        out[..., part] = product(x, own, None if bias is None else bias[part].float())
     return out
 
 

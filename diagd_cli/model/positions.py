@@ -30,10 +30,16 @@ def rope_table(config: Positions, coords: Tensor, head_dim: int) -> tuple[Tensor
     return angles.cos(), angles.sin()
 
 
+def signed(sin: Tensor) -> Tensor:
+    """The sines as `rotate` takes them: minus in the first half of the channels."""
+    first, second = sin.chunk(2, dim=-1)
+    return torch.cat([-first, second], dim=-1)
+
+
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [..., Q, H, D] by the tables [Q, 1, D]: (a, b) -> (a cos - b sin, b cos + a sin)."""
+    """Rotate x [..., Q, H, D] by the tables [Q, 1, D], sin `signed`: (a, b) -> (a cos - b sin, b cos + a sin)."""
     a, b = x.chunk(2, dim=-1)
-    return x * cos + torch.cat([-b, a], dim=-1) * sin
+    return torch.addcmul(x * cos, torch.cat([b, a], dim=-1), sin)
 
 
 def absolute_table(coords: Tensor, dim: int, prefix: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.linear import Linear
-from diagd_cli.model.positions import absolute_table, rope_table, rotate
+from diagd_cli.model.positions import absolute_table, rope_table, rotate, signed
 
 CAUSAL = "causal"  # the mask of a full pass over tokens in position order
 
@@ -35,8 +35,9 @@ class Transformer(nn.Module):
             self.head.weight = self.embed.weight
         self.learned = nn.Embedding(len(coords), config.dim) if config.positions.kind == "learned" else None
         if self.learned is None:
-            for name, table in zip(("cos", "sin"), rope_table(config.positions, coords, config.head_dim), strict=True):
-                self.register_buffer(name, table.unsqueeze(1), persistent=False)
+            cos, sin = rope_table(config.positions, coords, config.head_dim)
+            self.register_buffer("cos", cos.unsqueeze(1), persistent=False)
+            self.register_buffer("sin", signed(sin).unsqueeze(1), persistent=False)
         if config.positions.absolute:
             self.register_buffer("absolute", absolute_table(coords, config.dim, prefix), persistent=False)
 
@@ -113,11 +114,12 @@ class Attention(nn.Module):
     def forward(self, x, rope, mask, memory):
         b, n, _ = x.shape
         h, g = self.heads, self.kv_heads
-        q, k, v = self.qkv(x).view(b, n, h + 2 * g, self.head_dim).split([h, g, g], dim=2)
+        qk, v = self.qkv(x).view(b, n, h + 2 * g, self.head_dim).split([h + g, g], dim=2)
         if self.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+            qk = torch.cat([self.q_norm(qk[:, :, :h]), self.k_norm(qk[:, :, h:])], dim=2)
         if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
+            qk = rotate(qk, *rope)
+        q, k = qk.split([h, g], dim=2)
         if memory is None:
             k, v = k.transpose(1, 2), v.transpose(1, 2)
         else:
@@ -168,7 +170,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | str | None) -> Tensor
 
 def attention_bias(mask: Tensor, group: int, dtype: torch.dtype) -> Tensor:
     """Bool [Q, S], true = visible -> 0 / -inf [group * Q, S]: once a call, so that no layer converts it again."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf).repeat(group, 1)
+    hidden = torch.tensor(-torch.inf, dtype=dtype, device=mask.device)
+    return torch.where(mask, torch.zeros_like(hidden), hidden).repeat(group, 1)
 
 
 class MLP(nn.Module):
@@ -196,6 +199,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim)) if affine else None
 
     def forward(self, x):
+        if x.dtype == torch.float32:
+            return F.rms_norm(x, (self.dim,), self.weight, self.eps)
         y = F.rms_norm(x.float(), (self.dim,), eps=self.eps).to(x.dtype)
         return y if self.weight is None else y * self.weight
 

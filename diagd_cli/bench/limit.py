@@ -1,0 +1,56 @@
+"""The least that a step of a plan must read and compute, by arithmetic, and so the least time that it can take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.parameters import transformer_parameters
+from diagd_cli.schedule.plan import Plan
+
+
+@dataclass(frozen=True)
+class Work:
+    """Of each step: bytes read and floating-point operations, float64 [steps]."""
+
+    bytes: np.ndarray
+    flops: np.ndarray
+
+    def floors(self, bandwidth: float, flops: float) -> np.ndarray:
+        """Seconds, float64 [steps], on a machine that reads so many bytes/s and computes so many FLOP/s."""
+        return np.maximum(self.bytes / bandwidth, self.flops / flops)
+
+
+def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: int = 0) -> Work:
+    """What the steps of `plan` take for `batch` clips at once with numbers of `item` bytes.
+
+    Bytes: every weight once but those rows of the embedding that are not looked up, and the cache up to the step's
+    extent. FLOPs: the products of the tokens fed, the head only for those with a target, and the attention. text:
+    tokens of the text that the clips attend to, whose keys and values are read too.
+    """
+    fed, heads, seen = plan.widths, plan.heads, plan.extents + text
+    keys = 2 * config.kv_heads * config.head_dim * config.layers  # numbers that a position has in the cache
+    gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))
+    numbers = read_parameters(config) + gathered + batch * keys * seen
+    per_token, per_target = product_parameters(config)
+    attention = 4 * config.heads * config.head_dim * config.layers * seen
+    flops = 2 * (per_token * fed + per_target * heads) + attention * fed
+    return Work(numbers * float(item), batch * flops.astype(float))
+
+
+def read_parameters(config: TransformerConfig) -> int:
+    """Parameters that every step reads whole: neither tables that are looked up nor what the text goes through once."""
+    keys = 2 * config.kv_heads * config.head_dim
+    text = config.layers * keys * (config.cross_dim + config.bias) if config.cross_dim else 0
+    return transformer_parameters(config, 0) - text - (0 if config.tied else config.vocab * config.dim)
+
+
+def product_parameters(config: TransformerConfig) -> tuple[int, int]:
+    """Parameters of the matrices that a fed token is multiplied by: in the blocks, and in the head."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    gates = 2 if config.activation == "swiglu" else 1
+    block = config.dim * (2 * queries + 2 * keys + (gates + 1) * config.mlp_dim)
+    cross = 2 * config.dim * queries if config.cross_dim else 0
+    return config.layers * (block + cross), config.dim * (config.vocab if config.tied else config.logits)

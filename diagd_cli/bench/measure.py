@@ -1,0 +1,233 @@
+"""The measuring loop: a preset's decodings on the engine that generates, from codes drawn at random, without a clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from diagd_cli.bench.limit import Work, work_of
+from diagd_cli.config import Preset
+from diagd_cli.engine.device import peak_memory
+from diagd_cli.engine.session import Session, Times
+from diagd_cli.engine.windows import window_parts
+from diagd_cli.errors import UsageError
+from diagd_cli.model.linear import pack
+from diagd_cli.pipeline import Loaded, Request, load, start_session, to_frames
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.weights.load import load_transformer, random_transformer
+
+WARM_UP = 200  # steps at most: time for kernels to be chosen and for a diagonal to reach its full width
+OnStep = Callable[[], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """Repeated runs of one decoding, `batch` clips at once; prefill and decode in seconds, one of each a run.
+
+    plans: of every window. timed: the steps, counted over all plans, that `decode` is the time of. work: of every step.
+    peak: bytes, see `engine.device.peak_memory`. codes: int64 [T, h, w] of the first clip, None when it was not ended.
+    """
+
+    request: Request
+    batch: int
+    dtype: str
+    plans: list[Plan]
+    timed: range
+    prefill: list[float]
+    decode: list[float]
+    work: Work
+    peak: dict[str, int]
+    codes: np.ndarray | None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole decoding."""
+        return sum(plan.steps for plan in self.plans)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens made by the whole decoding, of all clips."""
+        return self.batch * sum(plan.new_tokens for plan in self.plans)
+
+    @property
+    def fed(self) -> int:
+        """Tokens fed to the model by the whole decoding, of all clips."""
+        return self.batch * sum(len(plan.source) for plan in self.plans)
+
+    @property
+    def rows(self) -> int:
+        """Tokens that a step feeds on average, which is how many rows a matrix is multiplied with."""
+        return round(self.fed / self.steps)
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether only some of the steps were timed."""
+        return len(self.timed) < self.steps
+
+    def seconds(self, floors: np.ndarray) -> float:
+        """Of the whole decoding. From a part of it: as if the rest were as far from its floors as the part is."""
+        return median(self.decode) * (floors.sum() / floors[self._timed].sum() if self.extrapolated else 1)
+
+    def limit_share(self, floors: np.ndarray) -> float:
+        """Sum of the floors [steps], in seconds, of the timed steps, over the time that they took."""
+        return floors[self._timed].sum() / median(self.decode)
+
+    @property
+    def _timed(self) -> slice:
+        return slice(self.timed.start, self.timed.stop)
+
+
+def load_models(
+    preset: Preset, device: torch.device, dtype: torch.dtype, *, pixels: bool, folder: Path | None, random: int | None
+) -> Loaded:
+    """As `pipeline.load`; without `pixels` the tokenizer is left out (None)."""
+    if pixels:
+        return load(preset, device, dtype, folder=folder, random=random)
+    started = time.perf_counter()
+    if random is None:
+        model = load_transformer(preset, device, dtype, folder=folder)
+    else:
+        model = random_transformer(preset, random, device, dtype)
+    return Loaded(preset, None, pack(model), device, dtype, time.perf_counter() - started)
+
+
+def draw_codes(preset: Preset, frames: int, seed: int) -> np.ndarray:
+    """Codes int64 [latent frames, h, w] for `frames` frames, drawn uniformly: what they show has no effect on speed."""
+    shape = preset.latents(frames), preset.grid.h, preset.grid.w
+    return np.random.default_rng(seed).integers(preset.tokenizer.codebook, size=shape)
+
+
+def plans_of(preset: Preset, context: int, frames: int, decoding: Decoding) -> list[Plan]:
+    """The plans of all windows that `frames` new frames after `context` latent ones take. Raises UsageError."""
+    known = min(context, preset.window - 1)  # of a full window, the oldest frame makes room
+    parts = window_parts(known, preset.new_latents(frames), preset.window, preset.overlap)
+    return [build_plan(preset.grid, *part, decoding) for part in parts]
+
+
+def timed_steps(plans: list[Plan], steps: int | None) -> range:
+    """Which steps are timed: all; or `steps` of them after the first, with which the prefill is still being waited for.
+
+    Only the first window counts then. Raises UsageError where it has no second step.
+    """
+    if steps is None:
+        return range(sum(plan.steps for plan in plans))
+    if plans[0].steps < 2:
+        raise UsageError("--steps leaves nothing to time: there is one step only", "Leave --steps out")
+    return range(1, min(steps + 1, plans[0].steps))
+
+
+def measure(
+    loaded: Loaded,
+    codes: np.ndarray,
+    request: Request,
+    batch: int = 1,
+    *,
+    repeats: int = 3,
+    steps: int | None = None,
+    on_step: OnStep = lambda: None,
+) -> Timing:
+    """Time `repeats` runs of a request after one warm-up, for `batch` clips that begin alike with codes [T, h, w].
+
+    steps: time so many steps only. on_step is called after every step, of all runs. Clip n has the request's seed + n.
+    Raises UsageError.
+    """
+    preset, new = loaded.preset, loaded.preset.new_latents(request.frames)
+    plans = plans_of(preset, len(codes), request.frames, request.decoding)
+    timed = timed_steps(plans, steps)
+    work = [
+        work_of(preset.transformer, plan, batch, loaded.dtype.itemsize, preset.text.length if preset.text else 0)
+        for plan in plans
+    ]
+    if loaded.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(loaded.device)
+    warm_up = start_sessions(loaded, codes, request, batch).extend(new, request.decoding)
+    for _ in islice(warm_up, min(timed.stop, WARM_UP)):
+        on_step()
+    runs, session = [], None
+    for _ in range(repeats):
+        session = start_sessions(loaded, codes, request, batch)
+        if steps is None:
+            runs.append(run_whole(session, new, request.decoding, on_step))
+        else:
+            runs.append(run_part(session, new, request.decoding, len(timed), on_step))
+    prefill, decode = map(list, zip(*runs, strict=True))
+    return Timing(
+        request=request,
+        batch=batch,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        plans=plans,
+        timed=timed,
+        prefill=prefill,
+        decode=decode,
+        work=Work(*(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))),
+        peak=peak_memory(loaded.device),
+        codes=session.codes[0] if steps is None else None,
+    )
+
+
+def steps_run(plans: list[Plan], repeats: int, steps: int | None) -> int:
+    """How often `measure` calls on_step: the steps of the warm-up and of all runs."""
+    stop = timed_steps(plans, steps).stop
+    return min(stop, WARM_UP) + repeats * stop
+
+
+def start_sessions(loaded: Loaded, codes: np.ndarray, request: Request, batch: int) -> Session:
+    """A session of `batch` clips with the same context, codes [T, h, w], and a seed each."""
+    single = start_session(loaded, codes, request)
+    if batch == 1:
+        return single
+    cross = single.cross and [tuple(part.expand(batch, -1, -1, -1) for part in layer) for layer in single.cross]
+    return replace(
+        single,
+        codes=np.repeat(single.codes, batch, axis=0),
+        conditioning=np.repeat(single.conditioning, batch, axis=0),
+        seeds=[(request.seed + n) % 2**64 for n in range(batch)],
+        cross=cross,
+        times=Times(),
+    )
+
+
+def run_whole(session: Session, new: int, decoding: Decoding, on_step: OnStep) -> tuple[float, float]:
+    """Seconds of (prefill, decode) for `new` latent frames."""
+    for _ in session.extend(new, decoding):
+        on_step()
+    return session.times.prefill, session.times.decode
+
+
+def run_part(session: Session, new: int, decoding: Decoding, count: int, on_step: OnStep) -> tuple[float, float]:
+    """Seconds of (prefill, the `count` steps after the first); then the session is left as it is."""
+    steps = session.extend(new, decoding)
+    next(steps)
+    on_step()
+    wait(session)
+    started = time.perf_counter()
+    for _ in islice(steps, count):
+        on_step()
+    wait(session)
+    return session.times.prefill, time.perf_counter() - started
+
+
+def wait(session: Session) -> None:
+    """Until the device has done what it was given."""
+    device = session.model.embed.weight.device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def time_pixels(loaded: Loaded, codes: np.ndarray, repeats: int) -> list[float]:
+    """Seconds for the pixels of one clip, codes int64 [T, h, w], of each run; a latent frame is the warm-up."""
+    to_frames(loaded, codes[:1])
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        to_frames(loaded, codes)  # ends on the CPU, so that the device has been waited for
+        seconds.append(time.perf_counter() - started)
+    return seconds

@@ -1,0 +1,46 @@
+"""Speed-up against steps, beside the line on which a step takes as long however many tokens it makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from diagd_cli.bench.report import rates
+from diagd_cli.clip.write import atomic
+from diagd_cli.errors import MissingExtra
+
+
+def figure_class():
+    """matplotlib's Figure, which draws without a display. Raises MissingExtra."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("matplotlib", "report", "--plot") from error
+    return Figure
+
+
+def write_plot(path: Path, rows: list[dict], title: str) -> None:
+    """A PNG with a series of points for every dtype and batch size of `rows` (see `report.rows_of`). Raises OutputError."""
+    figure = figure_class()(figsize=(7, 5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    series: dict[str, list[dict]] = {}
+    for row in rows:
+        series.setdefault(f"{row['dtype']}, batch {row['batch']}", []).append(row)
+    for name, members in series.items():
+        members = sorted(members, key=lambda row: row["steps"])
+        guess = any(row["extrapolated"] for row in members)
+        points = [(row["steps"], rates(row)["speedup"]) for row in members]
+        hollow = {"markerfacecolor": "none", "linestyle": "--"} if guess else {}
+        axes.plot(*zip(*points, strict=True), marker="o", label=name + (" (extrapolated)" if guess else ""), **hollow)
+    for row in next(iter(series.values())):
+        axes.annotate(row["label"], (row["steps"], rates(row)["speedup"]), (4, 6), textcoords="offset points", size=8)
+    steps = sorted({row["steps"] for row in rows})
+    base = rows[rows[0]["baseline"]]["steps"]
+    axes.plot(
+        steps, [base / n for n in steps], color="grey", linestyle=":", marker=".", label="ideal: the ratio of steps"
+    )
+    axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=f"speed-up over {rows[rows[0]['baseline']]['label']}")
+    axes.set_title(title, size=9)
+    axes.grid(True, which="both", alpha=0.2)
+    axes.legend(fontsize=8)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png")

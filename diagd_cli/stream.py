@@ -1,0 +1,71 @@
+"""Pixels while tokens are still being made: complete latent frames are decoded on a thread of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from diagd_cli.engine.session import Session
+
+Decode = Callable[[np.ndarray], np.ndarray]
+OnFrames = Callable[[int, np.ndarray], None]
+
+
+class PixelStream:
+    """A context manager that hands each clip's frames to on_frames(clip, frames uint8 [F, H, W, 3]) in order.
+
+    decode(codes int64 [T, h, w]) makes frames. causal: a frame's pixels depend on the latent frames before it, which are
+    then decoded anew with it: T latent frames, one after another, cost what T(T+1)/2 cost at once. context: frames that
+    are not new; total: frames that are wanted, all others are cut off. What `decode` or `on_frames` raises is raised by
+    the next `feed` or by `finish`. Where the block fails, nothing is waited for: whoever takes the frames may be stuck.
+    """
+
+    def __init__(
+        self, decode: Decode, causal: bool, clips: int, context: int, total: int, device: torch.device, take: OnFrames
+    ):
+        self.decode, self.causal, self.context, self.total, self.take = decode, causal, context, total, take
+        self.device, self.fed = device, 0  # latent frames handed over
+        self.parts: list[list[np.ndarray]] = [[] for _ in range(clips)]
+        self.shown: list[float | None] = [None] * clips  # time.perf_counter() at each clip's first new frame
+        self.work: list[Future] = []
+
+    def __enter__(self) -> PixelStream:
+        self.pool = ThreadPoolExecutor(1, thread_name_prefix="pixels")
+        self.side = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.pool.shutdown(wait=kind is None, cancel_futures=True)
+
+    def feed(self, session: Session) -> None:
+        """Hand over what has been completed since the last call; returns at once."""
+        while self.work and self.work[0].done():
+            self.work.pop(0).result()
+        complete = session.complete
+        if complete > self.fed:
+            codes = session.complete_codes(0 if self.causal else self.fed)
+            self.fed = complete
+            self.work.append(self.pool.submit(self._pixels, codes))
+
+    def finish(self, session: Session) -> list[np.ndarray]:
+        """Wait for the rest; returns each clip's frames uint8 [total, H, W, 3]."""
+        self.feed(session)
+        for work in self.work:
+            work.result()
+        return [np.concatenate(parts) for parts in self.parts]
+
+    def _pixels(self, codes: np.ndarray) -> None:
+        """Decode and pass on codes int64 [B, T, h, w] of new latent frames, or where it is causal of all so far."""
+        with torch.cuda.stream(self.side) if self.side else nullcontext():
+            for clip, own in enumerate(codes):
+                done = sum(map(len, self.parts[clip]))
+                frames = self.decode(own)[done if self.causal else 0 :][: self.total - done]
+                self.parts[clip].append(frames)
+                if self.shown[clip] is None and done + len(frames) > self.context:
+                    self.shown[clip] = time.perf_counter()
+                self.take(clip, frames)
