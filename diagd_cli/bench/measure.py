@@ -15,7 +15,7 @@ import torch
 from diagd_cli.bench.limit import Work, work_of
 from diagd_cli.config import Preset
 from diagd_cli.engine.device import peak_memory
-from diagd_cli.engine.session import Session, Times
+from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import UsageError
 from diagd_cli.model.linear import pack
@@ -148,16 +148,20 @@ def measure(
     ]
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
-    warm_up = start_sessions(loaded, codes, request, batch).extend(new, request.decoding)
-    for _ in islice(warm_up, min(timed.stop, WARM_UP)):
-        on_step()
-    runs, session = [], None
-    for _ in range(repeats):
-        session = start_sessions(loaded, codes, request, batch)
-        if steps is None:
+    batched = np.repeat(codes[None], batch, axis=0)
+    requests = [replace(request, seed=(request.seed + n) % 2**64) for n in range(batch)]
+    runs = []
+    for n in range(repeats + 1):
+        session = start_session(loaded, batched, requests)
+        if n == 0:
+            for _ in islice(session.extend(new, request.decoding), min(timed.stop, WARM_UP)):
+                on_step()
+        elif steps is None:
             runs.append(run_whole(session, new, request.decoding, on_step))
         else:
             runs.append(run_part(session, new, request.decoding, len(timed), on_step))
+        made = session.codes[0]
+        del session  # its cache, before there is another
     prefill, decode = map(list, zip(*runs, strict=True))
     return Timing(
         request=request,
@@ -169,7 +173,7 @@ def measure(
         decode=decode,
         work=Work(*(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))),
         peak=peak_memory(loaded.device),
-        codes=session.codes[0] if steps is None else None,
+        codes=made if steps is None else None,
     )
 
 
@@ -177,22 +181,6 @@ def steps_run(plans: list[Plan], repeats: int, steps: int | None) -> int:
     """How often `measure` calls on_step: the steps of the warm-up and of all runs."""
     stop = timed_steps(plans, steps).stop
     return min(stop, WARM_UP) + repeats * stop
-
-
-def start_sessions(loaded: Loaded, codes: np.ndarray, request: Request, batch: int) -> Session:
-    """A session of `batch` clips with the same context, codes [T, h, w], and a seed each."""
-    single = start_session(loaded, codes, request)
-    if batch == 1:
-        return single
-    cross = single.cross and [tuple(part.expand(batch, -1, -1, -1) for part in layer) for layer in single.cross]
-    return replace(
-        single,
-        codes=np.repeat(single.codes, batch, axis=0),
-        conditioning=np.repeat(single.conditioning, batch, axis=0),
-        seeds=[(request.seed + n) % 2**64 for n in range(batch)],
-        cross=cross,
-        times=Times(),
-    )
 
 
 def run_whole(session: Session, new: int, decoding: Decoding, on_step: OnStep) -> tuple[float, float]:

@@ -68,11 +68,12 @@ def test_tables_reach_one_position_past_the_window(preset):
     assert preset.window == (2 if preset.tokenizer.temporal == 8 else 9)
 
 
-def test_convolutions_over_frames_lie_channels_last():
+def test_only_our_own_tokenizer_lies_channels_last():
+    """The order of sums decides the last bits, and what is truncated to bytes: official models keep the official one."""
     for name, preset in PRESETS.items():
         weights = [p for p in build_tokenizer(preset).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
-        assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
-        assert bool(weights) == (name in ("fsq-image", "vq-image"))
+        last = [p.is_contiguous(memory_format=torch.channels_last) for p in weights]
+        assert any(last) == (name == "fsq-image")
 
 
 # ---- random weights --------------------------------------------------------------------------------------------------
