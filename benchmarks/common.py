@@ -23,6 +23,7 @@ from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 
 RESULTS = Path(__file__).parent / "results"
+TUNED = {"freezing": True, "max_autotune": True}  # of torch.compile: what is fastest on a CPU, by far
 LIBRARIES = ("torch", "transformers", "numpy")
 TOKEN = 16  # pixels of a frame that one of MineWorld's tokens stands for, each way
 # MineWorld's Transformers by size: rows and columns of tokens a frame, and the shape; `tiny` is to try a script
@@ -65,6 +66,12 @@ def sampling_of(preset: Preset) -> Sampling:
 def greedy(preset: Preset) -> Sampling:
     """The most probable of all tokens that the Transformer can make."""
     return Sampling(preset.transformer.logits, temperature=0)
+
+
+@torch.no_grad()
+def enliven(embedding: torch.nn.Embedding) -> None:
+    """Enlarge random embeddings, so that greedy tokens vary and depend on the prompt; else one is made for ever."""
+    embedding.weight.mul_(20)
 
 
 # ---- timing ----------------------------------------------------------------------------------------------------------

@@ -35,22 +35,24 @@ def contest(size: str, args) -> list[dict]:
     frames = 1 + -(-(args.tokens + 1) // common.mineworld(size, 2).grid.area)
     preset = common.plain_mineworld(size, 1 + frames)
     model = random_transformer(preset, seed=0)
+    common.enliven(model.embed)
     plain = PlainLlama(preset.transformer, dict(model.state_dict()), preset.grid.length(1 + frames))
     ours = Prompted(preset, pack(model), context=1, frames=frames)
     plan = common.pick(ours.plan(Decoding("ntp")), np.arange(args.tokens + 1))
     contestants = {"plain loop, eager": partial(generate, plain, plain, ours.prompt, args.tokens)}
     if args.compile:
-        step = torch.compile(plain, fullgraph=True, dynamic=False)
-        contestants["plain loop, compiled"] = partial(generate, plain, step, ours.prompt, args.tokens)
+        for name, how in (("compiled", {}), ("compiled and tuned", common.TUNED)):
+            step = torch.compile(plain, fullgraph=True, dynamic=False, options=how)
+            contestants[f"plain loop, {name}"] = partial(generate, plain, step, ours.prompt, args.tokens)
     contestants["diagd, NTP"] = partial(ours.run, plan, common.greedy(preset))
     laps = common.interleave(contestants, args.repeats)
-    slowest = common.figures(laps["plain loop, eager"])["tokens/s"]
+    eager = common.figures(laps["plain loop, eager"])["tokens/s"]
     wanted = laps["diagd, NTP"][0].ids
     rows = []
     for name, own in laps.items():
         row = {"size": size, "contestant": name, **common.figures(own)}
         same = sum(a == b for a, b in zip(own[0].ids, wanted, strict=True))
-        rows.append({**row, "times eager": row["tokens/s"] / slowest, "same tokens": f"{same}/{len(wanted)}"})
+        rows.append({**row, "times eager": row["tokens/s"] / eager, "same tokens": f"{same}/{len(wanted)}"})
     return rows
 
 

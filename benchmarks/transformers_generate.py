@@ -145,7 +145,9 @@ def llama(preset: Preset) -> LlamaForCausalLM:
         bos_token_id=None,
         eos_token_id=None,
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    common.enliven(model.model.embed_tokens)
+    return model
 
 
 def same_weights(theirs: LlamaForCausalLM, preset: Preset) -> Transformer:
@@ -161,7 +163,7 @@ def generate(model: LlamaForCausalLM, prompt: torch.Tensor, count: int, cache: s
     clock = Clock()
     settings = {"cache_implementation": "static"} if cache.startswith("static") else {}
     if cache == "static, compiled":
-        settings["compile_config"] = CompileConfig(mode="default")
+        settings["compile_config"] = CompileConfig(mode=None, options=common.TUNED)
         settings["compile_config"]._compile_all_devices = True  # else it compiles on accelerators only
     made = model.generate(
         prompt,

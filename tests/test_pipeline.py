@@ -1,16 +1,21 @@
 """The Python API: the story that the pipeline's docstring tells, run."""
 
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from tiny import moving, save_clip
+from tiny import TINY, moving, save_clip
+from yaml import safe_load
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.errors import UsageError
-from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, load, to_frames
+from diagd_cli.config import Preset
+from diagd_cli.engine import session
+from diagd_cli.errors import OutputError, UsageError
+from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, load, to_frames
+from diagd_cli.schedule.decoding import Decoding
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +88,127 @@ def test_pixels_in_parts_are_the_same(loaded):
     codes = np.random.default_rng(0).integers(0, 25, (2 * FRAMES_AT_ONCE + 3, 2, 3))
     frames = to_frames(loaded, codes)
     assert (frames == loaded.tokenizer.decode(torch.from_numpy(codes)).numpy()).all()
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def walks(tiny, tmp_path_factory):
+    """Three clips with a context of two frames each."""
+    folder = tmp_path_factory.mktemp("walks")
+    others = [save_clip(folder / f"{n}.mp4", moving(5 + n, 32 + n)[::-1]) for n in range(2)]
+    return [read_clip(path, 2) for path in (tiny.clip, *others)]
+
+
+@pytest.mark.parametrize("decoding", [Decoding("ntp"), Decoding("spatial", 2), Decoding("diagd", 1, 2)])
+@pytest.mark.parametrize("frames", [1, 3, 8])
+def test_clips_of_a_batch_are_the_clips_alone(loaded, walks, decoding, frames):
+    """Each with its own seed and actions, also where the window rolls (8 frames)."""
+    rng, kind = np.random.default_rng(0), loaded.preset.actions
+    rows = [None, *(kind.offset + rng.integers(0, 4, (2 + frames, 1)) for _ in range(2))]
+    requests = [
+        request(loaded, frames=frames, decoding=decoding, seed=n % 2, actions=actions) for n, actions in enumerate(rows)
+    ]
+    together = continue_clips(loaded, walks, requests)
+    for clip, asked, made in zip(walks, requests, together, strict=True):
+        alone = continue_clip(loaded, clip, asked)
+        assert (made.codes == alone.codes).all() and (made.frames == alone.frames).all()
+        assert (made.steps, made.tokens) == (alone.steps, alone.tokens) == (alone.steps, frames * 6)
+    assert len({made.codes[2:].tobytes() for made in together}) == 3
+
+
+def test_throughput_counts_all_clips_of_a_batch_once(loaded, walks):
+    results = continue_clips(loaded, walks, [request(loaded, seed=n) for n in range(3)])
+    assert results[0].seconds == results[1].seconds and [made.batch for made in results] == [3, 3, 3]
+    assert results[0].rates["tokens_per_second"] == pytest.approx(3 * 18 / results[0].seconds["decode"])
+    assert results[0].rates["frames_per_second"] == pytest.approx(3 * 3 / results[0].seconds["decode"])
+
+
+def test_batches_that_cannot_be(loaded, tiny, walks):
+    with pytest.raises(ValueError, match="have \\[2, 3\\] context frames"):
+        continue_clips(loaded, [walks[0], read_clip(tiny.clip, 3)], [request(loaded)] * 2)
+    with pytest.raises(ValueError, match="differ in seed, actions and text only"):
+        continue_clips(loaded, walks[:2], [request(loaded), request(loaded, top_k=1)])
+    with pytest.raises(ValueError, match="3 clips and 1 requests"):
+        continue_clips(loaded, walks, [request(loaded)])
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frames, held", [(1, 3), (3, 5), (9, 5)])
+def test_the_cache_holds_what_is_needed_and_no_more_than_the_window(loaded, walks, monkeypatch, frames, held):
+    made, kind = [], session.KVCache
+    monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(kind(*a, **k)) or made[-1])
+    continue_clip(loaded, walks[0], request(loaded, frames=frames))
+    assert [cache.slots for cache in made] == [held * (6 + 1)]
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_smaller_cache_makes_as_much(loaded, walks, monkeypatch, kind):
+    made, cache = [], session.KVCache
+    monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(cache(*a, **k)) or made[-1])
+    small, usual = (continue_clip(loaded, walks[0], request(loaded), kv_dtype=k) for k in (kind, None))
+    assert small.codes.shape == usual.codes.shape and small.tokens == usual.tokens
+    assert made[0].keys.dtype == kind and 2 * made[0].bytes == made[1].bytes
+
+
+# ---- frames while they are made --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def causal():
+    """A preset whose tokenizer makes 8 frames a latent frame, each from those before it; random weights."""
+    clip = {"height": 32, "width": 48, "fps": 10, "context": 9, "frames": 20, "window": 33}
+    codec = {"kind": "cosmos-dv", "levels": [5, 5], "channels": 8, "multipliers": [1, 2, 2], "blocks": 1}
+    return load(Preset.model_validate(safe_load(TINY) | {"clip": clip, "tokenizer": codec, "actions": None}), random=0)
+
+
+def taken(loaded, clips, requests):
+    """The results, and each clip's frames as they were handed over."""
+    parts = [[] for _ in clips]
+    results = continue_clips(loaded, clips, requests, on_frames=lambda n, frames: parts[n].append(frames))
+    return results, parts
+
+
+def test_streamed_frames_are_those_of_the_end(loaded, walks):
+    requests = [request(loaded, frames=8, seed=n) for n in range(3)]
+    results, parts = taken(loaded, walks, requests)
+    for usual, streamed, own in zip(continue_clips(loaded, walks, requests), results, parts, strict=True):
+        assert (np.concatenate(own) == usual.frames).all() and (streamed.frames == usual.frames).all()
+        assert sum(map(len, own)) == 10 and len(own) > 1
+        assert 0 < streamed.first_frame
+
+
+def test_streamed_frames_of_a_causal_tokenizer(causal, tmp_path):
+    """20 new frames are two and a half latent frames: what is too much is cut off."""
+    clip = read_clip(save_clip(tmp_path / "a.mp4", moving(9, 32, 48)), 9)
+    asked = request(causal, frames=20, decoding=Decoding("spatial", 2))
+    [made], [parts] = taken(causal, [clip], [asked])
+    assert (np.concatenate(parts) == continue_clip(causal, clip, asked).frames).all()
+    assert len(made.frames) == 29
+
+
+def test_a_frame_is_handed_over_while_later_ones_are_made(loaded, walks):
+    """The last step waits for the first new frame."""
+    count, seen = [0], threading.Event()
+
+    def on_frames(n, frames):
+        count[0] += len(frames)
+        if count[0] > 2:
+            seen.set()
+
+    def on_steps(done, total):
+        assert done < total or seen.wait(30)
+
+    made = continue_clip(loaded, walks[0], request(loaded), on_steps=on_steps, on_frames=on_frames)
+    assert made.first_frame < made.seconds["prefill"] + made.seconds["decode"] + made.seconds["pixels"]
+
+
+def test_whoever_takes_the_frames_may_fail(loaded, walks):
+    def full(n, frames):
+        raise OutputError("no space")
+
+    with pytest.raises(OutputError, match="no space"):
+        continue_clip(loaded, walks[0], request(loaded), on_frames=full)

@@ -88,10 +88,10 @@ def flops_at(device: torch.device, dtype: torch.dtype, rows: int, side: int = 10
     return 2 * rows * side**2 / best_seconds(lambda: layer(x))
 
 
-def best_seconds(work: Callable[[], Tensor], seconds: float = SECONDS) -> float:
+def best_seconds(work: Callable[[], Tensor], seconds: float | None = None) -> float:
     """The shortest time that `work` takes, of as many trials as fit into `seconds`; on CUDA the device is waited for."""
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
-    return min(timer.blocked_autorange(min_run_time=seconds).times)
+    return min(timer.blocked_autorange(min_run_time=seconds or SECONDS).times)
 
 
 def processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:

@@ -1,19 +1,21 @@
-"""What diagd generate does with its clips: one after another, each an MP4 and a sidecar that tells how it was made."""
+"""What diagd generate does with its clips: in batches, each an MP4 and a sidecar that tells how it was made."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagd_cli.cli import options as o
+from diagd_cli.cli import sidecar
 from diagd_cli.cli.app import report
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.output import Output
+from diagd_cli.cli.sidecar import machine as machine
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +26,27 @@ if TYPE_CHECKING:
     from diagd_cli.pipeline import Loaded, Result
 
 
+@dataclass(frozen=True)
+class Job:
+    """One video to make: a continuation of a clip."""
+
+    path: Path
+    target: Path
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """A job whose clip has been read; actions: rows int64 [context + frames, A] that steer it."""
+
+    job: Job
+    clip: Clip
+    actions: np.ndarray | None
+
+
 @dataclass
 class Batch:
-    """Clips one after another with one loaded model; a clip that fails does not stop the rest."""
+    """Jobs in batches of at most `size` with one loaded model; a clip that fails does not stop the rest."""
 
     preset: Preset
     settings: o.Settings
@@ -36,9 +56,13 @@ class Batch:
     start: int | None
     device: str
     dtype: str
+    kv_dtype: str
+    offload: bool  # the tokenizer
     threads: int
     folder: Path | None  # of weights
     random: bool  # weights
+    size: int
+    stream: bool
     save_tokens: bool
     force: bool
     resume: bool
@@ -47,49 +71,72 @@ class Batch:
     reporter: Reporter
     alone: bool
     loaded: Loaded | None = None
-    failed: list[str] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)  # clips
 
-    def run(self, jobs: list[tuple[Path, Path]]) -> int:
-        """Make every clip; returns how many failed."""
-        for path, target in jobs:
-            work = None
-            with self.attempt(path):
-                work = self.prepare(path, target)
-            if work:
-                loaded = self.load()  # outside the attempt: without a model no clip can be made
-                with self.attempt(path):
-                    self.make(loaded, target, *work)
-        if self.failed:
-            self.reporter.error(f"{len(self.failed)} of {len(jobs)} clips failed: {', '.join(self.failed)}")
-        return len(self.failed)
+    def run(self, jobs: list[Job]) -> int:
+        """Make every video; returns of how many clips one or more failed."""
+        waiting: dict[int, list[Work]] = {}  # by context frames: those of a batch have equally many
+        for work in self.ready(jobs):
+            group = waiting.setdefault(len(work.clip.frames), [])
+            group.append(work)
+            if len(group) == self.size:
+                self.make(waiting.pop(len(work.clip.frames)))
+        for group in waiting.values():
+            self.make(group)
+        failed = list(dict.fromkeys(map(str, self.failed)))
+        if failed:
+            count = len({job.path for job in jobs})
+            self.reporter.error(f"{len(failed)} of {count} clips failed: {', '.join(failed)}")
+        return len(failed)
 
     @contextmanager
-    def attempt(self, path: Path) -> Iterator[None]:
-        """What goes wrong with one clip of several is reported, and the next one follows."""
+    def attempt(self, *paths: Path) -> Iterator[None]:
+        """What goes wrong with one clip of several, or one batch, is reported, and the next one follows."""
         try:
             yield
         except Exception as error:
             if self.alone or isinstance(error, BrokenPipeError):
                 raise
             report(self.reporter, error)
-            self.failed.append(str(path))
+            self.failed += paths
 
-    def prepare(self, path: Path, target: Path) -> tuple | None:
-        """The clip and what steers it, when it is to be made and may be; None when that was done before."""
+    def ready(self, jobs: list[Job]) -> Iterator[Work]:
+        """The jobs that are to be made and may be; each clip is read once for all of its samples."""
+        for path, samples in groupby(jobs, key=lambda job: job.path):
+            clip = None
+            with self.attempt(path):
+                clip, actions = self.read(path)
+            for job in samples if clip else ():
+                work = Work(job, clip, actions)
+                missing = False
+                with self.attempt(path):
+                    missing = self.missing(work)
+                if missing:
+                    yield work
+
+    def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
+        """A clip's context and what steers its continuation."""
         from diagd_cli.clip.read import read_clip
-        from diagd_cli.clip.write import check_target
 
         clip = read_clip(path, o.context_of(path, self.preset, self.settings), self.start)
         context = len(clip.frames)
-        actions = o.clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
-        made = self.made_before(target) if self.resume else None
-        if made and self.matches(made, clip, actions, target):
+        return clip, o.clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
+
+    def missing(self, work: Work) -> bool:
+        """Whether a video has to be made: not where --resume finds it. Raises OutputError where it may not be."""
+        from diagd_cli.clip.write import STDOUT, check_target
+
+        target = work.job.target
+        if target == STDOUT:
+            return True
+        made = sidecar.made_before(target) if self.resume else None
+        if made and sidecar.matches(self, made, work):
             self.reporter.note(f"{target} is there already, with these settings")
             self.reporter.result(made if self.json else str(target))
-            return None
+            return False
         for suffix in (target.suffix, ".json", *([".npz"] if self.save_tokens else [])):
             check_target(target.with_suffix(suffix), self.force or made is not None)
-        return clip, actions
+        return True
 
     def load(self) -> Loaded:
         """The models, loaded once, when the first clip needs them; the text encoder has come and gone before."""
@@ -99,145 +146,91 @@ class Batch:
                     self.prompts.embed(self.reporter)
             with self.reporter.stage(f"loading {self.preset.name}"):
                 self.loaded = o.load_models(
-                    self.preset, self.settings, self.device, self.dtype, self.threads, self.folder, self.random
-                )
+                    self.preset, self.settings, self.device, self.dtype, self.threads, self.folder, self.random,
+                    batch=self.size, kv_dtype=self.kv_dtype, offload=self.offload,
+                )  # fmt: skip
+            if self.offload and self.loaded.device.type == "cpu":
+                self.reporter.note("--offload changes nothing on the CPU: the tokenizer is in main memory anyway")
         return self.loaded
 
-    def make(self, loaded: Loaded, target: Path, clip: Clip, actions: np.ndarray | None) -> None:
-        """Generate and write one clip, its sidecar last."""
-        from diagd_cli.clip.write import VideoWriter, write_json, write_npz
+    def make(self, group: list[Work]) -> None:
+        """Continue the clips of one batch, and write each with its sidecar last."""
+        loaded = self.load()  # outside the attempts: without a model no clip can be made
+        outputs: dict[Output, Work] = {}
+        try:
+            for work in group:
+                with self.attempt(work.job.path):
+                    output = Output(work.job.target, sidecar.fps(self, work.clip), self.stream, self.alone)
+                    if self.stream:
+                        output.open(self.preset.clip.height, self.preset.clip.width)
+                    outputs[output] = work
+            results: list[Result] = []
+            with self.attempt(*(work.job.path for work in outputs.values())):
+                results = self.generate(loaded, list(outputs.values()), list(outputs)) if outputs else []
+            for (output, work), result in zip(outputs.items(), results, strict=False):  # none, where all have failed
+                with self.attempt(work.job.path):
+                    self.finish(loaded, output, work, result)
+        finally:
+            for output in outputs:
+                output.drop()
 
-        result = self.generate(loaded, clip, actions)
-        started = time.perf_counter()
-        with self.reporter.stage("writing"), VideoWriter(target, *result.frames.shape[1:3], self.fps(clip)) as writer:
-            writer.write(result.frames)
+    def generate(self, loaded: Loaded, group: list[Work], outputs: list[Output]) -> list[Result]:
+        """What the pipeline makes of the clips, followed on stderr."""
+        from diagd_cli.engine.device import choose_dtype
+        from diagd_cli.pipeline import continue_clips
+
+        s, paths = self.settings, [work.clip.path for work in group]
+        requests = [
+            o.request(s, s.decoding, work.actions, self.prompts.of(work.clip.path), work.job.seed) for work in group
+        ]
+        kv_dtype = None if self.kv_dtype == "auto" else choose_dtype(self.kv_dtype, loaded.device)
+        name = paths[0].name if len(group) == 1 else f"{len(group)} clips"
+        tokens = len(group) * self.preset.new_latents(s.frames) * self.preset.grid.area
+        with self.reporter.follow(name, tokens, len(group) * s.frames) as follow:
+            return continue_clips(
+                loaded, [work.clip for work in group], requests, follow.stage, follow.on_steps,
+                on_frames=(lambda n, frames: outputs[n].write(frames)) if self.stream else None,
+                kv_dtype=kv_dtype, offload=self.offload,
+            )  # fmt: skip
+
+    def finish(self, loaded: Loaded, output: Output, work: Work, result: Result) -> None:
+        """Write what is left of one video, and its sidecar last; say what was made."""
+        from diagd_cli.clip.write import STDOUT, write_json, write_npz
+
+        target, started = work.job.target, time.perf_counter()
+        with self.reporter.stage("writing"):
+            output.close(result.frames)
         if self.save_tokens:
             write_npz(target.with_suffix(".npz"), codes=result.codes, context=result.context)
         result.seconds["write"] = time.perf_counter() - started
-        made = self.describe(loaded, clip, result, target, actions)
-        write_json(target.with_suffix(".json"), made)
-        rates = result.rates
-        self.reporter.note(
-            f"{target}: {self.settings.frames} new frames, {result.steps} steps in {result.seconds['decode']:.2f} s "
+        rates, shown = result.rates, sidecar.first_frame(self, result)
+        of = f" in a batch of {result.batch}" if result.batch > 1 else ""
+        summary = (
+            f"{target}: {self.settings.frames} new frames, {result.steps} steps in {result.seconds['decode']:.2f} s{of} "
             f"({rates['tokens_per_second']:.0f} tokens/s, {rates['frames_per_second']:.1f} frames/s), "
-            f"seed {self.settings.seed}"
+            f"first frame after {shown['decode']:.2f} s ({shown['command']:.2f} s from the start), seed {work.job.seed}"
         )
+        if target == STDOUT:
+            self.reporter.note(summary)
+            return
+        made = sidecar.describe(self, loaded, work, result)
+        write_json(target.with_suffix(".json"), made)
+        self.reporter.note(summary)
         self.reporter.result(made if self.json else str(target))
 
-    def generate(self, loaded: Loaded, clip: Clip, actions: np.ndarray | None) -> Result:
-        """What the pipeline makes of a clip, followed on stderr."""
-        from diagd_cli.pipeline import continue_clip
-
-        request = o.request(self.settings, self.settings.decoding, actions, self.prompts.of(clip.path))
-        new = self.preset.new_latents(self.settings.frames)
-        with self.reporter.follow(clip.path.name, new * self.preset.grid.area, self.settings.frames) as follow:
-            return continue_clip(loaded, clip, request, follow.stage, follow.on_steps)
-
-    def fps(self, clip: Clip) -> float:
-        """Frames per second of the output: the clip's, or the preset's for a still image."""
-        return clip.fps or self.preset.clip.fps
-
-    def choices(self) -> dict:
-        """What decides the output, for the sidecar and for --resume."""
-        s = self.settings
-        k, d, stand_in, repair = s.decoding.resolve(self.preset.grid, self.preset.context)
-        return {
-            **asdict(s),
-            "preset": self.preset.name,
-            "clip": self.preset.clip.model_dump(),
-            "decoding": {"method": s.decoding.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair},
-            "actions": self.actions,
-            "dtype": self.dtype,
-        }
-
-    def weights(self) -> dict[str, str | None]:
-        """What tells the weights that the preset names from others."""
-        entries = {"tokenizer": self.preset.tokenizer_weights, "transformer": self.preset.transformer_weights}
-        if self.random:
-            return dict.fromkeys(entries, "random")
-        return {role: entry.key if entry else None for role, entry in entries.items()}
-
-    def steered_by(self, actions: np.ndarray | None) -> list | None:
-        """The actions as a sidecar tells them."""
-        return None if actions is None else self.preset.actions.describe(actions)
-
-    def describe(self, loaded: Loaded, clip: Clip, result: Result, target: Path, actions: np.ndarray | None) -> dict:
-        """The sidecar: settings, input, machine, counts, times."""
-        from diagd_cli.cli.info import versions
-        from diagd_cli.engine.device import device_name, peak_memory
-
-        seconds = {"load": loaded.seconds, **result.seconds}
-        return {
-            "output": path_text(target),
-            "output_sha256": digest(target),
-            "settings": self.choices(),
-            "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": self.fps(clip)},
-            "weights": self.weights(),
-            "steered_by": self.steered_by(actions),
-            **self.prompts.about(clip.path),
-            "machine": {**machine(loaded), "name": device_name(loaded.device)},
-            "versions": versions(),
-            "context_frames": result.context,
-            "new_frames": len(result.frames) - result.context,
-            "tokens": result.tokens,
-            "steps": result.steps,
-            "seconds": {k: round(v, 4) for k, v in seconds.items()},
-            "rates": {k: round(v, 3) for k, v in result.rates.items()},
-            "peak_memory_bytes": peak_memory(loaded.device),
-        }
-
-    def made_before(self, target: Path) -> dict | None:
-        """The sidecar of an output that diagd made, None where there is none: such an output --resume may replace."""
-        try:
-            made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-            return made if made["settings"]["preset"] and made["input"]["sha256"] and made["output_sha256"] else None
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def matches(self, made: dict, clip: Clip, actions: np.ndarray | None, target: Path) -> bool:
-        """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
-        free = ["actions"] if self.seeded else ["actions", "seed"]  # the text of --actions; steered_by is what it means
-        told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], self.choices()))
-        source = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
-        own = (clip.sha256, clip.first, self.steered_by(actions), self.weights())
-        text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
-        same = told == wanted and source == own and text == self.prompts.about(clip.path)
-        tokens = not self.save_tokens or target.with_suffix(".npz").is_file()
-        return same and tokens and target.is_file() and digest(target) == made["output_sha256"]
-
-    def show(self, jobs: list[tuple[Path, Path]]) -> None:
+    def show(self, jobs: list[Job]) -> None:
         """What would be done: the plan and the paths."""
         from diagd_cli.cli.plan import summary
 
-        facts = summary(
-            self.preset.grid,
-            self.preset.latents(self.settings.context),
-            self.preset.new_latents(self.settings.frames),
-            self.settings.decoding,
-            self.preset,
-        )
-        for clip, target in jobs:
+        new = self.preset.new_latents(self.settings.frames)
+        context = self.preset.latents(self.settings.context)
+        facts = summary(self.preset.grid, context, new, self.settings.decoding, self.preset)
+        for job in jobs:
             if self.json:
-                self.reporter.result(
-                    {"input": str(clip), "output": str(target), "settings": self.choices(), "plan": facts}
-                )
+                settings = sidecar.choices(self, job.seed)
+                told = {"input": str(job.path), "output": str(job.target), "settings": settings, "plan": facts}
+                self.reporter.result(told)
             else:
                 self.reporter.result(
-                    f"{clip} -> {target}: {facts['label']}, {facts['steps']} steps for {facts['tokens']} tokens"
+                    f"{job.path} -> {job.target}: {facts['label']}, {facts['steps']} steps for {facts['tokens']} tokens"
                 )
-
-
-def machine(loaded) -> dict:
-    """Device, dtype and threads in use."""
-    import torch
-
-    return {
-        "device": str(loaded.device),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

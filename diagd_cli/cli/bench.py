@@ -288,10 +288,15 @@ def cells(row: dict) -> list[str]:
     memory = row["peak_memory_bytes"]
     return [
         row["label"], row["dtype"], str(row["batch"]), str(row["steps"]), f"{row['tokens_per_step']:.1f}",
-        f"{row['ms_per_step']:.2f}", f"{mark}{rate['tokens_per_second']:.0f}", f"{mark}{rate['frames_per_second']:.2f}",
-        f"{mark}{rate['speedup']:.2f}x", f"{mark}{rate['speedup_share']:.0%}", f"{row['limit_share']:.0%}",
+        short(row["ms_per_step"]), mark + short(rate["tokens_per_second"]), mark + short(rate["frames_per_second"]),
+        f"{mark}{short(rate['speedup'])}x", f"{mark}{rate['speedup_share']:.0%}", f"{row['limit_share']:.0%}",
         f"{memory.get('device', memory['host']) / 1e9:.2f}",
     ]  # fmt: skip
+
+
+def short(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def stages(facts: dict) -> list[str]:

@@ -23,6 +23,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False, verbose: bool = False):
         self.quiet, self.verbose = quiet, verbose
+        self.started = time.perf_counter()  # as good as the start of the command: what is imported before is light
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         # File names are shown as they are: no markup, no emoji codes, no line breaks of rich's.
         self.err = Console(stderr=True, highlight=False, emoji=False, no_color=plain or None, soft_wrap=True)

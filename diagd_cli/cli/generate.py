@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
-from diagd_cli.cli.batch import Batch
+from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import Exit, UsageError
@@ -24,6 +25,12 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
   diagd generate walk.mp4 --actions 'forward*8,left*8' # steer it
 
   diagd generate clips/*.mp4 -o out/ --seed 1 --resume # only what is missing
+
+  diagd generate clips/*.mp4 -o out/ --batch 4         # four clips at a time
+
+  diagd generate walk.mp4 --samples 4 --batch 4        # four continuations
+
+  diagd generate walk.mp4 --stream -o - | ffplay -     # watch it being made
 
   diagd generate walk.mp4 --decoding ntp --frames 32   # beyond the window
 
@@ -55,12 +62,30 @@ def generate(
         int | None,
         typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
     ] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file, or a folder.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="An .mp4 file, or a folder; with --stream also -, YUV4MPEG on stdout."),
+    ] = None,
+    batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
+    samples: Annotated[
+        int,
+        typer.Option(**o.SAMPLES, help="Continuations of each clip, CLIP-1.mp4 ..., by seeds SEED, SEED+1, ..."),
+    ] = 1,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Write each frame as soon as it is made, to an MP4 that plays while it grows. It grows under its own "
+            "name, where other outputs appear when they are complete, and is removed on failure.",
+        ),
+    ] = False,
     save_tokens: Annotated[
         bool, typer.Option("--save-tokens", help="Write the token grid beside the MP4 (.npz).")
     ] = False,
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
+    kv_dtype: o.KvDtypeOption = "auto",
+    offload: o.OffloadOption = None,
     threads: o.ThreadsOption = 0,
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
@@ -79,22 +104,50 @@ def generate(
         settings = o.merge(
             chosen, frames, context, decoding, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
         )
-        jobs = list(zip(clips, output_paths(clips, output), strict=True))
+        o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
+        o.one_of(offload, ("tokenizer",), "'--offload'")
+        targets = stream_paths(clips, output, samples, {
+            "--stream": stream, "--offload": offload, "--json": json, "--resume": resume, "--save-tokens": save_tokens,
+        }) or output_paths(clips, output, samples)  # fmt: skip
+        seeds = [(settings.seed + n) % 2**64 for n in range(samples)]
+        jobs = [Job(*job) for job in zip([c for c in clips for _ in seeds], targets, seeds * len(clips), strict=True)]
         asked = o.parse_actions(chosen, actions)
         prompts = find_prompts(chosen, clips, prompt, prompt_file, prompt_embedding, random_weights)
-        batch = Batch(
-            chosen, settings, actions, asked, prompts, start, device, dtype, threads, weights_dir, random_weights,
-            save_tokens, force, resume, seeded=seed is not None, json=json, reporter=reporter, alone=len(jobs) == 1,
+        work = Batch(
+            chosen, settings, actions, asked, prompts, start, device, dtype, kv_dtype, offload == "tokenizer", threads,
+            weights_dir, random_weights, min(batch, len(jobs)), stream, save_tokens, force, resume,
+            seeded=seed is not None, json=json, reporter=reporter, alone=len(jobs) == 1,
         )  # fmt: skip
         if dry_run:
-            batch.show(jobs)
+            work.show(jobs)
             return
-        failed = batch.run(jobs)
+        failed = work.run(jobs)
     raise typer.Exit(Exit.FAILED if failed else Exit.OK)
 
 
-def output_paths(clips: list[Path], output: Path | None) -> list[Path]:
-    """One MP4 path a clip: `-o FILE`, `-o FOLDER` (FOLDER/CLIP.mp4), or CLIP-continued.mp4 here. Raises UsageError."""
+def stream_paths(clips: list[Path], output: Path | None, samples: int, given: dict[str, object]) -> list[Path] | None:
+    """The path of a stream to stdout where one is asked for, else None; `given` is what else was. Raises UsageError."""
+    if given["--stream"] and given["--offload"]:
+        raise UsageError("--stream needs the tokenizer while --offload takes it away", "Leave one of them out")
+    if output is None or str(output) != "-":
+        return None
+    if not given["--stream"]:
+        raise UsageError("-o - writes a video to stdout, which only --stream can", "Add --stream, or name a file")
+    if len(clips) * samples > 1:
+        raise UsageError(f"-o - is one stream for {len(clips) * samples} videos", "Name a folder")
+    for name in ("--json", "--resume", "--save-tokens"):
+        if given[name]:
+            raise UsageError(f"-o - fills stdout with the video and leaves no file for {name}", f"Leave {name} out")
+    if sys.stdout.isatty():
+        raise UsageError("-o - would write a video to the terminal", "Pipe it into a player: | ffplay -")
+    return [output]
+
+
+def output_paths(clips: list[Path], output: Path | None, samples: int = 1) -> list[Path]:
+    """The MP4 paths of each clip's samples in turn: `-o FILE`, `-o FOLDER` (FOLDER/CLIP.mp4), or CLIP-continued.mp4 here.
+
+    Several samples of a clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ... Raises UsageError.
+    """
     folder = output and os.path.isdir(output)
     if output is None:
         targets = [Path(f"{clip.stem}-continued.mp4") for clip in clips]
@@ -106,8 +159,11 @@ def output_paths(clips: list[Path], output: Path | None) -> list[Path]:
         raise UsageError(f"-o {output} does not end in .mp4", "Name an .mp4 file or a folder")
     else:
         targets = [output / f"{clip.stem}.mp4" for clip in clips]
+    numbers = [f"-{n + 1}" for n in range(samples)] if samples > 1 else [""]
+    targets = [target.with_name(f"{target.stem}{n}{target.suffix}") for target in targets for n in numbers]
+    sources = [clip for clip in clips for _ in numbers]
     inputs, taken = {_identity(clip) for clip in clips} - {None}, {}
-    for clip, target in zip(clips, targets, strict=True):
+    for clip, target in zip(sources, targets, strict=True):
         if target in taken:
             pair = f"{taken[target]} and {clip} would both be written to {target}"
             raise UsageError(pair, "Rename one, or run them apart")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MOST_FRAMES = 100_000  # of one clip: an hour and a half; all of its tokens and pixels are held in memory
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
 DECODING_HELP = f"One of {', '.join(METHODS)}; the preset's by default."
 STAND_IN_HELP = f"What is fed for a row's first token while its predecessor is missing: {', '.join(STAND_INS)}."
 
@@ -49,6 +51,7 @@ def number(kind: type, rule: str, low: float = -math.inf, high: float = math.inf
 COUNT = number(int, "a whole number, 0 or more", 0)
 POSITIVE = number(int, "a whole number, 1 or more", 1)
 FRAMES = number(int, f"a whole number in 1..{MOST_FRAMES}", 1, MOST_FRAMES)
+SAMPLES = number(int, "a whole number in 1..1000", 1, 1000)
 MASS = number(float, "a number above 0 and at most 1", math.ulp(0.0), 1)
 
 PresetOption = Annotated[str, option("--preset", "-p", help="Name (see: diagd presets) or path of a YAML file.")]
@@ -114,6 +117,13 @@ RandomWeightsOption = Annotated[
 ]
 DeviceOption = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, option("--dtype", help="auto, float32, bfloat16 or float16.")]
+KvDtypeOption = Annotated[
+    str, option("--kv-dtype", help="auto (the model's), float32, bfloat16 or float16 for the key/value cache.")
+]
+OffloadOption = Annotated[
+    str | None,
+    option("--offload", help="tokenizer: it waits in main memory while the Transformer decodes on CUDA."),
+]
 ThreadsOption = Annotated[
     int,
     option("--threads", **number(int, "a whole number in 0..1024", 0, 1024), help="CPU threads; 0 is torch's choice."),
@@ -197,13 +207,16 @@ def set_threads(threads: int) -> None:
         torch.set_num_threads(threads)
 
 
-def request(settings: Settings, decoding: Decoding, actions: np.ndarray | None, text=None) -> Request:
-    """What the pipeline is asked for: a decoding with the settings' sampling."""
+def request(
+    settings: Settings, decoding: Decoding, actions: np.ndarray | None, text=None, seed: int | None = None
+) -> Request:
+    """What the pipeline is asked for: a decoding with the settings' sampling, and their seed unless another is given."""
     from diagd_cli.pipeline import Request
 
     s = settings
     sampling = (s.temperature, s.top_k, s.top_p, s.top_p_rule)
-    return Request(s.frames, decoding, s.seed, *sampling, actions=actions, text=text)
+    own = s.seed if seed is None else seed
+    return Request(s.frames, decoding, own, *sampling, actions=actions, text=text)
 
 
 def context_of(path: Path, preset: Preset, settings: Settings) -> int:
@@ -239,9 +252,22 @@ def clip_actions(
 
 
 def load_models(
-    preset: Preset, settings: Settings, device: str, dtype: str, threads: int, folder: Path | None, random: bool
+    preset: Preset,
+    settings: Settings,
+    device: str,
+    dtype: str,
+    threads: int,
+    folder: Path | None,
+    random: bool,
+    *,
+    batch: int = 1,
+    kv_dtype: str = "auto",
+    offload: bool = False,
 ) -> Loaded:
-    """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit."""
+    """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit.
+
+    batch, kv_dtype, offload: of what is going to be decoded with them, which must fit too.
+    """
     from diagd_cli.engine.device import choose_device, choose_dtype
     from diagd_cli.engine.memory import require
     from diagd_cli.pipeline import load
@@ -249,5 +275,7 @@ def load_models(
     set_threads(threads)
     where = choose_device(device)
     kind = choose_dtype(dtype, where)
-    require(preset, where, dtype=kind, frames=settings.context + settings.frames)
+    kv = kind if kv_dtype == "auto" else choose_dtype(kv_dtype, where)
+    frames = settings.context + settings.frames
+    require(preset, where, batch=batch, dtype=kind, kv_dtype=kv, frames=frames, offload=offload)
     return load(preset, where, kind, folder=folder, random=settings.seed if random else None)

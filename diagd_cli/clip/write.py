@@ -120,9 +120,7 @@ class VideoWriter:
     `STDOUT` as the path it is uncompressed YUV4MPEG2 on standard output, which nothing else may write to.
     """
 
-    def __init__(
-        self, path: str | Path, height: int, width: int, fps: float, crf: int = 14, *, stream: bool = False
-    ):
+    def __init__(self, path: str | Path, height: int, width: int, fps: float, crf: int = 14, *, stream: bool = False):
         if height < 1 or width < 1 or not (math.isfinite(fps) and fps > 0):
             raise ValueError(f"a video of {width}x{height} pixels at {fps} frames per second")
         self.path, self.height, self.width, self.fps, self.crf = Path(path), height, width, fps, crf
@@ -162,23 +160,23 @@ class VideoWriter:
         size = f"{self.width + self.width % 2}x{self.height + self.height % 2}"
         rate = str(Fraction(self.fps).limit_denominator(10_000))
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", size, "-framerate", rate, "-i", "pipe:0"]
+        color, output = self._format(target)
+        return ["-loglevel", "error", *source, "-vf", color, "-pix_fmt", "yuv420p", *output]
+
+    def _format(self, target: Path) -> tuple[str, list[str]]:
+        """ffmpeg's filter for the colours; what it writes, and where."""
+        if target == STDOUT:  # it has no tag for the matrix, and players take BT.601
+            return "scale=out_color_matrix=bt601:out_range=tv", ["-f", "yuv4mpegpipe", "-flush_packets", "1", "pipe:1"]
         # Players take untagged HD video for BT.709 and ffmpeg makes BT.601 unless told: convert and tag alike.
         tags = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
-        color = ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,{tags}", "-pix_fmt", "yuv420p"]
-        return ["-loglevel", "error", *source, *color, *self._format(target)]
-
-    def _format(self, target: Path) -> list[str]:
-        """What ffmpeg writes, and where."""
-        if target == STDOUT:
-            return ["-f", "yuv4mpegpipe", "-flush_packets", "1", "pipe:1"]
         # One thread and no version strings or dates: the same frames give the same bytes.
         codec = ["-c:v", "libx264", "-crf", str(self.crf), "-threads", "1", "-flags:v", "+bitexact"]
-        index = "+faststart"
+        index = ["-movflags", "+faststart"]
         if self.stream:  # no frame waits for a later one
             codec += ["-tune", "zerolatency", "-g", str(STREAM_GOP)]
-            index = "+frag_keyframe+empty_moov+default_base_moof"
-        muxer = ["-fflags", "+bitexact", "-map_metadata", "-1", "-movflags", index, "-flush_packets", "1", "-f", "mp4"]
-        return [*codec, *muxer, f"file:{target}"]
+            index = ["-movflags", "+frag_keyframe+empty_moov+default_base_moof", "-flush_packets", "1"]
+        muxer = ["-fflags", "+bitexact", "-map_metadata", "-1", *index, "-f", "mp4"]
+        return f"scale=out_color_matrix=bt709:out_range=tv,{tags}", [*codec, *muxer, f"file:{target}"]
 
     def _end(self, kind: type[BaseException] | None, *_: object) -> None:
         """Finish the file where the block ended well; in any case see ffmpeg end before the file is moved."""

@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from diagd_cli.engine.steps import Choose, Cross, Replay, Steps
 from diagd_cli.model.cache import KVCache
-from diagd_cli.model.transformer import Transformer
+from diagd_cli.model.transformer import CAUSAL, Transformer
 from diagd_cli.schedule.plan import Plan
-
-Choose = Callable[[Tensor, Tensor], Tensor]
-Cross = list[tuple[Tensor, Tensor]] | None
 
 
 @torch.inference_mode()
 def prefill(
-    model: Transformer, cache: KVCache, tokens: Tensor, positions: np.ndarray, cross: Cross = None, chunk: int = 512
+    model: Transformer, cache: KVCache, tokens: Tensor, positions: np.ndarray, cross: Cross = None, chunk: int = 0
 ) -> None:
-    """Feed known tokens [B, L] at `positions` (ascending, every smaller slot written), `chunk` at a time; no logits."""
+    """Feed known tokens [B, L] at `positions` (ascending, every smaller slot written), `chunk` at a time; no logits.
+
+    chunk 0 is 512 on a CPU and 8,192 on CUDA, whose memory and kernels want more. What starts the sequence goes through
+    the causal kernel, without a mask.
+    """
+    chunk = chunk or (8192 if tokens.is_cuda else 512)
     for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
         if len(part):
             index, extent = torch.as_tensor(part, device=tokens.device), int(part[-1]) + 1
-            mask = torch.arange(extent, device=tokens.device) <= index[:, None]
+            mask = CAUSAL if extent == len(part) else torch.arange(extent, device=tokens.device) <= index[:, None]
             model(tokens[:, index], index, mask, cache, extent, outputs=0, cross=cross)
 
 
 def decode(
-    model: Transformer, plan: Plan, cache: KVCache, tokens: Tensor, choose: Choose, cross: Cross = None
+    model: Transformer,
+    plan: Plan,
+    cache: KVCache,
+    tokens: Tensor,
+    choose: Choose,
+    cross: Cross = None,
+    capture: bool | None = None,
 ) -> Iterator[int]:
     """Execute `plan`: fill in tokens int64 [B, >= plan.length] step by step, yielding the number of steps done.
 
     Slots below `plan.prefill` must have been fed. choose(logits [B, n, vocab], targets int64 [n]) -> ids [B, n].
     A query sees exactly the slots at or before its position that have been written, this step's inputs included.
+
+    capture: replay CUDA graphs of steps of one width (by default on CUDA). It needs one more slot and one more place in
+    `tokens` and `choose` than the plan is long, where padded lanes write; without CUDA the same steps run uncaptured.
     """
-    device = tokens.device
-    source, position, target, first_write = (
-        torch.as_tensor(a, device=device) for a in (plan.source, plan.position, plan.target, plan.first_write)
-    )
-    slots = torch.arange(plan.length, device=device)
-    bounds = zip(
-        plan.starts[:-1].tolist(), plan.starts[1:].tolist(), plan.heads.tolist(), plan.extents.tolist(), strict=True
-    )
-    for step, (start, end, heads, extent) in enumerate(bounds):
+    capture = tokens.is_cuda if capture is None else capture
+    steps = Steps(model, plan.padded() if capture else plan, cache, tokens, choose, cross)
+    run = Replay(steps, plan.extents.tolist()) if capture else steps
+    for step in range(plan.steps):
         with torch.inference_mode():
-            where, made = position[start:end], target[start : start + heads]
-            mask = (slots[:extent] <= where[:, None]) & (first_write[:extent] <= step)
-            logits = model(tokens[:, source[start:end]], where, mask, cache, extent, outputs=heads, cross=cross)
-            tokens[:, made] = choose(logits, made)
+            run(step)
         yield step + 1
 
 

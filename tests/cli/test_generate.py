@@ -89,7 +89,7 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
         "clip": {
             "height": 16, "width": 24, "fps": 12.5, "context": 2, "least": 2, "frames": 3, "window": 5, "overlap": 2
         },
-        "actions": "left*2", "dtype": "auto",
+        "actions": "left*2", "dtype": "auto", "kv_dtype": "auto",
     }  # fmt: skip
     digest = hashlib.sha256(tiny.clip.read_bytes()).hexdigest()
     assert told["input"] == {"path": str(tiny.clip), "sha256": digest, "first": 6, "fps": 10.0}
@@ -97,12 +97,13 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
     assert told["steered_by"] == ["left", "left", "left", "left", "left"]
     assert told["versions"]["diagd"] == __version__ and {"python", "torch", "numpy"} <= told["versions"].keys()
     assert told["machine"].keys() == {"device", "dtype", "threads", "name"}
-    counts = [told[name] for name in ("context_frames", "new_frames", "tokens", "steps")]
-    assert counts == [2, 3, 18, (3 - 1) * 2 + (2 - 1) * 1 + 3]
+    counts = [told[name] for name in ("context_frames", "new_frames", "tokens", "batch", "steps")]
+    assert counts == [2, 3, 18, 1, (3 - 1) * 2 + (2 - 1) * 1 + 3]
     assert list(told["seconds"]) == ["load", "encode", "prefill", "decode", "pixels", "write"]
     assert all(seconds > 0 for seconds in told["seconds"].values())
     assert all(told["rates"][name] > 0 for name in ("tokens_per_second", "frames_per_second", "ms_per_step"))
-    assert told["peak_memory_bytes"]["host"] > 2**20
+    assert 0 < told["first_frame_seconds"]["decode"] < told["first_frame_seconds"]["command"]
+    assert told["peak_memory_bytes"]["host"] > told["peak_memory_bytes"]["predicted"] > 10_000
 
 
 def test_a_bad_clip_does_not_stop_the_rest(generate, tiny, tmp_path):
@@ -321,6 +322,24 @@ def test_verbose_adds_the_traceback(generate, tmp_path):
 def test_dtype_and_threads_are_told(generate, tiny):
     [told] = generate(tiny.clip, "--dtype", "bfloat16", "--threads", 1, "--device", "cpu", "--json").objects
     assert told["machine"] | {"name": ""} == {"device": "cpu", "dtype": "bfloat16", "threads": 1, "name": ""}
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
+def test_a_cache_of_another_precision(generate, tiny, kind):
+    """It changes how much the cache takes, not how much is made."""
+    [told] = generate(tiny.clip, "--kv-dtype", kind, "--json").objects
+    assert (told["settings"]["kv_dtype"], told["tokens"], told["new_frames"]) == (kind, 18, 3)
+    [own] = generate(tiny.clip, "--json", "--force").objects
+    cache = 2 * 1 * 1 * 5 * (6 + 1) * 8 * 4  # keys and values: layers, heads, frames, tokens, head_dim, bytes
+    spared = own["peak_memory_bytes"]["predicted"] - told["peak_memory_bytes"]["predicted"]
+    assert spared == (0 if kind == "float32" else cache // 2)
+
+
+def test_offloading_on_the_cpu_is_nothing(generate, tokens, tiny):
+    assert "--offload changes nothing on the CPU" in generate(tiny.clip, "--offload", "tokenizer", "--seed", 0).err
+    assert same(tokens("--offload", "tokenizer"), tokens())
+    done = generate(tiny.clip, "--offload", "everything")
+    assert done.code == 2 and "'everything' is not one of tokenizer" in done.err
 
 
 @pytest.mark.parametrize("name", ["[bold]a[.mp4", ":smile:.mp4", "a b;é.mp4", "-a.mp4"])

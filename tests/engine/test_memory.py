@@ -140,6 +140,18 @@ def test_what_grows_with_what():
     assert three.cache == 3 * one.cache and three.weights == one.weights and three.work >= one.work
     short, long = (estimate(preset, frames=n, dtype="float32") for n in (16, 10_000))
     assert long.work - short.work == (10_000 - 16) * 224 * 384 * 3 * 2 and long.cache == short.cache
+    two, four = (estimate(preset, frames=n, dtype="float32") for n in (2, 4))
+    assert 2 * two.cache == four.cache < short.cache and two.weights == short.weights
+
+
+@pytest.mark.parametrize("name", ["cosmos-4b", "wham-1.6b", "freedoom"])
+def test_an_offloaded_tokenizer_is_never_there_with_the_cache(name):
+    preset = load_preset(name)
+    frames = preset.clip.context + preset.clip.frames
+    usual, spare = (estimate(preset, dtype="bfloat16", offload=away) for away in (False, True))
+    pixels = spare.weights + spare.tokenizer + memory.codec_work(preset, frames, 2)
+    assert usual.spared == 0 and pixels <= spare.total < usual.total
+    assert spare.weights + spare.cache < spare.total
 
 
 # ---- measured --------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from strategies import (
     worlds,
 )
 
+from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.schedule.decoding import Decoding
@@ -121,6 +122,19 @@ def test_p3_padding_changes_nothing(world, config, seed, temperature, extra):
     choose = sampler(model, world.length + 1, [seed], temperature)
     padded = plan.padded(int(plan.widths.max()) + extra)
     assert run(model, padded, prompt, choose).tolist() == run(model, plan, prompt, choose).tolist()
+
+
+@given(worlds(), configs(), SEEDS, TEMPERATURES)
+def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, temperature):
+    """One width for all, a counter on the device, a longer cache than needed: what CUDA graphs replay, run as it is."""
+    model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
+    prompt = world.prompt(random_sequences(world, config, seed))
+    choose = sampler(model, plan.length + 1, [seed], temperature)
+    tokens = torch.nn.functional.pad(prompt, (0, plan.length + 1 - prompt.shape[1]))
+    cache = KVCache(config, 1, plan.length + 1)
+    prefill(model, cache, tokens, np.arange(plan.prefill))
+    assert len(list(decode(model, plan, cache, tokens, choose, capture=True))) == plan.steps
+    assert tokens[:, : prompt.shape[1]].tolist() == run(model, plan, prompt, choose).tolist()
 
 
 @given(worlds(), configs(), SEEDS, TEMPERATURES, CHUNKS)
@@ -328,3 +342,43 @@ def test_actions_may_arrive_frame_by_frame():
     for n in range(3):
         live.conditioning = whole.conditioning[:, : 2 + n]
         assert (extend(live, 1, world.decoding) == expected[:, n : n + 1]).all()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
+def test_a_window_larger_than_needed_changes_nothing(world, config, seed, temperature, more):
+    total = world.context + world.frames
+    model = build_model(config, world.grid, total + more, seed)
+    tight = open_session(world, model, total, seed, temperature=temperature)
+    roomy = replace(tight, window=total + more)
+    made = extend(tight, world.frames, world.decoding)
+    assert made.tolist() == extend(roomy, world.frames, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
+def test_a_released_session_starts_again_from_its_tokens(world, config, seed, temperature):
+    """Repaired or not, a prefill feeds the truth: as in a session that is opened on the codes made so far."""
+    total = world.context + world.frames + 1
+    model = build_model(config, world.grid, total, seed)
+    session = open_session(world, model, total, seed, temperature=temperature, window=total)
+    extend(session, world.frames, world.decoding)
+    session.release()
+    fresh = replace(session)
+    assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
+
+
+@given(worlds(), configs(), SEEDS, MORE)
+def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, seed, more):
+    """Frame t is complete when step t*d + (h-1)*k + w is done (equation 5), also after the window has rolled."""
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    frames, context = world.frames + more, world.context
+    session = open_session(world, model, context + frames, seed, batch=2)
+    k, d, *_ = world.rules
+    last = (world.grid.h - 1) * k + world.grid.w
+    seen, first = [], (world.frames - 1) * d + last
+    for done in session.extend(frames, world.decoding):
+        seen.append((session.complete, session.complete_codes(1)))
+        if done <= first:
+            assert session.complete - context == sum(t * d + last <= done for t in range(world.frames))
+    assert seen[-1][0] == session.complete == context + frames
+    for complete, codes in seen:
+        assert codes.tolist() == session.codes[:, 1:complete].tolist()

@@ -1,0 +1,57 @@
+"""One video on its way to its file: at once when it is made, or frame by frame while it is being made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diagd_cli.clip.write import VideoWriter
+
+
+class Output:
+    """A VideoWriter that may outlive a failure of its own, so that the other clips of a batch go on.
+
+    strict: a failure is raised at once, since nothing else is being made.
+    """
+
+    def __init__(self, target: Path, fps: float, stream: bool, strict: bool):
+        self.target, self.fps, self.stream, self.strict = target, fps, stream, strict
+        self.writer: VideoWriter | None = None
+        self.failure: Exception | None = None
+
+    def open(self, height: int, width: int) -> None:
+        """Start the file. Raises OutputError."""
+        from diagd_cli.clip.write import VideoWriter
+
+        self.writer = VideoWriter(self.target, height, width, self.fps, stream=self.stream).__enter__()
+
+    def write(self, frames: np.ndarray) -> None:
+        """Add frames uint8 [F, H, W, 3], on any thread; after a failure they are dropped, and `close` raises it."""
+        if self.failure:
+            return
+        try:
+            self.writer.write(frames)
+        except Exception as error:
+            self.failure = error
+            if self.strict:
+                raise
+
+    def close(self, frames: np.ndarray) -> None:
+        """Complete the file; `frames` are all of the video's, written now unless they were streamed. Raises OutputError."""
+        if self.writer is None:
+            self.open(*frames.shape[1:3])
+            self.writer.write(frames)
+        if self.failure:
+            raise self.failure
+        writer, self.writer = self.writer, None
+        writer.__exit__(None, None, None)
+
+    def drop(self) -> None:
+        """Remove the file unless it is complete."""
+        writer, self.writer = self.writer, None
+        if writer:
+            error = self.failure or RuntimeError("not completed")
+            writer.__exit__(type(error), error, error.__traceback__)

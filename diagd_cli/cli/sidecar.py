@@ -1,0 +1,142 @@
+"""The JSON beside each MP4: what decided it, what made it, how long that took; and whether --resume may keep it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diagd_cli.cli.console import path_text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diagd_cli.cli.batch import Batch, Work
+    from diagd_cli.clip.read import Clip
+    from diagd_cli.pipeline import Loaded, Result
+
+
+def choices(run: Batch, seed: int) -> dict:
+    """What decides the output, for the sidecar and for --resume."""
+    s = run.settings
+    k, d, stand_in, repair = s.decoding.resolve(run.preset.grid, run.preset.context)
+    return {
+        **asdict(s),
+        "seed": seed,
+        "preset": run.preset.name,
+        "clip": run.preset.clip.model_dump(),
+        "decoding": {"method": s.decoding.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair},
+        "actions": run.actions,
+        "dtype": run.dtype,
+        "kv_dtype": run.kv_dtype,
+    }
+
+
+def weights(run: Batch) -> dict[str, str | None]:
+    """What tells the weights that the preset names from others."""
+    entries = {"tokenizer": run.preset.tokenizer_weights, "transformer": run.preset.transformer_weights}
+    if run.random:
+        return dict.fromkeys(entries, "random")
+    return {role: entry.key if entry else None for role, entry in entries.items()}
+
+
+def steered_by(run: Batch, actions: np.ndarray | None) -> list | None:
+    """The actions as a sidecar tells them."""
+    return None if actions is None else run.preset.actions.describe(actions)
+
+
+def fps(run: Batch, clip: Clip) -> float:
+    """Frames per second of the output: the clip's, or the preset's for a still image."""
+    return clip.fps or run.preset.clip.fps
+
+
+def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
+    """The sidecar of a clip that is made: settings, input, machine, counts, times."""
+    from diagd_cli.cli.info import versions
+    from diagd_cli.engine.device import device_name
+
+    clip, target = work.clip, work.job.target
+    seconds = {"load": loaded.seconds, **result.seconds}
+    return {
+        "output": path_text(target),
+        "output_sha256": digest(target),
+        "settings": choices(run, work.job.seed),
+        "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)},
+        "weights": weights(run),
+        "steered_by": steered_by(run, work.actions),
+        **run.prompts.about(clip.path),
+        "machine": {**machine(loaded), "name": device_name(loaded.device)},
+        "versions": versions(),
+        "context_frames": result.context,
+        "new_frames": len(result.frames) - result.context,
+        "tokens": result.tokens,
+        "batch": result.batch,
+        "steps": result.steps,
+        "seconds": {k: round(v, 4) for k, v in seconds.items()},
+        "first_frame_seconds": {k: round(v, 4) for k, v in first_frame(run, result).items()},
+        "rates": {k: round(v, 3) for k, v in result.rates.items()},
+        "peak_memory_bytes": memory(run, loaded, result),
+    }
+
+
+def first_frame(run: Batch, result: Result) -> dict[str, float]:
+    """Seconds until the pixels of the first new frame, from the start of the decode and from that of the command."""
+    return {"decode": result.first_frame, "command": result.began + result.first_frame - run.reporter.started}
+
+
+def memory(run: Batch, loaded: Loaded, result: Result) -> dict[str, int]:
+    """Peak bytes so far: measured for this process and the CUDA allocator, and what was predicted for the device."""
+    from diagd_cli.engine.device import peak_memory
+    from diagd_cli.engine.memory import codec_dtype, estimate
+
+    need = estimate(
+        run.preset,
+        batch=result.batch,
+        frames=len(result.frames),
+        dtype=loaded.dtype,
+        kv_dtype=None if run.kv_dtype == "auto" else run.kv_dtype,
+        codec_dtype=codec_dtype(loaded.device, loaded.dtype),
+        offload=run.offload and loaded.device.type != "cpu",
+    )
+    return {**peak_memory(loaded.device), "predicted": need.total}
+
+
+def made_before(target: Path) -> dict | None:
+    """The sidecar of an output that diagd made, None where there is none: such an output --resume may replace."""
+    try:
+        made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        return made if made["settings"]["preset"] and made["input"]["sha256"] and made["output_sha256"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def matches(run: Batch, made: dict, work: Work) -> bool:
+    """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
+    clip, target = work.clip, work.job.target
+    free = ["actions"] if run.seeded else ["actions", "seed"]  # the text of --actions; steered_by is what it means
+    wanted = choices(run, work.job.seed)
+    told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted))
+    source = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
+    own = (clip.sha256, clip.first, steered_by(run, work.actions), weights(run))
+    text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
+    same = told == wanted and source == own and text == run.prompts.about(clip.path)
+    tokens = not run.save_tokens or target.with_suffix(".npz").is_file()
+    return same and tokens and target.is_file() and digest(target) == made["output_sha256"]
+
+
+def machine(loaded: Loaded) -> dict:
+    """Device, dtype and threads in use."""
+    import torch
+
+    return {
+        "device": str(loaded.device),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
