@@ -16,7 +16,7 @@ from diagd_cli import Preset, Session, random_transformer
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 
-CONTEXT, NEW = 4, 4  # frames, where they do not grow
+CONTEXT = 4  # frames, where they do not grow
 TOKEN = 8  # pixels of a frame that a token stands for, each way
 
 
@@ -28,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--grids", nargs="*", default=["8x10", "15x20", "30x20", "15x40", "30x40"], help="tokens, HxW")
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 2, 4, 8], help="clips at once")
     parser.add_argument("--contexts", nargs="*", type=int, default=[1, 4, 8, 16, 32], help="frames before the new ones")
+    parser.add_argument("--new", type=int, default=4, help="new frames where something else grows")
     args = common.parse(parser, argv)
     common.report("growth", args, sweep(args))
 
@@ -36,15 +37,15 @@ def sweep(args) -> list[dict]:
     """A row for every point of every sweep."""
     shipped = common.vary("freedoom")
     model = built(shipped)
-    points = {("frames", n): partial(run, shipped, model, frames=n) for n in args.frames}
-    points |= {("batch", n): partial(run, shipped, model, batch=n) for n in args.batches}
+    points = {("frames", n): partial(run, shipped, model, n) for n in args.frames}
+    points |= {("batch", n): partial(run, shipped, model, args.new, batch=n) for n in args.batches}
     for text in args.grids:
         h, w = map(int, text.split("x"))
         preset = common.vary(shipped, clip={"height": TOKEN * h, "width": TOKEN * w})
-        points["grid", text] = partial(run, preset, built(preset))
+        points["grid", text] = partial(run, preset, built(preset), args.new)
     for n in args.contexts:
-        preset = common.vary(shipped, clip={"context": n, "window": n + NEW, "overlap": n})
-        points["context", n] = partial(run, preset, built(preset), context=n)
+        preset = common.vary(shipped, clip={"context": n, "window": n + args.new, "overlap": n})
+        points["context", n] = partial(run, preset, built(preset), args.new, context=n)
     laps = common.interleave(points, args.repeats)
     rows = []
     for (what, value), own in laps.items():
@@ -56,7 +57,7 @@ def built(preset: Preset) -> Transformer:
     return pack(random_transformer(preset, seed=0))
 
 
-def run(preset: Preset, model: Transformer, frames: int = NEW, batch: int = 1, context: int = CONTEXT) -> Lap:
+def run(preset: Preset, model: Transformer, frames: int, batch: int = 1, context: int = CONTEXT) -> Lap:
     """A session of `batch` clips, each of `context` random frames, that is continued by the preset's decoding."""
     grid = preset.grid
     codes = np.random.default_rng(0).integers(preset.tokenizer.codebook, size=(batch, context, grid.h, grid.w))

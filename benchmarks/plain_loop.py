@@ -5,6 +5,7 @@ A preallocated cache, one token a step, a mask over the whole buffer; the same w
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["512"], choices=common.SIZES)
     parser.add_argument("--tokens", type=int, default=48, help="tokens timed, after a prompt of one frame")
-    parser.add_argument("--compile", type=int, default=int(common.has_compiler()), help="0: leave out torch.compile")
+    compiled = {"action": argparse.BooleanOptionalAction, "default": common.has_compiler()}
+    parser.add_argument("--compile", **compiled, help="by torch.compile too, which takes a minute or two first")
     args = common.parse(parser, argv)
     common.report("plain_loop", args, [row for size in args.sizes for row in contest(size, args)])
 

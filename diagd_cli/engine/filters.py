@@ -18,19 +18,41 @@ def clamp_temperature(temperature: float) -> float:
     return max(temperature, MIN_TEMPERATURE)
 
 
-def keep_top(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Set to -inf all but the `top_k` largest (ties kept) and all outside the nucleus of mass `top_p`.
+def nucleus(logits: Tensor, top_p: float, strict: bool = False, keep: int = 1) -> tuple[Tensor, Tensor]:
+    """The likeliest tokens in falling order: logits [..., n, m], -inf outside the nucleus, and their ids int64 [..., n, m].
 
-    The nucleus is the shortest run of tokens, by falling probability, whose mass before the last one is at most top_p.
+    The nucleus is the shortest run of tokens whose mass before the last one is at most top_p; `strict` leaves out the
+    token that crosses top_p, but never the `keep` best. m is as many as needed: a CPU sorts a few hundred tokens a
+    hundred times faster than all; elsewhere all are sorted, so that nothing has to be read back.
     """
+    size, total = logits.shape[-1], logits.logsumexp(-1, keepdim=True)
+    for count in _counts(size) if logits.device.type == "cpu" else [size]:
+        best, ids = logits.topk(count, dim=-1)
+        likely = best.softmax(-1) if count == size else (best - total).exp()
+        mass = likely.cumsum(-1)
+        outside = mass > top_p if strict else mass - likely > top_p
+        if count == size or outside[..., -1].all():
+            break
+    if strict:
+        outside[..., :keep] = False
+    return best.masked_fill(outside, -torch.inf), ids
+
+
+def _counts(size: int) -> list[int]:
+    """How many of the likeliest tokens are tried for a nucleus."""
+    return [count for count in (64, 256, 1024, 4096) if count < size] + [size]
+
+
+def _spread(kept: Tensor, ids: Tensor, like: Tensor) -> Tensor:
+    """Logits back at their ids, -inf elsewhere."""
+    return torch.full_like(like, -torch.inf).scatter(-1, ids, kept)
+
+
+def keep_top(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
+    """Set to -inf all but the `top_k` largest (ties kept) and all outside the nucleus of mass `top_p`."""
     if top_k and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -torch.inf)
-    if top_p < 1:
-        ordered, index = logits.sort(dim=-1, descending=True)
-        mass = ordered.softmax(-1).cumsum(-1)
-        outside = (mass - ordered.softmax(-1)) > top_p
-        logits = logits.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
-    return logits
+    return _spread(*nucleus(logits, top_p), logits) if top_p < 1 else logits
 
 
 def top_p_strict(logits: Tensor, p: float, keep: int = 1) -> Tensor:
@@ -39,10 +61,7 @@ def top_p_strict(logits: Tensor, p: float, keep: int = 1) -> Tensor:
     The token that crosses p is dropped, where the usual nucleus (`keep_top`) keeps it; the `keep` best always stay.
     With 0.5, 0.3, 0.15, 0.05 and p = 0.6 one token stays, not two.
     """
-    ordered, index = logits.sort(dim=-1, descending=True)
-    outside = ordered.softmax(-1).cumsum(-1) > p
-    outside[..., :keep] = False
-    return logits.masked_fill(outside.scatter(-1, index, outside), -torch.inf)
+    return _spread(*nucleus(logits, p, strict=True, keep=keep), logits)
 
 
 def allowed_ids(codes: int, area: int, conditioning: np.ndarray, first: int = 1) -> np.ndarray:

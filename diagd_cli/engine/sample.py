@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.engine.filters import keep_top, top_p_strict
+from diagd_cli.engine.filters import keep_top, nucleus
 
 _GOLDEN, _MIX1, _MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # SplitMix64, as signed 64-bit
 
@@ -44,7 +44,6 @@ class Sampler:
         places = torch.as_tensor(places, device=device)
         self.keys = _mix(_mix(keys * _GOLDEN) + places * _GOLDEN)  # [B, positions]
         self.ids = torch.arange(sampling.codes, device=device)
-        self.steps = self.ids * _GOLDEN
         self.opening = torch.as_tensor(opening, device=device) if sampling.first and opening is not None else None
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -55,16 +54,15 @@ class Sampler:
             logits = logits.masked_fill(self.opening[targets].unsqueeze(-1) & (self.ids < s.first), -torch.inf)
         if s.temperature == 0:
             return logits.argmax(-1)
-        logits = logits / s.temperature
-        strict = s.top_p_rule == "strict" and s.top_p < 1
-        logits = keep_top(logits, s.top_k, 1.0 if strict else s.top_p)
-        if strict:
-            logits = top_p_strict(logits, s.top_p)
-        return (logits + self._gumbel(self.keys[:, targets])).argmax(-1)
+        logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
+        if s.top_p < 1:
+            logits, ids = nucleus(logits, s.top_p, s.top_p_rule == "strict")
+        chosen = (logits + self._gumbel(self.keys[:, targets], ids)).argmax(-1, keepdim=True)
+        return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
 
-    def _gumbel(self, keys: Tensor) -> Tensor:
-        """Standard Gumbel noise float32 [..., codes] for keys int64 [...]."""
-        bits = _mix(keys.unsqueeze(-1) + self.steps) & 0xFFFFFF
+    def _gumbel(self, keys: Tensor, ids: Tensor) -> Tensor:
+        """Standard Gumbel noise float32 [..., m] for keys int64 [...] and ids int64 [..., m] or [m]."""
+        bits = _mix(keys.unsqueeze(-1) + ids * _GOLDEN) & 0xFFFFFF
         # the highest would round to 1: infinite noise
         uniform = ((bits.float() + 0.5) / 0x1000000).clamp(max=1 - 2**-24)
         return -torch.log(-torch.log(uniform))

@@ -26,7 +26,8 @@ class Steps:
         self.model, self.plan, self.cache, self.tokens = model, plan, cache, tokens
         self.choose, self.cross = choose, cross
         self.source, self.position, self.target, self.first_write = (
-            torch.as_tensor(a, device=tokens.device) for a in (plan.source, plan.position, plan.target, plan.first_write)
+            torch.as_tensor(a, device=tokens.device)
+            for a in (plan.source, plan.position, plan.target, plan.first_write)
         )
         self.slots = torch.arange(plan.length, device=tokens.device)
         self.starts, self.heads, self.extents = plan.starts.tolist(), plan.heads.tolist(), plan.extents.tolist()

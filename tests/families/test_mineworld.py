@@ -152,7 +152,11 @@ def test_sampling(name, record_property, monkeypatch):
 
     if name.startswith("top_p"):  # there, noise j belongs to the j-th most probable token
         noise = torch.empty_like(noise).scatter(-1, logits.sort(dim=-1, descending=True).indices, noise)
-    monkeypatch.setattr(Sampler, "_gumbel", lambda self, keys: -noise.log())  # -log(Exp(1) noise) is Gumbel noise
+
+    def gumbel(self, keys, ids):  # -log(Exp(1) noise) is Gumbel noise
+        return -noise.log().gather(-1, ids.expand(1, len(noise), -1)[0])
+
+    monkeypatch.setattr(Sampler, "_gumbel", gumbel)
     sampler = Sampler(sampling, [0], range(len(noise)))
     drawn = sampler(DRAWS["logits"][None], torch.arange(len(noise)))[0]
     assert drawn.equal(DRAWS[f"{name}.tokens_with_noise"])

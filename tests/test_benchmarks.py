@@ -1,0 +1,131 @@
+"""Every benchmark runs, says the same on paper and in JSON, and compares contestants that make the same tokens."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks import common, decodings, growth, plain_loop, transformers_generate
+from benchmarks.common import Lap, Prompted
+from diagd_cli import Decoding, random_transformer
+
+GROWTH = ["--frames", "1", "--grids", "5x6", "--batches", "2", "--contexts", "1", "--new", "1"]
+
+
+@pytest.fixture(scope="module")
+def clip() -> Prompted:
+    """One frame of 4x6 random tokens, to be followed by two more; tokens vary."""
+    preset = common.plain_mineworld("tiny", 3)
+    model = random_transformer(preset, seed=0)
+    common.enliven(model.embed)
+    return Prompted(preset, model, context=1, frames=2)
+
+
+@pytest.fixture
+def bench(tmp_path, capsys):
+    """Runs a script once; returns the rows of its JSON file, having checked that its table is theirs."""
+
+    def run(script, *options) -> list[dict]:
+        script.main([*options, "--repeats", "1", "--threads", "1", "--out", str(tmp_path)])
+        name = script.__name__.removeprefix("benchmarks.")
+        facts = json.loads((tmp_path / f"{name}.json").read_text())
+        assert facts["benchmark"] == name
+        assert facts["settings"]["repeats"] == facts["machine"]["threads"] == 1
+        assert "torch" in facts["machine"]["versions"]
+        assert capsys.readouterr().out == common.table(facts["rows"]) + "\n"
+        assert all(row["ms/step"] > 0 and row["tokens/s"] > 0 for row in facts["rows"])
+        return facts["rows"]
+
+    return run
+
+
+def test_transformers_makes_our_tokens(bench):
+    rows = bench(transformers_generate, "--sizes", "tiny", "--tokens", "5", "--frames", "2")
+    same = {row["contestant"]: row["same tokens"] for row in rows}
+    for name in ("transformers, dynamic, float32", "transformers, static, float32", "diagd, NTP, float32"):
+        assert same[name] == "6/6"
+    assert {row["contestant"] for row in rows if row["same tokens"] is None} == {
+        f"diagd, {label}, float32"
+        for label in ("spatial DiagD k=2", "spatial DiagD k=1", "DiagD k=2 d=8", "DiagD k=1 d=4")
+    }
+    assert max(row["times their best"] for row in rows if row["contestant"].startswith("transformers")) == 1
+
+
+def test_agreement_counts_the_tokens_before_the_first_that_differs():
+    assert transformers_generate.agreement([1, 2, 3], [1, 5, 3]) == "1/3"
+
+
+def test_the_authors_figures_stand_next_to_their_own_setting_only():
+    rows = transformers_generate.orientation("tiny", repeats=1)
+    assert [row["threads"] for row in rows] == [1] * 5
+    assert all(row["authors' tokens/s"] is None for row in rows)
+
+
+def test_the_plain_loop_makes_our_tokens(bench):
+    rows = bench(plain_loop, "--sizes", "tiny", "--tokens", "30", "--no-compile")
+    assert [(row["contestant"], row["same tokens"]) for row in rows] == [
+        ("plain loop, eager", "31/31"),
+        ("diagd, NTP", "31/31"),
+    ]
+
+
+def test_decodings_are_compared_with_our_ntp(bench):
+    rows = bench(decodings, "--families", "tiny", "--steps", "0")
+    assert rows[0]["decoding"] == "NTP" and rows[0]["speed-up"] == rows[0]["share"] == 1
+    for row in rows:
+        assert row["steps timed"] == row["steps"] - 1 and not row["extrapolated"]
+        assert row["schedule's"] == rows[0]["steps"] / row["steps"]
+        assert row["share"] == pytest.approx(row["speed-up"] / row["schedule's"])
+
+
+def test_some_steps_stand_for_all(bench):
+    rows = bench(decodings, "--families", "tiny", "--steps", "4")
+    assert {row["steps timed"] for row in rows} == {4}
+    assert {row["extrapolated"] for row in rows} == {"yes"}
+
+
+@pytest.mark.parametrize("name", decodings.families())
+def test_every_family_has_its_decodings(name):
+    family = decodings.families()[name]
+    grid = family.preset.grid
+    labels = [walk.label(grid) for walk in decodings.decodings(family.preset)]
+    assert labels[0] == "NTP" and len(labels) == len(set(labels)) >= 5
+    assert family.context + family.frames <= family.preset.window
+
+
+def test_growth_has_a_row_for_every_point(bench):
+    rows = bench(growth, *GROWTH)
+    assert [(row["grows"], row["to"]) for row in rows] == [("frames", 1), ("batch", 2), ("grid", "5x6"), ("context", 1)]
+
+
+def test_a_plan_begins_as_it_goes_on(clip):
+    plan, greedy = clip.plan(Decoding("ntp")), common.Sampling(8262, temperature=0)
+    whole, part = clip.run(plan, greedy), clip.run(common.pick(plan, np.arange(10)), greedy)
+    assert part.ids == whole.ids[:10]
+    assert len(set(whole.ids)) > 10
+    assert (part.steps, part.tokens) == (9, 9)  # the first is not timed
+
+
+def test_picked_steps_are_as_wide_as_in_the_whole_plan(clip):
+    plan, steps = clip.plan(Decoding("diagd", k=2, d=8)), np.array([0, 3, 9, 17])
+    part = common.pick(plan, steps)
+    assert part.widths.tolist() == plan.widths[steps].tolist()
+    assert part.heads.tolist() == plan.heads[steps].tolist()
+    assert part.prefill == plan.prefill
+
+
+def test_contestants_take_turns_after_a_warm_up():
+    turns = []
+
+    def contestant(name, seconds):
+        def run() -> Lap:
+            turns.append(name)
+            return Lap(next(seconds), steps=2, tokens=4)
+
+        return run
+
+    contestants = {"a": contestant("a", iter([9.0, 3, 1, 2])), "b": contestant("b", iter([9.0, 8, 8, 8]))}
+    laps = common.interleave(contestants, repeats=3)
+    assert turns == ["a", "b"] * 4
+    assert common.median(laps["a"]).seconds == 2
+    assert common.figures(laps["a"])["tokens/s"] == 2
