@@ -23,7 +23,7 @@ from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 
 RESULTS = Path(__file__).parent / "results"
-TUNED = {"freezing": True, "max_autotune": True}  # of torch.compile: what is fastest on a CPU, by far
+TUNED = {"freezing": True, "max_autotune": True}  # of torch.compile, for inference on CPUs
 LIBRARIES = ("torch", "transformers", "numpy")
 TOKEN = 16  # pixels of a frame that one of MineWorld's tokens stands for, each way
 # MineWorld's Transformers by size: rows and columns of tokens a frame, and the shape; `tiny` is to try a script

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Lap
-from diagd_cli import Preset, Session, random_transformer
+from diagd_cli import Preset, Session, load_preset, random_transformer
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 
@@ -29,13 +29,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--batches", nargs="*", type=int, default=[1, 2, 4, 8], help="clips at once")
     parser.add_argument("--contexts", nargs="*", type=int, default=[1, 4, 8, 16, 32], help="frames before the new ones")
     parser.add_argument("--new", type=int, default=4, help="new frames where something else grows")
+    parser.add_argument("--layers", type=int, default=load_preset("freedoom").transformer.layers, help="of the model")
     args = common.parse(parser, argv)
     common.report("growth", args, sweep(args))
 
 
 def sweep(args) -> list[dict]:
     """A row for every point of every sweep."""
-    shipped = common.vary("freedoom")
+    shipped = common.vary("freedoom", transformer={"layers": args.layers})
     model = built(shipped)
     points = {("frames", n): partial(run, shipped, model, n) for n in args.frames}
     points |= {("batch", n): partial(run, shipped, model, args.new, batch=n) for n in args.batches}

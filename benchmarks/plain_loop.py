@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def contest(size: str, args) -> list[dict]:
     """Rows of the plain loop and of ours at one size."""
-    frames = 1 + -(-(args.tokens + 1) // common.mineworld(size, 2).grid.area)
+    frames = -(-(args.tokens + 1) // common.mineworld(size, 2).grid.area)
     preset = common.plain_mineworld(size, 1 + frames)
     model = random_transformer(preset, seed=0)
     common.enliven(model.embed)

@@ -44,7 +44,7 @@ class Loaded:
     """A preset with its models on a device; `dtype` is the Transformer's."""
 
     preset: Preset
-    tokenizer: nn.Module
+    tokenizer: nn.Module | None
     transformer: Transformer
     device: torch.device
     dtype: torch.dtype

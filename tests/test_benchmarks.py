@@ -9,7 +9,7 @@ from benchmarks import common, decodings, growth, plain_loop, transformers_gener
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, random_transformer
 
-GROWTH = ["--frames", "1", "--grids", "5x6", "--batches", "2", "--contexts", "1", "--new", "1"]
+GROWTH = ["--frames", "1", "--grids", "5x6", "--batches", "2", "--contexts", "1", "--new", "1", "--layers", "1"]
 
 
 @pytest.fixture(scope="module")

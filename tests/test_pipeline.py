@@ -118,6 +118,18 @@ def test_clips_of_a_batch_are_the_clips_alone(loaded, walks, decoding, frames):
     assert len({made.codes[2:].tobytes() for made in together}) == 3
 
 
+def test_texts_of_a_batch_are_each_for_its_own_clip(walks):
+    settings = safe_load(TINY) | {"actions": None, "text": {"encoder": "none", "length": 4}}
+    settings["transformer"] |= {"cross_dim": 5}
+    loaded = load(Preset.model_validate(settings), random=0)
+    texts = [None, *1e4 * torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))]  # so that they count
+    requests = [request(loaded, text=text, temperature=0.0) for text in texts]
+    together = continue_clips(loaded, [walks[0]] * 3, requests)
+    alone = [continue_clip(loaded, walks[0], asked) for asked in requests]
+    assert [made.codes.tolist() for made in together] == [made.codes.tolist() for made in alone]
+    assert len({made.codes.tobytes() for made in together}) > 1
+
+
 def test_throughput_counts_all_clips_of_a_batch_once(loaded, walks):
     results = continue_clips(loaded, walks, [request(loaded, seed=n) for n in range(3)])
     assert results[0].seconds == results[1].seconds and [made.batch for made in results] == [3, 3, 3]
@@ -142,7 +154,7 @@ def test_the_cache_holds_what_is_needed_and_no_more_than_the_window(loaded, walk
     made, kind = [], session.KVCache
     monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(kind(*a, **k)) or made[-1])
     continue_clip(loaded, walks[0], request(loaded, frames=frames))
-    assert [cache.slots for cache in made] == [held * (6 + 1)]
+    assert [cache.slots for cache in made] == [held * (6 + 1) + 1]  # and one where padded lanes write
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
@@ -178,7 +190,7 @@ def test_streamed_frames_are_those_of_the_end(loaded, walks):
     for usual, streamed, own in zip(continue_clips(loaded, walks, requests), results, parts, strict=True):
         assert (np.concatenate(own) == usual.frames).all() and (streamed.frames == usual.frames).all()
         assert sum(map(len, own)) == 10 and len(own) > 1
-        assert 0 < streamed.first_frame
+        assert streamed.first_frame > 0
 
 
 def test_streamed_frames_of_a_causal_tokenizer(causal, tmp_path):

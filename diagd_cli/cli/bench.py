@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated
@@ -22,17 +22,16 @@ if TYPE_CHECKING:
     from diagd_cli.config import Preset
     from diagd_cli.schedule.decoding import Decoding
 
-WIDTH = 100  # columns of the table
-
 HELP = """Time decodings of a preset, and compare them with what this machine allows.
 
 No clip is needed: the context is codes drawn at random from the seed. Load,
-prefill, decode and pixels are timed apart, and medians of the repeats are told.
+prefill, decode and pixels are timed apart; the medians of the repeats count.
 
-The machine is measured too: how fast it reads memory and multiplies. A step must
-read the weights and the cache, and compute its products; the time for that is its
-floor, and the column "limit" is the sum of the floors over the time that was taken.
-"ideal" is the speed-up over the speed-up that the number of steps promises.
+The machine is measured too: how fast it reads memory and multiplies. A step
+has to read the weights and the cache and to compute its products; the least
+time for that, over the time taken, is the column "limit". "ideal" is the
+speed-up over what the number of steps promises, and a speed-up is over NTP at
+the same dtype and batch size. Peak memory on a CPU is the process's so far.
 
 [bold]Examples[/]
 
@@ -78,7 +77,10 @@ def bench(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
+        from diagd_cli.bench.table import describe, table
+        from diagd_cli.clip.write import write_json
         from diagd_cli.config import load_preset
+        from diagd_cli.engine.memory import require
 
         chosen = load_preset(preset)
         settings = o.merge(chosen, frames, context, seed=seed)
@@ -90,15 +92,14 @@ def bench(
         check_outputs(output, plot, force)
         o.set_threads(threads)
         where, kinds = machine_of(device, dtypes)
-        require_all(chosen, settings, where, kinds, max(batches))
+        for kind in kinds:
+            require(chosen, where, batch=max(batches), dtype=kind, frames=settings.context + settings.frames)
         cases = [(walk, size) for size in batches for walk in walks]
         runs = Runs(reporter, chosen, settings, cases, repeats, steps, pixels)
         for kind in kinds:
             runs.add(where, kind, weights_dir, random_weights)
         facts = runs.report(where, random_weights)
         if output:
-            from diagd_cli.clip.write import write_json
-
             write_json(output, facts)
         if plot:
             from diagd_cli.bench.plot import write_plot
@@ -137,31 +138,19 @@ def machine_of(device: str, dtypes: str) -> tuple[torch.device, list[torch.dtype
     return where, list(dict.fromkeys(choose_dtype(name.strip(), where) for name in dtypes.split(",")))
 
 
-def require_all(preset: Preset, settings: o.Settings, device: torch.device, kinds: list, batch: int) -> None:
-    """Raise DiagdError unless the largest batch fits, in every dtype."""
-    from diagd_cli.engine.memory import require
-
-    for kind in kinds:
-        require(preset, device, batch=batch, dtype=kind, frames=settings.context + settings.frames)
-
-
+@dataclass
 class Runs:
-    """The timings of one call: every dtype, and in it every batch size and decoding."""
+    """The timings of one call: every dtype, and in it every case, a decoding and a batch size."""
 
-    def __init__(
-        self,
-        reporter: Reporter,
-        preset: Preset,
-        settings: o.Settings,
-        cases: list[tuple[Decoding, int]],
-        repeats: int,
-        steps: int | None,
-        pixels: bool,
-    ):
-        self.reporter, self.preset, self.settings, self.cases = reporter, preset, settings, cases
-        self.repeats, self.steps, self.pixels = repeats, steps, pixels
-        self.timings: list[Timing] = []
-        self.models: list[dict] = []
+    reporter: Reporter
+    preset: Preset
+    settings: o.Settings
+    cases: list[tuple[Decoding, int]]
+    repeats: int
+    steps: int | None
+    pixels: bool
+    timings: list[Timing] = field(default_factory=list)
+    models: list[dict] = field(default_factory=list)
 
     def add(self, device: torch.device, dtype: torch.dtype, folder: Path | None, random: bool) -> None:
         """Load the models in one dtype, time everything with them, and let them go."""
@@ -228,89 +217,3 @@ class Runs:
             "models": self.models,
             "rows": rows_of(self.timings, self.preset, machine),
         }
-
-
-def describe(facts: dict) -> str:
-    """The machine in one line."""
-    m = facts["machine"]
-    rates = ", ".join(f"{rate / 1e9:.0f} GFLOP/s {dtype}" for dtype, rate in m["flops"].items())
-    threads = f"{m['threads']} thread{'s' if m['threads'] > 1 else ''}"
-    return f"{m['name']}, {threads}, torch {facts['versions']['torch']}: {m['bandwidth'] / 1e9:.1f} GB/s, {rates}"
-
-
-def table(facts: dict) -> str:
-    """The rows as a table at most WIDTH columns wide, the machine and the other stages in lines around it."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    names = (
-        "decoding",
-        "dtype",
-        "B",
-        "steps",
-        "tok/step",
-        "ms/step",
-        "tok/s",
-        "fps",
-        "speed-up",
-        "ideal",
-        "limit",
-        "GB",
-    )
-    for n, name in enumerate(names):
-        grid.add_column(name, justify="right" if n > 1 else "left", no_wrap=True)
-    for row in facts["rows"]:
-        grid.add_row(*cells(row))
-    s = facts["settings"]
-    console = Console(width=WIDTH, file=None, no_color=True, highlight=False, emoji=False, markup=False)
-    with console.capture() as text:
-        console.print(grid)
-    made = f"{facts['preset']}, {s['frames']} new frames after {s['context_frames']} drawn at random, seed {s['seed']}"
-    lines = [describe(facts), made, *(line.rstrip() for line in text.get().strip("\n").splitlines())]
-    lines += [
-        *stages(facts),
-        "ideal: speed-up over what the steps promise. limit: the machine's least time over the time taken.",
-    ]
-    if s["steps"]:
-        lines.append(
-            f"~ is extrapolated from {s['steps']} steps after the first, by the machine's least time for the rest."
-        )
-    return "\n".join(lines)
-
-
-def cells(row: dict) -> list[str]:
-    """A row of the table; what is extrapolated has a ~ before it."""
-    from diagd_cli.bench.report import rates
-
-    rate, mark = rates(row), "~" if row["extrapolated"] else ""
-    memory = row["peak_memory_bytes"]
-    return [
-        row["label"], row["dtype"], str(row["batch"]), str(row["steps"]), f"{row['tokens_per_step']:.1f}",
-        short(row["ms_per_step"]), mark + short(rate["tokens_per_second"]), mark + short(rate["frames_per_second"]),
-        f"{mark}{short(rate['speedup'])}x", f"{mark}{rate['speedup_share']:.0%}", f"{row['limit_share']:.0%}",
-        f"{memory.get('device', memory['host']) / 1e9:.2f}",
-    ]  # fmt: skip
-
-
-def short(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def stages(facts: dict) -> list[str]:
-    """Load, prefill and pixels of every dtype, a line each."""
-    lines = []
-    for model in facts["models"]:
-        rows = [row for row in facts["rows"] if row["dtype"] == model["dtype"]]
-        prefill = ", ".join(
-            f"{median(row['seconds']['prefill']):.2f} s (B={row['batch']})"
-            for row in {row["batch"]: row for row in rows}.values()
-        )
-        line = f"{model['dtype']}: load {model['load_seconds']:.2f} s, prefill {prefill}"
-        if model["pixels"]:
-            done = model["pixels"]
-            line += f", pixels {median(done['seconds']):.2f} s ({done['frames_per_second']:.1f} frames/s)"
-        lines.append(line)
-    return lines

@@ -56,7 +56,7 @@ class Session:
     def __post_init__(self):
         self._first = max(0, self.frames - self.window + 1)  # video frame at the window's start
         self._cache: KVCache | None = None
-        self._written = np.zeros(self.grid.length(self.window), dtype=bool)
+        self._written = np.zeros(self.grid.length(self.window) + 1, dtype=bool)  # the last: where padded lanes write
         self._tokens_now, self._ready = None, 0  # of a running `extend`: its tokens, and how many frames are complete
 
     @property
@@ -114,7 +114,7 @@ class Session:
     def _extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
         context = self.frames - self._first
         plan = build_plan(self.grid, context, frames, decoding)
-        tokens = self._tokens(context, plan.length)
+        tokens = self._tokens(context, plan.length + 1)
         if self._cache is None:
             self._cache = self._new_cache()
         started = time.perf_counter()
@@ -122,8 +122,8 @@ class Session:
         prefill(self.model, self._cache, tokens, missing, self.cross)
         self.times.prefill += self._lap(started)
         started = time.perf_counter()
-        places = self._first * self.grid.block + np.arange(plan.length)
-        opening = self.grid.opening(plan.length)
+        places = self._first * self.grid.block + np.arange(plan.length + 1)
+        opening = self.grid.opening(plan.length + 1)
         sampler = Sampler(self.sampling, self.seeds, places, opening, tokens.device)
         self._tokens_now, last = tokens, last_steps(plan)
         try:
@@ -142,7 +142,7 @@ class Session:
 
     def _tokens(self, context: int, length: int) -> torch.Tensor:
         """Token store int64 [B, length] of the window: the known codes, and the conditioning as far as it is known."""
-        store = np.zeros((len(self.codes), self.grid.length(self.window)), dtype=np.int64)
+        store = np.zeros((len(self.codes), len(self._written)), dtype=np.int64)
         known = self.grid.flatten(
             self.codes[:, self._first :], self.conditioning[:, self._first : self.frames], self.prefix
         )

@@ -56,29 +56,19 @@ def test_report(bench, tmp_path):
         assert row["fed_tokens"] >= row["tokens"] and row["peak_memory_bytes"]["host"] > 0
 
 
+def squeeze(line):
+    return " ".join(line.split())
+
+
 def test_table_fits_100_columns(bench):
-    done = bench("--batch", "1,16", "--decodings", "spatial:3,diagd:3:5", "--dtypes", "float32,bfloat16")
+    done = bench("--batch", "1,4", "--decodings", "spatial:3,diagd:3:5", "--dtypes", "float32,bfloat16")
     lines = done.out.splitlines()
     assert done.code == 0 and max(map(len, lines)) <= 100 and "…" not in done.out and "~" not in done.out
     assert "1 thread, torch " in lines[0] and " GB/s, " in lines[0] and lines[0].endswith(" GFLOP/s bfloat16")
     assert lines[1] == "tiny, 3 new frames after 2 drawn at random, seed 0"
-    header = next(line for line in lines if "tok/step" in line).split()
-    assert header == [
-        "decoding",
-        "dtype",
-        "B",
-        "steps",
-        "tok/step",
-        "ms/step",
-        "tok/s",
-        "fps",
-        "speed-up",
-        "ideal",
-        "limit",
-        "GB",
-    ]
+    assert "decoding dtype B steps tok/step ms/step tok/s fps speed-up ideal limit peak GB" in map(squeeze, lines)
     rows = [line for line in lines if "x " in line and "%" in line]
-    assert len(rows) == 8 and sum("bfloat16 16 " in row for row in rows) == 2
+    assert len(rows) == 8 and sum("bfloat16 4 " in squeeze(row) for row in rows) == 2
 
 
 def test_defaults_are_ntp_and_the_presets_own(bench):

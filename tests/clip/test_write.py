@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,8 @@ from PIL import Image
 
 from diagd_cli.clip.image import contact_sheet, write_png
 from diagd_cli.clip.read import read_clip
-from diagd_cli.clip.write import VideoWriter, atomic, check_target, write_json, write_npz
-from diagd_cli.errors import OutputError
+from diagd_cli.clip.write import STREAM_GOP, VideoWriter, atomic, check_target, write_json, write_npz
+from diagd_cli.errors import ClipError, OutputError
 
 OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -157,6 +157,40 @@ def test_ctrl_c_in_a_terminal_is_for_the_caller_alone(tmp_path, then, written):
         assert ("KeyboardInterrupt" in process.communicate(timeout=20)[1]) == (then == "raise")
     assert os.listdir(tmp_path) == written
     assert not written or len(read_clip(tmp_path / "a.mp4", 31).frames) == 31
+
+
+def test_a_stream_plays_while_it_grows(tmp_path):
+    """Under its own name; whole fragments are there to be read, and all frames once it is complete."""
+    path, frames = tmp_path / "new" / "a.mp4", smooth(3 * STREAM_GOP)
+    seen, deadline = 0, time.monotonic() + 20
+    with VideoWriter(path, 48, 64, 10, stream=True) as writer:
+        writer.write(frames[: 2 * STREAM_GOP + 1])
+        while seen < 2 * STREAM_GOP and time.monotonic() < deadline:
+            time.sleep(0.05)
+            with suppress(ClipError):  # not yet there, or nothing in it yet
+                clip = read_clip(path, 1, start=0, future=99)
+                seen = 1 + len(clip.future)
+        assert seen == 2 * STREAM_GOP and os.listdir(path.parent) == ["a.mp4"]
+        writer.write(frames[2 * STREAM_GOP + 1 :])
+    clip = read_clip(path, len(frames))
+    assert (clip.first, clip.fps) == (0, 10)
+    assert np.abs(clip.frames.astype(int) - read_clip(save(tmp_path / "b.mp4", frames), 12).frames).mean() < 2
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_a_stream_that_fails_is_removed(tmp_path, failure):
+    with pytest.raises(failure), VideoWriter(tmp_path / "a.mp4", 48, 64, 10, stream=True) as writer:
+        writer.write(smooth())
+        raise failure
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_stream_replaces_what_a_link_points_to(tmp_path):
+    (tmp_path / "real.mp4").write_bytes(b"old")
+    (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
+    with VideoWriter(tmp_path / "link.mp4", 48, 64, 10, stream=True) as writer:
+        writer.write(smooth())
+    assert (tmp_path / "link.mp4").is_symlink() and len(read_clip(tmp_path / "real.mp4", 6).frames) == 6
 
 
 def test_no_frames_or_wrong_frames(tmp_path):

@@ -1,6 +1,8 @@
 """P1: NTP is a plan. P2: cache = mask. P3: independence. And sessions: continued, rolled, abandoned."""
 
 from dataclasses import replace
+from functools import partial
+from unittest import mock
 
 import numpy as np
 import oracle
@@ -342,6 +344,18 @@ def test_actions_may_arrive_frame_by_frame():
     for n in range(3):
         live.conditioning = whole.conditioning[:, : 2 + n]
         assert (extend(live, 1, world.decoding) == expected[:, n : n + 1]).all()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
+def test_a_session_has_room_for_steps_that_can_be_captured(world, config, seed, temperature, more):
+    """Padded lanes have a place to write to; also where the window rolls and the plan fills it."""
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    frames = world.frames + more
+    session = open_session(world, model, world.context + frames, seed, batch=2, temperature=temperature)
+    fresh = replace(session)
+    with mock.patch("diagd_cli.engine.session.decode", partial(decode, capture=True)):
+        made = extend(session, frames, world.decoding)
+    assert made.tolist() == extend(fresh, frames, world.decoding).tolist()
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
