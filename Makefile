@@ -1,10 +1,11 @@
 # make demo: watch a video made by Diagonal Decoding.  make test: lint and tests.  make build: a wheel.
+# make bench: the ratios in benchmarks/results, some 20 minutes on two quiet cores.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO := out/demo.mp4
 
-.PHONY: install demo test lint format build clean
+.PHONY: install demo test bench lint format build clean
 
 install: .venv/installed
 
@@ -23,6 +24,12 @@ demo: install
 
 test: lint
 	$(BIN)/python -m pytest
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks.transformers_generate
+	$(BIN)/python -m benchmarks.plain_loop
+	$(BIN)/python -m benchmarks.decodings
+	$(BIN)/python -m benchmarks.growth
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ class Prompted:
         codes = np.random.default_rng(0).integers(preset.tokenizer.codebook, size=shape)
         rows = np.tile(preset.actions.rest, (len(codes), 1)) if preset.actions else None
         self.tokens = torch.from_numpy(grid.flatten(codes, rows, np.array(preset.prefix, dtype=np.int64)))[None]
-        self.cache = KVCache(model.config, 1, self.tokens.shape[1])
+        self.cache = KVCache(model.config, 1, self.tokens.shape[1], dtype=model.embed.weight.dtype)
         known = self.plan(Decoding("ntp")).prefill
         prefill(model, self.cache, self.tokens, np.arange(known))
 

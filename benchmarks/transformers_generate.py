@@ -25,8 +25,8 @@ from diagd_cli.engine.device import DTYPES
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 
-# Tokens a second of the authors' own loop on one thread of a 2.45 GHz EPYC: size 512, 4 frames, float32, top-p 0.8.
-# Not measured here, so for orientation only.
+# Tokens a second of the authors' own loop on one thread of a 2-core server: size 512, 4 frames, float32, top-p 0.8.
+# Not measured in the same run, so for orientation only.
 AUTHORS = {"ntp": 42, "spatial-2": 156, "diagd-2": 187, "diagd-1": 251}
 AUTHORS_FRAMES = 4
 
@@ -52,7 +52,9 @@ def contest(size: str, args) -> list[dict]:
     """Rows of everyone at one size."""
     preset = common.plain_mineworld(size, 1 + args.frames)
     theirs = llama(preset)
-    ours = Prompted(preset, same_weights(theirs, preset), context=1, frames=args.frames)
+    model = same_weights(theirs, preset)
+    half = Prompted(preset, copy.deepcopy(model).bfloat16(), context=1, frames=args.frames)
+    ours = Prompted(preset, pack(model), context=1, frames=args.frames)
     contestants = {}
     for name in args.dtypes:
         model = copy.deepcopy(theirs).to(DTYPES[name]) if name != "float32" else theirs
@@ -66,6 +68,8 @@ def contest(size: str, args) -> list[dict]:
             plan = common.pick(plan, np.arange(args.tokens + 1))
         label = f"diagd, {decoding.label(preset.grid)}, float32"
         contestants[label] = partial(ours.run, plan, common.greedy(preset))
+        if decoding.method == "ntp":
+            contestants["diagd, NTP, bfloat16"] = partial(half.run, plan, common.greedy(preset))
     laps = common.interleave(contestants, args.repeats)
     best = max(common.figures(laps[name])["tokens/s"] for name in best_of)
     reference = laps["diagd, NTP, float32"][0].ids
@@ -155,7 +159,7 @@ def same_weights(theirs: LlamaForCausalLM, preset: Preset) -> Transformer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_file({f"transformer.{name}": tensor for name, tensor in theirs.state_dict().items()}, path)
-        return pack(load_transformer(preset, files=[path]))
+        return load_transformer(preset, files=[path])
 
 
 def generate(model: LlamaForCausalLM, prompt: torch.Tensor, count: int, cache: str) -> Lap:

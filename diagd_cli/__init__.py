@@ -17,7 +17,7 @@ _PUBLIC = {
     "engine.sample": ("Sampler", "Sampling"),
     "engine.session": ("Session",),
     "clip.read": ("read_clip",),
-    "pipeline": ("Request", "Result", "load", "continue_clip"),
+    "pipeline": ("Request", "Result", "load", "continue_clip", "continue_clips"),
     "errors": ("DiagdError",),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}

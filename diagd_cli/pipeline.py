@@ -23,11 +23,10 @@ from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
 from diagd_cli.engine.memory import codec_dtype
-from diagd_cli.engine.sample import Sampling
-from diagd_cli.engine.session import Session
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.start import start_session
 from diagd_cli.stream import OnFrames, PixelStream
 from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import to_pixels
@@ -250,50 +249,3 @@ def to_frames(loaded: Loaded, codes: np.ndarray) -> np.ndarray:
     parts = torch.from_numpy(codes).to(loaded.device).split(FRAMES_AT_ONCE if single else len(codes))
     frames = np.concatenate([loaded.tokenizer.decode(part).cpu().numpy() for part in parts])
     return stamped(frames, loaded.preset.stamp) if loaded.preset.stamp else frames
-
-
-@torch.inference_mode()
-def start_session(
-    loaded: Loaded, codes: np.ndarray, requests: list[Request], kv_dtype: torch.dtype | None = None
-) -> Session:
-    """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for what is requested."""
-    preset, request = loaded.preset, requests[0]
-    length = codes.shape[1] + preset.new_latents(request.frames)
-    sampling = Sampling(
-        preset.tokenizer.codebook,
-        request.temperature,
-        request.top_k,
-        request.top_p,
-        request.top_p_rule,
-        preset.decoding.first,
-    )
-    return Session(
-        loaded.transformer,
-        preset.grid,
-        codes,
-        np.stack([_conditioning(preset, r.actions, length) for r in requests]),
-        [r.seed for r in requests],
-        sampling,
-        window=min(preset.window, length),
-        overlap=preset.overlap,
-        prefix=np.array(preset.prefix, dtype=np.int64),
-        cross=_cross(loaded, [r.text for r in requests]),
-        kv_dtype=kv_dtype,
-    )
-
-
-def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np.ndarray:
-    """Tokens int64 [length, A] after each latent frame: the actions, or where none are given the preset's rest."""
-    if not preset.actions:
-        return np.zeros((length, preset.grid.conditioning), dtype=np.int64)
-    return (np.tile(preset.actions.rest, (length, 1)) if actions is None else actions)[:length]
-
-
-def _cross(loaded: Loaded, texts: list[Tensor | None]) -> list[tuple[Tensor, Tensor]] | None:
-    """Keys and values of each clip's text, or of none; None for a preset that takes no text."""
-    preset = loaded.preset
-    if not preset.text:
-        return None
-    silence = torch.zeros(preset.text.length, preset.transformer.cross_dim)
-    rows = torch.stack([silence if text is None else text for text in texts])
-    return loaded.transformer.cross_context(rows.to(loaded.device, loaded.dtype))

@@ -15,7 +15,6 @@ from diagd_cli.cli import sidecar
 from diagd_cli.cli.app import report
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.output import Output
-from diagd_cli.cli.sidecar import machine as machine
 
 if TYPE_CHECKING:
     import numpy as np

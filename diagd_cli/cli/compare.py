@@ -196,8 +196,8 @@ def write_panels(target: Path, source, results: list, rows: list[dict], preset, 
 
 
 def machine_facts(loaded) -> dict:
-    from diagd_cli.cli.batch import machine
     from diagd_cli.cli.info import versions
+    from diagd_cli.cli.sidecar import machine
 
     return {"machine": machine(loaded), "versions": versions()}
 

@@ -16,9 +16,9 @@ HELP = """Run a preset's text encoder on a prompt, and write what generate --pro
 
 [bold]Examples[/]
 
-  diagd embed 'A drone flies over a harbour' --preset cosmos-5b-video2world -o harbour.safetensors
+  diagd embed 'A drone flies over a harbour' -o harbour.safetensors
 
-  diagd generate photo.png --preset cosmos-5b-video2world --prompt-embedding harbour.safetensors
+  diagd embed --prompt-file prompt.txt --preset cosmos-13b-video2world
 """
 
 

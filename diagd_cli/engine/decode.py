@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diagd_cli.engine.memory import CHUNK, CUDA_CHUNK
 from diagd_cli.engine.steps import Choose, Cross, Replay, Steps
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import CAUSAL, Transformer
@@ -23,7 +24,7 @@ def prefill(
     chunk 0 is 512 on a CPU and 8,192 on CUDA, whose memory and kernels want more. What starts the sequence goes through
     the causal kernel, without a mask.
     """
-    chunk = chunk or (8192 if tokens.is_cuda else 512)
+    chunk = chunk or (CUDA_CHUNK if tokens.is_cuda else CHUNK)
     for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
         if len(part):
             index, extent = torch.as_tensor(part, device=tokens.device), int(part[-1]) + 1

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from diagd_cli.config import Preset
 
-CHUNK = 512  # tokens of a prompt that go through the Transformer together
+CHUNK, CUDA_CHUNK = 512, 8192  # tokens of a prompt that go through the Transformer together
 SAMPLED = 28  # bytes that choosing a token takes for each code
 TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where it does not take fewer
 
@@ -56,6 +56,7 @@ def estimate(
     kv_dtype: torch.dtype | str | None = None,
     codec_dtype: torch.dtype | str | None = None,
     offload: bool = False,
+    chunk: int = CHUNK,
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default the preset's.
 
@@ -73,7 +74,7 @@ def estimate(
     known = grid.length(min(preset.context, held))
     cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)
     tokenizer = tokenizer_parameters(preset.tokenizer) * codec
-    tokens = max(prefill_work(config, batch, known, item), logits)
+    tokens = max(prefill_work(config, batch, known, item, chunk), logits)
     pixels = codec_work(preset, frames, codec, batch)
     return Estimate(
         weights=transformer_parameters(config, places) * item + table_bytes(config, places),
@@ -97,12 +98,12 @@ def itemsize(dtype: torch.dtype | str) -> int:
 # ---- working sets ----------------------------------------------------------------------------------------------------
 
 
-def prefill_work(config: TransformerConfig, batch: int, length: int, item: int) -> int:
+def prefill_work(config: TransformerConfig, batch: int, length: int, item: int, chunk: int = CHUNK) -> int:
     """Bytes for the last chunk of a prompt of `length` tokens: its MLP, the residual stream, the mask of all heads.
 
     The scores of the attention are never all there; its kernels go through them block by block.
     """
-    fed = min(CHUNK, length)
+    fed = min(chunk, length)
     inner = config.mlp_dim * (4 if config.activation == "swiglu" else 2)
     attention = 4 * (config.heads + 2 * config.kv_heads) * config.head_dim
     mask = fed * length * (config.heads // config.kv_heads + 1)
@@ -154,6 +155,7 @@ def require(
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if it has not."""
     asked = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
     asked |= {"codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
+    asked["chunk"] = CUDA_CHUNK if str(device).startswith("cuda") else CHUNK
     need, free = estimate(preset, **asked), free_memory(device)
     if free is None or need.total <= free:
         return need

@@ -73,7 +73,8 @@ class Replay:
         self._body(extent)
         if self.pool is not None and step + 1 < self.steps.plan.steps:
             self.graphs[extent] = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graphs[extent], pool=self.pool):
+            # other threads (pixels that are decoded meanwhile) may allocate during the capture
+            with torch.cuda.graph(self.graphs[extent], pool=self.pool, capture_error_mode="thread_local"):
                 self._body(extent)
 
     def _body(self, extent: int) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from diagd_cli import __version__
 
-COMMANDS = ["generate", "compare", "plan", "record", "info", "presets", "train"]
+COMMANDS = ["generate", "compare", "plan", "bench", "embed", "record", "info", "presets", "train", "weights"]
 SUBCOMMANDS = ["presets list", "presets show", "presets check", "train tokenizer", "train transformer"]
 HEAVY = {"torch", "numpy", "yaml", "imageio", "imageio_ffmpeg", "safetensors", "PIL"}
 
