@@ -20,13 +20,13 @@ app.add_typer(
 
 [bold]Examples[/]
 
-  diagd weights                                             # what is there
+  diagd weights                                    # what is there
 
-  diagd weights pull cosmos-4b                              # into the cache of huggingface_hub
+  diagd weights pull cosmos-4b                     # into the hub's cache
 
-  diagd weights pull cosmos-4b --weights-dir /data/weights  # into a folder
+  diagd weights pull cosmos-4b --weights-dir /data # into a folder
 
-  diagd weights check cosmos-4b                             # the right files, whole, and of this model
+  diagd weights check cosmos-4b                    # whole, and of this model
 """,
 )
 
