@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,8 @@ def start():
     def run(*arguments, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, start_new_session=True, **{**pipes, **options}))
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's children are deaf to Ctrl-C
+        started.append(subprocess.Popen(command, start_new_session=True, preexec_fn=heard, **{**pipes, **options}))
         return started[-1]
 
     yield run
