@@ -63,7 +63,7 @@ def start():
         command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's children are deaf to Ctrl-C
-        started.append(subprocess.Popen(command, start_new_session=True, preexec_fn=heard, **{**pipes, **options}))
+        started.append(subprocess.Popen(command, start_new_session=True, **{"preexec_fn": heard, **pipes, **options}))
         return started[-1]
 
     yield run
