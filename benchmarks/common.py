@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from diagd_cli import Decoding, Plan, Preset, Sampler, Sampling, build_plan, load_preset
+from diagd_cli.bench.machine import processor
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.device import native_bfloat16
 from diagd_cli.model.cache import KVCache
@@ -200,7 +201,7 @@ def has_compiler() -> bool:
 def machine() -> dict:
     """What the figures depend on: the processor, its load, the threads in use, versions."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "native_bfloat16": native_bfloat16(),
@@ -208,13 +209,6 @@ def machine() -> dict:
         "platform": platform.platform(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
     }
-
-
-def _processor() -> str:
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def report(name: str, args: argparse.Namespace, rows: list[dict]) -> None:

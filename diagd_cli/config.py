@@ -171,6 +171,11 @@ class Preset(Strict):
         return self.latents(self.clip.window)
 
     @property
+    def positions(self) -> int:
+        """Positions that the model's tables reach: the window's, and one past it, where padded plans write."""
+        return self.grid.length(self.window) + 1
+
+    @property
     def overlap(self) -> int:
         """Latent frames that are kept when the window rolls; 0: it does not."""
         return self.latents(self.clip.overlap) if self.clip.overlap else 0

@@ -104,20 +104,24 @@ def load(
     *,
     folder: Path | None = None,
     random: int | None = None,
+    pixels: bool = True,
 ) -> Loaded:
     """Load a preset's models, by name, path or object; or with `random`, a seed, make up their weights.
 
-    folder: where weight files are looked for first. Raises PresetError, WeightsError.
+    folder: where weight files are looked for first. Without `pixels` the tokenizer is left out (None). Raises
+    PresetError, WeightsError.
     """
     started = time.perf_counter()
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    device = torch.device(device)
+    device, tokenizer = torch.device(device), None
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
-        tokenizer = load_tokenizer(preset, device, codec, folder=folder)
+        if pixels:
+            tokenizer = load_tokenizer(preset, device, codec, folder=folder)
         transformer = load_transformer(preset, device, dtype, folder=folder)
     else:
-        tokenizer = random_tokenizer(preset, random, device, codec)
+        if pixels:
+            tokenizer = random_tokenizer(preset, random, device, codec)
         transformer = random_transformer(preset, random, device, dtype)
     return Loaded(preset, tokenizer, pack(transformer), device, dtype, time.perf_counter() - started)
 

@@ -19,6 +19,7 @@ from diagd_cli.engine.memory import free_main_memory
 from diagd_cli.errors import DiagdError, MissingExtra, WeightsError, one_line
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from torch import Tensor
 
     from diagd_cli.config import Text
@@ -33,6 +34,7 @@ def encode(prompts: list[str], text: Text, dim: int, report: Callable[[str], obj
     """The rows of each prompt's tokens, float32 [n, dim]. The encoder lives in this call alone."""
     try:
         import transformers
+        from tokenizers import Tokenizer
     except ImportError as error:
         raise MissingExtra("transformers", "text", "Reading a prompt") from error
     with _quiet(transformers), _legible(text.encoder):
@@ -40,7 +42,8 @@ def encode(prompts: list[str], text: Text, dim: int, report: Callable[[str], obj
         config = _config(folder, text.encoder, dim)
         needed = _size(config)
         _weigh(text.encoder, needed)  # before T5-11B's 45 GB are fetched
-        tokens = [_tokens(prompt, folder, text, config, report) for prompt in prompts]
+        tokenizer = Tokenizer.from_buffer((folder / "tokenizer.json").read_bytes())
+        tokens = [_tokens(prompt, tokenizer, text, config, report) for prompt in prompts]
         _weigh(text.encoder, max(needed, _fetch_weights(text.encoder, folder, report)))
         model = _load(transformers, folder, text.encoder, config)
         return [_rows(model, ids, text) for ids in tokens]
@@ -142,11 +145,8 @@ def _weigh(encoder: str, needed: int) -> None:
         raise WeightsError(message, AWAY)
 
 
-def _tokens(prompt: str, folder: Path, text: Text, config: dict, report: Callable[[str], object]) -> list[int]:
+def _tokens(prompt: str, tokenizer: Tokenizer, text: Text, config: dict, report: Callable[[str], object]) -> list[int]:
     """Token ids of a prompt, at most `text.length`, the end token included."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_buffer((folder / "tokenizer.json").read_bytes())
     tokenizer.no_padding()
     tokenizer.no_truncation()
     ids = tokenizer.encode(prompt).ids

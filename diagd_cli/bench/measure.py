@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
-from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -18,11 +17,9 @@ from diagd_cli.engine.device import peak_memory
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import UsageError
-from diagd_cli.model.linear import pack
-from diagd_cli.pipeline import Loaded, Request, load, start_session, to_frames
+from diagd_cli.pipeline import Loaded, Request, start_session, to_frames
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import Plan, build_plan
-from diagd_cli.weights.load import load_transformer, random_transformer
 
 WARM_UP = 200  # steps at most: time for kernels to be chosen and for a diagonal to reach its full width
 OnStep = Callable[[], None]
@@ -83,20 +80,6 @@ class Timing:
     @property
     def _timed(self) -> slice:
         return slice(self.timed.start, self.timed.stop)
-
-
-def load_models(
-    preset: Preset, device: torch.device, dtype: torch.dtype, *, pixels: bool, folder: Path | None, random: int | None
-) -> Loaded:
-    """As `pipeline.load`; without `pixels` the tokenizer is left out (None)."""
-    if pixels:
-        return load(preset, device, dtype, folder=folder, random=random)
-    started = time.perf_counter()
-    if random is None:
-        model = load_transformer(preset, device, dtype, folder=folder)
-    else:
-        model = random_transformer(preset, random, device, dtype)
-    return Loaded(preset, None, pack(model), device, dtype, time.perf_counter() - started)
 
 
 def draw_codes(preset: Preset, frames: int, seed: int) -> np.ndarray:

@@ -42,10 +42,9 @@ def rows_of(timings: list[Timing], preset: Preset, machine: Machine) -> list[dic
 def facts_of(timing: Timing, preset: Preset) -> dict:
     """What was run, and what was measured of it."""
     walk, grid = timing.request.decoding, preset.grid
-    k, d, stand_in, repair = walk.resolve(grid, timing.plans[0].context)
     return {
         "label": walk.label(grid),
-        "decoding": {"method": walk.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair},
+        "decoding": walk.facts(grid, timing.plans[0].context),
         "dtype": timing.dtype,
         "batch": timing.batch,
         "steps": timing.steps,

@@ -140,9 +140,7 @@ class Batch:
     def load(self) -> Loaded:
         """The models, loaded once, when the first clip needs them; the text encoder has come and gone before."""
         if self.loaded is None:
-            if self.prompts.texts or self.prompts.embedding:
-                with self.reporter.stage("reading the prompt"):
-                    self.prompts.embed(self.reporter)
+            self.prompts.embed(self.reporter)
             with self.reporter.stage(f"loading {self.preset.name}"):
                 self.loaded = o.load_models(
                     self.preset, self.settings, self.device, self.dtype, self.threads, self.folder, self.random,

@@ -154,12 +154,13 @@ class Runs:
 
     def add(self, device: torch.device, dtype: torch.dtype, folder: Path | None, random: bool) -> None:
         """Load the models in one dtype, time everything with them, and let them go."""
-        from diagd_cli.bench.measure import draw_codes, load_models, time_pixels
+        from diagd_cli.bench.measure import draw_codes, time_pixels
+        from diagd_cli.pipeline import load
 
         s = self.settings
         with self.reporter.stage(f"loading {self.preset.name}"):
             seed = s.seed if random else None
-            loaded = load_models(self.preset, device, dtype, pixels=self.pixels, folder=folder, random=seed)
+            loaded = load(self.preset, device, dtype, folder=folder, random=seed, pixels=self.pixels)
         codes = draw_codes(self.preset, s.context, s.seed)
         made = None
         for walk, batch in self.cases:
@@ -205,8 +206,7 @@ class Runs:
         with self.reporter.stage("measuring the machine"):
             machine = measure_machine(device, counts)
         s = self.settings
-        sampling = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "top_p_rule": s.top_p_rule}
-        settings = {"frames": s.frames, "context_frames": s.context, "seed": s.seed, "sampling": sampling}
+        settings = {"frames": s.frames, "context_frames": s.context, "seed": s.seed, "sampling": s.sampling}
         settings |= {"repeats": self.repeats, "steps": self.steps, "context": "codes drawn at random from the seed"}
         return {
             "preset": self.preset.name,

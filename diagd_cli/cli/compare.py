@@ -84,9 +84,7 @@ def compare(
         asked = o.parse_actions(chosen, actions)
         steering = o.clip_actions(clip, chosen, asked, start, prefix, settings.frames)
         prompts = find_prompts(chosen, [clip], prompt, prompt_file, prompt_embedding, random_weights)
-        if prompts.texts or prompts.embedding:
-            with reporter.stage("reading the prompt"):
-                prompts.embed(reporter)
+        prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
             loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, random_weights)
         requests = [o.request(settings, walk, steering, prompts.of(clip)) for walk in walks]
@@ -99,9 +97,8 @@ def compare(
         }
         s = settings
         facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": prefix}
-        sampling = {"temperature": s.temperature, "top_k": s.top_k, "top_p": s.top_p, "top_p_rule": s.top_p_rule}
         told = None if steering is None else chosen.actions.describe(steering)
-        facts |= {"sampling": sampling, "steered_by": told, **prompts.about(clip)}
+        facts |= {"sampling": s.sampling, "steered_by": told, **prompts.about(clip)}
         facts |= {"tokenizer_limit": limit, "decodings": rows, **machine_facts(loaded)}
         write_json(target.with_suffix(".json"), facts)
         if not quiet:
@@ -121,11 +118,10 @@ def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:
         tokens = loaded.preset.new_latents(request.frames) * loaded.preset.grid.area
         with reporter.follow(label, tokens, request.frames) as follow:
             result = continue_clip(loaded, source, request, follow.stage, follow.on_steps)
-        k, d, stand_in, repair = request.decoding.resolve(loaded.preset.grid, loaded.preset.latents(result.context))
         rows.append(
             {
                 "label": label,
-                "decoding": {"method": request.decoding.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair},
+                "decoding": request.decoding.facts(loaded.preset.grid, loaded.preset.latents(result.context)),
                 "steps": result.steps,
                 "tokens": result.tokens,
                 "seconds": {name: round(value, 4) for name, value in result.seconds.items()},

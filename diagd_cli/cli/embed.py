@@ -45,9 +45,8 @@ def embed(
         if chosen.text is None:
             raise UsageError(f"The preset {chosen.name} takes no text", "Use a video2world preset")
         check_target(output, force)
-        with reporter.stage("reading the prompt"):
-            prompts = Prompts(chosen, {output: text})
-            prompts.embed(reporter)
+        prompts = Prompts(chosen, {output: text})
+        prompts.embed(reporter)
         from safetensors.torch import save
 
         with atomic(output) as part:

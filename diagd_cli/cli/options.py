@@ -147,6 +147,11 @@ class Settings:
     top_p: float
     top_p_rule: str
 
+    @property
+    def sampling(self) -> dict:
+        """How tokens are drawn, by the names of `pipeline.Request`."""
+        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "top_p_rule")}
+
 
 def merge(
     preset, frames=None, context=None, decoding=None, k=None, d=None, stand_in=None, repair=True, temperature=None,
@@ -213,10 +218,8 @@ def request(
     """What the pipeline is asked for: a decoding with the settings' sampling, and their seed unless another is given."""
     from diagd_cli.pipeline import Request
 
-    s = settings
-    sampling = (s.temperature, s.top_k, s.top_p, s.top_p_rule)
-    own = s.seed if seed is None else seed
-    return Request(s.frames, decoding, own, *sampling, actions=actions, text=text)
+    own = settings.seed if seed is None else seed
+    return Request(settings.frames, decoding, own, **settings.sampling, actions=actions, text=text)
 
 
 def context_of(path: Path, preset: Preset, settings: Settings) -> int:

@@ -34,17 +34,22 @@ class Prompts:
 
     def embed(self, reporter: Reporter) -> None:
         """Run the text encoder for every prompt, before the Transformer needs the memory. Raises DiagdError."""
+        if self.embedded or not (self.texts or self.embedding):
+            return
+        with reporter.stage("reading the prompt"):
+            self.embedded = self._embeddings(reporter)
+
+    def _embeddings(self, reporter: Reporter) -> dict[str, Tensor]:
         from diagd_cli.text import embed_prompts, read_embedding
 
         text, dim = self.preset.text, self.preset.transformer.cross_dim
-        if self.embedding and not self.embedded:
-            self.embedded[""] = read_embedding(self.embedding, text.length, dim)
-        elif self.texts and not self.embedded:
-            beside = self.preset.path.parent / text.encoder if self.preset.path else None
-            encoder = str(beside) if beside and beside.is_dir() else text.encoder
-            prompts = list(dict.fromkeys(self.texts.values()))
-            found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=reporter.note)
-            self.embedded = dict(zip(prompts, found, strict=True))
+        if self.embedding:
+            return {"": read_embedding(self.embedding, text.length, dim)}
+        beside = self.preset.path.parent / text.encoder if self.preset.path else None
+        encoder = str(beside) if beside and beside.is_dir() else text.encoder
+        prompts = list(dict.fromkeys(self.texts.values()))
+        found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=reporter.note)
+        return dict(zip(prompts, found, strict=True))
 
     def of(self, clip: Path) -> Tensor | None:
         """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without text."""

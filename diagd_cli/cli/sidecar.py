@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -21,13 +20,12 @@ if TYPE_CHECKING:
 def choices(run: Batch, seed: int) -> dict:
     """What decides the output, for the sidecar and for --resume."""
     s = run.settings
-    k, d, stand_in, repair = s.decoding.resolve(run.preset.grid, run.preset.context)
     return {
         **asdict(s),
         "seed": seed,
         "preset": run.preset.name,
         "clip": run.preset.clip.model_dump(),
-        "decoding": {"method": s.decoding.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair},
+        "decoding": s.decoding.facts(run.preset.grid, run.preset.context),
         "actions": run.actions,
         "dtype": run.dtype,
         "kv_dtype": run.kv_dtype,
@@ -56,6 +54,7 @@ def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
     """The sidecar of a clip that is made: settings, input, machine, counts, times."""
     from diagd_cli.cli.info import versions
     from diagd_cli.engine.device import device_name
+    from diagd_cli.weights.locate import digest
 
     clip, target = work.clip, work.job.target
     seconds = {"load": loaded.seconds, **result.seconds}
@@ -114,6 +113,8 @@ def made_before(target: Path) -> dict | None:
 
 def matches(run: Batch, made: dict, work: Work) -> bool:
     """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
+    from diagd_cli.weights.locate import digest
+
     clip, target = work.clip, work.job.target
     free = ["actions"] if run.seeded else ["actions", "seed"]  # the text of --actions; steered_by is what it means
     wanted = choices(run, work.job.seed)
@@ -135,8 +136,3 @@ def machine(loaded: Loaded) -> dict:
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -66,7 +66,7 @@ def estimate(
     config, grid, item, codec = preset.transformer, preset.grid, itemsize(dtype), itemsize(codec_dtype or dtype)
     frames = preset.clip.context + preset.clip.frames if frames is None else frames
     held = min(preset.window, preset.latents(frames))
-    places, slots = grid.length(preset.window) + 1, grid.length(held) + 1  # the last: where padded lanes write
+    places, slots = preset.positions, grid.length(held) + 1  # the last: where padded lanes write
     text = config.layers * (preset.text.length if preset.text else 0)
     keys = batch * config.kv_heads * config.head_dim
     rows = grid.h * max(1, held - preset.latents(preset.clip.least))  # a step makes at most one token in each

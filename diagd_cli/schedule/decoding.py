@@ -52,6 +52,11 @@ class Decoding:
             raise UsageError(f"The stand-in {stand_in} needs a context frame", "Use above or newest")
         return self.k, d, stand_in, self.repair
 
+    def facts(self, grid: Grid, context: int) -> dict:
+        """Method and resolved settings, as reports and sidecars tell them. Raises UsageError when out of range."""
+        k, d, stand_in, repair = self.resolve(grid, context)
+        return {"method": self.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair}
+
     def label(self, grid: Grid) -> str:
         """Short caption, such as `DiagD k=2 d=10`."""
         k, d, *_ = self.resolve(grid, context=1)

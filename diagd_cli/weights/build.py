@@ -30,7 +30,7 @@ def build_transformer(
     preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
     """The preset's Transformer with unset weights; its tables reach one position past the window (padding's scratch slot)."""
-    coords = torch.from_numpy(preset.grid.coords(preset.grid.length(preset.window) + 1))
+    coords = torch.from_numpy(preset.grid.coords(preset.positions))
     with Unset(device, dtype):
         model = Transformer(preset.transformer, coords, preset.grid.prefix)
     return model.to(device)  # the tables

@@ -120,8 +120,7 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
         shapes = BUILD[role](preset, "meta", torch.float32).state_dict()
         return native_tensors(paths[0], {name: tuple(tensor.shape) for name, tensor in shapes.items()})
     if form == "wham" and role == "transformer":
-        positions = preset.grid.length(preset.window) + 1  # padded plans need a slot to write to
-        return wham.transformer_tensors(paths[0], preset.transformer, positions)
+        return wham.transformer_tensors(paths[0], preset.transformer, preset.positions)
     adapter = {"cosmos": cosmos, "mineworld": mineworld, "wham": wham}[form]
     if role == "transformer":
         return adapter.transformer_tensors(paths[0], preset.transformer)

@@ -8,11 +8,11 @@ import torch
 
 from diagd_cli.bench.limit import Work
 from diagd_cli.bench.machine import Machine
-from diagd_cli.bench.measure import draw_codes, load_models, measure, plans_of, steps_run, time_pixels, timed_steps
+from diagd_cli.bench.measure import draw_codes, measure, plans_of, steps_run, time_pixels, timed_steps
 from diagd_cli.bench.report import RATES, rates, rows_of
 from diagd_cli.config import load_preset
 from diagd_cli.errors import UsageError
-from diagd_cli.pipeline import Request
+from diagd_cli.pipeline import Request, load
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.tokens.grid import Grid
@@ -23,9 +23,7 @@ MACHINE = Machine("cpu", "CPU", 1, 1e9, {"float32": 1e9}, {"float32": {1: 5.0, 2
 
 @pytest.fixture(scope="module")
 def loaded(tiny):
-    return load_models(
-        load_preset(tiny.preset), torch.device("cpu"), torch.float32, pixels=True, folder=None, random=None
-    )
+    return load(load_preset(tiny.preset), torch.device("cpu"), torch.float32, pixels=True, folder=None, random=None)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def test_codes_are_drawn_from_the_seed_alone(loaded):
 
 def test_tokenizer_is_left_out_where_no_pixels_are_wanted(tiny):
     preset = load_preset(tiny.preset)
-    alone = load_models(preset, torch.device("cpu"), torch.float32, pixels=False, folder=None, random=3)
+    alone = load(preset, torch.device("cpu"), torch.float32, pixels=False, folder=None, random=3)
     assert alone.tokenizer is None and alone.seconds > 0 and alone.transformer.config == preset.transformer
 
 
