@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import torch
 from diagd_cli import Decoding, Plan, Preset, Sampler, Sampling, build_plan, load_preset
 from diagd_cli.bench.machine import processor
 from diagd_cli.engine.decode import decode, prefill
-from diagd_cli.engine.device import native_bfloat16
+from diagd_cli.engine.device import has_compiler, native_bfloat16  # noqa: F401  (scripts ask whether there is one)
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 
@@ -191,11 +190,6 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     return args
-
-
-def has_compiler() -> bool:
-    """Whether torch.compile finds a C++ compiler."""
-    return any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "c++"))))
 
 
 def machine() -> dict:

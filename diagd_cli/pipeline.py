@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
+from diagd_cli.engine.device import has_compiler
 from diagd_cli.engine.memory import codec_dtype
+from diagd_cli.errors import DiagdError
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
@@ -40,7 +42,7 @@ FRAMES_AT_ONCE = 8  # frames whose pixels are decoded together: a long video's w
 
 @dataclass(frozen=True)
 class Loaded:
-    """A preset with its models on a device; `dtype` is the Transformer's."""
+    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading; compile_seconds: of `warm_up`."""
 
     preset: Preset
     tokenizer: nn.Module | None
@@ -48,6 +50,7 @@ class Loaded:
     device: torch.device
     dtype: torch.dtype
     seconds: float
+    compile_seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,11 +108,13 @@ def load(
     folder: Path | None = None,
     random: int | None = None,
     pixels: bool = True,
+    compile: bool = False,
 ) -> Loaded:
     """Load a preset's models, by name, path or object; or with `random`, a seed, make up their weights.
 
-    folder: where weight files are looked for first. Without `pixels` the tokenizer is left out (None). Raises
-    PresetError, WeightsError.
+    folder: where weight files are looked for first. Without `pixels` the tokenizer is left out (None). compile: the
+    Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the packed
+    products. Raises PresetError, WeightsError.
     """
     started = time.perf_counter()
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
@@ -123,7 +128,24 @@ def load(
         if pixels:
             tokenizer = random_tokenizer(preset, random, device, codec)
         transformer = random_transformer(preset, random, device, dtype)
-    return Loaded(preset, tokenizer, pack(transformer), device, dtype, time.perf_counter() - started)
+    if compile:
+        if not has_compiler():
+            raise DiagdError("--compile needs a C++ compiler, and none is found", "Install g++, or leave it out")
+        for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
+            block.compile(dynamic=True)
+    else:
+        pack(transformer)
+    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started)
+
+
+def warm_up(loaded: Loaded, request: Request, context: int, batch: int = 1) -> Loaded:
+    """Make one latent frame after `context` ones of zeros, and drop it: what compiles, compiles; the time is noted."""
+    started, grid = time.perf_counter(), loaded.preset.grid
+    requests = [replace(request, frames=loaded.preset.tokenizer.temporal, actions=None, text=None)] * batch
+    session = start_session(loaded, np.zeros((batch, context, grid.h, grid.w), dtype=np.int64), requests)
+    for _ in session.extend(1, request.decoding):
+        pass
+    return replace(loaded, compile_seconds=loaded.compile_seconds + time.perf_counter() - started)
 
 
 def continue_clip(

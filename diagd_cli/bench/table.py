@@ -72,7 +72,8 @@ def stages(facts: dict) -> list[str]:
             f"{median(row['seconds']['prefill']):.2f} s (B={row['batch']})"
             for row in {row["batch"]: row for row in rows}.values()
         )
-        line = f"{model['dtype']}: load {model['load_seconds']:.2f} s, prefill {prefill}"
+        compiling = f", compile {model['compile_seconds']:.0f} s" if model["compile_seconds"] else ""
+        line = f"{model['dtype']}: load {model['load_seconds']:.2f} s{compiling}, prefill {prefill}"
         if model["pixels"]:
             done = model["pixels"]
             line += f", pixels {median(done['seconds']):.2f} s ({done['frames_per_second']:.1f} frames/s)"

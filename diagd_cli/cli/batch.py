@@ -57,6 +57,7 @@ class Batch:
     dtype: str
     kv_dtype: str
     offload: bool  # the tokenizer
+    compile: bool
     threads: int
     folder: Path | None  # of weights
     random: bool  # weights
@@ -144,11 +145,21 @@ class Batch:
             with self.reporter.stage(f"loading {self.preset.name}"):
                 self.loaded = o.load_models(
                     self.preset, self.settings, self.device, self.dtype, self.threads, self.folder, self.random,
-                    batch=self.size, kv_dtype=self.kv_dtype, offload=self.offload,
+                    batch=self.size, kv_dtype=self.kv_dtype, offload=self.offload, compile=self.compile,
                 )  # fmt: skip
+            if self.compile:
+                self.compile_blocks()
             if self.offload and self.loaded.device.type == "cpu":
                 self.reporter.note("--offload changes nothing on the CPU: the tokenizer is in main memory anyway")
         return self.loaded
+
+    def compile_blocks(self) -> None:
+        """Let torch.compile do its work before there is something to time."""
+        from diagd_cli.pipeline import warm_up
+
+        with self.reporter.stage("compiling"):
+            request = o.request(self.settings, self.settings.decoding, None)
+            self.loaded = warm_up(self.loaded, request, self.preset.latents(self.settings.context), self.size)
 
     def make(self, group: list[Work]) -> None:
         """Continue the clips of one batch, and write each with its sidecar last."""

@@ -67,6 +67,7 @@ def bench(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write a PNG: speed-up against steps.")] = None,
     device: o.DeviceOption = "auto",
+    compile: o.CompileOption = False,
     threads: o.ThreadsOption = 0,
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
@@ -95,7 +96,7 @@ def bench(
         for kind in kinds:
             require(chosen, where, batch=max(batches), dtype=kind, frames=settings.context + settings.frames)
         cases = [(walk, size) for size in batches for walk in walks]
-        runs = Runs(reporter, chosen, settings, cases, repeats, steps, pixels)
+        runs = Runs(reporter, chosen, settings, cases, repeats, steps, pixels, compile)
         for kind in kinds:
             runs.add(where, kind, weights_dir, random_weights)
         facts = runs.report(where, random_weights)
@@ -149,25 +150,31 @@ class Runs:
     repeats: int
     steps: int | None
     pixels: bool
+    compile: bool
     timings: list[Timing] = field(default_factory=list)
     models: list[dict] = field(default_factory=list)
 
     def add(self, device: torch.device, dtype: torch.dtype, folder: Path | None, random: bool) -> None:
         """Load the models in one dtype, time everything with them, and let them go."""
         from diagd_cli.bench.measure import draw_codes, time_pixels
-        from diagd_cli.pipeline import load
+        from diagd_cli.pipeline import load, warm_up
 
         s = self.settings
         with self.reporter.stage(f"loading {self.preset.name}"):
             seed = s.seed if random else None
-            loaded = load(self.preset, device, dtype, folder=folder, random=seed, pixels=self.pixels)
+            loaded = load(self.preset, device, dtype, folder=folder, random=seed, pixels=self.pixels, compile=self.compile)
         codes = draw_codes(self.preset, s.context, s.seed)
         made = None
+        if self.compile:
+            with self.reporter.stage("compiling"):
+                for walk, batch in self.cases:
+                    loaded = warm_up(loaded, o.request(s, walk, None), len(codes), batch)
         for walk, batch in self.cases:
             timing = self.time(loaded, codes, walk, batch)
             self.timings.append(timing)
             made = timing.codes
         model = {"dtype": str(dtype).removeprefix("torch."), "load_seconds": loaded.seconds, "pixels": None}
+        model["compile_seconds"] = loaded.compile_seconds
         if self.pixels:
             with self.reporter.stage("decoding pixels"):
                 shown = draw_codes(self.preset, s.context + s.frames, s.seed) if made is None else made

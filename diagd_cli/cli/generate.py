@@ -86,6 +86,7 @@ def generate(
     dtype: o.DtypeOption = "auto",
     kv_dtype: o.KvDtypeOption = "auto",
     offload: o.OffloadOption = None,
+    compile: o.CompileOption = False,
     threads: o.ThreadsOption = 0,
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
@@ -114,7 +115,7 @@ def generate(
         asked = o.parse_actions(chosen, actions)
         prompts = find_prompts(chosen, clips, prompt, prompt_file, prompt_embedding, random_weights)
         work = Batch(
-            chosen, settings, actions, asked, prompts, start, device, dtype, kv_dtype, offload == "tokenizer", threads,
+            chosen, settings, actions, asked, prompts, start, device, dtype, kv_dtype, offload == "tokenizer", compile, threads,
             weights_dir, random_weights, min(batch, len(jobs)), stream, save_tokens, force, resume,
             seeded=seed is not None, json=json, reporter=reporter, alone=len(jobs) == 1,
         )  # fmt: skip

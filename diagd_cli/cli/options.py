@@ -124,6 +124,9 @@ OffloadOption = Annotated[
     str | None,
     option("--offload", help="tokenizer: it waits in main memory while the Transformer decodes on CUDA."),
 ]
+CompileOption = Annotated[
+    bool, option("--compile", help="torch.compile the Transformer's blocks first: a minute or more. It needs a compiler.")
+]
 ThreadsOption = Annotated[
     int,
     option("--threads", **number(int, "a whole number in 0..1024", 0, 1024), help="CPU threads; 0 is torch's choice."),
@@ -266,6 +269,7 @@ def load_models(
     batch: int = 1,
     kv_dtype: str = "auto",
     offload: bool = False,
+    compile: bool = False,
 ) -> Loaded:
     """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit.
 
@@ -281,4 +285,4 @@ def load_models(
     kv = kind if kv_dtype == "auto" else choose_dtype(kv_dtype, where)
     frames = settings.context + settings.frames
     require(preset, where, batch=batch, dtype=kind, kv_dtype=kv, frames=frames, offload=offload)
-    return load(preset, where, kind, folder=folder, random=settings.seed if random else None)
+    return load(preset, where, kind, folder=folder, random=settings.seed if random else None, compile=compile)

@@ -57,7 +57,8 @@ def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
     from diagd_cli.weights.locate import digest
 
     clip, target = work.clip, work.job.target
-    seconds = {"load": loaded.seconds, **result.seconds}
+    compiling = {"compile": loaded.compile_seconds} if run.compile else {}
+    seconds = {"load": loaded.seconds, **compiling, **result.seconds}
     return {
         "output": path_text(target),
         "output_sha256": digest(target),

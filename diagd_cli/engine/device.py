@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
+import shutil
 
 import torch
 
@@ -38,6 +40,11 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise UsageError(f"Unknown dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def has_compiler() -> bool:
+    """Whether torch.compile finds the C++ compiler that it needs."""
+    return any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "c++"))))
 
 
 def native_bfloat16() -> bool:

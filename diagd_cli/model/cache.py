@@ -27,11 +27,15 @@ class KVCache:
     def bytes(self) -> int:
         return 2 * self.keys.numel() * self.keys.element_size()
 
-    def write(self, layer: int, slots: Tensor, k: Tensor, v: Tensor) -> None:
-        """Store k and v [B, Q, kv_heads, head_dim] at `slots` [Q]; a later write to a slot replaces the earlier one."""
-        self.keys[layer].index_copy_(2, slots, k.transpose(1, 2).to(self.keys.dtype))
-        self.values[layer].index_copy_(2, slots, v.transpose(1, 2).to(self.values.dtype))
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer, each [B, kv_heads, slots, head_dim], as views."""
+        return self.keys[index], self.values[index]
 
     def read(self, layer: int, extent: int) -> tuple[Tensor, Tensor]:
         """Keys and values [B, kv_heads, extent, head_dim] of slots 0 .. extent-1, as views."""
         return self.keys[layer, :, :, :extent], self.values[layer, :, :, :extent]
+
+
+def write(store: Tensor, slots: Tensor, x: Tensor) -> None:
+    """Put x [B, Q, kv_heads, head_dim] at `slots` [Q] of a layer's keys or values; a later write replaces an earlier one."""
+    store.index_copy_(2, slots, x.transpose(1, 2).to(store.dtype))

@@ -5,14 +5,20 @@ Shapes: B clips, Q tokens fed in this call, S cached slots, C channels, H query 
 
 from __future__ import annotations
 
+from functools import cache as once
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diagd_cli.model.cache import KVCache
+from diagd_cli.model.cache import KVCache, write
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.linear import Linear
 from diagd_cli.model.positions import absolute_table, rope_table, rotate, signed
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 CAUSAL = "causal"  # the mask of a full pass over tokens in position order
 
@@ -45,7 +51,7 @@ class Transformer(nn.Module):
         self,
         ids: Tensor,
         positions: Tensor,
-        mask: Tensor | str | None = CAUSAL,
+        mask: Tensor | BlockMask | str | None = CAUSAL,
         cache: KVCache | None = None,
         extent: int | None = None,
         outputs: int | None = None,
@@ -54,7 +60,8 @@ class Transformer(nn.Module):
         """Logits [B, outputs, vocab] of the first `outputs` fed tokens (default: all) for what follows each of them.
 
         ids: int64 [B, Q]. positions: int64 [Q], in any order. With a `cache`, this call's keys and values are written
-        at slot = position, and slots 0 .. extent-1 are read. mask: bool [Q, S], true = visible; None = everything.
+        at slot = position, and slots 0 .. extent-1 are read. mask: bool [Q, S], true = visible, or a BlockMask of
+        FlexAttention; None = everything.
         cross: per layer, keys and values of the text context, from `cross_context`.
         """
         x = self.embed(ids)
@@ -68,7 +75,7 @@ class Transformer(nn.Module):
         for i, block in enumerate(self.blocks):
             if absolute is not None:
                 x = x + absolute
-            memory = None if cache is None else (cache, i, positions, extent)
+            memory = None if cache is None else (*cache.layer(i), positions, extent)
             x = block(x, rope, mask, memory, cross[i] if cross else None)
         return self.head(self.norm(x if outputs is None else x[:, :outputs]))
 
@@ -123,9 +130,10 @@ class Attention(nn.Module):
         if memory is None:
             k, v = k.transpose(1, 2), v.transpose(1, 2)
         else:
-            cache, layer, slots, extent = memory
-            cache.write(layer, slots, k, v)
-            k, v = (t.to(q.dtype) for t in cache.read(layer, extent))
+            keys, values, slots, extent = memory
+            write(keys, slots, k)
+            write(values, slots, v)
+            k, v = keys[:, :, :extent].to(q.dtype), values[:, :, :extent].to(q.dtype)
         return self.out(attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, n, -1))
 
 
@@ -152,20 +160,31 @@ class CrossAttention(nn.Module):
         return self.out(attend(q, *context, mask=None).transpose(1, 2).reshape(b, n, -1))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | str | None) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | BlockMask | str | None) -> Tensor:
     """Scaled dot-product attention of q [B, H, Q, D] over k, v [B, G, S, D]; returns [B, H, Q, D].
 
     The H/G query heads of a group are laid out as extra queries, so cached keys and values are read once, never
-    expanded; a mask tensor is an `attention_bias`, laid out alike.
+    expanded; a mask tensor is an `attention_bias`, laid out alike. A BlockMask goes to FlexAttention.
     """
     if isinstance(mask, str):
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    if mask is not None and not isinstance(mask, Tensor):
+        q, k = q.to(v.dtype), k.to(v.dtype)  # which autocast leaves in float32 where they were normed or rotated
+        return flex(q.is_cuda)(q, k, v, block_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
     b, h, n, d = q.shape
     g = k.shape[1]
     if h == g:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     grouped = q.reshape(b, g, h // g * n, d)
     return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(b, h, n, d)
+
+
+@once
+def flex(compiled: bool):
+    """FlexAttention; compiled it never holds the scores of all pairs, and is the only form worth having on CUDA."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if compiled else flex_attention
 
 
 def attention_bias(mask: Tensor, group: int, dtype: torch.dtype) -> Tensor:

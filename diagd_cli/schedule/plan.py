@@ -143,7 +143,7 @@ def _columns(step, source, position, target) -> np.ndarray:
 def _assemble(grid: Grid, context: int, frames: int, decoding: Decoding, steps: int, feeds: np.ndarray) -> Plan:
     """Sort feeds by step, those with a target first, then by position."""
     order = np.lexsort((feeds[2], feeds[3] < 0, feeds[0]))
-    step, source, position, target = feeds[:, order]
+    step, source, position, target = map(np.ascontiguousarray, feeds[:, order])
     length = grid.position(context + frames, 0, 0) - grid.conditioning  # nothing follows the last code
     first_write = np.full(length, steps)
     np.minimum.at(first_write, position, step)

@@ -1,0 +1,30 @@
+"""--compile: the same tokens, and the time that it takes told apart."""
+
+import json
+
+import numpy as np
+import pytest
+
+from diagd_cli.engine.device import has_compiler
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
+
+
+@needs_compiler
+def test_tokens_are_those_of_the_uncompiled_model(diagd, tiny, tmp_path):
+    options = ("generate", tiny.clip, "-p", tiny.preset, "--temperature", 0, "--save-tokens", "--frames", 2)
+    plain, compiled = tmp_path / "plain.mp4", tmp_path / "compiled.mp4"
+    assert diagd(*options, "-o", plain).code == 0
+    assert diagd(*options, "-o", compiled, "--compile").code == 0
+    codes = [np.load(path.with_suffix(".npz"))["codes"] for path in (plain, compiled)]
+    np.testing.assert_array_equal(*codes)
+    seconds = [json.loads(path.with_suffix(".json").read_text())["seconds"] for path in (plain, compiled)]
+    assert "compile" not in seconds[0] and seconds[1]["compile"] > seconds[1]["decode"]
+
+
+def test_without_a_compiler_one_line_says_so(diagd, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    done = diagd("generate", tiny.clip, "-p", tiny.preset, "-o", tmp_path / "x.mp4", "--compile")
+    assert done.code == 1 and not (tmp_path / "x.mp4").exists()
+    assert done.err.splitlines()[-1].startswith("error: --compile needs a C++ compiler")
