@@ -74,6 +74,13 @@ def enliven(embedding: torch.nn.Embedding) -> None:
     embedding.weight.mul_(20)
 
 
+@torch.no_grad()
+def sharpen(model: Transformer) -> Transformer:
+    """Enlarge random logits, so that a nucleus holds some tokens, as a trained model's does; else it is most of all."""
+    model.head.weight.mul_(8)
+    return model
+
+
 # ---- timing ----------------------------------------------------------------------------------------------------------
 
 

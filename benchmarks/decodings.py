@@ -52,7 +52,7 @@ def contest(name: str, family: Family, args) -> list[dict]:
     """Rows of every decoding of one family, next-token prediction first."""
     preset = family.preset
     steps = family.steps if args.steps is None else args.steps
-    clip = Prompted(preset, pack(random_transformer(preset, seed=0)), family.context, family.frames)
+    clip = Prompted(preset, pack(common.sharpen(random_transformer(preset, seed=0))), family.context, family.frames)
     plans = {decoding.label(preset.grid): clip.plan(decoding) for decoding in decodings(preset)}
     sampling = common.sampling_of(preset)
     runs = {label: partial(clip.run, some(plan, steps), sampling) for label, plan in plans.items()}

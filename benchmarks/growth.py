@@ -55,7 +55,7 @@ def sweep(args) -> list[dict]:
 
 
 def built(preset: Preset) -> Transformer:
-    return pack(random_transformer(preset, seed=0))
+    return pack(common.sharpen(random_transformer(preset, seed=0)))
 
 
 def run(preset: Preset, model: Transformer, frames: int, batch: int = 1, context: int = CONTEXT) -> Lap:

@@ -84,7 +84,7 @@ def contest(size: str, args) -> list[dict]:
 def orientation(size: str, repeats: int) -> list[dict]:
     """Our decodings on one thread, with actions and top-p 0.8, next to what the authors' own loop makes at size 512."""
     preset = common.mineworld(size, 1 + AUTHORS_FRAMES)
-    model = pack(random_transformer(preset, seed=0))
+    model = pack(common.sharpen(random_transformer(preset, seed=0)))
     ours = Prompted(preset, model, context=1, frames=AUTHORS_FRAMES)
     sampling = common.sampling_of(preset)
     threads = torch.get_num_threads()

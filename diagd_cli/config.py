@@ -91,6 +91,7 @@ class Text(Strict):
 class Preset(Strict):
     """Everything that names a model. `path` is where it was read from; file names are relative to its folder.
 
+    `inverse_weights`: of the model by which `diagd eval` judges steering; see `evaluate.inverse`.
     `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that is made.
     """
 
@@ -103,6 +104,7 @@ class Preset(Strict):
     tokenizer_weights: Weights | None = None
     transformer: TransformerConfig
     transformer_weights: Weights | None = None
+    inverse_weights: Weights | None = None
     prefix: tuple[NonNegativeInt, ...] = ()
     actions: Annotated[NamedActions | MinecraftActions | GamepadActions, Field(discriminator="kind")] | None = None
     text: Text | None = None

@@ -77,6 +77,7 @@ class Result:
 
     steps, seconds and rates are those of the whole batch of `batch` clips; tokens are this clip's. began: when the decode
     began, as time.perf_counter() tells it. first_frame: seconds from there until the pixels of the first new frame.
+    completed: seconds of decoding, prefill not counted, after which each new latent frame had all its tokens.
     """
 
     frames: np.ndarray
@@ -88,6 +89,7 @@ class Result:
     batch: int = 1
     began: float = 0.0
     first_frame: float = 0.0
+    completed: list[float] = field(default_factory=list)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -194,8 +196,10 @@ def continue_clips(
             open_stream.enter_context(stream)
         with stage("decode"), aside(loaded, offload):
             session = start_session(loaded, codes, requests, kv_dtype)
-            steps = session.steps(new, request.decoding)
+            steps, completed, started = session.steps(new, request.decoding), [], time.perf_counter()
             for done in session.extend(new, request.decoding):
+                if fresh := session.complete - codes.shape[1] - len(completed):
+                    completed += [_elapsed(loaded, started) - session.times.prefill] * fresh
                 if stream:
                     stream.feed(session)
                 if on_steps:
@@ -210,7 +214,7 @@ def continue_clips(
                 shown = [time.perf_counter()] * len(clips)
     counts = context, session.times.steps, session.times.tokens // len(clips)
     return [
-        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began)
+        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began, list(completed))
         for pixels, own, first in zip(frames, session.codes, shown, strict=True)
     ]
 
@@ -232,9 +236,14 @@ def _timed(loaded: Loaded, stage: Stage, seconds: dict[str, float], name: str) -
     started = time.perf_counter()
     with stage(name):
         yield
-        if loaded.device.type == "cuda":
-            torch.cuda.synchronize(loaded.device)
-    seconds[name] = time.perf_counter() - started
+        seconds[name] = _elapsed(loaded, started)
+
+
+def _elapsed(loaded: Loaded, started: float) -> float:
+    """Seconds since `started`, once the device has done what it was given."""
+    if loaded.device.type == "cuda":
+        torch.cuda.synchronize(loaded.device)
+    return time.perf_counter() - started
 
 
 @contextmanager

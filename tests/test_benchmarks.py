@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import common, decodings, growth, plain_loop, transformers_generate
+from benchmarks import common, decodings, growth, plain_loop, step, transformers_generate
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, random_transformer
 
@@ -129,3 +129,13 @@ def test_contestants_take_turns_after_a_warm_up():
     assert turns == ["a", "b"] * 4
     assert common.median(laps["a"]).seconds == 2
     assert common.figures(laps["a"])["tokens/s"] == 2
+
+
+def test_the_shares_of_a_step_are_its_whole(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(step, "DECODINGS", {"DiagD": (1, Decoding("diagd", k=2, d=10))})
+    step.main(["--threads", "1", "--out", str(tmp_path / "step.json")])
+    [row] = json.loads((tmp_path / "step.json").read_text())["rows"]
+    shares = [row[kind] for kind in (*step.KINDS, step.OTHER, step.PYTHON)]
+    assert sum(shares) == pytest.approx(100, abs=0.5) and min(shares) > 0
+    assert row["steps"] == 48 and row["products"] > row["norms"]
+    assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[0].strip("|").split("|")] == list(row)

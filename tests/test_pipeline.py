@@ -13,9 +13,11 @@ from yaml import safe_load
 from diagd_cli.clip.read import read_clip
 from diagd_cli.config import Preset
 from diagd_cli.engine import session
+from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, load, to_frames
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.plan import build_plan
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,30 @@ def test_stages_and_steps_are_told(loaded, tiny):
     assert stages == ["encode", "decode", "pixels"]
     assert steps == [(n, told.steps) for n in range(1, told.steps + 1)]
     assert (told.codes == continue_clip(loaded, read_clip(tiny.clip, 2), request(loaded)).codes).all()
+
+
+@pytest.mark.parametrize("decoding", [Decoding("ntp"), Decoding("diagd", 1, 1)])
+@pytest.mark.parametrize("frames", [3, 8])
+def test_frames_are_complete_at_the_steps_that_the_plan_says(loaded, tiny, monkeypatch, decoding, frames):
+    """By a clock that counts steps; with 8 frames the window rolls."""
+    clock = [0.0]
+    monkeypatch.setattr("diagd_cli.pipeline.time.perf_counter", lambda: clock[0])
+
+    class Ticking(session.Session):
+        def extend(self, *arguments):
+            for done in super().extend(*arguments):
+                clock[0] += 1
+                yield done
+
+    monkeypatch.setattr("diagd_cli.start.Session", Ticking)
+    result = continue_clip(loaded, read_clip(tiny.clip, 2), request(loaded, frames=frames, decoding=decoding))
+    grid, parts, expected, before = loaded.preset.grid, window_parts(2, frames, 5, 2), [], 0
+    for known, new in parts:
+        plan = build_plan(grid, known, new, decoding)
+        k, d, *_ = decoding.resolve(grid, known)
+        expected += [before + t * d + (grid.h - 1) * k + grid.w for t in range(new)]
+        before += plan.steps
+    assert result.completed == expected and expected[-1] == result.steps
 
 
 def test_actions_steer(loaded, tiny):

@@ -6,21 +6,12 @@ from pathlib import Path
 
 from diagd_cli.bench.report import rates
 from diagd_cli.clip.write import atomic
-from diagd_cli.errors import MissingExtra
-
-
-def figure_class():
-    """matplotlib's Figure, which draws without a display. Raises MissingExtra."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtra("matplotlib", "report", "--plot") from error
-    return Figure
+from diagd_cli.picture.figure import figure_class
 
 
 def write_plot(path: Path, rows: list[dict], title: str) -> None:
     """A PNG with a series of points for every dtype and batch size of `rows` (see `report.rows_of`). Raises OutputError."""
-    figure = figure_class()(figsize=(7, 5), dpi=150, layout="constrained")
+    figure = figure_class("--plot")(figsize=(7, 5), dpi=150, layout="constrained")
     axes = figure.subplots()
     series: dict[str, list[dict]] = {}
     for row in rows:

@@ -120,4 +120,21 @@ def main() -> None:
         sys.exit(Exit.INTERRUPTED)
 
 
-from diagd_cli.cli import bench, compare, embed, generate, info, plan, presets, record, train, weights  # noqa: E402, F401  (they register)
+from diagd_cli.cli import (  # noqa: E402, F401  (they register)
+    attention,
+    bench,
+    compare,
+    embed,
+    eval,
+    finetune,
+    generate,
+    info,
+    plan,
+    presets,
+    record,
+    sweep,
+    train,
+    train_inverse,
+    vote,
+    weights,
+)

@@ -124,11 +124,11 @@ def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
     for path in filter(None, (output, plot)):
         check_target(path, force)
     if plot:
-        from diagd_cli.bench.plot import figure_class
+        from diagd_cli.picture.figure import figure_class
 
         if plot.suffix.lower() != ".png":
             raise UsageError(f"--plot is {str(plot)!r}", "Name a .png file")
-        figure_class()
+        figure_class("--plot")
 
 
 def machine_of(device: str, dtypes: str) -> tuple[torch.device, list[torch.dtype]]:
@@ -162,7 +162,9 @@ class Runs:
         s = self.settings
         with self.reporter.stage(f"loading {self.preset.name}"):
             seed = s.seed if random else None
-            loaded = load(self.preset, device, dtype, folder=folder, random=seed, pixels=self.pixels, compile=self.compile)
+            loaded = load(
+                self.preset, device, dtype, folder=folder, random=seed, pixels=self.pixels, compile=self.compile
+            )
         codes = draw_codes(self.preset, s.context, s.seed)
         made = None
         if self.compile:

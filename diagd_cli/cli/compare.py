@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,9 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.prompts import find_prompts
+
+if TYPE_CHECKING:
+    from diagd_cli.report.comparison import Comparison
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
 
@@ -26,11 +30,14 @@ that differences come from the decoding alone.
   diagd compare walk.mp4 --decodings ntp,spatial,diagd,zipar:4
 
   diagd compare walk.mp4 --decodings diagd:2:10,diagd:1:15  # k and d
+
+  diagd compare walk.mp4 --race --heat --html               # all there is
 """
 
 
 @app.command(help=HELP)
 def compare(
+    ctx: typer.Context,
     clip: Annotated[Path, typer.Argument(help="A video file, longer than the context to have ground truth.")],
     decodings: Annotated[str, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D.")] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
@@ -51,7 +58,14 @@ def compare(
     prompt_embedding: o.PromptEmbeddingOption = None,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file.")] = None,
+    heat: Annotated[bool, typer.Option("--heat", help="Below each panel, its difference to the first one.")] = False,
+    race: Annotated[
+        bool, typer.Option("--race", help="Also write NAME-race.mp4: frames when the decoders had them.")
+    ] = False,
     sheet: Annotated[bool, typer.Option("--sheet", help="Also write a PNG beside it: frames of every panel.")] = False,
+    html: Annotated[
+        bool, typer.Option("--html", help="Also write a page with all of it, and nothing else needed.")
+    ] = False,
     device: o.DeviceOption = "auto",
     dtype: o.DtypeOption = "auto",
     threads: o.ThreadsOption = 0,
@@ -66,8 +80,9 @@ def compare(
     with guard(reporter):
         from diagd_cli.cli.generate import output_paths
         from diagd_cli.clip.read import read_clip
-        from diagd_cli.clip.write import check_target, write_json
+        from diagd_cli.clip.write import write_json
         from diagd_cli.config import load_preset
+        from diagd_cli.engine.device import device_name
 
         chosen = load_preset(preset)
         settings = o.merge(
@@ -78,8 +93,7 @@ def compare(
         for walk in walks:
             walk.resolve(chosen.grid, chosen.latents(prefix))
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
-        for suffix in (target.suffix, ".json", *([".png"] if sheet else [])):
-            check_target(target.with_suffix(suffix), force)
+        check_outputs(target, race, sheet, html, force)
         source = read_clip(clip, prefix, start, settings.frames)
         asked = o.parse_actions(chosen, actions)
         steering = o.clip_actions(clip, chosen, asked, start, prefix, settings.frames)
@@ -88,107 +102,119 @@ def compare(
         with reporter.stage(f"loading {chosen.name}"):
             loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, random_weights)
         requests = [o.request(settings, walk, steering, prompts.of(clip)) for walk in walks]
-        rows, results = run_all(loaded, source, requests, reporter)
-        limit = judge(loaded, source, rows, results)
-        write_panels(target, source, results, rows, chosen, sheet)
+        comparison, limit = run_all(loaded, source, requests, reporter)
         facts = {
             "output": path_text(target),
             "input": {"path": path_text(clip), "sha256": source.sha256, "first": start},
         }
-        s = settings
-        facts |= {"preset": chosen.name, "seed": s.seed, "frames": s.frames, "context_frames": prefix}
+        facts |= {"preset": chosen.name, "seed": settings.seed, "frames": settings.frames, "context_frames": prefix}
         told = None if steering is None else chosen.actions.describe(steering)
-        facts |= {"sampling": s.sampling, "steered_by": told, **prompts.about(clip)}
-        facts |= {"tokenizer_limit": limit, "decodings": rows, **machine_facts(loaded)}
+        facts |= {"sampling": settings.sampling, "steered_by": told, **prompts.about(clip)}
+        facts |= {"command": command_line(ctx, settings.seed), "weights": weight_keys(chosen, random_weights)}
+        facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
+        facts["machine"]["name"] = device_name(loaded.device)
+        with reporter.stage("drawing"):
+            facts |= draw(target, comparison, heat, race, sheet)
+            if html:
+                write_report(target, facts, comparison, walks, chosen)
         write_json(target.with_suffix(".json"), facts)
         if not quiet:
             reporter.err.print(table(facts))
         reporter.result(facts if json else str(target))
 
 
-def run_all(loaded, source, requests, reporter) -> tuple[list[dict], list]:
-    """Every decoding after a short warm-up: a row of figures and a Result each."""
-    from diagd_cli.pipeline import continue_clip
+def race_path(target: Path) -> Path:
+    """Where the race of a comparison goes."""
+    return target.with_name(f"{target.stem}-race.mp4")
 
+
+def check_outputs(target: Path, race: bool, sheet: bool, html: bool, force: bool) -> None:
+    """Refuse, before any work is done, what cannot be written or drawn. Raises OutputError, MissingExtra."""
+    from diagd_cli.clip.write import check_target
+    from diagd_cli.picture.figure import figure_class
+
+    suffixes = [target.suffix, ".json", *([".png"] if sheet else []), *([".html"] if html else [])]
+    for path in [*map(target.with_suffix, suffixes), *([race_path(target)] if race else [])]:
+        check_target(path, force)
+    if html:
+        figure_class("--html")
+
+
+def run_all(loaded, source, requests, reporter) -> tuple[Comparison, dict | None]:
+    """Every decoding after a short warm-up; and what the tokenizer alone scores on ground truth."""
+    from diagd_cli.pipeline import continue_clip
+    from diagd_cli.report.comparison import Comparison
+    from diagd_cli.report.judge import judge, row_of, truth_of
+
+    preset, results = loaded.preset, []
     with reporter.stage("warming up"):
         continue_clip(loaded, source, replace(requests[-1], frames=1))
-    rows, results = [], []
     for request in requests:
-        label = request.decoding.label(loaded.preset.grid)
-        tokens = loaded.preset.new_latents(request.frames) * loaded.preset.grid.area
-        with reporter.follow(label, tokens, request.frames) as follow:
-            result = continue_clip(loaded, source, request, follow.stage, follow.on_steps)
-        rows.append(
-            {
-                "label": label,
-                "decoding": request.decoding.facts(loaded.preset.grid, loaded.preset.latents(result.context)),
-                "steps": result.steps,
-                "tokens": result.tokens,
-                "seconds": {name: round(value, 4) for name, value in result.seconds.items()},
-                **{name: round(value, 3) for name, value in result.rates.items()},
-            }
-        )
-        results.append(result)
-    return rows, results
+        tokens = preset.new_latents(request.frames) * preset.grid.area
+        with reporter.follow(request.decoding.label(preset.grid), tokens, request.frames) as follow:
+            results.append(continue_clip(loaded, source, request, follow.stage, follow.on_steps))
+    rows = [row_of(loaded, made, asked.decoding) for made, asked in zip(results, requests, strict=True)]
+    truth = truth_of(loaded, source)
+    limit = judge(loaded, source, truth, rows, results)
+    fps = source.fps or preset.clip.fps
+    videos = [result.frames for result in results]
+    return Comparison(rows, videos, truth, results[0].context, preset.tokenizer.temporal, fps), limit
 
 
-def judge(loaded, source, rows: list[dict], results: list) -> dict | None:
-    """Add speed-up, agreement and fidelity to the rows; returns what the tokenizer alone would score on the truth."""
-    import numpy as np
+def draw(target: Path, comparison: Comparison, heat: bool, race: bool, sheet: bool) -> dict:
+    """Write the videos and the contact sheet; what they show, for the report."""
+    from diagd_cli.clip.image import write_png
+    from diagd_cli.report.race import write_race
+    from diagd_cli.report.sheet import contact_sheet_of
+    from diagd_cli.report.video import write_panels
 
-    from diagd_cli.clip.fit import fit_frames
-    from diagd_cli.pipeline import encode_frames, to_frames
-
-    size = loaded.preset.clip.height, loaded.preset.clip.width
-    truth = fit_frames(source.future, *size) if len(source.future) else None
-    known = loaded.preset.latents(results[0].context)
-    for row, result in zip(rows, results, strict=True):
-        row["speedup"] = round(results[0].seconds["decode"] / result.seconds["decode"], 2)
-        row["token_agreement"] = round(float(np.mean(result.codes[known:] == results[0].codes[known:])), 4)
-        if truth is not None:
-            row |= fidelity(result.frames[result.context :], truth.numpy())
-    if truth is None:
-        return None
-    whole = np.concatenate([source.frames, source.future])
-    step = loaded.preset.tokenizer.temporal
-    whole = whole[: 1 + (len(whole) - 1) // step * step]  # whole latent frames
-    ceiling = to_frames(loaded, encode_frames(loaded, whole).cpu().numpy())[results[0].context :]
-    return fidelity(ceiling, truth.numpy()[: len(ceiling)]) if len(ceiling) else None
-
-
-def fidelity(frames, truth) -> dict:
-    """PSNR (dB) and SSIM to ground truth: means, and PSNR by frame."""
-    from diagd_cli.metrics import psnr, ssim
-
-    count = min(len(frames), len(truth))
-    scores = psnr(frames[:count], truth[:count])
-    similarity = float(ssim(frames[:count], truth[:count]).mean())
-    by_frame = [round(float(x), 2) for x in scores]
-    return {"psnr": round(float(scores.mean()), 2), "ssim": round(similarity, 4), "psnr_by_frame": by_frame}
-
-
-def write_panels(target: Path, source, results: list, rows: list[dict], preset, sheet: bool) -> None:
-    """The video of all panels, ground truth first where the clip has it; and every few frames of each on one PNG."""
-    import numpy as np
-
-    from diagd_cli.clip.fit import fit_frames
-    from diagd_cli.clip.image import contact_sheet, write_png
-    from diagd_cli.clip.panels import side_by_side
-    from diagd_cli.clip.write import VideoWriter
-
-    videos = [r.frames for r in results]
-    captions = [[f"{row['label']}: {row['steps']} steps, {row['seconds']['decode']:.1f} s"] for row in rows]
-    if len(source.future):
-        truth = np.concatenate([source.frames, source.future])
-        videos.insert(0, fit_frames(truth, preset.clip.height, preset.clip.width).numpy())
-        captions.insert(0, ["ground truth"])
-    context = results[0].context
-    frames = side_by_side(videos, [["context"] * context + texts for texts in captions])
-    with VideoWriter(target, *frames.shape[1:3], source.fps or preset.clip.fps) as writer:
-        writer.write(frames)
+    about = {"heat": write_panels(target, comparison, heat), "race": None}
+    if race:
+        about["race"] = {"output": path_text(race_path(target)), **write_race(race_path(target), comparison)}
     if sheet:
-        every = max(1, (len(videos[-1]) - context) // 4)
-        write_png(target.with_suffix(".png"), contact_sheet([video[context - 1 :: every] for video in videos]))
+        write_png(target.with_suffix(".png"), contact_sheet_of(comparison))
+    return about
+
+
+def write_report(target: Path, facts: dict, comparison: Comparison, walks: list, preset) -> None:
+    """Write the page beside the video."""
+    from diagd_cli.cli.plan import plans_of
+    from diagd_cli.picture.timeline import timeline
+    from diagd_cli.report.page import write_page
+    from diagd_cli.report.race import pace
+    from diagd_cli.report.sheet import contact_sheet_of
+
+    videos = {"The continuations at the clip's own speed": target}
+    if heat := facts["heat"]:
+        videos = {f"The continuations, and below each its difference to {heat['reference']}": target}
+    if facts["race"]:
+        videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = race_path(target)
+    known = min(preset.latents(comparison.context), preset.window - 1)  # a full window rolls before the first step
+    lines = [timeline(plans_of(preset.grid, known, preset.new_latents(comparison.new), w, preset)) for w in walks]
+    write_page(target.with_suffix(".html"), facts, videos, contact_sheet_of(comparison), lines)
+
+
+def command_line(ctx: typer.Context, seed: int) -> str:
+    """The command that does this again: what was given as options or in the environment, and the seed."""
+    words = ["diagd", ctx.info_name]
+    for parameter in ctx.command.params:
+        value, given = ctx.params[parameter.name], ctx.get_parameter_source(parameter.name).name
+        if given not in ("COMMANDLINE", "ENVIRONMENT") or parameter.name == "seed":
+            continue
+        text = path_text(value) if isinstance(value, Path) else str(value)
+        if parameter.param_type_name == "argument":
+            words.append(text)
+        elif isinstance(value, bool):
+            words.append((parameter.opts if value else parameter.secondary_opts)[-1])
+        else:
+            words.append(f"{max(parameter.opts, key=len)}={text}")
+    return shlex.join([*words, f"--seed={seed}"])
+
+
+def weight_keys(preset, random: bool) -> dict[str, str | None]:
+    """What tells the weights in use from others."""
+    entries = {"tokenizer": preset.tokenizer_weights, "transformer": preset.transformer_weights}
+    return {role: "random" if random else entry and entry.key for role, entry in entries.items()}
 
 
 def machine_facts(loaded) -> dict:

@@ -125,7 +125,8 @@ OffloadOption = Annotated[
     option("--offload", help="tokenizer: it waits in main memory while the Transformer decodes on CUDA."),
 ]
 CompileOption = Annotated[
-    bool, option("--compile", help="torch.compile the Transformer's blocks first: a minute or more. It needs a compiler.")
+    bool,
+    option("--compile", help="torch.compile the Transformer's blocks first: a minute or more. It needs a compiler."),
 ]
 ThreadsOption = Annotated[
     int,

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
-from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from diagd_cli.schedule.plan import Plan
 
 HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over next-token prediction, and the order.
 
@@ -21,6 +25,10 @@ HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over n
   diagd plan --grid 3,40,64 --k 2 --d 10    # Cosmos: 3 latent frames
 
   diagd plan --preset freedoom --decoding zipar --k 4 --json
+
+  diagd plan --grid 3,40,64 --k 2 --d 10 --animate order.mp4
+
+  diagd plan --frames 4 --animate race.gif --compare-with ntp
 """
 MOST_TOKENS = 4_000_000  # of one plan, which takes some 300 bytes a token
 
@@ -37,6 +45,13 @@ def plan(
     d: o.DOption = None,
     stand_in: o.StandInOption = None,
     repair: o.RepairOption = True,
+    animate: Annotated[
+        Path | None, typer.Option(help="Write an .mp4 or .gif: the order in which tokens are made, step by step.")
+    ] = None,
+    compare_with: Annotated[
+        str | None, typer.Option(help="With --animate, a second decoding below: NAME, NAME:K or NAME:K:D.")
+    ] = None,
+    force: o.ForceOption = False,
     json: o.JsonOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:
@@ -62,22 +77,65 @@ def plan(
             chosen.check_frames(chosen.clip.context, frames or chosen.clip.frames)
             new = chosen.new_latents(frames or chosen.clip.frames)
         walk = o.merge_decoding(defaults, decoding, k, d, stand_in, repair)
+        check_animation(animate, compare_with, force)
+        walks = [walk, *([o.parse_decoding(compare_with, walk)] if compare_with else [])]
         facts = summary(shape, context, new, walk, chosen)
-        if json:
-            reporter.result(facts)
-        else:
-            reporter.result(describe(facts) + "\n\n" + picture(shape, facts["k"], facts["d"], new))
+        text = describe(facts) + "\n\n" + picture(shape, facts["k"], facts["d"], new)
+        if animate:
+            with reporter.stage("drawing"):
+                facts["animation"] = film(animate, [plans_of(shape, context, new, w, chosen) for w in walks])
+            reporter.note(text + "\n\n" + told(facts["animation"]))
+            text = str(animate)
+        reporter.result(facts if json else text)
 
 
-def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
-    """Facts of a decoding of `frames` new frames; with a preset, as often as its window rolls."""
+def check_animation(animate: Path | None, compare_with: str | None, force: bool) -> None:
+    """Refuse, before any work is done, what cannot be written. Raises DiagdError."""
+    if compare_with and not animate:
+        raise UsageError("--compare-with is a part of an animation", "Add --animate OUT.mp4")
+    if compare_with:
+        o.one_of(compare_with.partition(":")[0].strip(), o.METHODS, "'--compare-with'")
+    if animate:
+        from diagd_cli.clip.write import check_target
+
+        if animate.suffix.lower() not in (".mp4", ".gif"):
+            raise UsageError(f"--animate is {str(animate)!r}", "Name an .mp4 or a .gif file")
+        check_target(animate, force)
+
+
+def film(path: Path, decodings: list[list[Plan]]) -> dict:
+    """Write the animation of one decoding or of two, each as plans one after the other; what it shows."""
+    from diagd_cli.picture.animation import animate
+    from diagd_cli.picture.timeline import timeline
+
+    lines = [timeline(plans) for plans in decodings]
+    return {"output": path_text(path), "decodings": [line.label for line in lines], **animate(path, lines)}
+
+
+def told(animation: dict) -> str:
+    """What an animation shows, in a line."""
+    every = animation["steps_per_picture"]
+    text = f"animation: {animation['seconds']:g} s, {animation['steps_per_second']} steps a second"
+    text += f", {every} steps a picture" if every > 1 else ""
+    left = animation["frames_left_out"]
+    return text + (f"; {animation['frames']} frames are drawn, {left} left out" if left else "")
+
+
+def plans_of(grid, context: int, frames: int, decoding, preset=None) -> list[Plan]:
+    """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often as its window rolls."""
     from diagd_cli.engine.windows import window_parts
     from diagd_cli.schedule.plan import build_plan
 
     parts = window_parts(context, frames, preset.window, preset.overlap) if preset else [(context, frames)]
     plans = {part: build_plan(grid, *part, decoding) for part in set(parts)}  # most windows are alike
+    return [plans[part] for part in parts]
+
+
+def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
+    """Facts of a decoding of `frames` new frames; with a preset, as often as its window rolls."""
+    plans = plans_of(grid, context, frames, decoding, preset)
     k, d, stand_in, repair = decoding.resolve(grid, context)
-    steps, fed = sum(plans[p].steps for p in parts), sum(len(plans[p].source) for p in parts)
+    steps, fed = sum(p.steps for p in plans), sum(len(p.source) for p in plans)
     tokens = frames * grid.area
     return {
         "label": decoding.label(grid),
@@ -87,12 +145,12 @@ def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
         "stand_in": stand_in,
         "repair": repair,
         "grid": [frames, grid.h, grid.w],
-        "windows": len(parts),
+        "windows": len(plans),
         "tokens": tokens,
         "steps": steps,
         "fed": fed,
-        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.heads.max() for p in plans.values()))},
-        "fed_per_step_max": int(max(p.widths.max() for p in plans.values())),
+        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.heads.max() for p in plans))},
+        "fed_per_step_max": int(max(p.widths.max() for p in plans)),
         "ideal_speedup": round(tokens / steps, 2),
     }
 

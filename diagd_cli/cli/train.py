@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,16 +13,16 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
-from diagd_cli.errors import PresetError
+from diagd_cli.errors import PresetError, UsageError
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(
     commands,
     name="train",
-    help="""Train a world of one's own on a folder of clips with actions (see: diagd record).
+    help="""Train a world of one's own on a folder of clips, with or without actions.
 
 A run that is stopped goes on where it was: checkpoint.pt and log.jsonl are in
-its folder.
+its folder. Several GPUs or machines: start it with torchrun.
 
 [bold]Examples[/]
 
@@ -31,134 +34,217 @@ its folder.
 """,
 )
 
-DataArgument = Annotated[Path, typer.Argument(help="Folder with train/ and val/, each with NAME.mp4 and NAME.jsonl.")]
-OutOption = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; it holds the preset that results.")]
+DataArgument = Annotated[
+    Path, typer.Argument(help="Folder of clips: train/ and val/, or all in one. Actions lie beside, in NAME.jsonl.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/RECIPE by default. Holds the new preset.")
+]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe, or a YAML file.")]
+PresetOption = Annotated[str | None, typer.Option("--preset", "-p", help="Name or YAML file; the recipe's by default.")]
 StepsOption = Annotated[int | None, typer.Option(**o.POSITIVE, help="Steps; the recipe's number by default.")]
+AccumulateOption = Annotated[
+    int | None, typer.Option(**o.POSITIVE, help="Parts of a batch, one after the other, to save memory.")
+]
 EveryOption = Annotated[
     int, typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint.")
 ]
+SamplesOption = Annotated[
+    bool, typer.Option("--samples/--no-samples", help="Write what the model makes at each validation, to look at.")
+]
+CacheOption = Annotated[Path | None, typer.Option(help="Folder for decoded frames and tokens; DATA/cache by default.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
-@commands.command(help="Train the image tokenizer on frames; validation PSNR and codes in use are logged.")
-def tokenizer(
-    data: DataArgument,
-    out: OutOption = Path("runs/freedoom"),
-    recipe: RecipeOption = "freedoom",
-    steps: StepsOption = None,
-    every: EveryOption = 200,
-    device: o.DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    threads: o.ThreadsOption = 0,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
-) -> None:
-    reporter = Reporter(quiet, verbose)
-    with guard(reporter):
-        import torch
+@dataclass(frozen=True)
+class Job:
+    """One training as it was asked for, checked. `settings`: diagd_cli.train.loop.Optimiser; `fit`: options of its fit."""
 
-        from diagd_cli.tokens.image import FsqImageTokenizer
-        from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
-        from diagd_cli.train.tokenizer import train_tokenizer
-        from diagd_cli.weights.load import save_weights
+    data: Path
+    out: Path
+    recipe: object
+    preset: object
+    settings: object
+    device: object
+    samples: bool
+    cache: Path | None
+    weights_dir: Path | None
+    fit: dict
+    reporter: Reporter
 
-        o.one_of(precision, PRECISIONS, "'--precision'")
-        o.set_threads(threads)
-        chosen = load_recipe(recipe)
-        preset, settings = trained_preset(chosen, out), _with_steps(chosen.tokenizer, steps)
-        if preset.tokenizer.kind != "fsq-image":
-            message = f"The tokenizer of {preset.name} is {preset.tokenizer.kind}, which cannot be trained here"
-            raise PresetError(message, "Use one of kind fsq-image, or train the Transformer alone")
-        splits = _episodes(data, preset, reporter)
-        torch.manual_seed(settings.seed)
-        model = FsqImageTokenizer(preset.tokenizer).to(_device(device))
-        with reporter.bar("tokenizer", settings.steps) as bar:
-            run = train_tokenizer(
-                model, *splits, settings, out / "tokenizer", every=every, precision=precision, on_step=_show(bar)
+
+def _command(part: str, about: str) -> None:
+    """Register `diagd train PART`; both parts take the same options."""
+
+    @commands.command(name=part, help=about)
+    def run(
+        data: DataArgument,
+        out: OutOption = None,
+        recipe: RecipeOption = "freedoom",
+        preset: PresetOption = None,
+        steps: StepsOption = None,
+        accumulate: AccumulateOption = None,
+        every: EveryOption = 200,
+        samples: SamplesOption = True,
+        cache: CacheOption = None,
+        weights_dir: o.WeightsDirOption = None,
+        device: o.DeviceOption = "auto",
+        precision: PrecisionOption = "auto",
+        threads: o.ThreadsOption = 0,
+        quiet: o.QuietOption = False,
+        verbose: o.VerboseOption = False,
+    ) -> None:
+        reporter = Reporter(quiet, verbose)
+        with guard(reporter), ExitStack() as stack:
+            from diagd_cli.engine.device import choose_device
+            from diagd_cli.train.parallel import processes, rank
+            from diagd_cli.train.recipe import load_recipe, trained_preset
+
+            o.one_of(precision, PRECISIONS, "'--precision'")
+            o.set_threads(threads)
+            chosen = load_recipe(recipe)
+            out = out or Path("runs") / Path(recipe).stem
+            model = trained_preset(chosen, out, preset)
+            asked = {"steps": steps, "accumulate": accumulate}
+            settings = getattr(chosen, part) and getattr(chosen, part).model_copy(
+                update={name: value for name, value in asked.items() if value}
             )
-        entry = save_weights(out / "tokenizer.safetensors", run.weights, torch.float16)
-        weights = {"tokenizer_weights": entry}
-        if entry != preset.tokenizer_weights:
-            weights["transformer_weights"] = None  # whatever there was has learnt the codes of another tokenizer
-        reporter.result(str(write_preset(preset, out, **weights)))
+            where = stack.enter_context(processes(choose_device(device)))
+            reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
+            tell_notes(data, model, reporter)
+            options = {"every": every, "precision": precision}
+            job = Job(data, out, chosen, model, settings, where, samples, cache, weights_dir, options, reporter)
+            path = PARTS[part](job)
+            if rank() == 0:
+                reporter.result(str(path))
 
 
-@commands.command(help="Train the Transformer on the clips' tokens; the NLL by frame index is logged.")
-def transformer(
-    data: DataArgument,
-    out: OutOption = Path("runs/freedoom"),
-    recipe: RecipeOption = "freedoom",
-    steps: StepsOption = None,
-    every: EveryOption = 200,
-    device: o.DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    threads: o.ThreadsOption = 0,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
-) -> None:
-    reporter = Reporter(quiet, verbose)
-    with guard(reporter):
-        import numpy as np
+def tell_notes(data: Path, preset, reporter: Reporter) -> None:
+    """What is done without having been asked for. Raises ClipError where there is nothing to train on."""
+    from diagd_cli.train.board import installed
+    from diagd_cli.train.clips import find_clips, is_flat
 
-        from diagd_cli.model.transformer import initialise
-        from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
-        from diagd_cli.train.transformer import Sampler, tokenise, train_transformer
-        from diagd_cli.weights.load import build_transformer, copy_weights, load_tokenizer, save_weights
-
-        o.one_of(precision, PRECISIONS, "'--precision'")
-        o.set_threads(threads)
-        chosen = load_recipe(recipe)
-        preset, settings = trained_preset(chosen, out), _with_steps(chosen.transformer, steps)
-        where = _device(device)
-        encoder = load_tokenizer(preset, where)
-        ids = preset.actions.offset + np.arange(len(preset.actions.names))
-        none = int(preset.actions.rest[0])
-        samplers = []
-        for name, episodes in zip(("train", "val"), _episodes(data, preset, reporter), strict=True):
-            cache = data / "cache" / f"{name}-{episodes.key}-{preset.tokenizer_weights.key[:12]}.npy"
-            with reporter.bar(f"tokens of {name}", len(episodes), "frames") as bar:
-                codes = tokenise(encoder, episodes, cache, lambda done, total, bar=bar: bar.update(done))
-            samplers.append(Sampler(codes, episodes, preset.grid, ids, none))
-        model = build_transformer(preset, where)
-        initialise(model, settings.seed)
-        with reporter.bar("transformer", settings.steps) as bar:
-            run = train_transformer(
-                model, *samplers, settings, chosen.windows, out / "transformer", every=every, precision=precision,
-                on_step=_show(bar),
-            )  # fmt: skip
-        entry = save_weights(out / "transformer.safetensors", run.weights)
-        codec = copy_weights(preset, "tokenizer", out)
-        reporter.result(str(write_preset(preset, out, tokenizer_weights=codec, transformer_weights=entry)))
+    count = {split: len(clips) for split, clips in find_clips(data, preset).items()}
+    if is_flat(data):
+        share = f"{count['val']} of {sum(count.values())}"
+        reporter.note(f"{data} has no train and val: every tenth clip, by a hash of its name, validates ({share})")
+    if reporter.verbose and not installed():
+        reporter.note("tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only")
 
 
-def _device(name: str):
-    from diagd_cli.engine.device import choose_device
+def _train_tokenizer(job: Job) -> Path:
+    """Train the image tokenizer and write the preset that names it."""
+    import torch
 
-    return choose_device(name)
-
-
-def _with_steps(settings, steps: int | None):
-    return settings.model_copy(update={"steps": steps}) if steps else settings
-
-
-def _show(bar):
-    return lambda step, total, loss: bar.update(step, lambda seconds: f"loss {loss:.3f}")
-
-
-def _episodes(data: Path, preset, reporter: Reporter) -> list:
-    """Train and validation episodes at the preset's size."""
+    from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
+    from diagd_cli.train.parallel import rank
+    from diagd_cli.train.recipe import write_preset
+    from diagd_cli.train.samples import write_reconstructions
+    from diagd_cli.train.tokenizer import train_tokenizer
+    from diagd_cli.weights.load import save_weights
 
+    preset, settings = job.preset, job.settings
+    if preset.tokenizer.kind != "fsq-image":
+        message = f"The tokenizer of {preset.name} is {preset.tokenizer.kind}, which cannot be trained here"
+        raise PresetError(message, "Use one of kind fsq-image, or train the Transformer alone")
+    if settings is None:
+        raise PresetError("The recipe has no tokenizer part", "Train the Transformer, or add one")
+    splits = load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
+    torch.manual_seed(settings.seed)
+    model = FsqImageTokenizer(preset.tokenizer).to(job.device)
+
+    def sample(run, shipped) -> None:
+        if job.samples:
+            write_reconstructions(run, shipped, splits[1])
+
+    with job.reporter.bar("tokenizer", settings.steps) as bar:
+        run = train_tokenizer(
+            model, *splits, settings, job.out / "tokenizer", sample, on_step=show_loss(bar), **job.fit
+        )  # fmt: skip
+    if rank():
+        return job.out
+    entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
+    weights = {"tokenizer_weights": entry}
+    if entry != preset.tokenizer_weights:
+        weights["transformer_weights"] = None  # whatever there was has learnt the codes of another tokenizer
+    return write_preset(preset, job.out, **weights)
+
+
+def _train_transformer(job: Job) -> Path:
+    """Train the Transformer on the tokens of the preset's tokenizer and write the preset that names both."""
+    import torch
+
+    from diagd_cli.model.transformer import initialise
+    from diagd_cli.pipeline import Loaded
+    from diagd_cli.train.data import load_tokens
+    from diagd_cli.train.parallel import rank
+    from diagd_cli.train.recipe import write_preset
+    from diagd_cli.train.samples import write_continuation
+    from diagd_cli.train.transformer import Sampler, train_transformer
+    from diagd_cli.weights.load import build_transformer, load_tokenizer, save_weights
+
+    preset, settings = job.preset, job.settings
+    encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
+    codec = keep_tokenizer(job) if rank() == 0 else None
+    model = build_transformer(_reaching(preset, job.recipe.windows.longest), job.device)
+    loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
+    splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
+    initialise(model, settings.seed)
+
+    def sample(run) -> None:
+        if job.samples:
+            write_continuation(run, loaded, splits[1])
+
+    samplers = [Sampler(tokens, preset) for tokens in splits]
+    with job.reporter.bar("transformer", settings.steps) as bar:
+        run = train_transformer(
+            model, *samplers, settings, job.recipe.windows, job.out / "transformer", sample,
+            on_step=show_loss(bar), **job.fit,
+        )  # fmt: skip
+    if rank():
+        return job.out
+    entry = save_weights(job.out / "transformer.safetensors", run.weights)
+    return write_preset(preset, job.out, tokenizer_weights=codec, transformer_weights=entry)
+
+
+PARTS: dict[str, Callable[[Job], Path]] = {"tokenizer": _train_tokenizer, "transformer": _train_transformer}
+_command("tokenizer", "Train the image tokenizer on frames; validation PSNR and codes in use are logged.")
+_command("transformer", "Train the Transformer on the clips' tokens; the NLL by frame index is logged.")
+
+
+def _reaching(preset, frames: int):
+    """The preset with a window of `frames` latent frames at least: training may see more than is decoded at once later."""
+    if frames <= preset.window:
+        return preset
+    if preset.transformer.positions.kind == "learned":
+        hint = "Shorten the phases' frames in the recipe"
+        raise UsageError(f"The recipe's windows have {frames} latent frames, the preset's table {preset.window}", hint)
+    window = 1 + (frames - 1) * preset.tokenizer.temporal
+    return preset.model_copy(update={"clip": preset.clip.model_copy(update={"window": window})})
+
+
+def keep_tokenizer(job: Job):
+    """Have the tokenizer's weights in the run's folder too; returns the preset's entry for them there."""
+    from diagd_cli.weights.load import copy_weights
+
+    return copy_weights(job.preset, "tokenizer", job.out, job.weights_dir)
+
+
+def load_splits(job: Job, name: str, load: Callable) -> list:
+    """load(split, progress) of the training and the validation split, with a bar each."""
     splits = []
     for split in ("train", "val"):
-        with reporter.bar(f"reading {split}", 1, "clips") as bar:
+        with job.reporter.bar(name.format(split), 1, "clips") as bar:
 
             def show(done: int, total: int, bar=bar) -> None:
                 bar.total = total
                 bar.update(done)
 
-            names = list(preset.actions.names)
-            splits.append(load_episodes(data, split, preset.clip.height, preset.clip.width, names, show))
+            splits.append(load(split, show))
     return splits
+
+
+def show_loss(bar) -> Callable[[int, int, float], None]:
+    return lambda step, total, loss: bar.update(step, lambda seconds: f"loss {loss:.3f}")

@@ -79,6 +79,22 @@ def read_clip(path: str | Path, context: int, start: int | None = None, future: 
     return Clip(path, pixels[:context], fps, first, digest, pixels[context:])
 
 
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """Every frame of a video or of one of WHAM's recordings, uint8 [H, W, 3], one after the other. Raises ClipError."""
+    if path.suffix.lower() == ".npz":
+        yield from _recorded(path)
+        return
+    count = 0
+    with tempfile.TemporaryFile() as log:
+        with _decoder(path, log) as process:
+            for frame in _frames(path, process):
+                count += 1
+                yield frame
+        if not count:
+            log.seek(0)
+            raise _no_frames(path, log.read(_LOG_BYTES).decode("utf-8", "replace"))
+
+
 def _digest(path: Path) -> str:
     """The SHA-256 of a file's bytes; a ClipError for anything that is not a readable file with bytes in it."""
     try:

@@ -1,88 +1,171 @@
-"""Training data: a folder of MP4s, with per-frame actions beside them, as one memory-mapped array of frames.
+"""Training data of any preset: frames for its tokenizer, tokens for its Transformer, made once and kept on disk.
 
-    data/train/NAME.mp4 + NAME.jsonl      data/val/NAME.mp4 + NAME.jsonl
-
-Frames are decoded once into `data/cache`; so are their tokens, once a tokenizer is trained.
+Clips are streamed: neither a long clip nor a large folder is ever in memory as frames. A file of the cache belongs to one
+clip as it is (name, size, time of change), to a frame size and, for tokens, to the very weights of a tokenizer.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from diagd_cli.clip.fit import fit_frames
+from diagd_cli.clip.read import read_frames
 from diagd_cli.clip.write import atomic
+from diagd_cli.config import Preset
 from diagd_cli.errors import ClipError
+from diagd_cli.train import parallel
+from diagd_cli.train.clips import action_rows, chunks, find_clips
 
 Progress = Callable[[int, int], None]
+FRAMES_AT_ONCE = 16  # read, resized and encoded together
 
 
 @dataclass(frozen=True)
 class Episodes:
-    """Frames of all episodes of a split, end to end.
+    """Frames of all clips of a split, end to end, at the preset's size.
 
-    frames: uint8 [N, H, W, 3] (memory-mapped). starts: int64 [E+1], episode e is frames[starts[e] : starts[e+1]].
-    actions: int64 [N], the action taken after each frame was seen. key: a hash of the files and the size.
+    frames: uint8 [N, H, W, 3] (memory-mapped). starts: int64 [E+1], clip e is frames[starts[e] : starts[e+1]].
+    actions: int64 [N, A], token ids of the action after each frame. clips: their E paths.
     """
 
     frames: np.ndarray
     starts: np.ndarray
     actions: np.ndarray
-    key: str
+    clips: tuple[Path, ...]
 
     def __len__(self) -> int:
         return len(self.frames)
 
 
-def load_episodes(
-    folder: Path, split: str, height: int, width: int, actions: list[str], progress: Progress = lambda done, total: None
-) -> Episodes:
-    """Decode (or find in the cache) every clip of `folder/split`. Frames must already be height x width.
+@dataclass(frozen=True)
+class Tokens:
+    """Codes of all episodes of a split, end to end.
 
-    Raises ClipError when there is no clip, or a clip is of another size or an action is unknown.
+    codes: int32 [M, h, w], one latent frame each. starts: int64 [E+1], episode e is codes[starts[e] : starts[e+1]].
+    actions: int64 [M, A], token ids after each latent frame. clips: the E paths that the episodes come from.
+    whole: an episode is a window that is read from its start only, since its first latent frame stands for one frame and
+    the others for several; else an episode is a clip, and any latent frame of it may begin a window.
     """
-    clips = sorted((folder / split).glob("*.mp4"))
-    if not clips:
-        raise ClipError(f"No MP4 files in {folder / split}", "Make some with: diagd record --out DIR")
-    names = "\n".join(f"{c.name} {c.stat().st_size}" for c in clips)
-    key = hashlib.sha256(f"{names} {height}x{width}".encode()).hexdigest()[:16]
-    cached = folder / "cache" / f"{split}-{key}.npy"
-    counts = [len(_read_actions(c, actions)) for c in clips]
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    if not cached.exists():
-        _decode_all(clips, starts, height, width, cached, progress)
-    labels = np.concatenate([_read_actions(c, actions) for c in clips])
-    return Episodes(np.load(cached, mmap_mode="r"), starts, labels, key)
+
+    codes: np.ndarray
+    starts: np.ndarray
+    actions: np.ndarray
+    clips: tuple[Path, ...]
+    whole: bool = False
+
+    def __len__(self) -> int:
+        return len(self.codes)
 
 
-def _read_actions(clip: Path, names: list[str]) -> np.ndarray:
-    """Action ids int64 [F] from the JSONL beside the clip, one line a frame."""
-    try:
-        lines = [json.loads(line) for line in clip.with_suffix(".jsonl").read_text().splitlines() if line.strip()]
-        return np.array([names.index(line["action"]) for line in lines], dtype=np.int64)
-    except FileNotFoundError:
-        raise ClipError(f"{clip.name} has no actions beside it", f"Expected {clip.with_suffix('.jsonl')}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ClipError(
-            f"Bad action file {clip.with_suffix('.jsonl')}: {error}", f"Known: {', '.join(names)}"
-        ) from None
+def load_episodes(
+    folder: Path, split: str, preset: Preset, progress: Progress = lambda done, total: None, cache: Path | None = None
+) -> Episodes:
+    """Every clip of a split as frames of the preset's size, decoded into `cache` (default: folder/cache) once.
+
+    Raises ClipError where there is no clip or one cannot be read, UsageError for a bad file of actions.
+    """
+    clips = find_clips(folder, preset)[split]
+    height, width = preset.clip.height, preset.clip.width
+    key = _key("\n".join(_identity(clip) for clip in clips), f"{height}x{width}")
+    pixels = (cache or folder / "cache") / f"frames-{split}-{key}.u8"
+    index = pixels.with_suffix(".npy")
+    if parallel.rank() == 0 and not (pixels.exists() and index.exists()):
+        starts = _decode_all(clips, height, width, pixels, progress)
+        with atomic(index) as part, part.open("wb") as file:
+            np.save(file, starts)
+    parallel.wait()
+    starts = np.load(index)
+    frames = np.memmap(pixels, np.uint8, "r", shape=(int(starts[-1]), height, width, 3))
+    rows = [action_rows(clip, preset, int(n)) for clip, n in zip(clips, np.diff(starts), strict=True)]
+    return Episodes(frames, starts, np.concatenate(rows), tuple(clips))
 
 
-def _decode_all(clips: list[Path], starts, height: int, width: int, target: Path, progress: Progress) -> None:
-    from diagd_cli.clip.read import read_clip
+def _decode_all(clips: list[Path], height: int, width: int, target: Path, progress: Progress) -> np.ndarray:
+    """Write the frames of all clips, end to end; returns where each begins, int64 [E+1]."""
+    counts = [0]
+    with atomic(target) as part, part.open("wb") as file:
+        for n, clip in enumerate(clips):
+            counts.append(0)
+            for some in chunks(read_frames(clip), FRAMES_AT_ONCE):
+                file.write(fit_frames(some, height, width).numpy().data)
+                counts[-1] += len(some)
+            progress(n + 1, len(clips))
+    return np.cumsum(counts)
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(target) as part:
-        frames = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(int(starts[-1]), height, width, 3))
-        for i, clip in enumerate(clips):
-            decoded = read_clip(clip, context=int(starts[i + 1] - starts[i]), start=0).frames
-            if decoded.shape[1:3] != (height, width):
-                size = "{1}x{0}".format(*decoded.shape[1:3])
-                raise ClipError(f"{clip} is {size}, the preset needs {width}x{height}", "Record or resize it")
-            frames[starts[i] : starts[i + 1]] = decoded
-            progress(i + 1, len(clips))
-        frames.flush()
+
+def load_tokens(
+    folder: Path, split: str, loaded, progress: Progress = lambda done, total: None, cache: Path | None = None
+) -> Tokens:
+    """Every clip of a split as tokens, encoded once by the tokenizer of `loaded` (pipeline.Loaded) into `cache`.
+
+    Several processes encode different clips. Raises ClipError and UsageError as `load_episodes` does.
+    """
+    preset = loaded.preset
+    clips = find_clips(folder, preset)[split]
+    size = f"{preset.clip.height}x{preset.clip.width}"
+    codec = weights_digest(loaded.tokenizer)
+    place = (cache or folder / "cache") / f"tokens-{_key(codec, size, str(preset.window))}"
+    files = [place / f"{_key(_identity(clip))}.npy" for clip in clips]
+    for n, (clip, file) in enumerate(zip(clips, files, strict=True)):
+        if n % parallel.size() == parallel.rank() and not file.exists():
+            codes = _encode(clip, loaded)
+            with atomic(file) as part, part.open("wb") as out:
+                np.save(out, codes)
+        progress(n + 1, len(clips))
+    parallel.wait()
+    codes = [np.load(file) for file in files]
+    rows = [action_rows(clip, preset, len(own)) for clip, own in zip(clips, codes, strict=True)]
+    whole = preset.tokenizer.temporal > 1
+    lengths = [_windows(len(own), preset.window) if whole else [len(own)] for own in codes]
+    owners = tuple(clip for clip, parts in zip(clips, lengths, strict=True) for _ in parts)
+    starts = np.cumsum([0, *(length for parts in lengths for length in parts)])
+    if not starts[-1]:
+        least = 1 + preset.tokenizer.temporal
+        raise ClipError(f"No clip of {clips[0].parent} has {least} frames", "Give longer clips")
+    return Tokens(np.concatenate(codes).astype(np.int32), starts, np.concatenate(rows), owners, whole)
+
+
+def _windows(length: int, window: int) -> list[int]:
+    """Lengths of the windows that `length` latent frames were cut into: full ones, and what was left."""
+    return [min(window, length - start) for start in range(0, length, window)]
+
+
+def _encode(clip: Path, loaded) -> np.ndarray:
+    """Codes int32 [M, h, w] of a whole clip; with several frames a latent frame, of one window after the other."""
+    import torch
+
+    from diagd_cli.pipeline import encode_frames
+
+    preset, made = loaded.preset, []
+    step = preset.tokenizer.temporal
+    for frames in chunks(read_frames(clip), preset.clip.window if step > 1 else FRAMES_AT_ONCE):
+        if step > 1:
+            frames = frames[: 1 + (len(frames) - 1) // step * step]  # whole latent frames
+            if len(frames) == 1:  # nothing follows it
+                continue
+        with torch.inference_mode():
+            made.append(encode_frames(loaded, frames).cpu().numpy().astype(np.int32))
+    return np.concatenate(made) if made else np.zeros((0, preset.grid.h, preset.grid.w), np.int32)
+
+
+def weights_digest(model) -> str:
+    """SHA-256 of a model's weights, in hexadecimal, whatever file they came from."""
+    hashed = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        hashed.update(name.encode())
+        hashed.update(value.detach().cpu().float().contiguous().numpy().data)
+    return hashed.hexdigest()
+
+
+def _identity(clip: Path) -> str:
+    status = clip.stat()
+    return f"{clip.parent.name}/{clip.name} {status.st_size} {status.st_mtime_ns}"
+
+
+def _key(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -1,18 +1,20 @@
-"""One training loop for tokenizer and Transformer: AdamW, warm-up + cosine, clipping, EMA, exact resume, JSONL log.
+"""One training loop for tokenizer and Transformer: AdamW, warm-up + cosine, clipping, EMA, exact resume, logs.
 
 A batch is a function of its step number, so a killed run that starts again sees exactly the data it would have seen.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +25,8 @@ from diagd_cli.clip.write import atomic
 from diagd_cli.engine.device import native_bfloat16
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import Strict
+from diagd_cli.train import parallel
+from diagd_cli.train.board import Board, installed
 from diagd_cli.train.muon import Muon
 
 
@@ -30,10 +34,12 @@ class Optimiser(Strict):
     """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights instead of an average.
 
     `muon` > 0: the matrices inside Transformer blocks follow Muon instead, at that learning rate and the same schedule.
+    `accumulate`: parts in which a batch is worked through, to save memory; the gradient is the whole batch's.
     """
 
     steps: int = Field(gt=0)
     batch: int = Field(default=1, gt=0)
+    accumulate: int = Field(default=1, gt=0)
     lr: float = Field(gt=0)
     muon: float = Field(default=0.0, ge=0)
     warmup: int = 100
@@ -53,9 +59,10 @@ class Optimiser(Strict):
 
 
 class Run:
-    """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` (figures).
+    """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` and `tensorboard` (figures).
 
-    `loss` is that of the last step, and `logged` the last step with a line in the log.
+    `loss` is that of the last step, and `logged` the last step with a line in the log. Of several processes each holds
+    the same state, and the first one writes it.
     """
 
     def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser):
@@ -67,6 +74,7 @@ class Run:
         if self.checkpoint.exists():
             self._resume()
         self._trim_log()
+        self._board: Board | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -77,8 +85,16 @@ class Run:
         """What to validate and ship: the averaged weights, or the last ones."""
         return self.average if self.average is not None else self.model.state_dict()
 
+    def shipped(self) -> nn.Module:
+        """A copy of the model with `weights`, for inference."""
+        model = copy.deepcopy(self.model)
+        model.load_state_dict(self.weights)
+        return model.eval().requires_grad_(False)
+
     def save(self) -> None:
         """Write the checkpoint under its final name only when it is whole."""
+        if parallel.rank():
+            return
         state = {
             "step": self.step,
             "loss": self.loss,
@@ -89,11 +105,22 @@ class Run:
             torch.save({**state, "average": self.average}, part)
 
     def log(self, **figures) -> None:
-        """Append one line of figures."""
-        rates = {"loss": round(self.loss, 4), "rate": round(self.settings.rate(self.step), 4)}
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **rates, **figures}) + "\n")
+        """Append one line of figures, and add them to TensorBoard's where it is installed."""
+        figures = {"loss": round(self.loss, 4), "rate": round(self.settings.rate(self.step), 4), **figures}
+        if parallel.rank() == 0:
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **figures}) + "\n")
+            if installed():
+                # what is there of later steps than the last one in the log was written by steps that are trained again
+                self._board = self._board or Board(self.folder / "tensorboard", self.logged + 1)
+                self._board.add(self.step, figures)
         self.logged = self.step
+
+    def close(self) -> None:
+        """Close the files of TensorBoard."""
+        if self._board:
+            self._board.close()
+            self._board = None
 
     def _resume(self) -> None:
         try:
@@ -102,8 +129,9 @@ class Run:
             for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 own.load_state_dict(saved)
             self.step, self.loss = state["step"], state.get("loss", math.nan)
-            if self.average is not None and state["average"] is not None:
-                self.average = state["average"]
+            if self.average is not None:  # of a run that had none so far it begins with the weights
+                saved = state["average"] or state["model"]
+                self.average = {k: saved[k].to(v.device, copy=True) for k, v in self.average.items()}
         except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError):
             message = f"{self.checkpoint} is damaged or of another model"
             raise WeightsError(message, "Train in another folder, or remove it to start again") from None
@@ -113,14 +141,13 @@ class Run:
         path = self.folder / "log.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
-        if kept != lines:
+        if kept != lines and parallel.rank() == 0:
             with atomic(path) as part:
                 part.write_text("".join(kept))
         self.logged = json.loads(kept[-1])["step"] if kept else 0
 
     def update(self, loss: Tensor) -> None:
-        """One optimiser step on the gradient of `loss`."""
-        loss.backward()
+        """One optimiser step on the gradient that has been gathered; `loss` is the batch's."""
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         with uninterrupted():
             self._step()
@@ -156,7 +183,7 @@ def make_optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.O
 
 def fit(
     run: Run,
-    loss: Callable[[int], Tensor],
+    loss: Callable[[int], Tensor | Iterable[Tensor]],
     validate: Callable[[dict[str, Tensor]], dict],
     *,
     every: int = 250,
@@ -165,11 +192,13 @@ def fit(
 ) -> dict:
     """Train until `run.settings.steps`; every `every` steps validate the shipped weights, log and save. Returns the last figures.
 
-    loss(step) computes the loss of that step's batch with `run.model`. Ctrl-C saves a checkpoint first, and what is left
+    loss(step) computes the loss of that step's batch with `run.model`: at once, or as parts that add up to it, each made
+    when the one before has been backpropagated (see `parallel.parts`). Ctrl-C saves a checkpoint first, and what is left
     of the run gives the same weights and figures as if it had not been stopped.
     """
     device = next(run.model.parameters()).device
     dtype = torch.bfloat16 if use_bfloat16(device, precision) else torch.float32
+    autocast = partial(torch.autocast, device.type, dtype=dtype, enabled=dtype != torch.float32)
     figures: dict = {}
     try:
         while True:
@@ -183,13 +212,30 @@ def fit(
                 return figures
             run.model.train()
             torch.manual_seed(run.settings.seed * 1_000_003 + run.step)
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                value = loss(run.step)
-            run.update(value)
+            run.update(_backward(loss, run.step, autocast))
             on_step(run.step, run.settings.steps, run.loss)
     except KeyboardInterrupt:
         run.save()
         raise
+    finally:
+        run.close()
+
+
+def _backward(loss: Callable, step: int, autocast: Callable) -> Tensor:
+    """Gather the gradient of a step's loss, part by part; returns the loss, of all processes."""
+    with autocast():
+        value = loss(step)
+    if isinstance(value, Tensor):
+        value.backward()
+        return value.detach()
+    parts, done = iter(value), []
+    while True:
+        with autocast():
+            part = next(parts, None)
+        if part is None:
+            return parallel.total(torch.stack(done).sum()) / parallel.size()
+        part.backward()
+        done.append(part.detach())
 
 
 @contextmanager

@@ -12,19 +12,26 @@ from diagd_cli.clip.write import atomic
 from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping
 from diagd_cli.errors import PresetError
 from diagd_cli.model.config import Strict
-from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.train.loop import Optimiser
 from diagd_cli.train.transformer import Windows
 from diagd_cli.weights.source import Weights
 
 
 class Recipe(Strict):
-    """`preset`: a name, or a path relative to the recipe; the rest: settings of the two trainings."""
+    """`preset`: a name, or a path relative to the recipe; the rest: settings of the two trainings.
+
+    One whose tokenizer is used as it is has no `tokenizer`.
+    """
 
     preset: str
-    tokenizer: Optimiser
+    tokenizer: Optimiser | None = None
     transformer: Optimiser
     windows: Windows
+
+
+def recipe_names() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in (preset_folder() / "recipes").glob("*.yaml"))
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -33,7 +40,7 @@ def load_recipe(name_or_path: str) -> Recipe:
     if path.suffix not in (".yaml", ".yml"):
         path = preset_folder() / "recipes" / f"{name_or_path}.yaml"
     if not os.path.exists(path):
-        raise PresetError(f"No recipe {path}", "Use freedoom, or a path to a YAML file")
+        raise PresetError(f"No recipe {path}", f"Use {', '.join(recipe_names())}, or a path to a YAML file")
     try:
         recipe = Recipe.model_validate(read_mapping(path))
     except ValidationError as error:
@@ -43,13 +50,21 @@ def load_recipe(name_or_path: str) -> Recipe:
     return recipe.model_copy(update={"preset": str(path.parent / recipe.preset)})
 
 
-def trained_preset(recipe: Recipe, folder: Path) -> Preset:
-    """The preset of a training folder: the recipe's, with the weights that the folder has so far. Raises PresetError."""
-    path = folder / "preset.yaml"
-    preset = load_preset(path if path.exists() else recipe.preset)
-    if not isinstance(preset.actions, NamedActions):
-        hint = "Training is on clips with named actions: name them under actions, with kind: names"
-        raise PresetError(f"The preset {preset.name} has no named actions", hint)
+def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> Preset:
+    """The preset of a training folder: `chosen`, or the recipe's, with the weights that the folder has so far.
+
+    Raises PresetError, also where the folder holds another preset's run, and for a preset that is steered by text.
+    """
+    preset, path = load_preset(chosen or recipe.preset), folder / "preset.yaml"
+    if path.exists():
+        found = load_preset(path)
+        if found.name != preset.name:
+            message = f"{folder} holds a run of {found.name}, not of {preset.name}"
+            raise PresetError(message, "Name another folder with --out")
+        preset = found
+    if preset.text:
+        hint = "Train a preset without text: clips have none beside them"
+        raise PresetError(f"The preset {preset.name} is steered by text", hint)
     return preset
 
 

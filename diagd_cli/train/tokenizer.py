@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.func import functional_call
 
-from diagd_cli.tokens.image import FsqImageTokenizer, to_frames, to_pixels
+from diagd_cli.tokens.image import FsqImageTokenizer, to_pixels
+from diagd_cli.train import parallel
 from diagd_cli.train.data import Episodes
 from diagd_cli.train.loop import Optimiser, Run, fit
 
@@ -36,36 +37,48 @@ def similarity(a: Tensor, b: Tensor, window: int = 7) -> Tensor:
 
 
 def train_tokenizer(
-    model: FsqImageTokenizer, train: Episodes, val: Episodes, optimiser: Optimiser, folder: Path, **options
+    model: FsqImageTokenizer,
+    train: Episodes,
+    val: Episodes,
+    optimiser: Optimiser,
+    folder: Path,
+    sample: Callable[[Run, FsqImageTokenizer], None] = lambda run, shipped: None,
+    **options,
 ) -> Run:
-    """Fit the autoencoder on frames of `train`; `options` go to `fit`. Returns the run, whose weights are the result."""
+    """Fit the autoencoder on frames of `train`. Returns the run, whose weights are the result.
+
+    sample(run, shipped) is called at each validation with the weights that it judges; `options` go to `fit`.
+    """
     model.to(memory_format=torch.channels_last)
     run = Run(folder, model, optimiser)
-    like = next(model.parameters())
+    like, wrapped = next(model.parameters()), parallel.wrap(model)
 
-    def loss(step: int) -> Tensor:
+    def loss(step: int) -> Iterator[Tensor]:
         chosen = np.random.default_rng([optimiser.seed, step]).integers(len(train), size=optimiser.batch)
-        pixels = to_pixels(torch.from_numpy(train.frames[np.sort(chosen)]), like)
-        pixels = pixels.contiguous(memory_format=torch.channels_last)
-        return reconstruction_loss(model(pixels), pixels)
+        for part, weight in parallel.parts(torch.from_numpy(np.sort(chosen)), wrapped, optimiser.accumulate):
+            pixels = to_pixels(torch.from_numpy(train.frames[part.numpy()]), like)
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            yield reconstruction_loss(wrapped(pixels), pixels) * weight
 
     def validate(weights: dict[str, Tensor]) -> dict:
-        return validate_tokenizer(model, weights, val)
+        shipped = run.shipped()
+        figures = validate_tokenizer(shipped, val)
+        sample(run, shipped)
+        return figures
 
     fit(run, loss, validate, **options)
     return run
 
 
 @torch.inference_mode()
-def validate_tokenizer(model: FsqImageTokenizer, weights: dict[str, Tensor], val: Episodes, count: int = 256) -> dict:
-    """PSNR (dB, mean over frames) and share of codes in use, on `count` frames spread over the validation split."""
-    like = next(model.parameters())
+def validate_tokenizer(model: FsqImageTokenizer, val: Episodes, count: int = 256) -> dict:
+    """PSNR (dB, mean over frames) and number of codes in use, on `count` frames spread over the validation split."""
     chosen = np.linspace(0, len(val) - 1, min(count, len(val))).astype(int)
     scores, used = [], set()
     for part in np.array_split(chosen, max(1, len(chosen) // 32)):
         frames = torch.from_numpy(val.frames[part])
-        output = to_frames(functional_call(model, weights, to_pixels(frames, like)))
-        error = F.mse_loss(output.cpu().float(), frames.float(), reduction="none").mean((1, 2, 3))
+        codes = model.encode(frames)
+        error = F.mse_loss(model.decode(codes).cpu().float(), frames.float(), reduction="none").mean((1, 2, 3))
         scores += (10 * torch.log10(255**2 / error.clamp(min=1e-3))).tolist()
-        used |= set(model.encode(frames).flatten().tolist())
+        used |= set(codes.flatten().tolist())
     return {"psnr": round(float(np.mean(scores)), 3), "codes": len(used)}

@@ -1,27 +1,29 @@
-"""Train the Transformer by next-token prediction on windows of frames and the actions between them."""
+"""Train the Transformer by next-token prediction on windows of latent frames and the actions between them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
-from diagd_cli.clip.write import atomic
+from diagd_cli.config import Preset
 from diagd_cli.errors import ClipError
 from diagd_cli.model.config import Strict
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.grid import Grid
-from diagd_cli.train.data import Episodes, Progress
+from diagd_cli.train import parallel
+from diagd_cli.train.data import Tokens
 from diagd_cli.train.loop import Optimiser, Run, fit
 
 
 class Phase(Strict):
-    """From step `start` on, a batch is `batch` windows of `frames` frames."""
+    """From step `start` on, a batch is `batch` windows of `frames` latent frames."""
 
     start: int = Field(ge=0)
     frames: int = Field(gt=1)
@@ -29,7 +31,7 @@ class Phase(Strict):
 
 
 class Windows(Strict):
-    """What a training sample is. With probability `dropout` all its actions read "none"; as often, only the first few."""
+    """What a training sample is. With probability `dropout` all its actions are the preset's rest; as often, the first few."""
 
     phases: tuple[Phase, ...] = Field(min_length=1)
     dropout: float = Field(default=0.1, ge=0, le=0.5)
@@ -41,38 +43,37 @@ class Windows(Strict):
             raise ValueError(f"phases must start at 0 and rise, they start at {starts}")
         return self
 
+    @property
+    def longest(self) -> int:
+        """Latent frames of the longest window."""
+        return max(phase.frames for phase in self.phases)
+
     def at(self, step: int) -> Phase:
         return [p for p in self.phases if p.start <= step][-1]
 
 
-def tokenise(
-    tokenizer: nn.Module, episodes: Episodes, target: Path, progress: Progress = lambda d, t: None
-) -> np.ndarray:
-    """Codes int16 [N, h, w] of all frames, from `target` (.npy) if it exists, else encoded and written there."""
-    if not target.exists():
-        chunks, size = [], 64
-        for start in range(0, len(episodes), size):
-            frames = torch.from_numpy(np.array(episodes.frames[start : start + size]))
-            chunks.append(tokenizer.encode(frames).to(torch.int16).cpu().numpy())
-            progress(min(start + size, len(episodes)), len(episodes))
-        with atomic(target) as part:
-            np.save(part, np.concatenate(chunks))
-    return np.load(target)
-
-
 class Sampler:
-    """Draws windows of consecutive frames: sequences int64 [batch, L] as the grid lays them out."""
+    """Draws windows of consecutive latent frames of a preset's tokens: sequences int64 [batch, L] as its grid lays them out.
 
-    def __init__(self, codes: np.ndarray, episodes: Episodes, grid: Grid, action_ids: np.ndarray, none: int):
-        self.codes, self.grid, self.none = codes, grid, none
-        self.actions = action_ids[episodes.actions]
-        self.left = np.repeat(episodes.starts[1:], np.diff(episodes.starts)) - np.arange(len(codes))
+    `left` int64 [M]: how many latent frames a window may have that begins at each; 0 where none may begin.
+    """
+
+    def __init__(self, tokens: Tokens, preset: Preset):
+        self.tokens, self.grid = tokens, preset.grid
+        self.rest = preset.actions.rest if preset.actions else np.zeros(0, dtype=np.int64)
+        self.prefix = np.array(preset.prefix, dtype=np.int64)
+        self.left = np.repeat(tokens.starts[1:], np.diff(tokens.starts)) - np.arange(len(tokens))
+        if tokens.whole:
+            inside = np.ones(len(tokens), dtype=bool)
+            inside[tokens.starts[:-1]] = False
+            self.left[inside] = 0
 
     def need(self, frames: int) -> None:
-        """Raise ClipError where no clip holds a window of `frames` frames."""
+        """Raise ClipError where no clip holds a window of `frames` latent frames."""
         if self.left.max() < frames:
-            message = f"The longest clip has {self.left.max()} frames, and the recipe's windows have {frames}"
-            raise ClipError(message, "Record longer clips, or shorten the windows")
+            latent = "latent " if self.tokens.whole else ""
+            message = f"The longest clip has {self.left.max()} {latent}frames, and the recipe's windows have {frames}"
+            raise ClipError(message, "Give longer clips, or shorten the windows")
 
     def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
         """The batch of a step: a function of (seed, step) alone."""
@@ -83,41 +84,57 @@ class Sampler:
         return self.sequences(firsts, phase.frames, unsteered)
 
     def sequences(self, firsts: np.ndarray, frames: int, unsteered: np.ndarray | int = 0) -> Tensor:
-        """Windows that start at `firsts`; the first `unsteered` actions of each read "none"."""
+        """Windows that start at `firsts`; the first `unsteered` actions of each are the preset's rest."""
         index = firsts[:, None] + np.arange(frames)
         dropped = np.arange(frames) < np.broadcast_to(unsteered, len(firsts))[:, None]
-        actions = np.where(dropped, self.none, self.actions[index])
-        return torch.from_numpy(self.grid.flatten(self.codes[index], actions[..., None]))
+        actions = np.where(dropped[..., None], self.rest, self.tokens.actions[index])
+        return torch.from_numpy(self.grid.flatten(self.tokens.codes[index], actions, self.prefix))
 
 
 def token_nll(model: Transformer, weights: dict[str, Tensor] | None, sequences: Tensor, grid: Grid) -> Tensor:
-    """Negative log-likelihood (nats) float32 [B, T*h*w - 1] of every code but the very first, which nothing precedes."""
-    positions = torch.arange(sequences.shape[1] - 1, device=sequences.device)
-    coords = grid.coords(sequences.shape[1])
-    codes = torch.from_numpy(np.flatnonzero(coords[:, 1] < grid.h)[1:]).to(sequences.device)
+    """Negative log-likelihood (nats) float32 [B, N] of every code that something precedes.
+
+    N is T*h*w, without a prefix one less: nothing precedes the very first code.
+    """
+    length = sequences.shape[1]
+    positions = torch.arange(length - 1, device=sequences.device)
+    is_code = (grid.coords(length)[:, 1] < grid.h) & (np.arange(length) >= max(grid.prefix, 1))
+    codes = torch.from_numpy(np.flatnonzero(is_code)).to(sequences.device)
     arguments = (sequences[:, :-1], positions)
-    logits = model(*arguments) if weights is None else functional_call(model, weights, arguments)
+    logits = model(*arguments) if weights is None else functional_call(model, weights, arguments, tie_weights=False)
     picked = logits[:, codes - 1].float()
-    return F.cross_entropy(picked.flatten(0, 1), sequences[:, codes].flatten(), reduction="none").view(
-        len(sequences), -1
-    )
+    targets = sequences[:, codes].flatten()
+    return F.cross_entropy(picked.flatten(0, 1), targets, reduction="none").view(len(sequences), -1)
 
 
 def train_transformer(
-    model: Transformer, train: Sampler, val: Sampler, optimiser: Optimiser, windows: Windows, folder: Path, **options
+    model: Transformer,
+    train: Sampler,
+    val: Sampler,
+    optimiser: Optimiser,
+    windows: Windows,
+    folder: Path,
+    sample: Callable[[Run], None] = lambda run: None,
+    **options,
 ) -> Run:
-    """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted)."""
-    for sampler in (train, val):
-        sampler.need(max(phase.frames for phase in windows.phases))
-    run = Run(folder, model, optimiser)
-    device = next(model.parameters()).device
+    """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted).
 
-    def loss(step: int) -> Tensor:
-        sequences = train.draw(windows, optimiser.seed, step).to(device)
-        return token_nll(model, None, sequences, train.grid).mean()
+    sample(run) is called at each validation; `options` go to `fit`. Returns the run, whose weights are the result.
+    """
+    for sampler in (train, val):
+        sampler.need(windows.longest)
+    run = Run(folder, model, optimiser)
+    device, wrapped = next(model.parameters()).device, parallel.wrap(model)
+
+    def loss(step: int) -> Iterator[Tensor]:
+        batch = train.draw(windows, optimiser.seed, step)
+        for part, weight in parallel.parts(batch, wrapped, optimiser.accumulate):
+            yield token_nll(wrapped, None, part.to(device), train.grid).mean() * weight
 
     def validate(weights: dict[str, Tensor]) -> dict:
-        return validate_transformer(model, weights, val, windows.at(run.step).frames)
+        figures = validate_transformer(model, weights, val, windows.at(run.step).frames)
+        sample(run)
+        return figures
 
     fit(run, loss, validate, **options)
     return run
@@ -129,16 +146,19 @@ def validate_transformer(
 ) -> dict:
     """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
 
-    The health sign of a world model: the NLL falls clearly after the first frame.
+    Several processes share the windows. The health sign of a world model: the NLL falls clearly after the first frame.
     """
     device = next(model.parameters()).device
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    rows = [
-        token_nll(model, weights, val.sequences(part, frames).to(device), val.grid)
-        for part in np.array_split(firsts, max(1, count // 4))
-    ]
-    nll = torch.cat(rows).mean(0)
-    area = val.grid.area
-    by_frame = [nll[: area - 1].mean(), *(f.mean() for f in nll[area - 1 :].split(area))]
+    share = np.array_split(firsts, parallel.size())[parallel.rank()]
+    predicted = frames * val.grid.area - (val.grid.prefix == 0)
+    sums = torch.zeros(predicted, dtype=torch.float64, device=device)
+    for part in np.array_split(share, max(1, len(share) // 4)):
+        if len(part):
+            sequences = val.sequences(part, frames).to(device)
+            sums += token_nll(model, weights, sequences, val.grid).double().sum(0)
+    nll = parallel.total(sums) / count
+    first = predicted - (frames - 1) * val.grid.area
+    by_frame = [nll[:first].mean(), *(f.mean() for f in nll[first:].split(val.grid.area))]
     return {"nll": round(nll.mean().item(), 4), "nll_by_frame": [round(x.item(), 3) for x in by_frame]}

@@ -133,12 +133,16 @@ def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype = to
     stored = {k: v.to(dtype if v.is_floating_point() else v.dtype, copy=True).contiguous() for k, v in weights.items()}
     with atomic(path) as part:
         save_file(stored, part)
+        part.chmod(0o644)  # which safetensors makes readable for its owner alone
     return Weights.single(path.name, digest(path))
 
 
-def copy_weights(preset: Preset, role: Role, folder: Path) -> Weights:
-    """Have a preset's weights in `folder` too, and return the entry for them there. Raises WeightsError."""
-    source, paths = _verified(preset, role, None)
+def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None = None) -> Weights:
+    """Have a preset's weights in `folder` too, and return the entry for them there; `chosen` is looked in first.
+
+    Raises WeightsError.
+    """
+    source, paths = _verified(preset, role, chosen)
     names = [f"{role}{path.suffix}" for path in paths] if len(paths) == 1 else [path.name for path in paths]
     for path, target in zip(paths, (folder / name for name in names), strict=True):
         if not target.exists() or not target.samefile(path):

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 WEIGHTS_VARIABLE = "DIAGD_WEIGHTS"
 ALWAYS_VERIFIED = 1 << 30  # bytes; hashing a larger file at every start would take as long as loading it
-Role = Literal["transformer", "tokenizer"]
-ROLES: tuple[Role, ...] = ("transformer", "tokenizer")
+Role = Literal["transformer", "tokenizer", "inverse"]
+ROLES: tuple[Role, ...] = ("transformer", "tokenizer")  # without which nothing can be generated
 
 
 def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
@@ -31,7 +31,7 @@ def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
 
 def entry_of(preset: Preset, role: Role) -> Weights:
     """The preset's entry for the weights of one model. Raises WeightsError where it has none."""
-    weights = preset.transformer_weights if role == "transformer" else preset.tokenizer_weights
+    weights = getattr(preset, f"{role}_weights")
     if weights is None:
         hint = f"Add {role}_weights with file and sha256"
         raise WeightsError(f"The preset {preset.name} names no {role} weights", hint)

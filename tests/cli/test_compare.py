@@ -1,6 +1,8 @@
 """diagd compare: panels, table, report."""
 
 import json
+import shlex
+import sys
 
 import numpy as np
 import pytest
@@ -55,8 +57,47 @@ def test_video_has_a_panel_for_the_truth_and_for_each_decoding(compare, tmp_path
     scale = -(-320 // 24)
     wide = 3 * 24 * scale + 2 * 4
     assert (video.first, video.fps) == (0, 10.0)
-    assert video.frames.shape == (5, 16 * scale + 30, wide, 3)
-    assert Image.open(tmp_path / "out.png").height > 3 * 16
+    assert video.frames.shape == (5, 16 * scale + 48, wide, 3)
+    sheet = Image.open(tmp_path / "out.png")
+    assert sheet.height > 3 * 16 * 5 and sheet.width > 4 * 24 * 5  # the last context frame and three new ones
+    assert not (tmp_path / "out-race.mp4").exists() and not (tmp_path / "out.html").exists()
+
+
+def test_heat_maps_are_held_against_the_truth_or_the_first_decoding(compare, tmp_path):
+    short = save_clip(tmp_path / "in" / "short.mp4", moving(2))
+    truth = compare("--heat", "--json").objects[0]["heat"]
+    first = compare("--heat", "--json", "--force", clip=short).objects[0]["heat"]
+    assert truth["reference"] == "ground truth" and first["reference"] == "NTP"
+    assert truth["top"] % 10 == first["top"] % 10 == 0 and truth["top"] > 0
+    assert read_clip(tmp_path / "out.mp4", 1).frames.shape[1] == 48 + 2 * 16 * 14 + 4
+
+
+def test_race(compare, tmp_path, monkeypatch):
+    monkeypatch.setattr("diagd_cli.report.race.ABOUT", 2)  # seconds
+    [report] = compare("--race", "--json").objects
+    rows, race = report["decodings"], report["race"]
+    for row in rows:
+        assert len(row["completed"]) == 3 and row["completed"] == sorted(row["completed"])
+        assert row["completed"][-1] == pytest.approx(row["seconds"]["decode"], rel=0.5, abs=0.02)
+    slowest = max(row["completed"][-1] for row in rows)
+    assert race["output"] == f"{tmp_path}/out-race.mp4" and race["speed"] == pytest.approx(slowest / 2, rel=0.06)
+    assert read_clip(tmp_path / "out-race.mp4", 1).fps == 20
+
+
+def test_command_does_it_again(diagd, compare, tmp_path):
+    [report] = compare("--decodings", "ntp,spatial", "--no-repair", "--json").objects
+    words = shlex.split(report["command"])
+    assert words[:2] == ["diagd", "compare"] and "--no-repair" in words and "--seed=0" in words
+    [again] = diagd(*words[1:], "--force").objects
+    steps = [[row[key] for key in ("label", "steps", "psnr", "token_agreement")] for row in report["decodings"]]
+    assert steps == [[row[key] for key in ("label", "steps", "psnr", "token_agreement")] for row in again["decodings"]]
+
+
+def test_command_tells_the_environment_too(diagd, tiny, tmp_path):
+    options = ["-o", tmp_path / "out.mp4", "--json"]
+    [report] = diagd("compare", tiny.clip, *options, DIAGD_PRESET=str(tiny.preset), DIAGD_FRAMES="1").objects
+    words = shlex.split(report["command"])
+    assert f"--preset={tiny.preset}" in words and "--frames=1" in words and f"--seed={report['seed']}" in words
 
 
 def test_table(compare):
@@ -89,6 +130,21 @@ def test_clip_that_ends_with_its_context_has_no_truth(compare, tmp_path):
 def test_bad_decodings(compare, tmp_path, decodings, message):
     done = compare("--decodings", decodings)
     assert done.code == 2 and done.err.startswith(f"error: {message}") and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option, name", [("--race", "out-race.mp4"), ("--html", "out.html"), ("--sheet", "out.png")])
+def test_nothing_is_replaced(compare, tmp_path, option, name):
+    (tmp_path / name).write_text("precious")
+    done = compare(option)
+    assert done.code == 1 and f"{tmp_path}/{name} exists already" in done.err
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_page_needs_matplotlib(compare, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = compare("--html")
+    assert done.code == 1 and not list(tmp_path.iterdir())
+    assert done.err == "error: --html needs the package matplotlib. Install it with: pip install 'diagd[report]'\n"
 
 
 def test_existing_output(compare, tmp_path):

@@ -7,8 +7,10 @@ import pytest
 
 from diagd_cli import __version__
 
-COMMANDS = ["generate", "compare", "plan", "bench", "embed", "record", "info", "presets", "train", "weights"]
-SUBCOMMANDS = ["presets list", "presets show", "presets check", "train tokenizer", "train transformer"]
+COMMANDS = ["generate", "compare", "plan", "attention", "bench", "eval", "sweep", "vote", "embed", "record", "train"]
+COMMANDS += ["finetune", "presets", "weights", "info"]
+SUBCOMMANDS = ["presets list", "presets show", "presets check", "train tokenizer", "train transformer", "train inverse"]
+SUBCOMMANDS += ["vote pack", "vote count"]
 HEAVY = {"torch", "numpy", "yaml", "imageio", "imageio_ffmpeg", "safetensors", "PIL"}
 
 

@@ -171,15 +171,16 @@ def test_ctrl_c_is_held_back_only_for_the_update():
 @pytest.mark.parametrize(
     "change, code, message",
     [
-        (lambda w: shutil.rmtree(w / "data" / "val"), 1, "No MP4 files in {w}/data/val. Make some with: diagd record"),
-        (lambda w: (w / "data/train/0.jsonl").unlink(), 1, "0.mp4 has no actions beside it. Expected {w}/data/train/0"),
-        (lambda w: (w / "data/train/0.jsonl").write_text('{"action": "up"}'), 1, "Bad action file {w}/data/train/0"),
-        (lambda w: save_clip(w / "data/train/0.mp4", moving(6, 24, 24)), 1, "{w}/data/train/0.mp4 is 24x24, the preset"),
+        (lambda w: shutil.rmtree(w / "data" / "val"), 1, "No MP4 files in {w}/data/val. Put MP4 files there, or make"),
+        (lambda w: (w / "data/train/0.jsonl").write_text('{"action": "up"}'), 2, "{w}/data/train/0.jsonl, line 1: unknown"),
+        (lambda w: (w / "data/train/0.jsonl").write_text('{"action": "left"}'), 1, "{w}/data/train/0.jsonl has 1 actions, 0"),
+        (lambda w: (w / "data/train/0.mp4").write_text("text"), 1, "{w}/data/train/0.mp4 is not a video file"),
         (lambda w: (w / "recipe.yaml").write_text("preset: {"), 2, "{w}/recipe.yaml, line 1, column 10: not valid YAML"),
-        (lambda w: (w / "recipe.yaml").unlink(), 2, "No recipe {w}/recipe.yaml. Use freedoom, or a path to a YAML file"),
+        (lambda w: (w / "recipe.yaml").unlink(), 2, "No recipe {w}/recipe.yaml. Use freedoom, mc-ar-1.2b, mc-"),
         (lambda w: edit(w, tokenizer={"stepz": 6}), 2, "{w}/recipe.yaml: unknown key 'tokenizer.stepz' (did you mean 'steps'?)"),
         (lambda w: edit(w, preset="none.yaml"), 2, "No preset file {w}/none.yaml"),
         (lambda w: edit(w, windows=windows(1, 2)), 2, "{w}/recipe.yaml: windows: phases must start at 0 and rise"),
+        (lambda w: edit(w, tokenizer=None), 2, "The recipe has no tokenizer part. Train the Transformer, or add one"),
         (lambda w: edit(w, windows=windows(0, 9)), 1, "The longest clip has 6 frames, and the recipe's windows have 9"),
     ],
 )  # fmt: skip
@@ -202,11 +203,12 @@ def test_a_tokenizer_of_another_kind_is_not_trained(train, world):
     assert done.code == 2 and "The tokenizer of tiny is vq-image, which cannot be trained here" in done.err
 
 
-def test_a_preset_without_named_actions_is_not_trained(train, world):
+def test_a_run_of_another_preset_is_left_alone(train, world):
     preset = yaml.safe_load((world / "tiny.yaml").read_text())
-    (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "actions": None}))
-    done = train("transformer")
-    assert done.code == 2 and "The preset tiny has no named actions" in done.err
+    (world / "other.yaml").write_text(yaml.safe_dump({**preset, "name": "other"}))
+    done = train("tokenizer", "whole", "--preset", world / "other.yaml")
+    message = f"{world}/whole holds a run of tiny, not of other. Name another folder with --out"
+    assert (done.code, done.err) == (2, f"error: {message}\n")
 
 
 def windows(start, frames):

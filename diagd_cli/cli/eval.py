@@ -1,0 +1,197 @@
+"""diagd eval: how faithful decodings are, over many clips and seeds, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.compare import machine_facts
+from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.errors import ClipError, UsageError
+
+if TYPE_CHECKING:
+    from diagd_cli.cli.prompts import Prompts
+    from diagd_cli.config import Preset
+    from diagd_cli.evaluate.measure import Case, Models
+    from diagd_cli.evaluate.run import Evaluation
+
+HELP = """Measure the fidelity of decodings over clips and seeds, with 95% intervals.
+
+Every clip is continued by every decoding, steered by the actions beside it, and
+held against how it really goes on: PSNR and SSIM, the likelihood of the tokens
+under the base model's next-token prediction, whether the actions can be read
+from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
+
+[bold]Examples[/]
+
+  diagd eval clips/*.mp4 --decodings ntp,spatial:2,diagd:2:10
+
+  diagd eval val/*.mp4 --seeds 2 --batch 4 --out results   # can be resumed
+
+  diagd eval clips/*.mp4 -p tuned.yaml --base-preset freedoom
+
+  diagd eval clips/*.mp4 --i3d i3d_torchscript.pt --export-vbench videos
+"""
+
+
+@app.command("eval", help=HELP)
+def evaluate(
+    clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
+    decodings: Annotated[str, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D.")] = "ntp,diagd",
+    preset: o.PresetOption = "freedoom",
+    base_preset: Annotated[
+        str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
+    ] = None,
+    frames: o.FramesOption = None,
+    context: o.ContextOption = None,
+    k: o.KOption = None,
+    d: o.DOption = None,
+    stand_in: o.StandInOption = None,
+    repair: o.RepairOption = True,
+    temperature: o.TemperatureOption = None,
+    top_p: o.TopPOption = None,
+    top_p_rule: o.TopPRuleOption = None,
+    top_k: o.TopKOption = None,
+    seed: Annotated[int, typer.Option(**o.COUNT, help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(**o.SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")] = 1,
+    batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
+    start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl (to resume), report.json, table.md.")
+    ] = None,
+    i3d: Annotated[
+        Path | None, typer.Option(help="I3D as TorchScript, for FVD. It is a program: give one that you trust.")
+    ] = None,
+    export_vbench: Annotated[
+        Path | None, typer.Option(help="Write the videos for VBench, a folder a decoding, and print what to run.")
+    ] = None,
+    vbench_results: Annotated[
+        list[Path] | None, typer.Option(help="VBench's result of exported videos, for the table; may be repeated.")
+    ] = None,
+    device: o.DeviceOption = "auto",
+    dtype: o.DtypeOption = "auto",
+    threads: o.ThreadsOption = 0,
+    weights_dir: o.WeightsDirOption = None,
+    json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(quiet, verbose)
+    with guard(reporter):
+        from diagd_cli.clip.write import check_target
+        from diagd_cli.config import load_preset
+        from diagd_cli.evaluate import vbench
+        from diagd_cli.evaluate.i3d import I3d
+        from diagd_cli.evaluate.inverse import load_inverse
+        from diagd_cli.evaluate.likelihood import check_base
+        from diagd_cli.evaluate.measure import Models
+        from diagd_cli.evaluate.run import Evaluation
+        from diagd_cli.evaluate.store import Store
+        from diagd_cli.pipeline import load
+
+        chosen = load_preset(preset)
+        settings = o.merge(
+            chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
+        )
+        walks = list(dict.fromkeys(o.parse_decoding(text, settings.decoding) for text in decodings.split(",")))
+        facts = [walk.facts(chosen.grid, chosen.latents(settings.context)) for walk in walks]
+        folders = [vbench.folder_of(fact) for fact in facts]
+        if len(set(folders)) < len(folders):
+            raise UsageError("Two decodings are the same one", "Name each once")
+        base = load_preset(base_preset) if base_preset else chosen
+        check_base(base, chosen)
+        judged = vbench.read_results(vbench_results or [], folders)
+        for name in ("report.json", "table.md") if out else ():
+            check_target(out / name, force=True)
+        prompts = find_prompts(chosen, clips, None, None, None, random=False)
+        prompts.embed(reporter)
+        with reporter.stage(f"loading {chosen.name}"):
+            loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, False, batch=batch)
+            scorer = loaded
+            if base != chosen:
+                scorer = load(base, loaded.device, loaded.dtype, folder=weights_dir, pixels=False)
+            models = Models(loaded, scorer, load_inverse(chosen, loaded.device, weights_dir))
+            judge = I3d(i3d, loaded.device) if i3d else None
+        evaluation = Evaluation(
+            models, {walk.label(chosen.grid): walk for walk in walks}, [(seed + n) % 2**64 for n in range(seeds)],
+            Store(out, decisive(models, settings, batch)), reporter.follow, judge, export_vbench,
+        )  # fmt: skip
+        if export_vbench:
+            check_export(evaluation, clips, folders)
+        for group in (clips[n : n + batch] for n in range(0, len(clips), batch)):
+            evaluation.add([read_case(path, chosen, settings, start, prompts) for path in group])
+        about = {
+            "preset": chosen.name,
+            "base_preset": base.name,
+            "frames": settings.frames,
+            "sampling": settings.sampling,
+        }
+        about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": batch}
+        report = {**about, **evaluation.report(judged), **machine_facts(loaded)}
+        if export_vbench:
+            report["vbench_commands"] = vbench.commands(export_vbench, folders)
+        show(report, reporter, out, json)
+
+
+def read_case(path: Path, preset: Preset, settings: o.Settings, start: int, prompts: Prompts) -> Case:
+    """A clip with its future, and what steers it. Raises ClipError where it ends before the new frames do."""
+    from diagd_cli.clip.read import read_clip
+    from diagd_cli.evaluate.measure import Case
+
+    clip = read_clip(path, settings.context, start, settings.frames)
+    if len(clip.future) < settings.frames:
+        message = (
+            f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"
+        )
+        raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
+    actions = o.clip_actions(path, preset, None, start, settings.context, settings.frames)
+    steered = None if actions is None else preset.actions.describe(actions)
+    about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
+    return Case(clip, o.request(settings, settings.decoding, actions, prompts.of(path)), about)
+
+
+def decisive(models: Models, settings: o.Settings, batch: int) -> dict:
+    """All that decides a sample's figures and times, but its clip, decoding and seed."""
+    preset, base = models.loaded.preset, models.base.preset
+    told = {"name", "about", "licence", "duties", "decoding"}
+    return {
+        "preset": preset.model_dump(mode="json", exclude=told),
+        "base": base.model_dump(mode="json", exclude={*told, "inverse_weights"}),
+        "frames": settings.frames,
+        "context": settings.context,
+        "sampling": settings.sampling,
+        "first": preset.decoding.first,
+        "batch": batch,
+        **machine_facts(models.loaded),
+    }
+
+
+def check_export(evaluation: Evaluation, clips: list[Path], folders: list[str]) -> None:
+    """Refuse, before any work is done, folders that hold other videos. Raises OutputError."""
+    from diagd_cli.evaluate.vbench import check_export
+
+    pairs = [(n, clip, seed) for n, clip in enumerate(clips) for seed in evaluation.seeds]
+    for folder in folders:
+        check_export(evaluation.export / folder, {evaluation.video_name(*pair) for pair in pairs})
+
+
+def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:
+    """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself."""
+    from diagd_cli.clip.write import atomic, write_json
+    from diagd_cli.evaluate.table import markdown, tables
+
+    if not reporter.quiet:
+        for table in tables(report):
+            reporter.err.print(table)
+    for command in report.get("vbench_commands", ()):
+        reporter.note(command)
+    if out:
+        write_json(out / "report.json", report)
+        with atomic(out / "table.md") as part:
+            part.write_text(markdown(report), encoding="utf-8")
+    reporter.result(report if json else str(out / "table.md") if out else markdown(report).rstrip())

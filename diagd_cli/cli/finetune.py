@@ -1,0 +1,185 @@
+"""diagd finetune: teach a trained Transformer the decodings that it will run."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli import train as t
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.errors import UsageError
+from diagd_cli.schedule.decoding import Decoding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from diagd_cli.config import Preset
+
+HELP = """Fine-tune a preset's Transformer under the masks of Diagonal Decoding, on a folder of clips.
+
+Each step draws one decoding of a set: all pairs of --k and --d, and those of
+--decodings. A run that is stopped goes on where it was. Its log.jsonl has the
+NLL under NTP and under each decoding, from before the first step on.
+
+[bold]Examples[/]
+
+  diagd finetune data --preset freedoom --out runs/ft
+
+  diagd finetune data --k 1,2 --d 10,20 --steps 1000 --lr 1e-4
+
+  diagd generate clip.mp4 --preset runs/ft/preset.yaml --k 1 --d 10
+"""
+
+RATE = o.number(float, "a number above 0 and at most 1", 1e-12, 1)
+SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
+
+
+@app.command(help=HELP)
+def finetune(
+    data: t.DataArgument,
+    preset: o.PresetOption = "freedoom",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder of the run; runs/NAME-diagonal by default.")
+    ] = None,
+    k: Annotated[str | None, o.option("--k", "-k", help="By comma; the preset's by default.")] = None,
+    d: Annotated[str | None, o.option("--d", "-d", help="By comma; the preset's by default.")] = None,
+    decodings: Annotated[str, typer.Option(help="More, by comma, each NAME, NAME:K or NAME:K:D; '' is none.")] = "ntp",
+    stand_in: o.StandInOption = None,
+    repair: o.RepairOption = True,
+    window: Annotated[
+        int | None, typer.Option(**o.FRAMES, help="Frames of a training sample; the preset's window by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(**o.POSITIVE, help="Steps.")] = 1000,
+    batch: Annotated[int, typer.Option(**o.POSITIVE, help="Windows of a step.")] = 1,
+    accumulate: t.AccumulateOption = None,
+    lr: Annotated[float, typer.Option(**RATE, help="Peak learning rate.")] = 1e-4,
+    seed: Annotated[int, typer.Option(**SEED, help="Of what is drawn: windows, decodings, prompts.")] = 0,
+    prompt_embedding: Annotated[
+        Path | None, typer.Option(help="The T5 embedding (.safetensors) of a text that describes all clips.")
+    ] = None,
+    every: t.EveryOption = 200,
+    cache: t.CacheOption = None,
+    weights_dir: o.WeightsDirOption = None,
+    device: o.DeviceOption = "auto",
+    precision: t.PrecisionOption = "auto",
+    threads: o.ThreadsOption = 0,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(quiet, verbose)
+    with guard(reporter), ExitStack() as stack:
+        from diagd_cli.config import load_preset
+        from diagd_cli.engine.device import choose_device
+        from diagd_cli.train.loop import Optimiser
+        from diagd_cli.train.parallel import processes, rank
+
+        o.one_of(precision, t.PRECISIONS, "'--precision'")
+        o.set_threads(threads)
+        chosen = load_preset(preset)
+        out = out or Path("runs") / f"{chosen.name}-diagonal"
+        if chosen.path.resolve() == (out / "preset.yaml").resolve():
+            raise UsageError(f"{out} is the folder of the preset itself", "Name another folder with --out")
+        default = o.merge_decoding(chosen.decoding, stand_in=stand_in, repair=repair)
+        mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch)
+        text = context_text(chosen, prompt_embedding, reporter)
+        settings = Optimiser(
+            steps=steps, batch=batch, accumulate=accumulate or 1, lr=lr, warmup=min(100, steps // 10), seed=seed
+        )
+        where = stack.enter_context(processes(choose_device(device)))
+        reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
+        t.tell_notes(data, chosen, reporter)
+        options = {"every": every, "precision": precision}
+        job = t.Job(data, out, None, chosen, settings, where, False, cache, weights_dir, options, reporter)
+        path = run(job, *mixed, text)
+        if rank() == 0:
+            reporter.result(str(path))
+
+
+def run(job: t.Job, mixed, windows, text: Tensor | None) -> Path:
+    """Fine-tune and write the preset that names the new weights."""
+    import torch
+
+    from diagd_cli.pipeline import Loaded
+    from diagd_cli.train.data import load_tokens
+    from diagd_cli.train.diagonal import finetune
+    from diagd_cli.train.parallel import rank
+    from diagd_cli.train.recipe import write_preset
+    from diagd_cli.train.transformer import Sampler
+    from diagd_cli.weights.load import load_tokenizer, load_transformer, save_weights
+
+    preset = job.preset
+    encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
+    model = load_transformer(preset, job.device, folder=job.weights_dir).requires_grad_(True)
+    codec = t.keep_tokenizer(job) if rank() == 0 else None
+    loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
+    splits = t.load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
+    samplers = [Sampler(tokens, preset) for tokens in splits]
+    with job.reporter.bar("fine-tuning", job.settings.steps) as bar:
+        done = finetune(
+            model, *samplers, job.settings, windows, mixed, job.out / "finetune", text,
+            on_step=t.show_loss(bar), **job.fit,
+        )  # fmt: skip
+    if rank():
+        return job.out
+    entry = save_weights(job.out / "transformer.safetensors", done.weights)
+    return write_preset(preset, job.out, tokenizer_weights=codec, transformer_weights=entry)
+
+
+def decoding_set(
+    preset: Preset, default: Decoding, k: str | None, d: str | None, names: str
+) -> tuple[Decoding, ...]:  # fmt: skip
+    """The decodings of --decodings, then a DiagD for every pair of --k and --d, each once.
+
+    Without --d, the pairs are of the preset's method: a spatial decoding has no d. Raises UsageError.
+    """
+    found = [o.parse_decoding(name, default) for name in names.split(",") if name.strip()]
+    method = "diagd" if d or default.method == "ntp" else default.method
+    rows, diagonals = numbers(k, default.k, "--k"), numbers(d, default.d, "--d")
+    found += [replace(default, method=method, k=row, d=diagonal) for row in rows for diagonal in diagonals]
+    for decoding in found:
+        decoding.resolve(preset.grid, context=1)
+    return tuple({decoding.label(preset.grid): decoding for decoding in found}.values())
+
+
+def numbers(text: str | None, default: int, option: str) -> list[int]:
+    """Whole numbers by comma. Raises typer.BadParameter."""
+    parts = [str(default)] if text is None else text.split(",")
+    for part in parts:
+        if not part.strip().isdecimal():
+            raise typer.BadParameter(f"{part!r} is not a whole number", param_hint=f"'{option}'")
+    return [int(part) for part in parts]
+
+
+def mixture(preset: Preset, decodings: tuple[Decoding, ...], window: int | None, batch: int):
+    """What a step draws, and the windows that it draws from: (Mixture, Windows). Raises UsageError."""
+    from diagd_cli.train.diagonal import Mixture
+    from diagd_cli.train.transformer import Phase, Windows
+
+    clip, step = preset.clip, preset.tokenizer.temporal
+    window = clip.window if window is None else window
+    if not clip.least < window <= clip.window or (window - 1) % step:
+        every = f", in steps of {step}" if step > 1 else ""
+        hint = f"The preset {preset.name} takes {clip.least + step} to {clip.window}{every}"
+        raise UsageError(f"The window is {window} frame(s)", hint)
+    frames = preset.latents(window)
+    prompts = range(preset.latents(clip.least), min(preset.context, frames - 1) + 1)
+    named = preset.actions is not None and preset.actions.kind == "names"  # the others have no token for "unknown"
+    windows = Windows(phases=(Phase(start=0, frames=frames, batch=batch),), dropout=0.1 if named else 0.0)
+    return Mixture(decodings, prompts), windows
+
+
+def context_text(preset: Preset, embedding: Path | None, reporter: Reporter) -> Tensor | None:
+    """The embedding [N, cross_dim] that all clips attend to. Raises UsageError where it is missing or not wanted."""
+    prompts = find_prompts(preset, [], None, None, embedding, random=False)
+    if preset.text and not embedding:
+        hint = "Give --prompt-embedding FILE, of a text that describes all clips (see: diagd embed)"
+        raise UsageError(f"The preset {preset.name} is steered by text", hint)
+    prompts.embed(reporter)
+    return prompts.of(Path())

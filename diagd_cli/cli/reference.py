@@ -1,0 +1,127 @@
+"""The reference of the command line, docs/cli.md, from the commands themselves: python -m diagd_cli.cli.reference.
+
+Only what every version of Typer tells of a parameter is used, so that the text does not depend on the version.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import typer
+from rich.text import Text
+
+from diagd_cli.cli.app import app
+
+WRITE = "python -m diagd_cli.cli.reference > docs/cli.md"
+INTRODUCTION = f"""# Commands
+
+Every command, argument and option, as `--help` tells them. This page is generated: `{WRITE}`.
+
+An option wins over its variable, the variable over the preset, the preset over the default. `--help` (`-h`) works
+everywhere; `diagd --version` prints the version, `diagd --install-completion` teaches the shell the commands.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+"""
+COMPLETION = ("--install-completion", "--show-completion", "--help")
+KINDS = {Path: "<path>", int: "<int>", float: "<float>", str: "<str>"}
+
+
+def reference() -> str:
+    """The whole page as Markdown: every command with its help, then the environment variables."""
+    commands = list(walk(typer.main.get_command(app), "diagd"))
+    below = [(name, command) for name, command in commands if " " in name]
+    return "\n".join([INTRODUCTION, overview(below), *(section(*each) for each in below), variables(below)])
+
+
+def walk(command, name: str) -> Iterator[tuple[str, Any]]:
+    """(full name, click command) of a command and of those below it, in alphabetical order."""
+    yield name, command
+    for below, each in sorted(getattr(command, "commands", {}).items()):
+        yield from walk(each, f"{name} {below}")
+
+
+def overview(commands: list[tuple[str, Any]]) -> str:
+    """A table of the commands and the first line of their help."""
+    rows = [f"| [{name}](#{_anchor(name)}) | {_help(command.help)[0]} |" for name, command in commands]
+    return "\n".join(["| command | |", "|---|---|", *rows, ""])
+
+
+def section(name: str, command) -> str:
+    """A command: its usage, its help with the examples as code, tables of arguments and options."""
+    shown = [p for p in command.params if not p.hidden and p.opts[0] not in COMPLETION]
+    hints = get_type_hints(command.callback) if command.callback else {}
+    arguments = [p for p in shown if p.param_type_name == "argument"]
+    options = [p for p in shown if p.param_type_name == "option"]
+    words = [name, *(["[OPTIONS]"] if options else []), *map(_placeholder, arguments)]
+    lines = [f"{'#' * (1 + name.count(' '))} {name}", "", f"    Usage: {' '.join(words)}", "", *_help(command.help)]
+    if below := sorted(getattr(command, "commands", {})):
+        lines += ["Commands: " + ", ".join(f"[{each}](#{_anchor(f'{name} {each}')})" for each in below), ""]
+    if arguments:
+        rows = [f"| `{_placeholder(p)}` | {_prose(p.help or '')} |" for p in arguments]
+        lines += ["| argument | |", "|---|---|", *rows, ""]
+    if options:
+        lines += ["| option | | default | variable |", "|---|---|---|---|"]
+        lines += [_row(p, hints.get(p.name)) for p in options] + [""]
+    return "\n".join(lines)
+
+
+def variables(commands: list[tuple[str, Any]]) -> str:
+    """A table of the environment variables, and of the options that each sets."""
+    options: dict[str, str] = {}
+    for _, command in commands:
+        options |= {p.envvar: p.opts[0] for p in command.params if p.envvar}
+    rows = [f"| `{variable}` | `{options[variable]}` |" for variable in sorted(options)]
+    return "\n".join(["## Environment variables", "", "| variable | option |", "|---|---|", *rows, ""])
+
+
+def _anchor(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _placeholder(argument) -> str:
+    name = (argument.metavar or argument.name.upper()) + ("..." if argument.nargs != 1 else "")
+    return name if argument.required else f"[{name}]"
+
+
+def _row(option, hint) -> str:
+    """A line of the table of options."""
+    kind = "" if option.is_flag else " " + (option.metavar or _kind(hint))
+    first, *others = [*sorted(option.opts, key=len, reverse=True), *option.secondary_opts]
+    names = ", ".join([f"`{first}{kind}`", *(f"`{name}`" for name in others)])
+    default = option.default
+    if option.is_flag:
+        value = f"`{(option.opts if default else option.secondary_opts)[0]}`" if option.secondary_opts else ""
+    elif option.required:
+        value = "required"
+    else:
+        value = "" if default in (None, "", ()) else f"`{default}`"
+    variable = f"`{option.envvar}`" if option.envvar else ""
+    return f"| {names} | {_prose(option.help or '')} | {value} | {variable} |"
+
+
+def _kind(hint) -> str:
+    return next((KINDS[kind] for kind in (hint, *get_args(hint)) if kind in KINDS), "<str>")
+
+
+def _help(text: str | None) -> list[str]:
+    """Lines of a help text: its examples, which are indented and stand alone, become one block of code."""
+    lines = []
+    for paragraph in re.split(r"\n\s*\n", Text.from_markup(text or "").plain.strip("\n")):
+        code = paragraph.startswith("  ")
+        if code and lines and lines[-2].startswith("    "):
+            lines.pop()
+        indent = "    " if code else ""
+        lines += [indent + (line.strip() if code else _prose(line)) for line in paragraph.splitlines()] + [""]
+    return lines
+
+
+def _prose(text: str) -> str:
+    """A text in which nothing but `code` means anything to Markdown."""
+    parts = re.split(r"(`[^`]*`)", " ".join(text.split()))
+    return "".join(part if part.startswith("`") else re.sub(r"([*<|\[\]])", r"\\\1", part) for part in parts)
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

@@ -1,0 +1,237 @@
+"""diagd sweep: many k and d over the same clips, quality against speed, and the fastest within a bound."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.app import app, guard
+from diagd_cli.cli.compare import command_line, machine_facts
+from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.eval import decisive, read_case
+from diagd_cli.cli.finetune import numbers
+from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.errors import UsageError
+from diagd_cli.schedule.decoding import STAND_INS, Decoding
+
+if TYPE_CHECKING:
+    from diagd_cli.config import Preset
+    from diagd_cli.evaluate.run import Evaluation
+    from diagd_cli.sweep.bounds import Choice
+    from diagd_cli.sweep.combinations import Combinations
+
+HELP = """Run many decodings over clips, to choose k and d: quality against speed.
+
+Every pair of --k and --d, the decodings of --decodings and NTP continue every
+clip, and are measured as in diagd eval. Those that no other one beats in both
+speed and NLL are the front. Started again, it goes on where it was; with more
+values, it adds to what is there. DIR gets sweep.csv, sweep.json, sweep.png and
+sweep.html. See docs/choosing.md.
+
+[bold]Examples[/]
+
+  diagd sweep clips/*.mp4 --out sweep
+
+  diagd sweep clips/*.mp4 --k 1,2,4 --d 1,10,40 --batch 4 --out sweep
+
+  diagd sweep clips/*.mp4 --recommend 'nll<=+2%,psnr>=-0.5' --out sweep
+
+  diagd sweep val/*.mp4 --recommend 'nll<=+2%' --write-preset fast.yaml --out s
+"""
+
+FILES = ("sweep.csv", "sweep.json", "sweep.png", "sweep.html")
+REPAIRS = {"yes": True, "no": False}
+
+
+@app.command(help=HELP)
+def sweep(
+    ctx: typer.Context,
+    clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
+    k: Annotated[str, o.option("--k", "-k", help="By comma.")] = "1,2,4",
+    d: Annotated[str | None, o.option("--d", "-d", help="By comma; by default 1, half a row and a row.")] = None,
+    decodings: Annotated[
+        str, typer.Option(help="More, by comma, each NAME, NAME:K or NAME:K:D; '' is none.")
+    ] = "spatial",
+    stand_ins: Annotated[str | None, typer.Option(help="By comma; the preset's by default.")] = None,
+    repairs: Annotated[str, typer.Option(help="Replace stand-ins by the truth: yes, no, or both by comma.")] = "yes",
+    preset: o.PresetOption = "freedoom",
+    base_preset: Annotated[
+        str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
+    ] = None,
+    frames: o.FramesOption = None,
+    context: o.ContextOption = None,
+    temperature: o.TemperatureOption = None,
+    top_p: o.TopPOption = None,
+    top_p_rule: o.TopPRuleOption = None,
+    top_k: o.TopKOption = None,
+    seed: Annotated[int, typer.Option(**o.COUNT, help="The first seed.")] = 0,
+    seeds: Annotated[int, typer.Option(**o.SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")] = 1,
+    batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
+    start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
+    recommend: Annotated[
+        str | None,
+        typer.Option(help="Name the fastest within bounds on the difference to NTP: nll, psnr, ssim, actions."),
+    ] = None,
+    write_preset: Annotated[
+        Path | None, typer.Option(help="Write the preset with what is recommended as its default: a .yaml file.")
+    ] = None,
+    chart: Annotated[bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")] = True,
+    device: o.DeviceOption = "auto",
+    dtype: o.DtypeOption = "auto",
+    threads: o.ThreadsOption = 0,
+    weights_dir: o.WeightsDirOption = None,
+    force: o.ForceOption = False,
+    json: o.JsonOption = False,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(quiet, verbose)
+    with guard(reporter):
+        from diagd_cli.config import load_preset
+        from diagd_cli.sweep.bounds import advise, parse_bounds
+        from diagd_cli.sweep.run import results, run
+
+        chosen = load_preset(preset)
+        settings = o.merge(
+            chosen, frames, context, "ntp", None, None, None, True, temperature, top_p, top_p_rule, top_k, seed
+        )
+        combined = combinations(chosen, settings, k, d, decodings, stand_ins, repairs)
+        bounds = parse_bounds(recommend) if recommend else []
+        check_outputs(out, chart, write_preset, bool(bounds), force)
+        for name, reason in combined.skipped:
+            reporter.note(f"left out: {name}: {reason}")
+        prompts = find_prompts(chosen, clips, None, None, None, random=False)
+        prompts.embed(reporter)
+        where = device, dtype, threads, weights_dir
+        evaluation = prepare(chosen, base_preset, settings, combined, seeds, batch, out, where, reporter)
+        if evaluation.models.inverse is None and any(bound.name == "actions" for bound in bounds):
+            raise UsageError(f"The preset {chosen.name} has nothing that reads actions", "Bound another measure")
+        groups = (clips[n : n + batch] for n in range(0, len(clips), batch))
+        cases = ([read_case(path, chosen, settings, start, prompts) for path in group] for group in groups)
+        run(evaluation, cases, chosen.latents(settings.context))
+        report = {"command": command(ctx, clips, seed), "preset": chosen.name}
+        report |= {"base_preset": evaluation.models.base.preset.name, "context": settings.context}
+        report |= {"frames": settings.frames, "sampling": settings.sampling, "clips": [path_text(c) for c in clips]}
+        report |= {"seeds": evaluation.seeds, "batch": batch, "skipped": dict(combined.skipped)}
+        report |= {**results(evaluation), **machine_facts(evaluation.models.loaded)}
+        choice, report["recommended"] = advise(report["rows"], bounds, len(clips)) if bounds else (None, None)
+        show(report, reporter, out, chart)
+        if write_preset:
+            save(choice, evaluation, write_preset, settings, weights_dir, reporter)
+        if json:
+            reporter.result(report)
+            return
+        told = report["recommended"]["text"] if choice else []
+        for line in [str(out / "sweep.html"), *told, *([str(write_preset)] if write_preset else [])]:
+            reporter.result(line)
+
+
+def combinations(
+    preset: Preset, settings: o.Settings, k: str, d: str | None, names: str, stand_ins: str | None, repairs: str
+) -> Combinations:
+    """What is asked for, as far as it fits the grid. Raises UsageError."""
+    from diagd_cli.sweep.combinations import combine
+
+    grid, default = preset.grid, preset.decoding.decoding
+    named = [o.parse_decoding(name, default) for name in names.split(",") if name.strip()]
+    rows, diagonals = numbers(k, 1, "--k"), numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d")
+    named += [replace(default, method="diagd", k=row, d=diagonal) for row in rows for diagonal in diagonals]
+    kinds = [name.strip() for name in (stand_ins or default.stand_in).split(",")]
+    for name in kinds:
+        o.one_of(name, STAND_INS, "'--stand-ins'")
+    wanted = [name.strip() for name in repairs.split(",")]
+    for name in wanted:
+        o.one_of(name, tuple(REPAIRS), "'--repairs'")
+    return combine(named, kinds, [REPAIRS[name] for name in wanted], grid, preset.latents(settings.context))
+
+
+def check_outputs(out: Path, chart: bool, write_preset: Path | None, bounded: bool, force: bool) -> None:
+    """Refuse, before any work is done, what cannot be written or drawn. Raises OutputError, UsageError, MissingExtra."""
+    from diagd_cli.clip.write import check_target
+    from diagd_cli.sweep.chart import check
+
+    for name in FILES:
+        check_target(out / name, force=True)
+    if chart:
+        check()
+    if not write_preset:
+        return
+    if not bounded:
+        raise UsageError("--write-preset needs a choice", "Give the bounds with --recommend, such as 'nll<=+2%'")
+    if write_preset.suffix not in (".yaml", ".yml"):
+        raise UsageError(f"--write-preset is {str(write_preset)!r}", "Name a .yaml file")
+    check_target(write_preset, force)
+
+
+def prepare(
+    preset: Preset, base_preset: str | None, settings: o.Settings, combined: Combinations, seeds: int, batch: int,
+    out: Path, machine: tuple, reporter: Reporter,
+) -> Evaluation:  # fmt: skip
+    """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
+    from diagd_cli.config import load_preset
+    from diagd_cli.evaluate.inverse import load_inverse
+    from diagd_cli.evaluate.likelihood import check_base
+    from diagd_cli.evaluate.measure import Models
+    from diagd_cli.evaluate.run import Evaluation
+    from diagd_cli.evaluate.store import Store
+    from diagd_cli.pipeline import load
+    from diagd_cli.sweep.combinations import labels
+
+    base, folder = load_preset(base_preset) if base_preset else preset, machine[-1]
+    check_base(base, preset)
+    with reporter.stage(f"loading {preset.name}"):
+        loaded = scorer = o.load_models(preset, settings, *machine, False, batch=batch)
+        if base != preset:
+            scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False)
+        models = Models(loaded, scorer, load_inverse(preset, loaded.device, folder))
+    walks = dict(zip(labels(combined.walks, preset.grid), combined.walks, strict=True))
+    drawn = [(settings.seed + n) % 2**64 for n in range(seeds)]
+    return Evaluation(models, walks, drawn, Store(out, decisive(models, settings, batch)), reporter.follow)
+
+
+def save(
+    choice: Choice, evaluation: Evaluation, path: Path, settings: o.Settings, folder: Path | None, reporter: Reporter
+) -> None:
+    """Write the preset of the choice. Raises UsageError where there is none."""
+    from diagd_cli.sweep.preset import write_chosen
+
+    if choice.row is None:
+        raise UsageError(
+            f"No decoding is within the bounds: {path} is not written", "Allow more, or sweep other k and d"
+        )
+    walk: Decoding = evaluation.walks[choice.row["label"]]
+    write_chosen(path, evaluation.models.loaded.preset, walk, settings.sampling, folder)
+    if not walk.repair:
+        reporter.note(f"A preset does not say --no-repair: give it with each use of {path}")
+
+
+def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
+    """The files in `out`, and the tables on stderr."""
+    from diagd_cli.clip.write import write_json
+    from diagd_cli.evaluate.table import title
+    from diagd_cli.sweep.chart import write_chart
+    from diagd_cli.sweep.page import write_page
+    from diagd_cli.sweep.table import table, write_csv
+
+    about, drawn = f"Decodings of {title(report)}", out / "sweep.png" if chart else None
+    with reporter.stage("drawing"):
+        write_csv(out / "sweep.csv", report["rows"])
+        if drawn:
+            write_chart(drawn, report["rows"], about)
+        write_page(out / "sweep.html", report, about, drawn)
+        write_json(out / "sweep.json", report)
+    if not reporter.quiet:
+        for part in table(report):
+            reporter.err.print(part)
+
+
+def command(ctx: typer.Context, clips: list[Path], seed: int) -> str:
+    """The command that does this again, each clip a word of its own."""
+    words = shlex.split(command_line(ctx, seed))
+    return shlex.join(part for word in words for part in (map(path_text, clips) if word == str(clips) else [word]))

@@ -1,0 +1,19 @@
+"""Which decodings are worth choosing among: those that no other one beats in both speed and likelihood."""
+
+from __future__ import annotations
+
+
+def front(points: list[tuple[float, float]]) -> list[bool]:
+    """Whether each (speed, NLL) is on the Pareto front: none is as fast and as likely, and better in one of the two."""
+
+    def beats(a: tuple[float, float], b: tuple[float, float]) -> bool:
+        return a[0] >= b[0] and a[1] <= b[1] and a != b
+
+    return [not any(beats(other, own) for other in points) for own in points]
+
+
+def ranked(rows: list[dict]) -> list[dict]:
+    """Rows of an evaluation whose first is NTP, with `front` in each: NTP, then from the slowest plan to the fastest."""
+    points = [(row["speedup"]["mean"], row["nll"]["mean"]) for row in rows]
+    marked = [{**row, "front": on} for row, on in zip(rows, front(points), strict=True)]
+    return [marked[0], *sorted(marked[1:], key=lambda row: (-row["steps"], row["label"]))]

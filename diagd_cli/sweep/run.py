@@ -1,0 +1,33 @@
+"""A sweep's measuring: an evaluation of every combination, and what earlier calls have left in the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from diagd_cli.evaluate.measure import Case
+from diagd_cli.evaluate.run import Evaluation
+from diagd_cli.sweep.combinations import earlier, labels
+from diagd_cli.sweep.front import ranked
+
+
+def run(evaluation: Evaluation, groups: Iterable[list[Case]], context: int) -> None:
+    """Measure groups of clips as far as that is not done; then take in what else has been measured of the same clips.
+
+    context: latent frames. Afterwards `walks` and `made` of the evaluation hold all of it.
+    """
+    grid = evaluation.models.loaded.preset.grid
+    older = earlier(evaluation.store.decodings, list(evaluation.walks.values()), grid, context)
+    for group in groups:
+        evaluation.add(group)
+    for walk, facts in older:
+        evaluation.recall(str(facts), walk, facts)
+    names = labels(evaluation.walks.values(), grid)  # a name depends on which others there are
+    evaluation.made = dict(zip(names, evaluation.made.values(), strict=True))
+    evaluation.walks = dict(zip(names, evaluation.walks.values(), strict=True))
+
+
+def results(evaluation: Evaluation) -> dict:
+    """Rows of the decodings, with the front; what they are held against as `limits`; and notes."""
+    found = evaluation.report({})
+    limits = [row for row in found["rows"] if "steps" not in row]
+    return {"rows": ranked(found["rows"][len(limits) :]), "limits": limits, "notes": found["notes"]}

@@ -1,0 +1,125 @@
+"""Fine-tune the Transformer for the decodings it will run (section 3.3 of the paper): trained under their masks.
+
+Trained by next-token prediction a model sees the whole past of every token; along diagonals some of it does not exist
+yet, and stand-ins are fed. Here every step draws a decoding and a prompt, and the codes after the prompt are predicted
+from exactly what that decoding would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from diagd_cli.engine.forced import forced_logits
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.tokens.grid import Grid
+from diagd_cli.train import parallel
+from diagd_cli.train.loop import Optimiser, Run, fit
+from diagd_cli.train.transformer import Sampler, Windows
+
+if TYPE_CHECKING:
+    from diagd_cli.engine.steps import Cross
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a step draws from, evenly: a decoding, and how many latent frames of a window are the prompt."""
+
+    decodings: tuple[Decoding, ...]
+    prompts: range
+
+    def draw(self, grid: Grid, frames: int, seed: int, step: int) -> Plan:
+        """The plan of a step, for windows of `frames` latent frames: a function of (seed, step) alone."""
+        rng = np.random.default_rng([seed, step, 1])  # another stream than that of the windows
+        decoding = self.decodings[rng.integers(len(self.decodings))]
+        prompt = self.prompts[rng.integers(len(self.prompts))]
+        return build_plan(grid, prompt, frames - prompt, decoding)
+
+
+def diagonal_loss(model: Transformer, sequences: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
+    """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the decoding would see.
+
+    sequences: int64 [B, >= plan.length], of all frames. cross: `Transformer.cross_context` of B texts.
+    """
+    logits = forced_logits(model, sequences, plan, cross)
+    new = torch.as_tensor(np.sort(plan.target[plan.target >= 0]), device=sequences.device)
+    return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, new].flatten())
+
+
+def finetune(
+    model: Transformer,
+    train: Sampler,
+    val: Sampler,
+    optimiser: Optimiser,
+    windows: Windows,
+    mixture: Mixture,
+    folder: Path,
+    text: Tensor | None = None,
+    **options,
+) -> Run:
+    """Fit the codes of every window after its prompt, as decodings of the mixture see them; `options` go to `fit`.
+
+    windows: of one phase, longer than the largest prompt, which is that of validation. text: embedding float
+    [N, cross_dim] that all clips attend to. The log begins with the figures before training, at step 0.
+    Raises ClipError where no clip holds a window. `optimiser.ema` must be 0: the model itself is validated.
+    """
+    frames = windows.longest
+    for sampler in (train, val):
+        sampler.need(frames)
+    run = Run(folder, model, optimiser)
+    device, wrapped = next(model.parameters()).device, parallel.wrap(model)
+
+    def loss(step: int) -> Iterator[Tensor]:
+        batch = train.draw(windows, optimiser.seed, step)
+        plan = mixture.draw(train.grid, frames, optimiser.seed, step)
+        for part, weight in parallel.parts(batch, wrapped, optimiser.accumulate):
+            yield diagonal_loss(wrapped, part.to(device), plan, attended(model, text, len(part))) * weight
+
+    def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
+        return validate_decodings(model, val, mixture, frames, text)
+
+    if run.step == 0 and not (folder / "log.jsonl").exists():
+        model.eval()
+        figures = validate(run.weights)
+        run.log(loss=round(float(np.mean(list(figures.values()))), 4), **figures)  # no step has had a loss yet
+    fit(run, loss, validate, **options)
+    return run
+
+
+def attended(model: Transformer, text: Tensor | None, batch: int) -> Cross:
+    """Keys and values of one text for `batch` clips; None where there is none."""
+    if text is None:
+        return None
+    return model.cross_context(text.to(next(model.parameters()).device).expand(batch, -1, -1))
+
+
+@torch.inference_mode()
+def validate_decodings(
+    model: Transformer, val: Sampler, mixture: Mixture, frames: int, text: Tensor | None = None, count: int = 24
+) -> dict[str, float]:
+    """Mean NLL (nats) of the codes after the largest prompt by NTP and by each decoding, as {"nll/NTP": ..., ...}.
+
+    All of them see the same windows, `count` or fewer that are spread over the validation split. Several processes
+    share them.
+    """
+    device, grid, prompt = next(model.parameters()).device, val.grid, mixture.prompts[-1]
+    starts = np.flatnonzero(val.left >= frames)
+    firsts = starts[np.unique(np.linspace(0, len(starts) - 1, count).astype(int))]
+    share = firsts[parallel.rank() :: parallel.size()]
+    cross, figures = attended(model, text, 1), {}
+    for label, decoding in {d.label(grid): d for d in (Decoding("ntp"), *mixture.decodings)}.items():
+        plan = build_plan(grid, prompt, frames - prompt, decoding)
+        nll = torch.zeros((), dtype=torch.float64, device=device)
+        for n in range(len(share)):  # one at a time: the logits of a window are large
+            nll += diagonal_loss(model, val.sequences(share[n : n + 1], frames).to(device), plan, cross)
+        figures[f"nll/{label}"] = round(parallel.total(nll).item() / len(firsts), 4)
+    return figures

@@ -1,0 +1,91 @@
+"""Several processes that train one model, as torchrun starts them. Alone, every function here does nothing.
+
+A step's batch is drawn whole by every process and then split, so that the training does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from diagd_cli.errors import UsageError
+
+PATIENCE = timedelta(days=7)  # how long a process waits for another: the first one may decode a folder of clips
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, for the time of the block; yields the device of this one.
+
+    Gloo connects them on CPUs, NCCL on CUDA, where each takes the GPU of its local rank.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Number of this process, from 0; process 0 writes the files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait() -> None:
+    """Return once every process has come here."""
+    if size() > 1:
+        dist.barrier()
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum over all processes of a tensor that each of them has; in place."""
+    if size() > 1:
+        dist.all_reduce(values)
+    return values
+
+
+def wrap(model: nn.Module) -> nn.Module:
+    """The model as the loss calls it: gradients become the mean over the processes."""
+    if size() == 1:
+        return model
+    places = [next(model.parameters()).device.index] if next(model.parameters()).is_cuda else None
+    with warnings.catch_warnings():  # newer releases of torch have another name for the option, older ones only this
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, device_ids=places, broadcast_buffers=False)
+
+
+def parts(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tuple[Tensor, float]]:
+    """This process's share of a batch [B, ...], in up to `accumulate` parts, each with the weight of its mean loss.
+
+    The gradients of all weighted losses of all processes add up to that of the whole batch's mean. `model` is what
+    `wrap` returned: processes exchange gradients in the last part only, so that each part must be backpropagated before
+    the next one is asked for. Raises UsageError where there are fewer samples than processes.
+    """
+    if len(batch) < size():
+        message = f"A batch of {len(batch)} cannot be split over {size()} processes"
+        raise UsageError(message, "Start fewer processes, or make the recipe's batches larger")
+    share = batch.tensor_split(size())[rank()]
+    pieces = share.tensor_split(min(accumulate, len(share)))
+    for n, piece in enumerate(pieces):
+        alone = n < len(pieces) - 1 and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if alone else nullcontext():
+            yield piece, size() * len(piece) / len(batch)  # DDP divides by the number of processes

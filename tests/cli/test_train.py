@@ -1,0 +1,131 @@
+"""diagd train: anybody's folder, what is said about it, and what there is to look at."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from tiny import moving, save_clip
+
+from diagd_cli.clip.image import read_image
+from diagd_cli.clip.read import read_clip
+from diagd_cli.train import board
+
+RECIPE = {
+    "preset": "tiny.yaml",
+    "tokenizer": {"steps": 4, "batch": 4, "lr": 1.0e-3, "warmup": 2},
+    "transformer": {"steps": 4, "lr": 3.0e-3, "warmup": 2},
+    "windows": {"phases": [{"start": 0, "frames": 3, "batch": 2}]},
+}
+
+
+@pytest.fixture
+def world(tiny, tmp_path):
+    """A folder with a recipe, its preset, and `data`: four clips in one folder, of other sizes than the preset's."""
+    shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    for n, size in enumerate([(16, 24), (40, 40), (20, 64), (32, 48)]):
+        save_clip(tmp_path / "data" / f"{n}.mp4", moving(8, *size))
+    return tmp_path
+
+
+@pytest.fixture
+def train(diagd, world):
+    def run(part, *options):
+        out = ["--out", world / "run"] if "--out" not in options else []
+        return diagd("train", part, world / "data", *out, "--recipe", world / "recipe.yaml", "--every", 2, *options)
+
+    return run
+
+
+def test_a_flat_folder_of_clips(train, world):
+    done = train("tokenizer")
+    note = f"{world}/data has no train and val: every tenth clip, by a hash of its name, validates (1 of 4)\n"
+    assert done.code == 0 and done.err == note and done.out == f"{world}/run/preset.yaml\n"
+    assert train("transformer", "-q").code == 0
+
+
+def test_without_actions(train, world):
+    """Neither the clips nor the preset have any."""
+    preset = yaml.safe_load((world / "tiny.yaml").read_text())
+    (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "actions": None}))
+    for file in (world / "data").glob("*.jsonl"):
+        file.unlink()
+    assert train("transformer", "-q").code == 0
+    assert 0 < json.loads((world / "run/transformer/log.jsonl").read_text().splitlines()[-1])["nll"] < 9
+
+
+def test_samples_of_the_transformer(train, world):
+    """Context and continuation, ground truth to their left: two panels of 14 times the preset's 24 columns."""
+    assert train("transformer", "-q").code == 0
+    samples = world / "run" / "transformer" / "samples"
+    assert sorted(file.name for file in samples.iterdir()) == ["step-000002.mp4", "step-000004.mp4"]
+    clip = read_clip(samples / "step-000004.mp4", context=5, start=0, future=9)
+    assert len(clip.frames) == 5 and len(clip.future) == 0  # 2 of context, 3 new: as many as the preset makes
+    truth, made = np.split(clip.frames[..., : 2 * (clip.frames.shape[2] // 2), :], 2, axis=2)
+    assert clip.frames.shape[2] >= 2 * 320 and np.abs(truth[0].astype(int) - made[0]).mean() > 1
+
+
+def test_samples_of_the_tokenizer(train, world):
+    assert train("tokenizer", "-q").code == 0
+    sheet = read_image(world / "run" / "tokenizer" / "samples" / "step-000004.png")
+    assert sheet.shape == (2 * 16 + 2, 6 * 26 - 2, 3)
+
+
+def test_samples_can_be_left_out(train, world):
+    for part in ("tokenizer", "transformer"):
+        assert train(part, "--no-samples", "-q").code == 0
+        assert not (world / "run" / part / "samples").exists()
+
+
+def test_the_cache_can_lie_elsewhere(train, world):
+    assert train("tokenizer", "--cache", world / "cache", "-q").code == 0
+    assert (world / "cache").is_dir() and not (world / "data" / "cache").exists()
+
+
+def test_verbose_says_that_tensorboard_is_missing(train, monkeypatch):
+    monkeypatch.setattr(board, "installed", lambda: False)
+    missing = "tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only"
+    assert missing in train("tokenizer", "-v").err.splitlines()
+    assert missing not in train("tokenizer").err
+
+
+def test_parts_on_the_command_line_win(train, world):
+    """--accumulate and --steps over the recipe's; the result is the same."""
+    assert train("transformer", "-q").code == 0
+    other = train("transformer", "-q", "--accumulate", 2, "--out", world / "other")
+    assert other.code == 0
+    first, second = (
+        [json.loads(line)["loss"] for line in (world / run / "transformer/log.jsonl").read_text().splitlines()]
+        for run in ("run", "other")
+    )
+    assert first == pytest.approx(second, abs=1e-3)
+
+
+def test_the_folder_of_a_run_is_named_by_its_recipe(diagd, world, monkeypatch):
+    monkeypatch.chdir(world)
+    done = diagd("train", "tokenizer", "data", "--recipe", "recipe.yaml", "-q")
+    assert (done.code, done.out) == (0, "runs/recipe/preset.yaml\n")
+
+
+def test_no_such_folder(diagd, world):
+    done = diagd("train", "tokenizer", world / "none", "--recipe", world / "recipe.yaml", "--out", world / "run")
+    assert done.code == 1 and done.err.startswith(f"error: No MP4 files in {world}/none. Put MP4 files there")
+    assert not (world / "run").exists()
+
+
+def test_windows_beyond_a_learned_table(train, world):
+    """A table of learned positions has the preset's length; rotary ones reach as far as the windows."""
+    preset = yaml.safe_load((world / "tiny.yaml").read_text())
+    (world / "recipe.yaml").write_text(
+        yaml.safe_dump({**RECIPE, "windows": {"phases": [{"start": 0, "frames": 7, "batch": 1}]}})
+    )
+    assert train("transformer", "-q").code == 0
+    preset["transformer"]["positions"] = {"kind": "learned"}
+    (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "transformer_weights": None}))
+    done = train("transformer", "-q", "--out", world / "other")
+    message = (
+        "The recipe's windows have 7 latent frames, the preset's table 5. Shorten the phases' frames in the recipe"
+    )
+    assert (done.code, done.err) == (2, f"error: {message}\n")
