@@ -1,11 +1,12 @@
 # make demo: watch a video made by Diagonal Decoding.  make test: lint and tests.  make build: a wheel.
+# make docs: the documentation as a site, in build/site.
 # make bench: the ratios in benchmarks/results, some 20 minutes on two quiet cores.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO := out/demo.mp4
 
-.PHONY: install demo test bench lint format build clean
+.PHONY: install demo test bench docs lint format build clean
 
 install: .venv/installed
 
@@ -16,6 +17,10 @@ install: .venv/installed
 
 .venv/installed-dev: .venv/installed
 	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(PIP) --editable '.[docs]'
 	touch $@
 
 demo: install
@@ -30,6 +35,11 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.plain_loop
 	$(BIN)/python -m benchmarks.decodings
 	$(BIN)/python -m benchmarks.growth
+
+docs: .venv/installed-docs
+	$(BIN)/python -m diagd_cli.cli.reference > docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

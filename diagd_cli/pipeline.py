@@ -22,7 +22,7 @@ from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
-from diagd_cli.engine.device import has_compiler
+from diagd_cli.engine.device import has_compiler, peak_memory
 from diagd_cli.engine.memory import codec_dtype
 from diagd_cli.errors import DiagdError
 from diagd_cli.model.linear import pack
@@ -42,7 +42,10 @@ FRAMES_AT_ONCE = 8  # frames whose pixels are decoded together: a long video's w
 
 @dataclass(frozen=True)
 class Loaded:
-    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading; compile_seconds: of `warm_up`."""
+    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading; compile_seconds: of `warm_up`.
+
+    base: peak bytes of this process before it was loaded.
+    """
 
     preset: Preset
     tokenizer: nn.Module | None
@@ -51,6 +54,7 @@ class Loaded:
     dtype: torch.dtype
     seconds: float
     compile_seconds: float = 0.0
+    base: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +122,7 @@ def load(
     Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the packed
     products. Raises PresetError, WeightsError.
     """
-    started = time.perf_counter()
+    started, base = time.perf_counter(), peak_memory(torch.device("cpu"))["host"]
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     device, tokenizer = torch.device(device), None
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
@@ -137,7 +141,7 @@ def load(
             block.compile(dynamic=True)
     else:
         pack(transformer)
-    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started)
+    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base)
 
 
 def warm_up(loaded: Loaded, request: Request, context: int, batch: int = 1) -> Loaded:
@@ -196,10 +200,8 @@ def continue_clips(
             open_stream.enter_context(stream)
         with stage("decode"), aside(loaded, offload):
             session = start_session(loaded, codes, requests, kv_dtype)
-            steps, completed, started = session.steps(new, request.decoding), [], time.perf_counter()
+            steps = session.steps(new, request.decoding)
             for done in session.extend(new, request.decoding):
-                if fresh := session.complete - codes.shape[1] - len(completed):
-                    completed += [_elapsed(loaded, started) - session.times.prefill] * fresh
                 if stream:
                     stream.feed(session)
                 if on_steps:
@@ -214,7 +216,7 @@ def continue_clips(
                 shown = [time.perf_counter()] * len(clips)
     counts = context, session.times.steps, session.times.tokens // len(clips)
     return [
-        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began, list(completed))
+        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began, list(session.times.completed))
         for pixels, own, first in zip(frames, session.codes, shown, strict=True)
     ]
 
@@ -236,14 +238,9 @@ def _timed(loaded: Loaded, stage: Stage, seconds: dict[str, float], name: str) -
     started = time.perf_counter()
     with stage(name):
         yield
-        seconds[name] = _elapsed(loaded, started)
-
-
-def _elapsed(loaded: Loaded, started: float) -> float:
-    """Seconds since `started`, once the device has done what it was given."""
-    if loaded.device.type == "cuda":
-        torch.cuda.synchronize(loaded.device)
-    return time.perf_counter() - started
+        if loaded.device.type == "cuda":
+            torch.cuda.synchronize(loaded.device)
+        seconds[name] = time.perf_counter() - started
 
 
 @contextmanager

@@ -1,12 +1,210 @@
-"""The documentation's Python runs, in the order in which it is read."""
+"""The documentation is true: its Python and its failures run, its commands parse, its tables and links fit the program."""
 
+import json
 import re
+import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
+
+import pytest
+import typer
+import yaml
+from pydantic import BaseModel
 
 import diagd_cli
+from diagd_cli.cli.app import app
+from diagd_cli.cli.reference import WRITE, reference
+from diagd_cli.config import Preset, load_preset, preset_folder, preset_names
+from diagd_cli.engine.memory import estimate
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+LARGEST = {".gif": 1_000_000, ".png": 400_000}  # bytes of a picture
+
+
+def code_lines(page: Path) -> Iterator[str]:
+    """Lines of a page's code, fenced or indented, without what they are indented by."""
+    fenced = False
+    for line in page.read_text().splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line if fenced else line[4:]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's code that call diagd, and whole calls in the text, which may be broken over lines."""
+    lines = [line.removeprefix("$ ") for line in code_lines(page)]
+    spans = re.findall(r"(?<!`)`(diagd [^`]+)`(?!`)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+    return [line for line in lines if line.startswith("diagd ")] + [" ".join(s.split()) for s in spans if " -" in s]
+
+
+def parse(line: str) -> None:
+    """Parse a call of diagd as the shell and the command line would, without running it. Raises what the parser raises."""
+    words = shlex.split(line, comments=True)[1:]
+    words = words[: next((n for n, word in enumerate(words) if word in ("|", ">", "&&", "&")), len(words))]
+    command, name = typer.main.get_command(app), "diagd"
+    while words and words[0] in getattr(command, "commands", {}):
+        name, command, words = f"{name} {words[0]}", command.commands[words[0]], words[1:]
+    try:
+        command.make_context(name, words)
+    except typer.Exit:  # --help, --version
+        pass
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_parse(page):
+    for line in commands(page):
+        try:
+            parse(line)
+        except Exception as error:
+            pytest.fail(f"{page.name}: {line}\n{getattr(error, 'message', error)}")
+
+
+@pytest.mark.parametrize(
+    "wrong", ["diagd generat walk.mp4", "diagd plan --gird 1,2,3", "diagd generate --k two walk.mp4"]
+)
+def test_a_wrong_command_would_be_noticed(wrong):
+    with pytest.raises(Exception, match=r"generat|gird|two"):
+        parse(wrong)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_pictures_are_there(page):
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("http://", "https://"))]
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name}: no {link}"
+        headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE) if anchor else []
+        slugs = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, f"{page.name}: no {link}"
+
+
+def test_pictures_are_small_and_shown():
+    shown = "".join(page.read_text() for page in PAGES)
+    pictures = [path for path in DOCS.rglob("*") if path.suffix in LARGEST]
+    for path in pictures:
+        assert path.stat().st_size < LARGEST[path.suffix] and path.name in shown, path
+    assert len(pictures) >= 3
+
+
+def test_every_page_is_in_the_site_and_on_its_first_page():
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = re.findall(r"[\w-]+\.md", json.dumps(nav))
+    assert sorted(pages) == [page.name for page in PAGES[1:]]
+    assert all(f"({page})" in (DOCS / "index.md").read_text() for page in pages if page != "index.md")
+
+
+def test_reference_is_up_to_date():
+    assert (DOCS / "cli.md").read_text() == reference(), f"Commands have changed. Run: {WRITE}"
+
+
+def test_plan_of_how_it_works(diagd):
+    """The step numbers that the page shows are those that the command prints."""
+    line, *printed = "\n".join(code_lines(DOCS / "how-it-works.md")).split("$ ", 1)[1].splitlines()
+    shown = diagd(*shlex.split(line)[1:]).out
+    assert [text for text in shown.splitlines() if text] == printed[
+        : len([text for text in shown.splitlines() if text])
+    ]
+
+
+def failures() -> list[tuple[str, str]]:
+    """Calls in the troubleshooting and the line that each is said to give."""
+    text = "\n".join(code_lines(DOCS / "troubleshooting.md"))
+    return re.findall(r"^\$ (diagd .*)\n(error: .*)$", text, re.MULTILINE)
+
+
+@pytest.fixture
+def trouble(clips, tmp_path, monkeypatch):
+    """A folder with what the calls name, on a machine of 10.1 GB without CUDA and without downloaded weights."""
+    whole = (clips / "rooms.mp4").read_bytes()
+    (tmp_path / "walk.mp4").write_bytes(whole)
+    (tmp_path / "short.mp4").write_bytes(whole[:20_000])
+    (tmp_path / "notes.txt").write_text("hi\n")
+    (tmp_path / "done.mp4").touch()
+    preset = (preset_folder() / "freedoom.yaml").read_text().replace("kernel:", "kernle:")
+    (tmp_path / "mine.yaml").write_text(preset)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("diagd_cli.engine.memory.free_memory", lambda device: 10_100_000_000)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+
+@pytest.mark.parametrize(("line", "said"), failures(), ids=lambda text: text[6:60])
+def test_failures_are_told_as_the_troubleshooting_says(diagd, trouble, line, said):
+    done = diagd(*shlex.split(line)[1:])
+    told = " ".join(done.err.split()).replace(str(preset_folder()), "PRESETS")
+    assert done.code in (1, 2) and told == said
+
+
+def test_messages_of_the_troubleshooting_exist():
+    source = "".join(path.read_text() for path in (ROOT / "diagd_cli").rglob("*.py"))
+    messages = re.findall(r"^\| `([^`]+)` \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    assert len(messages) > 8
+    for message in messages:
+        assert message in source, message
+
+
+def keys(annotation, prefix: str = "") -> Iterator[tuple[str, str, object]]:
+    """(key, kind, field) of a preset's records; the three entries for weights are told once."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        kind = annotation.model_fields["kind"].default if prefix in ("tokenizer.", "actions.") else ""
+        for name, field in annotation.model_fields.items():
+            if not field.exclude:
+                yield prefix + name, kind, field
+                yield from keys(field.annotation, "weights." if name.endswith("_weights") else f"{prefix}{name}.")
+    for part in get_args(annotation):
+        yield from keys(part, prefix)
+
+
+def written(field) -> str:
+    """The default of a field as the tables have it."""
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value in (None, "", ()) or isinstance(value, BaseModel):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def test_every_key_of_a_preset_is_told_with_its_default():
+    rows = re.findall(r"^\| (`.*?) \|(.*?)\|(.*?)\|", (DOCS / "presets.md").read_text().split("## Every key")[1], re.M)
+    told = {
+        (key, kind.strip(" `")): default.strip()
+        for names, kind, default in rows
+        for key in re.findall(r"`(.*?)`", names)
+    }
+    assert told == {(key, kind): written(field) for key, kind, field in keys(Preset)}
+
+
+def test_the_example_preset_is_one(tmp_path):
+    block = re.search(r"```yaml\n(.*?)```", (DOCS / "presets.md").read_text(), re.DOTALL)[1]
+    (tmp_path / "mine.yaml").write_text(block)
+    preset = load_preset(tmp_path / "mine.yaml")
+    assert (preset.grid.h, preset.grid.w) == (15, 20) and preset.tokenizer == load_preset("freedoom").tokenizer
+
+
+def test_table_of_presets():
+    rows = re.findall(r"^\| `([\w.-]+)` \| \d+x\d+.*$", (DOCS / "presets.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == preset_names()
+    for name in rows:
+        preset = load_preset(name)
+        grid, clip = preset.grid, preset.clip
+        bytes_ = [estimate(preset, dtype=dtype, codec_dtype="float32").total / 1e9 for dtype in ("float32", "bfloat16")]
+        cells = [
+            f"`{name}`",
+            f"{grid.h}x{grid.w}" + (f", {grid.conditioning} of actions" if grid.conditioning else ""),
+            f"{clip.context} + {clip.frames}",
+            f"{clip.window}, {clip.overlap}",
+            preset.decoding.decoding.label(grid),
+            *(f"{size:.1f} GB" if size >= 1 else f"{size:.2f} GB" for size in bytes_),
+        ]
+        assert f"| {' | '.join(cells)} |" in (DOCS / "presets.md").read_text(), cells
 
 
 def test_python_examples(clips, tmp_path, monkeypatch):

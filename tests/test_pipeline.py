@@ -13,6 +13,7 @@ from yaml import safe_load
 from diagd_cli.clip.read import read_clip
 from diagd_cli.config import Preset
 from diagd_cli.engine import session
+from diagd_cli.engine.decode import decode
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, load, to_frames
@@ -72,15 +73,14 @@ def test_stages_and_steps_are_told(loaded, tiny):
 def test_frames_are_complete_at_the_steps_that_the_plan_says(loaded, tiny, monkeypatch, decoding, frames):
     """By a clock that counts steps; with 8 frames the window rolls."""
     clock = [0.0]
-    monkeypatch.setattr("diagd_cli.pipeline.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("diagd_cli.engine.session.time.perf_counter", lambda: clock[0])
 
-    class Ticking(session.Session):
-        def extend(self, *arguments):
-            for done in super().extend(*arguments):
-                clock[0] += 1
-                yield done
+    def ticking(*arguments):
+        for done in decode(*arguments):
+            clock[0] += 1
+            yield done
 
-    monkeypatch.setattr("diagd_cli.start.Session", Ticking)
+    monkeypatch.setattr("diagd_cli.engine.session.decode", ticking)
     result = continue_clip(loaded, read_clip(tiny.clip, 2), request(loaded, frames=frames, decoding=decoding))
     grid, parts, expected, before = loaded.preset.grid, window_parts(2, frames, 5, 2), [], 0
     for known, new in parts:

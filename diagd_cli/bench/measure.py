@@ -15,11 +15,11 @@ from diagd_cli.bench.limit import Work, work_of
 from diagd_cli.config import Preset
 from diagd_cli.engine.device import peak_memory
 from diagd_cli.engine.session import Session
-from diagd_cli.engine.windows import window_parts
+from diagd_cli.engine.windows import window_plans
 from diagd_cli.errors import UsageError
 from diagd_cli.pipeline import Loaded, Request, start_session, to_frames
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.schedule.plan import Plan
 
 WARM_UP = 200  # steps at most: time for kernels to be chosen and for a diagonal to reach its full width
 OnStep = Callable[[], None]
@@ -90,9 +90,7 @@ def draw_codes(preset: Preset, frames: int, seed: int) -> np.ndarray:
 
 def plans_of(preset: Preset, context: int, frames: int, decoding: Decoding) -> list[Plan]:
     """The plans of all windows that `frames` new frames after `context` latent ones take. Raises UsageError."""
-    known = min(context, preset.window - 1)  # of a full window, the oldest frame makes room
-    parts = window_parts(known, preset.new_latents(frames), preset.window, preset.overlap)
-    return [build_plan(preset.grid, *part, decoding) for part in parts]
+    return window_plans(preset.grid, context, preset.new_latents(frames), decoding, preset.window, preset.overlap)
 
 
 def timed_steps(plans: list[Plan], steps: int | None) -> range:

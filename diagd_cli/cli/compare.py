@@ -79,6 +79,7 @@ def compare(
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
         from diagd_cli.cli.generate import output_paths
+        from diagd_cli.cli.sidecar import weights
         from diagd_cli.clip.read import read_clip
         from diagd_cli.clip.write import write_json
         from diagd_cli.config import load_preset
@@ -110,7 +111,7 @@ def compare(
         facts |= {"preset": chosen.name, "seed": settings.seed, "frames": settings.frames, "context_frames": prefix}
         told = None if steering is None else chosen.actions.describe(steering)
         facts |= {"sampling": settings.sampling, "steered_by": told, **prompts.about(clip)}
-        facts |= {"command": command_line(ctx, settings.seed), "weights": weight_keys(chosen, random_weights)}
+        facts |= {"command": command_line(ctx, settings.seed), "weights": weights(chosen, random_weights)}
         facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
         facts["machine"]["name"] = device_name(loaded.device)
         with reporter.stage("drawing"):
@@ -189,7 +190,7 @@ def write_report(target: Path, facts: dict, comparison: Comparison, walks: list,
         videos = {f"The continuations, and below each its difference to {heat['reference']}": target}
     if facts["race"]:
         videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = race_path(target)
-    known = min(preset.latents(comparison.context), preset.window - 1)  # a full window rolls before the first step
+    known = preset.latents(comparison.context)
     lines = [timeline(plans_of(preset.grid, known, preset.new_latents(comparison.new), w, preset)) for w in walks]
     write_page(target.with_suffix(".html"), facts, videos, contact_sheet_of(comparison), lines)
 
@@ -209,12 +210,6 @@ def command_line(ctx: typer.Context, seed: int) -> str:
         else:
             words.append(f"{max(parameter.opts, key=len)}={text}")
     return shlex.join([*words, f"--seed={seed}"])
-
-
-def weight_keys(preset, random: bool) -> dict[str, str | None]:
-    """What tells the weights in use from others."""
-    entries = {"tokenizer": preset.tokenizer_weights, "transformer": preset.transformer_weights}
-    return {role: "random" if random else entry and entry.key for role, entry in entries.items()}
 
 
 def machine_facts(loaded) -> dict:

@@ -123,12 +123,10 @@ def told(animation: dict) -> str:
 
 def plans_of(grid, context: int, frames: int, decoding, preset=None) -> list[Plan]:
     """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often as its window rolls."""
-    from diagd_cli.engine.windows import window_parts
-    from diagd_cli.schedule.plan import build_plan
+    from diagd_cli.engine.windows import window_plans
 
-    parts = window_parts(context, frames, preset.window, preset.overlap) if preset else [(context, frames)]
-    plans = {part: build_plan(grid, *part, decoding) for part in set(parts)}  # most windows are alike
-    return [plans[part] for part in parts]
+    window = (preset.window, preset.overlap) if preset else (context + frames, 0)
+    return window_plans(grid, context, frames, decoding, *window)
 
 
 def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:

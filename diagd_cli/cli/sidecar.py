@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from diagd_cli.cli.batch import Batch, Work
     from diagd_cli.clip.read import Clip
+    from diagd_cli.config import Preset
     from diagd_cli.pipeline import Loaded, Result
 
 
@@ -32,12 +33,10 @@ def choices(run: Batch, seed: int) -> dict:
     }
 
 
-def weights(run: Batch) -> dict[str, str | None]:
-    """What tells the weights that the preset names from others."""
-    entries = {"tokenizer": run.preset.tokenizer_weights, "transformer": run.preset.transformer_weights}
-    if run.random:
-        return dict.fromkeys(entries, "random")
-    return {role: entry.key if entry else None for role, entry in entries.items()}
+def weights(preset: Preset, random: bool) -> dict[str, str | None]:
+    """What tells the weights in use from others."""
+    entries = {"tokenizer": preset.tokenizer_weights, "transformer": preset.transformer_weights}
+    return {role: "random" if random else entry and entry.key for role, entry in entries.items()}
 
 
 def steered_by(run: Batch, actions: np.ndarray | None) -> list | None:
@@ -64,7 +63,7 @@ def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
         "output_sha256": digest(target),
         "settings": choices(run, work.job.seed),
         "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)},
-        "weights": weights(run),
+        "weights": weights(run.preset, run.random),
         "steered_by": steered_by(run, work.actions),
         **run.prompts.about(clip.path),
         "machine": {**machine(loaded), "name": device_name(loaded.device)},
@@ -87,9 +86,9 @@ def first_frame(run: Batch, result: Result) -> dict[str, float]:
 
 
 def memory(run: Batch, loaded: Loaded, result: Result) -> dict[str, int]:
-    """Peak bytes so far: measured for this process and the CUDA allocator, and what was predicted for the device."""
+    """Peak bytes so far of this process and the CUDA allocator; before anything was loaded; and as predicted for the device."""
     from diagd_cli.engine.device import peak_memory
-    from diagd_cli.engine.memory import codec_dtype, estimate
+    from diagd_cli.engine.memory import LIBRARIES, codec_dtype, estimate
 
     need = estimate(
         run.preset,
@@ -100,7 +99,9 @@ def memory(run: Batch, loaded: Loaded, result: Result) -> dict[str, int]:
         codec_dtype=codec_dtype(loaded.device, loaded.dtype),
         offload=run.offload and loaded.device.type != "cpu",
     )
-    return {**peak_memory(loaded.device), "predicted": need.total}
+    own = LIBRARIES if loaded.device.type == "cpu" else 0
+    base = loaded.base if loaded.device.type == "cpu" else 0
+    return {**peak_memory(loaded.device), "before": base, "predicted": base + own + need.total}
 
 
 def made_before(target: Path) -> dict | None:
@@ -121,7 +122,7 @@ def matches(run: Batch, made: dict, work: Work) -> bool:
     wanted = choices(run, work.job.seed)
     told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted))
     source = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
-    own = (clip.sha256, clip.first, steered_by(run, work.actions), weights(run))
+    own = (clip.sha256, clip.first, steered_by(run, work.actions), weights(run.preset, run.random))
     text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
     same = told == wanted and source == own and text == run.prompts.about(clip.path)
     tokens = not run.save_tokens or target.with_suffix(".npz").is_file()

@@ -30,8 +30,8 @@ HELP = """Run many decodings over clips, to choose k and d: quality against spee
 Every pair of --k and --d, the decodings of --decodings and NTP continue every
 clip, and are measured as in diagd eval. Those that no other one beats in both
 speed and NLL are the front. Started again, it goes on where it was; with more
-values, it adds to what is there. DIR gets sweep.csv, sweep.json, sweep.png and
-sweep.html. See docs/choosing.md.
+values, it adds to what is there. The folder gets sweep.html, .png, .csv and
+.json. See docs/choosing.md.
 
 [bold]Examples[/]
 
@@ -41,7 +41,7 @@ sweep.html. See docs/choosing.md.
 
   diagd sweep clips/*.mp4 --recommend 'nll<=+2%,psnr>=-0.5' --out sweep
 
-  diagd sweep val/*.mp4 --recommend 'nll<=+2%' --write-preset fast.yaml --out s
+  diagd sweep *.mp4 --out s --recommend 'nll<=+2%' --write-preset fast.yaml
 """
 
 FILES = ("sweep.csv", "sweep.json", "sweep.png", "sweep.html")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK, CUDA_CHUNK = 512, 8192  # tokens of a prompt that go through the Transformer together
 SAMPLED = 28  # bytes that choosing a token takes for each code
+LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are first used on a CPU
 TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where it does not take fewer
 
 

@@ -11,7 +11,7 @@ import torch
 
 from diagd_cli.engine.decode import Cross, decode, prefill
 from diagd_cli.engine.sample import Sampler, Sampling
-from diagd_cli.engine.windows import window_parts
+from diagd_cli.engine.windows import window_parts, window_plans
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
@@ -21,13 +21,14 @@ from diagd_cli.tokens.grid import Grid
 
 @dataclass
 class Times:
-    """Seconds spent, and what was done in them."""
+    """Seconds spent, and what was done in them. completed: of decoding, when each new latent frame had all its tokens."""
 
     prefill: float = 0.0
     decode: float = 0.0
     steps: int = 0
     fed: int = 0
     tokens: int = 0
+    completed: list[float] = field(default_factory=list)
 
 
 @dataclass
@@ -92,7 +93,8 @@ class Session:
 
     def steps(self, frames: int, decoding: Decoding) -> int:
         """Steps that `extend` will take."""
-        return sum(build_plan(self.grid, known, new, decoding).steps for known, new in self._parts(frames))
+        known = self.frames - self._first
+        return sum(p.steps for p in window_plans(self.grid, known, frames, decoding, self.window, self.overlap))
 
     def release(self) -> None:
         """Give the cache's memory back; what is extended afterwards starts with a prefill."""
@@ -128,7 +130,9 @@ class Session:
         self._tokens_now, last = tokens, last_steps(plan)
         try:
             for done in decode(self.model, plan, self._cache, tokens, sampler, self.cross):
-                self._ready = int(np.searchsorted(last, done, side="right"))
+                if fresh := int(np.searchsorted(last, done, side="right")) - self._ready:
+                    self.times.completed += [self.times.decode + self._lap(started)] * fresh
+                    self._ready += fresh
                 yield done
         finally:
             self._tokens_now, self._ready = None, 0

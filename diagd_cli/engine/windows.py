@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from diagd_cli.errors import UsageError
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.tokens.grid import Grid
 
 
 def window_parts(known: int, frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
@@ -21,3 +24,9 @@ def window_parts(known: int, frames: int, window: int, overlap: int) -> list[tup
         parts.append((known, new))
         known, frames = known + new, frames - new
     return parts
+
+
+def window_plans(grid: Grid, context: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
+    """The plans of all parts that `frames` new latent frames after `context` ones take. Raises UsageError."""
+    known = min(context, window - 1)  # of a full window, the oldest frame makes room
+    return [build_plan(grid, *part, decoding) for part in window_parts(known, frames, window, overlap)]

@@ -13,6 +13,7 @@ from an input fed at its raster predecessor's position:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -102,6 +103,7 @@ class Plan:
         )
 
 
+@lru_cache(maxsize=4)  # of a long clip most windows are alike; nothing changes a plan
 def build_plan(grid: Grid, context: int, frames: int, decoding: Decoding) -> Plan:
     """The plan for `frames` new latent frames after `context` known ones.
 

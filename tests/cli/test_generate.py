@@ -103,7 +103,15 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
     assert all(seconds > 0 for seconds in told["seconds"].values())
     assert all(told["rates"][name] > 0 for name in ("tokens_per_second", "frames_per_second", "ms_per_step"))
     assert 0 < told["first_frame_seconds"]["decode"] < told["first_frame_seconds"]["command"]
-    assert told["peak_memory_bytes"]["host"] > told["peak_memory_bytes"]["predicted"] > 10_000
+    assert min(told["peak_memory_bytes"].values()) > 100_000_000
+
+
+def test_the_peak_of_memory_is_as_predicted(start, clips, tmp_path):
+    """By a process of its own, which has done nothing before; how far it may be off is what two machines may differ by."""
+    process = start("generate", clips / "rooms.mp4", "--frames", 2, "-o", tmp_path / "out.mp4")
+    assert process.wait() == 0
+    peak = json.loads((tmp_path / "out.json").read_text())["peak_memory_bytes"]
+    assert peak["predicted"] == pytest.approx(peak["host"], rel=0.2)
 
 
 def test_a_bad_clip_does_not_stop_the_rest(generate, tiny, tmp_path):
@@ -331,8 +339,9 @@ def test_a_cache_of_another_precision(generate, tiny, kind):
     assert (told["settings"]["kv_dtype"], told["tokens"], told["new_frames"]) == (kind, 18, 3)
     [own] = generate(tiny.clip, "--json", "--force").objects
     cache = 2 * (5 * (6 + 1) + 1) * 8 * 4  # keys and values: frames, tokens, and a place for padding; head_dim, bytes
-    spared = own["peak_memory_bytes"]["predicted"] - told["peak_memory_bytes"]["predicted"]
-    assert spared == (0 if kind == "float32" else cache // 2)
+    peaks = [each["peak_memory_bytes"] for each in (own, told)]
+    needs = [peak["predicted"] - peak["before"] for peak in peaks]
+    assert needs[0] - needs[1] == (0 if kind == "float32" else cache // 2)
 
 
 def test_offloading_on_the_cpu_is_nothing(generate, tokens, tiny):
