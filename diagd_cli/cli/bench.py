@@ -92,7 +92,7 @@ def bench(
         batches = parse_batches(batch)
         check_outputs(output, plot, force)
         o.set_threads(threads)
-        where, kinds = machine_of(device, dtypes)
+        where, kinds = machine_of(device, dtypes, chosen)
         for kind in kinds:
             require(chosen, where, batch=max(batches), dtype=kind, frames=settings.context + settings.frames)
         cases = [(walk, size) for size in batches for walk in walks]
@@ -131,12 +131,12 @@ def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
         figure_class("--plot")
 
 
-def machine_of(device: str, dtypes: str) -> tuple[torch.device, list[torch.dtype]]:
+def machine_of(device: str, dtypes: str, preset: Preset) -> tuple[torch.device, list[torch.dtype]]:
     """The device and the dtypes asked for, each once. Raises DiagdError."""
     from diagd_cli.engine.device import choose_device, choose_dtype
 
-    where = choose_device(device)
-    return where, list(dict.fromkeys(choose_dtype(name.strip(), where) for name in dtypes.split(",")))
+    where, size = choose_device(device), o.size_of(preset)
+    return where, list(dict.fromkeys(choose_dtype(name.strip(), where, size) for name in dtypes.split(",")))
 
 
 @dataclass

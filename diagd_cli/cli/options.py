@@ -258,6 +258,13 @@ def clip_actions(
     return steering(asked, recorded, first, context, frames, preset.actions.rest)
 
 
+def size_of(preset: Preset) -> int:
+    """Parameters of a preset's Transformer."""
+    from diagd_cli.model.parameters import transformer_parameters
+
+    return transformer_parameters(preset.transformer, preset.positions)
+
+
 def load_models(
     preset: Preset,
     settings: Settings,
@@ -282,7 +289,7 @@ def load_models(
 
     set_threads(threads)
     where = choose_device(device)
-    kind = choose_dtype(dtype, where)
+    kind = choose_dtype(dtype, where, size_of(preset))
     kv = kind if kv_dtype == "auto" else choose_dtype(kv_dtype, where)
     frames = settings.context + settings.frames
     require(preset, where, batch=batch, dtype=kind, kv_dtype=kv, frames=frames, offload=offload)

@@ -33,10 +33,14 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA and float32 on the CPU, where it is exact and, without bfloat16 units, much faster."""
+LARGE = 200_000_000  # parameters: about where a model outgrows a processor's cache, and steps wait for memory
+
+
+def choose_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.dtype:
+    """`auto` is bfloat16 on CUDA, and for a large model on a CPU with bfloat16 products; else float32, which is exact."""
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
+        fast = device.type == "cuda" or (parameters > LARGE and native_bfloat16())
+        return torch.bfloat16 if fast else torch.float32
     if name not in DTYPES:
         raise UsageError(f"Unknown dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
     return DTYPES[name]

@@ -74,7 +74,7 @@ def _point(axes, row: dict, point: tuple[float, float]) -> None:
     colour = BASE if method == "ntp" else FRONT if row["front"] else OTHER
     if reach := bars(row):
         axes.errorbar(*point, yerr=[[reach[0]], [reach[1]]], color=colour, alpha=0.5, linewidth=1, capsize=2, zorder=2)
-    face = colour if row["front"] else "white"
+    face = colour if row["front"] or method == "ntp" else "white"
     size = 12 if method == "ntp" else 6
     axes.plot(*point, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
 

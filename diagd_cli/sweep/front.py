@@ -12,6 +12,14 @@ def front(points: list[tuple[float, float]]) -> list[bool]:
     return [not any(beats(other, own) for other in points) for own in points]
 
 
+def unsteady(rows: list[dict]) -> bool:
+    """Whether a decoding is faster over NTP, the first row, than its steps allow: no step is faster than one of one token.
+
+    Then the machine did not do all of it at the same speed. A twentieth is left for the clock.
+    """
+    return any(row["speedup"]["mean"] > 1.05 * rows[0]["steps"] / row["steps"] for row in rows)
+
+
 def ranked(rows: list[dict]) -> list[dict]:
     """Rows of an evaluation whose first is NTP, with `front` in each: NTP, then from the slowest plan to the fastest."""
     points = [(row["speedup"]["mean"], row["nll"]["mean"]) for row in rows]

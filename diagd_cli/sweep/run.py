@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from diagd_cli.evaluate.measure import Case
 from diagd_cli.evaluate.run import Evaluation
 from diagd_cli.sweep.combinations import earlier, labels
-from diagd_cli.sweep.front import ranked
+from diagd_cli.sweep.front import ranked, unsteady
 
 
 def run(evaluation: Evaluation, groups: Iterable[list[Case]], context: int) -> None:
@@ -30,4 +30,9 @@ def results(evaluation: Evaluation) -> dict:
     """Rows of the decodings, with the front; what they are held against as `limits`; and notes."""
     found = evaluation.report({})
     limits = [row for row in found["rows"] if "steps" not in row]
-    return {"rows": ranked(found["rows"][len(limits) :]), "limits": limits, "notes": found["notes"]}
+    rows, notes = ranked(found["rows"][len(limits) :]), list(found["notes"])
+    if unsteady(rows):
+        notes.append(
+            "A speed-up is above the ratio of steps: the machine was busy now and then. Do not trust the speeds."
+        )
+    return {"rows": rows, "limits": limits, "notes": notes}

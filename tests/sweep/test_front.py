@@ -4,7 +4,7 @@ import random
 
 from small import ntp, row
 
-from diagd_cli.sweep.front import front, ranked
+from diagd_cli.sweep.front import front, ranked, unsteady
 
 
 def test_front():
@@ -30,3 +30,9 @@ def test_rows_go_from_slow_to_fast():
     rows = ranked([ntp(), row(1, 1, 20, 0.4), row(2, 10, 9, 0.1), row(2, 20, 6, 0.2)])
     assert [r["label"] for r in rows] == ["NTP", "DiagD k=2 d=20", "DiagD k=2 d=10", "DiagD k=1 d=1"]
     assert [r["front"] for r in rows] == [True, False, True, True]
+
+
+def test_a_speed_up_that_steps_do_not_allow():
+    base, fair = ntp(steps=2400), row(2, 10, 9, 0.1, steps=156)
+    assert not unsteady([base, fair]) and not unsteady([base])
+    assert unsteady([base, fair, row(4, 10, 26.7, 0.1, steps=212)])
