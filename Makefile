@@ -28,7 +28,7 @@ demo: install
 	@echo "Watch $(DEMO). Left: how the clip really goes on. Right: what Diagonal Decoding made of its first 4 frames."
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.transformers_generate

@@ -7,11 +7,14 @@ from pathlib import Path
 from diagd_cli.bench.report import rates
 from diagd_cli.clip.write import atomic
 from diagd_cli.picture.figure import figure_class
+from diagd_cli.picture.labels import spread
 
 
 def write_plot(path: Path, rows: list[dict], title: str) -> None:
     """A PNG with a series of points for every dtype and batch size of `rows` (see `report.rows_of`). Raises OutputError."""
     figure = figure_class("--plot")(figsize=(7, 5), dpi=150, layout="constrained")
+    from matplotlib.ticker import LogLocator
+
     axes = figure.subplots()
     series: dict[str, list[dict]] = {}
     for row in rows:
@@ -22,8 +25,6 @@ def write_plot(path: Path, rows: list[dict], title: str) -> None:
         points = [(row["steps"], rates(row)["speedup"]) for row in members]
         hollow = {"markerfacecolor": "none", "linestyle": "--"} if guess else {}
         axes.plot(*zip(*points, strict=True), marker="o", label=name + (" (extrapolated)" if guess else ""), **hollow)
-    for row in next(iter(series.values())):
-        axes.annotate(row["label"], (row["steps"], rates(row)["speedup"]), (4, 6), textcoords="offset points", size=8)
     steps = sorted({row["steps"] for row in rows})
     base = rows[rows[0]["baseline"]]["steps"]
     axes.plot(
@@ -32,6 +33,16 @@ def write_plot(path: Path, rows: list[dict], title: str) -> None:
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=f"speed-up over {rows[rows[0]['baseline']]['label']}")
     axes.set_title(title, size=9)
     axes.grid(True, which="both", alpha=0.2)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    for axis, unit in ((axes.xaxis, ""), (axes.yaxis, "x")):
+        axis.set_major_formatter("{x:g}" + unit)
+        axis.set_minor_formatter("")
     axes.legend(fontsize=8)
+    first = [(row["steps"], rates(row)["speedup"]) for row in next(iter(series.values()))]
+    labels = [
+        axes.annotate(row["label"], at, size=8) for row, at in zip(next(iter(series.values())), first, strict=True)
+    ]
+    spread(figure, axes, labels, first, sorted(first))
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png")

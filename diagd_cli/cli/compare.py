@@ -204,7 +204,7 @@ def command_line(ctx: typer.Context, seed: int) -> str:
             continue
         text = path_text(value) if isinstance(value, Path) else str(value)
         if parameter.param_type_name == "argument":
-            words.append(text)
+            words += map(path_text, value) if isinstance(value, (list, tuple)) else [text]
         elif isinstance(value, bool):
             words.append((parameter.opts if value else parameter.secondary_opts)[-1])
         else:

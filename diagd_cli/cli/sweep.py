@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -115,7 +114,7 @@ def sweep(
         groups = (clips[n : n + batch] for n in range(0, len(clips), batch))
         cases = ([read_case(path, chosen, settings, start, prompts) for path in group] for group in groups)
         run(evaluation, cases, chosen.latents(settings.context))
-        report = {"command": command(ctx, clips, seed), "preset": chosen.name}
+        report = {"command": command_line(ctx, seed), "preset": chosen.name}
         report |= {"base_preset": evaluation.models.base.preset.name, "context": settings.context}
         report |= {"frames": settings.frames, "sampling": settings.sampling, "clips": [path_text(c) for c in clips]}
         report |= {"seeds": evaluation.seeds, "batch": batch, "skipped": dict(combined.skipped)}
@@ -229,9 +228,3 @@ def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
     if not reporter.quiet:
         for part in table(report):
             reporter.err.print(part)
-
-
-def command(ctx: typer.Context, clips: list[Path], seed: int) -> str:
-    """The command that does this again, each clip a word of its own."""
-    words = shlex.split(command_line(ctx, seed))
-    return shlex.join(part for word in words for part in (map(path_text, clips) if word == str(clips) else [word]))

@@ -1,7 +1,7 @@
 """Bounds as they are written, and the fastest decoding within them."""
 
 import pytest
-from small import ntp, row
+from sweep.small import ntp, row
 
 from diagd_cli.errors import UsageError
 from diagd_cli.sweep.bounds import choose, explain, parse_bounds

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from small import ntp, row
+from sweep.small import ntp, row
 
 from diagd_cli.errors import MissingExtra
 from diagd_cli.sweep.chart import bars, check, draw, short, write_chart

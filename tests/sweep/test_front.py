@@ -2,7 +2,7 @@
 
 import random
 
-from small import ntp, row
+from sweep.small import ntp, row
 
 from diagd_cli.sweep.front import front, ranked, unsteady
 

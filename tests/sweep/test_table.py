@@ -4,7 +4,7 @@ import csv
 
 import pytest
 from rich.console import Console
-from small import ntp, report, row
+from sweep.small import ntp, report, row
 
 from diagd_cli.sweep.front import ranked
 from diagd_cli.sweep.table import table, write_csv

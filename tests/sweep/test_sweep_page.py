@@ -1,7 +1,7 @@
 """The page in a real browser: a table that can be sorted, the chart, settings; nothing is fetched, nothing is code."""
 
 import pytest
-from small import ntp, report, row
+from sweep.small import ntp, report, row
 
 from diagd_cli.clip.image import write_png
 from diagd_cli.sweep.front import ranked
