@@ -90,7 +90,8 @@ def draw_codes(preset: Preset, frames: int, seed: int) -> np.ndarray:
 
 def plans_of(preset: Preset, context: int, frames: int, decoding: Decoding) -> list[Plan]:
     """The plans of all windows that `frames` new frames after `context` latent ones take. Raises UsageError."""
-    return window_plans(preset.grid, context, preset.new_latents(frames), decoding, preset.window, preset.overlap)
+    known = min(context, preset.window - 1)  # of a full window, the oldest frame makes room
+    return window_plans(preset.grid, known, preset.new_latents(frames), decoding, preset.window, preset.overlap)
 
 
 def timed_steps(plans: list[Plan], steps: int | None) -> range:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -109,8 +110,19 @@ def explain(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}. This is a bug in diagd; -v shows where"
 
 
+def interrupt(*_) -> None:
+    """What Ctrl-C does: raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, only after that."""
+    if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        return
+    raise KeyboardInterrupt
+
+
 def main() -> None:
     """Entry point of the `diagd` command."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and hasattr(signal, "setitimer"):
+        for number in (signal.SIGINT, signal.SIGALRM):
+            signal.signal(number, interrupt)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as it is, whatever its bytes
     try:

@@ -125,8 +125,9 @@ def plans_of(grid, context: int, frames: int, decoding, preset=None) -> list[Pla
     """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often as its window rolls."""
     from diagd_cli.engine.windows import window_plans
 
-    window = (preset.window, preset.overlap) if preset else (context + frames, 0)
-    return window_plans(grid, context, frames, decoding, *window)
+    window, overlap = (preset.window, preset.overlap) if preset else (context + frames, 0)
+    known = min(context, window - 1)  # of a full window, the oldest frame makes room
+    return window_plans(grid, known, frames, decoding, window, overlap)
 
 
 def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:

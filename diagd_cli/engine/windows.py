@@ -26,7 +26,6 @@ def window_parts(known: int, frames: int, window: int, overlap: int) -> list[tup
     return parts
 
 
-def window_plans(grid: Grid, context: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
-    """The plans of all parts that `frames` new latent frames after `context` ones take. Raises UsageError."""
-    known = min(context, window - 1)  # of a full window, the oldest frame makes room
+def window_plans(grid: Grid, known: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
+    """The plans of the parts that `window_parts` makes of `frames` new latent frames after `known` ones in the window."""
     return [build_plan(grid, *part, decoding) for part in window_parts(known, frames, window, overlap)]

@@ -65,7 +65,7 @@ def test_captions_have_lines_a_right_side_and_a_bar():
     assert one.shape[0] == 20 + CAPTION and two.shape[0] == 20 + CAPTION + LINE
     assert (one[:CAPTION, 160:] == PAPER).all()
     right = np.asarray(captioned(image, "NTP", "frame 3/16"))
-    assert (right[:CAPTION, 220:] != PAPER).any() and (right[:, 312:] != one[:, 312:]).sum() == 0
+    assert (right[:CAPTION, 220:] != PAPER).any() and (right[:, 314:] != one[:, 314:]).sum() == 0
     for share in (0, 0.25, 1):
         line = np.asarray(captioned(image, "NTP", share=share))[CAPTION - 3]
         assert (line == BAR).all(-1).mean() == share and (line == TRACK).all(-1).mean() == 1 - share

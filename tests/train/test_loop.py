@@ -123,6 +123,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, 
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
+    time.sleep(1)  # TensorBoard reads event files in the order of their names, which tell the second
     stopped = torch.load(log.with_name("checkpoint.pt"), weights_only=True)["step"]
     assert 0 < stopped < 30
     assert diagd(*arguments("parts"), "--no-samples").code == 0
