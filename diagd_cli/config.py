@@ -77,6 +77,11 @@ class Defaults(Strict):
     others: tuple[Walk, ...] = ()
 
     @property
+    def sampling(self) -> dict:
+        """How tokens are drawn, by the names of `pipeline.Request`."""
+        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "top_p_rule")}
+
+    @property
     def decoding(self) -> Decoding:
         return Decoding(self.method, self.k, self.d, self.stand_in)
 
@@ -194,6 +199,10 @@ class Preset(Strict):
             hint = f"Ask for at most {room}" if room else "Give it less context"
             raise UsageError(f"The preset {self.name} cannot make {frames} frames after {context}", hint)
 
+    def whole(self, frames: int) -> int:
+        """The most of `frames` (1 or more) frames that make whole latent frames."""
+        return frames - (frames - 1) % self.tokenizer.temporal
+
     def new_latents(self, frames: int) -> int:
         """Latent frames that `frames` new frames take, rounded up."""
         return -(-frames // self.tokenizer.temporal)
@@ -228,6 +237,14 @@ def load_preset(name_or_path: str | Path) -> Preset:
         raise PresetError(f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom") from None
     except UsageError as error:  # its default decoding does not fit its grid
         raise PresetError(f"{path}: decoding: {error.message}", error.hint) from None
+
+
+def save_preset(preset: Preset, path: Path) -> None:
+    """Write a preset as YAML that `load_preset` reads. Raises OutputError."""
+    from diagd_cli.clip.write import write_text  # which imports much, and presets are mostly read
+
+    text = yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
+    write_text(path, text)
 
 
 def read_mapping(path: Path) -> dict:

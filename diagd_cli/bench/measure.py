@@ -15,7 +15,7 @@ from diagd_cli.bench.limit import Work, work_of
 from diagd_cli.config import Preset
 from diagd_cli.engine.device import peak_memory
 from diagd_cli.engine.session import Session
-from diagd_cli.engine.windows import window_plans
+from diagd_cli.engine.windows import fresh_plans
 from diagd_cli.errors import UsageError
 from diagd_cli.pipeline import Loaded, Request, start_session, to_frames
 from diagd_cli.schedule.decoding import Decoding
@@ -90,8 +90,7 @@ def draw_codes(preset: Preset, frames: int, seed: int) -> np.ndarray:
 
 def plans_of(preset: Preset, context: int, frames: int, decoding: Decoding) -> list[Plan]:
     """The plans of all windows that `frames` new frames after `context` latent ones take. Raises UsageError."""
-    known = min(context, preset.window - 1)  # of a full window, the oldest frame makes room
-    return window_plans(preset.grid, known, preset.new_latents(frames), decoding, preset.window, preset.overlap)
+    return fresh_plans(preset.grid, context, preset.new_latents(frames), decoding, preset.window, preset.overlap)
 
 
 def timed_steps(plans: list[Plan], steps: int | None) -> range:

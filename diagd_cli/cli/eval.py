@@ -182,7 +182,7 @@ def check_export(evaluation: Evaluation, clips: list[Path], folders: list[str]) 
 
 def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:
     """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself."""
-    from diagd_cli.clip.write import atomic, write_json
+    from diagd_cli.clip.write import write_json, write_text
     from diagd_cli.evaluate.table import markdown, tables
 
     if not reporter.quiet:
@@ -192,6 +192,5 @@ def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None
         reporter.note(command)
     if out:
         write_json(out / "report.json", report)
-        with atomic(out / "table.md") as part:
-            part.write_text(markdown(report), encoding="utf-8")
+        write_text(out / "table.md", markdown(report))
     reporter.result(report if json else str(out / "table.md") if out else markdown(report).rstrip())

@@ -141,20 +141,11 @@ def decoding_set(
     """
     found = [o.parse_decoding(name, default) for name in names.split(",") if name.strip()]
     method = "diagd" if d or default.method == "ntp" else default.method
-    rows, diagonals = numbers(k, default.k, "--k"), numbers(d, default.d, "--d")
+    rows, diagonals = o.numbers(k, default.k, "--k"), o.numbers(d, default.d, "--d")
     found += [replace(default, method=method, k=row, d=diagonal) for row in rows for diagonal in diagonals]
     for decoding in found:
         decoding.resolve(preset.grid, context=1)
     return tuple({decoding.label(preset.grid): decoding for decoding in found}.values())
-
-
-def numbers(text: str | None, default: int, option: str) -> list[int]:
-    """Whole numbers by comma. Raises typer.BadParameter."""
-    parts = [str(default)] if text is None else text.split(",")
-    for part in parts:
-        if not part.strip().isdecimal():
-            raise typer.BadParameter(f"{part!r} is not a whole number", param_hint=f"'{option}'")
-    return [int(part) for part in parts]
 
 
 def mixture(preset: Preset, decodings: tuple[Decoding, ...], window: int | None, batch: int):

@@ -202,6 +202,15 @@ def parse_decoding(text: str, default: Decoding) -> Decoding:
     return replace(default, method=name, **dict(zip(("k", "d"), map(int, numbers), strict=False)))
 
 
+def numbers(text: str | None, default: int, option: str) -> list[int]:
+    """Whole numbers by comma. Raises typer.BadParameter."""
+    parts = [str(default)] if text is None else text.split(",")
+    for part in parts:
+        if not part.strip().isdecimal():
+            raise typer.BadParameter(f"{part!r} is not a whole number", param_hint=f"'{option}'")
+    return [int(part) for part in parts]
+
+
 def one_of(value: str | None, known: tuple[str, ...], hint: str) -> None:
     """Raise typer.BadParameter for a name that is given and unknown."""
     if value is not None and value not in known:

@@ -123,11 +123,10 @@ def told(animation: dict) -> str:
 
 def plans_of(grid, context: int, frames: int, decoding, preset=None) -> list[Plan]:
     """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often as its window rolls."""
-    from diagd_cli.engine.windows import window_plans
+    from diagd_cli.engine.windows import fresh_plans
 
     window, overlap = (preset.window, preset.overlap) if preset else (context + frames, 0)
-    known = min(context, window - 1)  # of a full window, the oldest frame makes room
-    return window_plans(grid, known, frames, decoding, window, overlap)
+    return fresh_plans(grid, context, frames, decoding, window, overlap)
 
 
 def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:

@@ -13,7 +13,6 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import command_line, machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.eval import decisive, read_case
-from diagd_cli.cli.finetune import numbers
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
@@ -139,7 +138,7 @@ def combinations(
 
     grid, default = preset.grid, preset.decoding.decoding
     named = [o.parse_decoding(name, default) for name in names.split(",") if name.strip()]
-    rows, diagonals = numbers(k, 1, "--k"), numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d")
+    rows, diagonals = o.numbers(k, 1, "--k"), o.numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d")
     named += [replace(default, method="diagd", k=row, d=diagonal) for row in rows for diagonal in diagonals]
     kinds = [name.strip() for name in (stand_ins or default.stand_in).split(",")]
     for name in kinds:

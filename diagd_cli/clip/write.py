@@ -83,11 +83,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
             raise _failure(Path(path), error.strerror or str(error)) from error
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write text as UTF-8; `path` is complete or untouched. Raises OutputError."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | Path, value: object) -> None:
     """Write a value as indented JSON with a final newline, atomically. Raises OutputError."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_npz(path: str | Path, /, **arrays: np.ndarray) -> None:

@@ -26,6 +26,11 @@ def window_parts(known: int, frames: int, window: int, overlap: int) -> list[tup
     return parts
 
 
+def fresh_plans(grid: Grid, context: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
+    """The plans of a clip that begins with `context` latent frames. Of a full window, the oldest one makes room."""
+    return window_plans(grid, min(context, window - 1), frames, decoding, window, overlap)
+
+
 def window_plans(grid: Grid, known: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
     """The plans of the parts that `window_parts` makes of `frames` new latent frames after `known` ones in the window."""
     return [build_plan(grid, *part, decoding) for part in window_parts(known, frames, window, overlap)]

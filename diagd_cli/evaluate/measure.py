@@ -44,8 +44,7 @@ def measure_truth(models: Models, case: Case) -> Found:
     """The clip as it really goes on: NLL of its tokens, its actions as they are read; and the same after the tokenizer."""
     loaded, context = models.loaded, len(case.clip.frames)
     whole = np.concatenate([case.clip.frames, case.clip.future])
-    step = loaded.preset.tokenizer.temporal
-    codes = encode_frames(loaded, whole[: 1 + (len(whole) - 1) // step * step]).cpu().numpy()
+    codes = encode_frames(loaded, whole[: loaded.preset.whole(len(whole))]).cpu().numpy()
     shown = to_frames(loaded, codes)
     size = loaded.preset.clip
     real = fit_frames(whole, size.height, size.width).numpy()

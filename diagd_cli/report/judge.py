@@ -46,8 +46,7 @@ def judge(
     if truth is None:
         return None
     whole = np.concatenate([source.frames, source.future])
-    step = loaded.preset.tokenizer.temporal
-    whole = whole[: 1 + (len(whole) - 1) // step * step]  # whole latent frames
+    whole = whole[: loaded.preset.whole(len(whole))]
     ceiling = to_frames(loaded, encode_frames(loaded, whole).cpu().numpy())[context:]
     return fidelity(ceiling, truth[context:]) if len(ceiling) else None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-from diagd_cli.clip.write import atomic
+from diagd_cli.clip.write import write_text
 from diagd_cli.picture.timeline import Timeline
 from diagd_cli.report.drawings import curve, step_map
 
@@ -38,9 +38,7 @@ def write_page(path: Path, facts: dict, videos: dict[str, Path], sheet: np.ndarr
     sheet: uint8 [H, W, 3]. Whatever comes from outside is text. `path` is complete or untouched. Raises MissingExtra and
     OutputError.
     """
-    text = page(facts, videos, sheet, lines)
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, page(facts, videos, sheet, lines))
 
 
 def page(facts: dict, videos: dict[str, Path], sheet: np.ndarray, lines: list[Timeline]) -> str:
@@ -64,8 +62,15 @@ def page(facts: dict, videos: dict[str, Path], sheet: np.ndarray, lines: list[Ti
     for row, line in zip(rows, lines, strict=True):
         drawn = step_map(line, row["decoding"]["k"], row["decoding"]["d"])
         parts.append(f"<h3>{escape(row['label'])}</h3><figure class='wide'>{drawn}</figure>")
-    parts += ["<h2>Settings</h2>", settings(facts)]
-    before, _, rest = TEMPLATE.read_text(encoding="utf-8").partition("@TITLE@")
+    known = {key: value for key, value in facts.items() if key not in ("command", "decodings", "tokenizer_limit")}
+    known |= {row["label"]: ", ".join(f"{k}={v}" for k, v in row["decoding"].items()) for row in rows}
+    parts += ["<h2>Settings</h2>", settings(known, facts)]
+    return filled(TEMPLATE, title, parts)
+
+
+def filled(template: Path, title: str, parts: list[str]) -> str:
+    """A template with its title, a text, and its body, parts that are HTML already."""
+    before, _, rest = template.read_text(encoding="utf-8").partition("@TITLE@")
     between, _, after = rest.partition("@BODY@")  # what is filled in is not looked through for the other mark
     return before + escape(title) + between + "\n".join(parts) + after
 
@@ -114,10 +119,8 @@ def limits(limit: dict | None) -> str:
     return f"<p class='faint'>{text}</p>"
 
 
-def settings(facts: dict) -> str:
-    """Every setting but the decodings' figures: the command first, then a line each; the whole report as JSON."""
-    known = {key: value for key, value in facts.items() if key not in ("command", "decodings", "tokenizer_limit")}
-    known |= {row["label"]: ", ".join(f"{k}={v}" for k, v in row["decoding"].items()) for row in facts["decodings"]}
+def settings(known: dict, facts: dict) -> str:
+    """The command, a line for each of the `known` settings, and the whole report as JSON."""
     lines = "".join(f"<tr><th scope='row'>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in flat(known))
     whole = escape(json.dumps(facts, indent=1))
     return (

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from html import escape
 from pathlib import Path
 
 import imageio.v3 as iio
 
-from diagd_cli.clip.write import atomic
-from diagd_cli.report.page import flat, image
+from diagd_cli.clip.write import write_text
+from diagd_cli.report.page import filled, image, settings
 from diagd_cli.sweep.table import columns, records
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -39,9 +38,7 @@ def write_page(path: Path, report: dict, title: str, chart: Path | None) -> None
 
     Whatever comes from outside is text. Raises OutputError.
     """
-    text = page(report, title, chart)
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, page(report, title, chart))
 
 
 def page(report: dict, title: str, chart: Path | None) -> str:
@@ -57,10 +54,10 @@ def page(report: dict, title: str, chart: Path | None) -> str:
     if report["skipped"]:
         lines = "".join(f"<li>{escape(f'{name}: {reason}')}</li>" for name, reason in report["skipped"].items())
         parts.append(f"<h2>Left out</h2><ul id='skipped'>{lines}</ul>")
-    parts += ["<h2>Settings</h2>", settings(report)]
-    before, _, rest = TEMPLATE.read_text(encoding="utf-8").partition("@TITLE@")
-    between, _, after = rest.partition("@BODY@")  # what is filled in is not looked through for the other mark
-    return before + escape(title) + between + "\n".join(parts) + after
+    shown = ("command", "rows", "limits", "notes", "skipped", "recommended")
+    known = {key: value for key, value in report.items() if key not in shown}
+    parts += ["<h2>Settings</h2>", settings(known, report)]
+    return filled(TEMPLATE, title, parts)
 
 
 def figures(rows: list[dict]) -> str:
@@ -78,17 +75,3 @@ def _line(row: dict, values: dict) -> str:
     cells.append(f"<td class='mark' data-value='{int(not on)}'>{'•' if on else ''}</td>")
     cells += [f"<td data-value='{values[VALUES[name]]}'>{escape(text)}</td>" for name, text in columns(row).items()]
     return f"<tr{' class=front' if on else ''}>{''.join(cells)}</tr>"
-
-
-def settings(report: dict) -> str:
-    """The command, every setting in a line each, and the whole report as JSON."""
-    known = {
-        key: value for key, value in report.items() if key not in ("command", "rows", "limits", "notes", "skipped")
-    }
-    known.pop("recommended")
-    lines = "".join(f"<tr><th scope='row'>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in flat(known))
-    whole = escape(json.dumps(report, indent=1))
-    return (
-        f"<pre id='command'>{escape(report['command'])}</pre><table id='settings'><tbody>{lines}</tbody></table>"
-        f"<details><summary>The report as JSON</summary><pre id='json'>{whole}</pre></details>"
-    )

@@ -145,7 +145,7 @@ def _encode(clip: Path, loaded) -> np.ndarray:
     step = preset.tokenizer.temporal
     for frames in chunks(read_frames(clip), preset.clip.window if step > 1 else FRAMES_AT_ONCE):
         if step > 1:
-            frames = frames[: 1 + (len(frames) - 1) // step * step]  # whole latent frames
+            frames = frames[: preset.whole(len(frames))]
             if len(frames) == 1:  # nothing follows it
                 continue
         with torch.inference_mode():

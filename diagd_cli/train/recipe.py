@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
-from diagd_cli.clip.write import atomic
-from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping
+from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping, save_preset
 from diagd_cli.errors import PresetError
 from diagd_cli.model.config import Strict
 from diagd_cli.train.loop import Optimiser
@@ -71,7 +69,5 @@ def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> P
 def write_preset(preset: Preset, folder: Path, **weights: Weights | None) -> Path:
     """Write `folder/preset.yaml`: the preset with new weights. It runs with --preset."""
     path = folder / "preset.yaml"
-    text = yaml.safe_dump(preset.model_copy(update=weights).model_dump(mode="json"), sort_keys=False, width=110)
-    with atomic(path) as part:
-        part.write_text(text, encoding="utf-8")
+    save_preset(preset.model_copy(update=weights), path)
     return path

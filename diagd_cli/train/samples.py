@@ -44,9 +44,7 @@ def write_continuation(run: Run, loaded: Loaded, val: Tokens) -> None:
     clip = read_clip(path, context, start=0, future=new)
     actions = action_rows(path, preset, length)[: context + new] if preset.actions else None
     defaults = preset.decoding
-    request = Request(
-        new, defaults.decoding, 0, defaults.temperature, defaults.top_k, defaults.top_p, defaults.top_p_rule, actions
-    )
+    request = Request(new, defaults.decoding, 0, **defaults.sampling, actions=actions)
     made = continue_clip(replace(loaded, transformer=run.shipped()), clip, request).frames
     truth = fit_frames(np.concatenate([clip.frames, clip.future]), preset.clip.height, preset.clip.width).numpy()
     label = request.decoding.label(preset.grid)
