@@ -42,6 +42,10 @@ OutOption = Annotated[
 ]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe, or a YAML file.")]
 PresetOption = Annotated[str | None, typer.Option("--preset", "-p", help="Name or YAML file; the recipe's by default.")]
+InitOption = Annotated[
+    str | None,
+    typer.Option(help="Start from this preset's weights, not from nothing; a Transformer's codes may be others."),
+]
 StepsOption = Annotated[int | None, typer.Option(**o.POSITIVE, help="Steps; the recipe's number by default.")]
 AccumulateOption = Annotated[
     int | None, typer.Option(**o.POSITIVE, help="Parts of a batch, one after the other, to save memory.")
@@ -59,7 +63,10 @@ PRECISIONS = ("auto", "bf16", "fp32")
 
 @dataclass(frozen=True)
 class Job:
-    """One training as it was asked for, checked. `settings`: diagd_cli.train.loop.Optimiser; `fit`: options of its fit."""
+    """One training as it was asked for, checked. `settings`: diagd_cli.train.loop.Optimiser; `fit`: options of its fit.
+
+    start: the preset whose weights it begins with.
+    """
 
     data: Path
     out: Path
@@ -72,6 +79,11 @@ class Job:
     weights_dir: Path | None
     fit: dict
     reporter: Reporter
+    start: object = None
+
+    def begins(self, part: str) -> bool:
+        """Whether the weights of `start` are needed: a run that goes on has its own."""
+        return self.start is not None and not (self.out / part / "checkpoint.pt").exists()
 
 
 def _command(part: str, about: str) -> None:
@@ -83,6 +95,7 @@ def _command(part: str, about: str) -> None:
         out: OutOption = None,
         recipe: RecipeOption = "freedoom",
         preset: PresetOption = None,
+        init: InitOption = None,
         steps: StepsOption = None,
         accumulate: AccumulateOption = None,
         every: EveryOption = 200,
@@ -97,6 +110,7 @@ def _command(part: str, about: str) -> None:
     ) -> None:
         reporter = Reporter(quiet, verbose)
         with guard(reporter), ExitStack() as stack:
+            from diagd_cli.config import load_preset
             from diagd_cli.engine.device import choose_device
             from diagd_cli.train.parallel import processes, rank
             from diagd_cli.train.recipe import load_recipe, trained_preset
@@ -114,7 +128,8 @@ def _command(part: str, about: str) -> None:
             reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
             tell_notes(data, model, reporter)
             options = {"every": every, "precision": precision}
-            job = Job(data, out, chosen, model, settings, where, samples, cache, weights_dir, options, reporter)
+            start = load_preset(init) if init else None
+            job = Job(data, out, chosen, model, settings, where, samples, cache, weights_dir, options, reporter, start)
             path = PARTS[part](job)
             if rank() == 0:
                 reporter.result(str(path))
@@ -154,6 +169,8 @@ def _train_tokenizer(job: Job) -> Path:
     splits = load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
     torch.manual_seed(settings.seed)
     model = FsqImageTokenizer(preset.tokenizer).to(job.device)
+    if job.begins("tokenizer"):
+        _start_tokenizer(job, model)
 
     def sample(run, shipped) -> None:
         if job.samples:
@@ -192,6 +209,8 @@ def _train_transformer(job: Job) -> Path:
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
     initialise(model, settings.seed)
+    if job.begins("transformer"):
+        _start_transformer(job, model, loaded)
 
     def sample(run) -> None:
         if job.samples:
@@ -207,6 +226,36 @@ def _train_transformer(job: Job) -> Path:
         return job.out
     entry = save_weights(job.out / "transformer.safetensors", run.weights)
     return write_preset(preset, job.out, tokenizer_weights=codec, transformer_weights=entry)
+
+
+def _start_tokenizer(job: Job, model) -> None:
+    """Fill a new tokenizer with the weights of --init. Raises PresetError where it is another kind of network."""
+    from diagd_cli.weights.load import load_tokenizer
+
+    if job.start.tokenizer != job.preset.tokenizer:
+        hint = "Start from a preset whose tokenizer has the same settings"
+        raise PresetError(f"{job.preset.name} cannot start from {job.start.name}: their tokenizers differ", hint)
+    model.load_state_dict(load_tokenizer(job.start, job.device, folder=job.weights_dir).state_dict())
+
+
+def _start_transformer(job: Job, model, loaded) -> None:
+    """Fill a new Transformer with the weights of --init, its codes matched to ours where its tokenizer is another."""
+    from diagd_cli.pipeline import Loaded
+    from diagd_cli.train import transfer
+    from diagd_cli.train.clips import find_clips
+    from diagd_cli.train.data import weights_digest
+    from diagd_cli.weights.load import load_tokenizer, load_transformer
+
+    transfer.check_alike(job.preset, job.start)
+    source = load_transformer(job.start, job.device, folder=job.weights_dir)
+    codec = load_tokenizer(job.start, job.device, folder=job.weights_dir)
+    counts = None
+    if weights_digest(codec) != weights_digest(loaded.tokenizer):
+        other = Loaded(job.start, codec, source, job.device, loaded.dtype, 0.0)
+        clips = find_clips(job.data, job.preset)["train"]
+        with job.reporter.bar("matching codes", len(clips), "clips") as bar:
+            counts = transfer.count_pairs(clips, loaded, other, lambda done, _: bar.update(done))
+    transfer.transfer(model, job.preset, source.state_dict(), job.start, counts)
 
 
 PARTS: dict[str, Callable[[Job], Path]] = {"tokenizer": _train_tokenizer, "transformer": _train_transformer}

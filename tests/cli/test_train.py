@@ -5,8 +5,10 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import yaml
-from tiny import moving, save_clip
+from safetensors.torch import load_file
+from tiny import TINY, moving, save_clip
 
 from diagd_cli.clip.image import read_image
 from diagd_cli.clip.read import read_clip
@@ -129,3 +131,55 @@ def test_windows_beyond_a_learned_table(train, world):
         "The recipe's windows have 7 latent frames, the preset's table 5. Shorten the phases' frames in the recipe"
     )
     assert (done.code, done.err) == (2, f"error: {message}\n")
+
+
+@pytest.fixture
+def still(train, world):
+    """`train` in steps too small to change anything."""
+    recipe = yaml.safe_load((world / "recipe.yaml").read_text())
+    for part in ("tokenizer", "transformer"):
+        recipe[part] |= {"lr": 1e-12, "steps": 2}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return lambda part, *options: train(part, "--no-samples", *options)
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "transformer"])
+def test_a_run_that_starts_from_a_preset(still, tiny, world, part):
+    """A step too small to see leaves what it began with."""
+    assert still(part, "--init", tiny.preset, "-q").code == 0
+    own, other = (load_file(folder / f"{part}.safetensors") for folder in (world / "run", tiny.folder))
+    assert all(torch.allclose(own[name].float(), other[name].float(), atol=1e-4) for name in other)
+
+
+def test_a_run_that_starts_from_other_codes(still, tiny, world):
+    """The source's tokenizer has 9 codes, ours 25: they are matched on the clips, and what was learnt of actions is kept."""
+    raw = yaml.safe_load(TINY)
+    raw["tokenizer"]["levels"], raw["actions"]["offset"] = [3, 3], 9
+    raw["transformer"] |= {"vocab": 13, "outputs": 9}
+    (world / "small.yaml").write_text(yaml.safe_dump(raw | {"name": "small"}))
+    (world / "small-recipe.yaml").write_text(
+        (world / "recipe.yaml").read_text().replace("tiny.yaml", str(world / "small.yaml"))
+    )
+    for part in ("tokenizer", "transformer"):
+        assert still(part, "--recipe", world / "small-recipe.yaml", "--out", world / "small", "-q").code == 0
+    done = still("transformer", "--init", world / "small/preset.yaml")
+    assert done.code == 0, done.err
+    own, other = (load_file(f / "transformer.safetensors") for f in (world / "run", world / "small"))
+    block = "blocks.0.mlp.up.weight"
+    assert torch.allclose(own[block].float(), other[block].float(), atol=1e-4)
+    assert torch.allclose(own["embed.weight"][25:].float(), other["embed.weight"][9:].float(), atol=1e-4)
+
+
+def test_a_run_that_goes_on_has_its_own_weights(still, tiny, world):
+    """What --init names is not read again, nor need it be there."""
+    assert still("transformer", "-q", "--init", tiny.preset).code == 0
+    (tiny.folder / "transformer.safetensors").write_bytes(b"")
+    assert still("transformer", "-q", "--init", tiny.preset, "--steps", 3).code == 0
+
+
+def test_a_tokenizer_of_other_settings_is_refused(still, world):
+    raw = yaml.safe_load(TINY)
+    raw["tokenizer"]["channels"] = [4, 4]
+    (world / "other.yaml").write_text(yaml.safe_dump(raw))
+    done = still("tokenizer", "--init", world / "other.yaml")
+    assert done.code == 2 and "tiny cannot start from tiny: their tokenizers differ" in done.err
