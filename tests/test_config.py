@@ -1,4 +1,4 @@
-"""Presets: what they hold, and what is refused. The messages for bad files are tested in cli/test_bad_input.py."""
+"""Presets: what they hold, and what is refused. The messages for bad files are tested in cli/bad."""
 
 import pytest
 import yaml

@@ -117,7 +117,7 @@ def run(job: t.Job, mixed, windows, text: Tensor | None) -> Path:
     preset = job.preset
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
     model = load_transformer(preset, job.device, folder=job.weights_dir).requires_grad_(True)
-    codec = t.keep_tokenizer(job) if rank() == 0 else None
+    kept = t.keep_weights(job) if rank() == 0 else {}
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     splits = t.load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
     samplers = [Sampler(tokens, preset) for tokens in splits]
@@ -129,7 +129,7 @@ def run(job: t.Job, mixed, windows, text: Tensor | None) -> Path:
     if rank():
         return job.out
     entry = save_weights(job.out / "transformer.safetensors", done.weights)
-    return write_preset(preset, job.out, tokenizer_weights=codec, transformer_weights=entry)
+    return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 
 def decoding_set(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
-from diagd_cli.errors import PresetError, UsageError
+from diagd_cli.errors import PresetError, UsageError, WeightsError
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(
@@ -204,7 +204,7 @@ def _train_transformer(job: Job) -> Path:
 
     preset, settings = job.preset, job.settings
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
-    codec = keep_tokenizer(job) if rank() == 0 else None
+    kept = keep_weights(job) if rank() == 0 else {}
     model = build_transformer(_reaching(preset, job.recipe.windows.longest), job.device)
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
@@ -225,7 +225,7 @@ def _train_transformer(job: Job) -> Path:
     if rank():
         return job.out
     entry = save_weights(job.out / "transformer.safetensors", run.weights)
-    return write_preset(preset, job.out, tokenizer_weights=codec, transformer_weights=entry)
+    return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 
 def _start_tokenizer(job: Job, model) -> None:
@@ -274,11 +274,15 @@ def _reaching(preset, frames: int):
     return preset.model_copy(update={"clip": preset.clip.model_copy(update={"window": window})})
 
 
-def keep_tokenizer(job: Job):
-    """Have the tokenizer's weights in the run's folder too; returns the preset's entry for them there."""
+def keep_weights(job: Job) -> dict:
+    """Have what is not trained in the run's folder too, if it is there: tokenizer and inverse dynamics; the preset's entries."""
     from diagd_cli.weights.load import copy_weights
 
-    return copy_weights(job.preset, "tokenizer", job.out, job.weights_dir)
+    kept = {"tokenizer_weights": copy_weights(job.preset, "tokenizer", job.out, job.weights_dir)}
+    if job.preset.inverse_weights:
+        with suppress(WeightsError):
+            kept["inverse_weights"] = copy_weights(job.preset, "inverse", job.out, job.weights_dir)
+    return kept
 
 
 def load_splits(job: Job, name: str, load: Callable) -> list:

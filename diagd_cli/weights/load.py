@@ -127,10 +127,13 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     return adapter.tokenizer_tensors(paths[0], preset.tokenizer)
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype = torch.bfloat16) -> Weights:
-    """Write weights in `dtype` and return the preset entry for them."""
+def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype | None = torch.bfloat16) -> Weights:
+    """Write weights in `dtype`, None for each one's own, and return the preset entry for them."""
     # copies, because safetensors refuses tensors that share memory, as a tied output layer does
-    stored = {k: v.to(dtype if v.is_floating_point() else v.dtype, copy=True).contiguous() for k, v in weights.items()}
+    stored = {
+        k: v.to(dtype if dtype and v.is_floating_point() else v.dtype, copy=True).contiguous()
+        for k, v in weights.items()
+    }
     with atomic(path) as part:
         save_file(stored, part)
         part.chmod(0o644)  # which safetensors makes readable for its owner alone

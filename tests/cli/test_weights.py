@@ -119,3 +119,20 @@ def test_interrupted_and_gone_on(start, hub, preset, machine, tmp_path):
     again = start(*arguments, env=machine)
     assert again.wait(60) == 0 and hub.sent == ["maker/tiny/tokenizer.bin"]
     assert (folder / "tokenizer.bin").read_bytes() == hub.files["maker/tiny"]["tokenizer.bin"]
+
+
+def test_pack_and_run(diagd, tiny, tmp_path):
+    done = diagd("weights", "pack", tiny.preset, "--out", tmp_path / "small", "--bits", 8)
+    assert (done.code, done.out) == (0, f"{tmp_path}/small/preset.yaml\n")
+    sizes = [os.path.getsize(folder / "transformer.safetensors") for folder in (tmp_path / "small", tiny.folder)]
+    assert sizes[0] < sizes[1]
+    assert diagd("generate", tiny.clip, "-p", tmp_path / "small/preset.yaml", "-o", tmp_path / "out").code == 0
+
+
+def test_pack_of_what_is_not_there(diagd, tiny, tmp_path):
+    preset = tmp_path / "gone.yaml"
+    preset.write_text(tiny.preset.read_text())
+    done = diagd("weights", "pack", preset, "--out", tmp_path / "small", "--bits", 8)
+    assert done.code == 1 and done.err.startswith("error: The t") and not (tmp_path / "small/preset.yaml").exists()
+    done = diagd("weights", "pack", tiny.preset, "--out", tmp_path / "small", "--bits", 4)
+    assert done.code == 2 and "'--bits'" in done.err

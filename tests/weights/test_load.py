@@ -1,4 +1,4 @@
-"""A preset's models with their weights. The messages for bad files on the command line are tested in cli/test_bad_input.py."""
+"""A preset's models with their weights. The messages for bad files on the command line are tested in cli/bad."""
 
 import ctypes
 import hashlib

@@ -1,0 +1,108 @@
+"""Outputs that cannot be written: they exist, may not be, or the disk is full."""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tiny import moving
+
+from cli.bad.line import only_line
+from diagd_cli.clip.image import write_png
+
+
+def test_existing_output(diagd, tiny, tmp_path):
+    for suffix in (".mp4", ".json"):
+        kept = tmp_path / f"a{suffix}"
+        kept.write_bytes(b"precious")
+        done = diagd("generate", tiny.clip, "-p", tiny.preset, "-o", tmp_path / "a.mp4")
+        assert done.err == f"error: {kept} exists already. Choose another name, or replace it with --force\n"
+        assert done.code == 1 and [p.read_bytes() for p in tmp_path.iterdir()] == [b"precious"]
+        kept.unlink()
+
+
+def test_output_below_a_file(refused, tiny, tmp_path):
+    (tmp_path / "file").touch()
+    code, line = refused(output=tmp_path / "file" / "a.mp4")
+    assert (code, line) == (1, "file/a.mp4 cannot be written: Not a directory. Check the name and the folder")
+
+
+@contextmanager
+def as_nobody():
+    """Run as a user whom permissions bind, where the tests run as root."""
+    root = os.geteuid() == 0
+    if root:
+        os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        if root:
+            os.setresuid(0, 0, 0)
+
+
+def test_unwritable_folder(diagd, tiny, tmp_path):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_png(folder / "still.png", moving(1)[0])  # needs no ffmpeg, which nobody may be unable to run
+        (folder / "tiny.yaml").write_text(tiny.preset.read_text().replace("  least: 2", "  least: 1"))
+        for path in (*folder.iterdir(), folder):
+            path.chmod(0o555)
+        arguments = ["generate", folder / "still.png", "-p", folder / "tiny.yaml", "-o"]
+        done = diagd(*arguments, tmp_path / "a.mp4", DIAGD_WEIGHTS=str(tiny.folder))
+        assert done.code == 0  # and all that is imported has been
+        with as_nobody():
+            done = diagd(*arguments, folder / "a.mp4")
+        message = f"{folder}/a.mp4 cannot be written: the directory {folder} is not writable"
+        assert (done.code, done.err) == (1, f"error: {message}. Choose a folder that you may write to\n")
+        assert not (folder / "a.mp4").exists()
+        folder.chmod(0o755)
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A disk without a free byte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
+    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a disk")
+    with (disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            try:
+                file.write(b"x" * 4096)
+            except OSError:
+                break
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_disk_full(diagd, tiny, full_disk):
+    done = diagd("generate", tiny.clip, "-p", tiny.preset, "-o", full_disk / "a.mp4")
+    message = f"{full_disk}/a.mp4 cannot be written: no space left on device. Free some space, or write to another disk"
+    assert (done.code, done.out, done.err) == (1, "", f"error: {message}\n")
+    assert os.listdir(full_disk) == ["filler"]
+
+
+def test_file_size_limit(start, tiny, tmp_path):
+    out = tmp_path / "out"
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    process = start("generate", tiny.clip, "-p", tiny.preset, "--frames", 100, "-o", out, preexec_fn=limit)
+    told, errors = process.communicate(timeout=60)
+    code, line = only_line(process.returncode, told, errors, out)
+    hint = "The file system or a limit (ulimit -f) allows no larger file: write elsewhere"
+    assert (code, line) == (1, f"out/walk.mp4 cannot be written: file too large. {hint}")
+
+
+def test_nobody_reads_stdout(start):
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = start("presets", "show", "freedoom", stdout=writer)
+    os.close(writer)
+    assert (process.communicate(timeout=60)[1], process.returncode) == ("", 1)
