@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from html import escape
 from pathlib import Path
@@ -65,14 +66,20 @@ def page(facts: dict, videos: dict[str, Path], sheet: np.ndarray, lines: list[Ti
     known = {key: value for key, value in facts.items() if key not in ("command", "decodings", "tokenizer_limit")}
     known |= {row["label"]: ", ".join(f"{k}={v}" for k, v in row["decoding"].items()) for row in rows}
     parts += ["<h2>Settings</h2>", settings(known, facts)]
-    return filled(TEMPLATE, title, parts)
+    return filled(title, parts)
 
 
-def filled(template: Path, title: str, parts: list[str]) -> str:
-    """A template with its title, a text, and its body, parts that are HTML already."""
-    before, _, rest = template.read_text(encoding="utf-8").partition("@TITLE@")
-    between, _, after = rest.partition("@BODY@")  # what is filled in is not looked through for the other mark
-    return before + escape(title) + between + "\n".join(parts) + after
+def filled(title: str, parts: list[str], style: str = "", script: str = "") -> str:
+    """A page with its title, a text, and its body, parts that are HTML already; more rules of style, and a script if any."""
+    slots = {
+        "POLICY": "; script-src 'unsafe-inline'" if script else "",
+        "TITLE": escape(title),
+        "STYLE": style,
+        "BODY": "\n".join(parts),
+        "SCRIPT": f"<script>\n{script}</script>\n" if script else "",
+    }
+    # in one pass: what is filled in is not looked through for other slots
+    return re.sub(r"@([A-Z]+)@", lambda slot: slots[slot[1]], TEMPLATE.read_text(encoding="utf-8"))
 
 
 def video(caption: str, path: Path) -> str:

@@ -11,7 +11,7 @@ from diagd_cli.clip.write import write_text
 from diagd_cli.report.page import filled, image, settings
 from diagd_cli.sweep.table import columns, records
 
-TEMPLATE = Path(__file__).with_name("page.html")
+STYLE, SCRIPT = Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js")
 VALUES = {  # what a column of `table.columns` is sorted by, of `table.records`
     "steps": "steps",
     "speed-up": "speedup",
@@ -57,7 +57,7 @@ def page(report: dict, title: str, chart: Path | None) -> str:
     shown = ("command", "rows", "limits", "notes", "skipped", "recommended")
     known = {key: value for key, value in report.items() if key not in shown}
     parts += ["<h2>Settings</h2>", settings(known, report)]
-    return filled(TEMPLATE, title, parts)
+    return filled(title, parts, STYLE.read_text(encoding="utf-8"), SCRIPT.read_text(encoding="utf-8"))
 
 
 def figures(rows: list[dict]) -> str:
