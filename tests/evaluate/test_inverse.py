@@ -39,7 +39,7 @@ def test_small():
 def test_pairs_stay_within_a_clip_and_have_known_actions():
     actions = load_preset("freedoom").actions
     ids = np.array([0, 1, 2, 9, 3, 4])  # 9: none
-    pairs = Pairs(Episodes(np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 3, 6]), ids[:, None] + 1600, ()), actions)
+    pairs = Pairs(Episodes(np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 3, 6]), ids[:, None] + actions.offset, ()), actions)
     assert pairs.firsts.tolist() == [0, 1, 4] and pairs.take(pairs.firsts)[1].tolist() == [0, 1, 3]
     with pytest.raises(ClipError, match="No clip has a known action"):
         Pairs(Episodes(np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 3]), np.full((3, 1), 1609), ()), actions)

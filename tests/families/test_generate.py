@@ -11,7 +11,7 @@ from diagd_cli.clip.read import read_clip
 from diagd_cli.config import load_preset, preset_names
 from diagd_cli.weights.load import random_tokenizer, random_transformer, save_weights
 
-OFFICIAL = [name for name in preset_names() if name != "freedoom"]
+OFFICIAL = [name for name in preset_names() if not name.startswith("freedoom")]
 SMALL = {
     "cosmos": {
         "clip": {"height": 32, "width": 48},
