@@ -170,11 +170,11 @@ def test_a_run_that_starts_from_other_codes(still, tiny, world):
     assert torch.allclose(own["embed.weight"][25:].float(), other["embed.weight"][9:].float(), atol=1e-4)
 
 
-def test_a_run_that_goes_on_has_its_own_weights(still, tiny, world):
+def test_a_run_that_goes_on_has_its_own_weights(still, world):
     """What --init names is not read again, nor need it be there."""
-    assert still("transformer", "-q", "--init", tiny.preset).code == 0
-    (tiny.folder / "transformer.safetensors").write_bytes(b"")
-    assert still("transformer", "-q", "--init", tiny.preset, "--steps", 3).code == 0
+    assert still("transformer", "-q", "--init", world / "tiny.yaml").code == 0
+    (world / "transformer.safetensors").write_bytes(b"")
+    assert still("transformer", "-q", "--init", world / "tiny.yaml", "--steps", 3).code == 0
 
 
 def test_a_tokenizer_of_other_settings_is_refused(still, world):
