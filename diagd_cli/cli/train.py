@@ -166,11 +166,11 @@ def _train_tokenizer(job: Job) -> Path:
         raise PresetError(message, "Use one of kind fsq-image, or train the Transformer alone")
     if settings is None:
         raise PresetError("The recipe has no tokenizer part", "Train the Transformer, or add one")
-    splits = load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
     torch.manual_seed(settings.seed)
     model = FsqImageTokenizer(preset.tokenizer).to(job.device)
-    if job.begins("tokenizer"):
+    if job.begins("tokenizer"):  # before the data are read, which takes long: what does not fit is told at once
         _start_tokenizer(job, model)
+    splits = load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
 
     def sample(run, shipped) -> None:
         if job.samples:
@@ -207,10 +207,10 @@ def _train_transformer(job: Job) -> Path:
     kept = keep_weights(job) if rank() == 0 else {}
     model = build_transformer(_reaching(preset, job.recipe.windows.longest), job.device)
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
-    splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
     initialise(model, settings.seed)
     if job.begins("transformer"):
         _start_transformer(job, model, loaded)
+    splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
 
     def sample(run) -> None:
         if job.samples:

@@ -8,12 +8,12 @@ import subprocess
 import tempfile
 import tracemalloc
 import zlib
-from contextlib import contextmanager
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from limits import as_nobody
 from PIL import Image
 
 from diagd_cli.clip import read
@@ -48,19 +48,6 @@ def error(path, context=4, **options):
     line = str(caught.value)
     assert str(path) in line and "\n" not in line and caught.value.hint
     return line.replace(f"{Path(path).parent}/", "")
-
-
-@contextmanager
-def as_nobody():
-    """Run as a user whom permissions bind, where the tests run as root."""
-    root = os.geteuid() == 0
-    if root:
-        os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        if root:
-            os.setresuid(0, 0, 0)
 
 
 def test_last_frames_are_the_default(tmp_path):

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from limits import as_nobody, small_disk
 from PIL import Image
 
 from diagd_cli.clip.image import contact_sheet, write_png
@@ -49,20 +50,8 @@ def fails(action, *arguments, **options):
 
 def script(code, path):
     """A command that runs `code`, which may import from this file, with `path` as its argument."""
-    return [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n{code}", str(path)]
-
-
-@contextmanager
-def as_nobody():
-    """Run as a user whom permissions bind, where the tests run as root."""
-    root = os.geteuid() == 0
-    if root:
-        os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        if root:
-            os.setresuid(0, 0, 0)
+    own = Path(__file__).parent
+    return [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(own), str(own.parent)]!r}\n{code}", str(path)]
 
 
 @pytest.fixture
@@ -79,11 +68,8 @@ def read_only():
 @pytest.fixture
 def tiny_disk(tmp_path):
     """A disk of 64 KiB."""
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(tmp_path)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a disk")
-    yield tmp_path
-    subprocess.run(["umount", str(tmp_path)], check=True)
+    with small_disk(tmp_path) as disk:
+        yield disk
 
 
 def test_round_trip(tmp_path):

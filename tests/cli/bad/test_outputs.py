@@ -2,13 +2,11 @@
 
 import os
 import resource
-import subprocess
-import sys
 import tempfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from limits import as_nobody, small_disk
 from tiny import moving
 
 from cli.bad.line import only_line
@@ -29,19 +27,6 @@ def test_output_below_a_file(refused, tiny, tmp_path):
     (tmp_path / "file").touch()
     code, line = refused(output=tmp_path / "file" / "a.mp4")
     assert (code, line) == (1, "file/a.mp4 cannot be written: Not a directory. Check the name and the folder")
-
-
-@contextmanager
-def as_nobody():
-    """Run as a user whom permissions bind, where the tests run as root."""
-    root = os.geteuid() == 0
-    if root:
-        os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        if root:
-            os.setresuid(0, 0, 0)
 
 
 def test_unwritable_folder(diagd, tiny, tmp_path):
@@ -67,17 +52,14 @@ def full_disk(tmp_path):
     """A disk without a free byte."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a disk")
-    with (disk / "filler").open("wb", buffering=0) as file:
-        while True:
-            try:
-                file.write(b"x" * 4096)
-            except OSError:
-                break
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with small_disk(disk):
+        with (disk / "filler").open("wb", buffering=0) as file:
+            while True:
+                try:
+                    file.write(b"x" * 4096)
+                except OSError:
+                    break
+        yield disk
 
 
 def test_disk_full(diagd, tiny, full_disk):
