@@ -54,18 +54,22 @@ class Reference:
         self.state = {name: tensor.double() for name, tensor in state.items()}
         self.hyper, self.layout = hyper, layout
 
-    def __call__(self, tokens: list[int], positions: list[int], mask: np.ndarray) -> torch.Tensor:
-        """Logits [N, vocab] of N entries; mask[a, b]: entry a sees entry b. Positions may repeat."""
-        with torch.no_grad():
-            return self._forward(torch.tensor(tokens), positions, torch.as_tensor(mask))
+    def __call__(self, tokens: list[int], positions: list[int], mask: np.ndarray, zeros=None) -> torch.Tensor:
+        """Logits [N, vocab] of N entries; mask[a, b]: entry a sees entry b. Positions may repeat.
 
-    def _forward(self, tokens, positions, mask):
+        zeros [N]: how many slots each entry sees that hold nothing, whose keys and values are zero.
+        """
+        zeros = np.zeros(len(tokens)) if zeros is None else zeros
+        with torch.no_grad():
+            return self._forward(torch.tensor(tokens), positions, torch.as_tensor(mask), torch.as_tensor(zeros))
+
+    def _forward(self, tokens, positions, mask, zeros):
         x = self.state["embed.weight"][tokens]
         if self.hyper["positions"]["kind"] == "learned":
             x = x + self.state["learned.weight"][positions]
         for n in range(self.hyper["layers"]):
             block = f"blocks.{n}"
-            x = x + self._attention(f"{block}.attention", self._norm(f"{block}.attention_norm", x), positions, mask)
+            x = x + self._attention(f"{block}.attention", self._norm(f"{block}.attention_norm", x), positions, mask, zeros)
             x = x + self._mlp(f"{block}.mlp", self._norm(f"{block}.mlp_norm", x))
         head = self.state["embed.weight" if self.hyper["tied"] else "head.weight"]
         return self._norm("norm", x) @ head.T
@@ -81,7 +85,7 @@ class Reference:
         y = y * self.state.get(f"{name}.weight", 1.0)
         return y + self.state.get(f"{name}.bias", 0.0)
 
-    def _attention(self, name, x, positions, mask):
+    def _attention(self, name, x, positions, mask, zeros):
         n, h, g, size = len(x), self.hyper["heads"], self.hyper["kv_heads"], self.hyper["head_dim"]
         rows = self._linear(f"{name}.qkv", x)
         q = rows[:, : h * size].reshape(n, h, size)
@@ -96,7 +100,8 @@ class Reference:
         scores = torch.einsum("ahc,bhc->hab", q, k) / math.sqrt(size)
         scores = scores.masked_fill(~mask, -math.inf)
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
-        weights = weights / weights.sum(-1, keepdim=True)
+        nothing = zeros * (-scores.amax(-1)).exp()  # a score of 0 each, and a value of 0
+        weights = weights / (weights.sum(-1) + nothing)[..., None]
         return self._linear(f"{name}.out", torch.einsum("hab,bhc->ahc", weights, v).reshape(n, h * size))
 
     def _angles(self, positions):
@@ -176,9 +181,12 @@ def visible(entries: list[Entry]) -> np.ndarray:
     return (position <= position[:, None]) & (step <= step[:, None]) & (step[:, None] < expires)
 
 
-def entry_logits(reference: Reference, entries: list[Entry]) -> torch.Tensor:
-    """Logits [N, vocab] of all entries by one full pass."""
-    return reference([e.token for e in entries], [e.position for e in entries], visible(entries))
+def entry_logits(reference: Reference, entries: list[Entry], zero_slots: bool = False) -> torch.Tensor:
+    """Logits [N, vocab] of all entries by one full pass; with zero_slots, empty slots before an entry are seen as zeros."""
+    mask, zeros = visible(entries), None
+    if zero_slots:  # of the slots at and before an entry, each holds one entry that it sees, or nothing
+        zeros = np.array([e.position + 1 for e in entries]) - mask.sum(1)
+    return reference([e.token for e in entries], [e.position for e in entries], mask, zeros)
 
 
 def free_running(reference: Reference, pick: Pick = greedy) -> Choose:

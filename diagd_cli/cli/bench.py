@@ -12,6 +12,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def bench(
         chosen = load_preset(preset)
         settings = o.merge(chosen, frames, context, seed=seed)
         texts = (decodings or ",".join(dict.fromkeys(["ntp", chosen.decoding.method]))).split(",")
-        walks = [o.parse_decoding(text, settings.decoding) for text in texts]
+        walks = [parse_decoding(text, settings.decoding) for text in texts]
         for walk in walks:
             walk.resolve(chosen.grid, chosen.latents(settings.context))
         batches = parse_batches(batch)

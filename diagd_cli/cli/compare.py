@@ -12,6 +12,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ that differences come from the decoding alone.
 
   diagd compare walk.mp4 --decodings diagd:2:10,diagd:1:15  # k and d
 
+  diagd compare walk.mp4 --decodings ntp,diagd,diagd@freedoom-diagonal
+
   diagd compare walk.mp4 --race --heat --html               # all there is
 """
 
@@ -39,7 +42,7 @@ that differences come from the decoding alone.
 def compare(
     ctx: typer.Context,
     clip: Annotated[Path, typer.Argument(help="A video file, longer than the context to have ground truth.")],
-    decodings: Annotated[str, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D.")] = "ntp,diagd",
+    decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     frames: o.FramesOption = None,
     context: o.ContextOption = None,
@@ -90,20 +93,18 @@ def compare(
             chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
         )
         prefix = o.context_of(clip, chosen, settings)
-        walks = [o.parse_decoding(text, settings.decoding) for text in decodings.split(",")]
-        for walk in walks:
-            walk.resolve(chosen.grid, chosen.latents(prefix))
+        asked = parse_candidates(decodings, chosen, replace(settings, context=prefix))
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
         check_outputs(target, race, sheet, html, force)
         source = read_clip(clip, prefix, start, settings.frames)
-        asked = o.parse_actions(chosen, actions)
-        steering = o.clip_actions(clip, chosen, asked, start, prefix, settings.frames)
+        steering = o.clip_actions(clip, chosen, o.parse_actions(chosen, actions), start, prefix, settings.frames)
         prompts = find_prompts(chosen, [clip], prompt, prompt_file, prompt_embedding, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
             loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, random_weights)
-        requests = [o.request(settings, walk, steering, prompts.of(clip)) for walk in walks]
-        comparison, limit = run_all(loaded, source, requests, reporter)
+            others = load_others(asked, loaded, weights_dir, random_weights)
+        requests = [(one, o.request(settings, one.decoding, steering, prompts.of(clip))) for one in asked]
+        comparison, limit = run_all(loaded, others, source, requests, reporter)
         facts = {
             "output": path_text(target),
             "input": {"path": path_text(clip), "sha256": source.sha256, "first": start},
@@ -117,7 +118,7 @@ def compare(
         with reporter.stage("drawing"):
             facts |= draw(target, comparison, heat, race, sheet)
             if html:
-                write_report(target, facts, comparison, walks, chosen)
+                write_report(target, facts, comparison, asked, chosen)
         write_json(target.with_suffix(".json"), facts)
         if not quiet:
             reporter.err.print(table(facts))
@@ -141,20 +142,23 @@ def check_outputs(target: Path, race: bool, sheet: bool, html: bool, force: bool
         figure_class("--html")
 
 
-def run_all(loaded, source, requests, reporter) -> tuple[Comparison, dict | None]:
-    """Every decoding after a short warm-up; and what the tokenizer alone scores on ground truth."""
+def run_all(loaded, others, source, requests, reporter) -> tuple[Comparison, dict | None]:
+    """Every candidate's request after a short warm-up; and what the tokenizer alone scores on ground truth."""
     from diagd_cli.pipeline import continue_clip
     from diagd_cli.report.comparison import Comparison
     from diagd_cli.report.judge import judge, row_of, truth_of
 
     preset, results = loaded.preset, []
     with reporter.stage("warming up"):
-        continue_clip(loaded, source, replace(requests[-1], frames=1))
-    for request in requests:
-        tokens = preset.new_latents(request.frames) * preset.grid.area
-        with reporter.follow(request.decoding.label(preset.grid), tokens, request.frames) as follow:
-            results.append(continue_clip(loaded, source, request, follow.stage, follow.on_steps))
-    rows = [row_of(loaded, made, asked.decoding) for made, asked in zip(results, requests, strict=True)]
+        continue_clip(loaded, source, replace(requests[-1][1], frames=1))
+    for one, request in requests:
+        tokens, models = preset.new_latents(request.frames) * preset.grid.area, others.get(one.label, loaded)
+        with reporter.follow(one.label, tokens, request.frames) as follow:
+            results.append(continue_clip(models, source, request, follow.stage, follow.on_steps))
+    rows = [
+        row_of(made, one.label, one.facts(preset, made.context))
+        for made, (one, _) in zip(results, requests, strict=True)
+    ]
     truth = truth_of(loaded, source)
     limit = judge(loaded, source, truth, rows, results)
     fps = source.fps or preset.clip.fps
@@ -177,7 +181,7 @@ def draw(target: Path, comparison: Comparison, heat: bool, race: bool, sheet: bo
     return about
 
 
-def write_report(target: Path, facts: dict, comparison: Comparison, walks: list, preset) -> None:
+def write_report(target: Path, facts: dict, comparison: Comparison, asked: list, preset) -> None:
     """Write the page beside the video."""
     from diagd_cli.cli.plan import plans_of
     from diagd_cli.picture.timeline import timeline
@@ -191,7 +195,10 @@ def write_report(target: Path, facts: dict, comparison: Comparison, walks: list,
     if facts["race"]:
         videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = race_path(target)
     known = preset.latents(comparison.context)
-    lines = [timeline(plans_of(preset.grid, known, preset.new_latents(comparison.new), w, preset)) for w in walks]
+    new = preset.new_latents(comparison.new)
+    lines = [
+        replace(timeline(plans_of(preset.grid, known, new, one.decoding, preset)), label=one.label) for one in asked
+    ]
     write_page(target.with_suffix(".html"), facts, videos, contact_sheet_of(comparison), lines)
 
 

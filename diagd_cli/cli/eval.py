@@ -11,6 +11,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import ClipError, UsageError
 
@@ -42,7 +43,7 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 @app.command("eval", help=HELP)
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
-    decodings: Annotated[str, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D.")] = "ntp,diagd",
+    decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     base_preset: Annotated[
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
@@ -88,7 +89,7 @@ def evaluate(
         from diagd_cli.evaluate import vbench
         from diagd_cli.evaluate.i3d import I3d
         from diagd_cli.evaluate.inverse import load_inverse
-        from diagd_cli.evaluate.likelihood import check_base
+        from diagd_cli.evaluate.likelihood import check_same_tokens
         from diagd_cli.evaluate.measure import Models
         from diagd_cli.evaluate.run import Evaluation
         from diagd_cli.evaluate.store import Store
@@ -98,13 +99,12 @@ def evaluate(
         settings = o.merge(
             chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
         )
-        walks = list(dict.fromkeys(o.parse_decoding(text, settings.decoding) for text in decodings.split(",")))
-        facts = [walk.facts(chosen.grid, chosen.latents(settings.context)) for walk in walks]
-        folders = [vbench.folder_of(fact) for fact in facts]
+        asked = parse_candidates(decodings, chosen, settings)
+        folders = [vbench.folder_of(one.facts(chosen, settings.context)) for one in asked]
         if len(set(folders)) < len(folders):
             raise UsageError("Two decodings are the same one", "Name each once")
         base = load_preset(base_preset) if base_preset else chosen
-        check_base(base, chosen)
+        check_same_tokens(base, chosen)
         judged = vbench.read_results(vbench_results or [], folders)
         for name in ("report.json", "table.md") if out else ():
             check_target(out / name, force=True)
@@ -117,9 +117,10 @@ def evaluate(
                 scorer = load(base, loaded.device, loaded.dtype, folder=weights_dir, pixels=False)
             models = Models(loaded, scorer, load_inverse(chosen, loaded.device, weights_dir))
             judge = I3d(i3d, loaded.device) if i3d else None
+            others = load_others(asked, loaded, weights_dir)
         evaluation = Evaluation(
-            models, {walk.label(chosen.grid): walk for walk in walks}, [(seed + n) % 2**64 for n in range(seeds)],
-            Store(out, decisive(models, settings, batch)), reporter.follow, judge, export_vbench,
+            models, {one.label: one.decoding for one in asked}, [(seed + n) % 2**64 for n in range(seeds)],
+            Store(out, decisive(models, settings, batch)), reporter.follow, judge, export_vbench, others=others,
         )  # fmt: skip
         if export_vbench:
             check_export(evaluation, clips, folders)

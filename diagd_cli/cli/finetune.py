@@ -13,6 +13,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import Decoding
@@ -139,7 +140,7 @@ def decoding_set(
 
     Without --d, the pairs are of the preset's method: a spatial decoding has no d. Raises UsageError.
     """
-    found = [o.parse_decoding(name, default) for name in names.split(",") if name.strip()]
+    found = [parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()]
     method = "diagd" if d or default.method == "ntp" else default.method
     rows, diagonals = o.numbers(k, default.k, "--k"), o.numbers(d, default.d, "--d")
     found += [replace(default, method=method, k=row, d=diagonal) for row in rows for diagonal in diagonals]

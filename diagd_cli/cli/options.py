@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -191,15 +191,6 @@ def merge_decoding(defaults, method=None, k=None, d=None, stand_in=None, repair=
         stand_in=stand_in or defaults.stand_in,
         repair=repair,
     )
-
-
-def parse_decoding(text: str, default: Decoding) -> Decoding:
-    """A Decoding from `NAME`, `NAME:K` or `NAME:K:D`; the rest from `default`. Raises UsageError."""
-    name, *numbers = text.strip().split(":")
-    if len(numbers) > 2 or not all(n.isdecimal() for n in numbers):
-        raise UsageError(f"Cannot read the decoding {text!r}", "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10")
-    one_of(name, METHODS, "'--decodings'")
-    return replace(default, method=name, **dict(zip(("k", "d"), map(int, numbers), strict=False)))
 
 
 def numbers(text: str | None, default: int, option: str) -> list[int]:

@@ -11,6 +11,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def plan(
             new = chosen.new_latents(frames or chosen.clip.frames)
         walk = o.merge_decoding(defaults, decoding, k, d, stand_in, repair)
         check_animation(animate, compare_with, force)
-        walks = [walk, *([o.parse_decoding(compare_with, walk)] if compare_with else [])]
+        walks = [walk, *([parse_decoding(compare_with, walk)] if compare_with else [])]
         facts = summary(shape, context, new, walk, chosen)
         text = describe(facts) + "\n\n" + picture(shape, facts["k"], facts["d"], new)
         if animate:

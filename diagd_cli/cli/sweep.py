@@ -12,6 +12,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import command_line, machine_facts
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, read_case
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import UsageError
@@ -137,7 +138,7 @@ def combinations(
     from diagd_cli.sweep.combinations import combine
 
     grid, default = preset.grid, preset.decoding.decoding
-    named = [o.parse_decoding(name, default) for name in names.split(",") if name.strip()]
+    named = [parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()]
     rows, diagonals = o.numbers(k, 1, "--k"), o.numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d")
     named += [replace(default, method="diagd", k=row, d=diagonal) for row in rows for diagonal in diagonals]
     kinds = [name.strip() for name in (stand_ins or default.stand_in).split(",")]
@@ -174,15 +175,15 @@ def prepare(
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
     from diagd_cli.config import load_preset
     from diagd_cli.evaluate.inverse import load_inverse
-    from diagd_cli.evaluate.likelihood import check_base
+    from diagd_cli.evaluate.likelihood import check_same_tokens
     from diagd_cli.evaluate.measure import Models
     from diagd_cli.evaluate.run import Evaluation
     from diagd_cli.evaluate.store import Store
     from diagd_cli.pipeline import load
-    from diagd_cli.sweep.combinations import labels
+    from diagd_cli.schedule.decoding import labels
 
     base, folder = load_preset(base_preset) if base_preset else preset, machine[-1]
-    check_base(base, preset)
+    check_same_tokens(base, preset)
     with reporter.stage(f"loading {preset.name}"):
         loaded = scorer = o.load_models(preset, settings, *machine, False, batch=batch)
         if base != preset:

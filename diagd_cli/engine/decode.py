@@ -44,7 +44,8 @@ def decode(
     """Execute `plan`: fill in tokens int64 [B, >= plan.length] step by step, yielding the number of steps done.
 
     Slots below `plan.prefill` must have been fed. choose(logits [B, n, vocab], targets int64 [n]) -> ids [B, n].
-    A query sees exactly the slots at or before its position that have been written, this step's inputs included.
+    A query sees exactly the slots at or before its position that have been written, this step's inputs included; with
+    `zero_slots` those that have not been written too, in which the cache should hold zeros.
 
     capture: replay CUDA graphs of steps of one width (by default on CUDA). It needs one more slot and one more place in
     `tokens` and `choose` than the plan is long, where padded lanes write; without CUDA the same steps run uncaptured.

@@ -53,7 +53,12 @@ class Entries:
 
 
 def plan_entries(plan: Plan) -> Entries:
-    """The entries of a plan that is not padded: positions 0 .. prefill-1 as the prompt, then every feed."""
+    """The entries of a plan that is not padded: positions 0 .. prefill-1 as the prompt, then every feed.
+
+    Raises ValueError for a decoding that sees what is no entry.
+    """
+    if plan.decoding.zero_slots:
+        raise ValueError("slots that hold nothing are no entries: zero_slots has no mask")
     prompt = np.arange(plan.prefill)
     none = np.full(plan.prefill, -1)
     source, position = np.append(prompt, plan.source), np.append(prompt, plan.position)

@@ -120,6 +120,8 @@ class Session:
         if self._cache is None:
             self._cache = self._new_cache()
         started = time.perf_counter()
+        if decoding.zero_slots:  # what an earlier window left there would be seen
+            self._cache.clear(torch.from_numpy(~self._written).to(tokens.device))
         missing = np.flatnonzero(~self._written[: plan.prefill])
         prefill(self.model, self._cache, tokens, missing, self.cross)
         self.times.prefill += self._lap(started)

@@ -25,9 +25,9 @@ class Steps:
     ):
         self.model, self.plan, self.cache, self.tokens = model, plan, cache, tokens
         self.choose, self.cross = choose, cross
-        self.source, self.position, self.target, self.first_write = (
+        self.source, self.position, self.target, self.visible_from = (
             torch.as_tensor(a, device=tokens.device)
-            for a in (plan.source, plan.position, plan.target, plan.first_write)
+            for a in (plan.source, plan.position, plan.target, plan.visible_from)
         )
         self.slots = torch.arange(plan.length, device=tokens.device)
         self.starts, self.heads, self.extents = plan.starts.tolist(), plan.heads.tolist(), plan.extents.tolist()
@@ -40,8 +40,7 @@ class Steps:
 
     def advance(self, step: int | Tensor, source: Tensor, position: Tensor, target: Tensor, extent: int) -> None:
         """Feed tokens int64 [n] from `source` at `position`, and put what the first of them give at `target` [<= n]."""
-        written = self.first_write[:extent] <= step
-        mask = (self.slots[:extent] <= position[:, None]) & written
+        mask = (self.slots[:extent] <= position[:, None]) & (self.visible_from[:extent] <= step)
         fed = self.tokens[:, source]
         logits = self.model(fed, position, mask, self.cache, extent, outputs=len(target), cross=self.cross)
         self.tokens.index_copy_(1, target, self.choose(logits, target))

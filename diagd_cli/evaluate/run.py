@@ -10,24 +10,31 @@ from typing import Any
 
 import numpy as np
 
+from diagd_cli.config import Preset
 from diagd_cli.evaluate import vbench
 from diagd_cli.evaluate.i3d import I3d
 from diagd_cli.evaluate.measure import Case, Models, measure_continuations, measure_truth
 from diagd_cli.evaluate.report import distance, notes_of, rows_of
 from diagd_cli.evaluate.store import Record, Store
-from diagd_cli.pipeline import continue_clip, to_frames
+from diagd_cli.pipeline import Loaded, continue_clip, to_frames
 from diagd_cli.schedule.decoding import Decoding
 
 Follow = Callable[[str, int, int], AbstractContextManager[Any]]  # Reporter.follow
 TRUTH = ""  # among labels of videos
 
 
+def transformer_facts(preset: Preset) -> dict:
+    """Whose Transformer a decoding runs on, where that is another one than the evaluation's."""
+    return {"preset": preset.name, "transformer": preset.transformer_weights and preset.transformer_weights.key}
+
+
 @dataclass
 class Evaluation:
     """What is asked of every clip, and what has been found.
 
-    walks: by label. export: root of the folders for VBench. made: by label, of every clip, a record a seed. videos: I3D's
-    features by label, `TRUTH` for the clips themselves.
+    walks: by label. others: the models of those that run on another Transformer than `models.loaded`. export: root of the
+    folders for VBench. made: by label, of every clip, a record a seed. videos: I3D's features by label, `TRUTH` for the
+    clips themselves.
     """
 
     models: Models
@@ -40,6 +47,7 @@ class Evaluation:
     truths: list[Record] = field(default_factory=list)
     made: dict[str, list[list[Record]]] = field(default_factory=dict)
     videos: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    others: dict[str, Loaded] = field(default_factory=dict)
     warm: bool = False
 
     def add(self, cases: list[Case]) -> None:
@@ -50,28 +58,29 @@ class Evaluation:
                 self.store.add(Record(about, *measure_truth(self.models, case)))
             self.truths.append(self.store.find(about))
         for seed in self.seeds:
-            for label, walk in self.walks.items():
-                missing = [case for case in cases if self.store.find(self._about(case, walk, seed)) is None]
+            for label in self.walks:
+                missing = [case for case in cases if self.store.find(self._about(case, label, seed)) is None]
                 if missing:
-                    self._continue(label, walk, seed, missing)
+                    self._continue(label, seed, missing)
         for case in cases:
-            for label, walk in self.walks.items():
-                records = [self.store.find(self._about(case, walk, seed)) for seed in self.seeds]
+            for label in self.walks:
+                records = [self.store.find(self._about(case, label, seed)) for seed in self.seeds]
                 self.made.setdefault(label, []).append(records)
             self._show(case)
 
-    def _continue(self, label: str, walk: Decoding, seed: int, cases: list[Case]) -> None:
+    def _continue(self, label: str, seed: int, cases: list[Case]) -> None:
+        walk, models = self.walks[label], replace(self.models, loaded=self.others.get(label, self.models.loaded))
         asked = [replace(case, request=replace(case.request, decoding=walk, seed=seed)) for case in cases]
-        frames, preset = cases[0].request.frames, self.models.loaded.preset
+        frames, preset = cases[0].request.frames, models.loaded.preset
         if not self.warm:  # or the first decoding would seem slower than it is
-            continue_clip(self.models.loaded, asked[0].clip, replace(asked[0].request, frames=1))
+            continue_clip(models.loaded, asked[0].clip, replace(asked[0].request, frames=1))
             self.warm = True
         name = f"{label}, seed {seed}, {', '.join(case.clip.path.name for case in cases)}"
         tokens = len(cases) * preset.new_latents(frames) * preset.grid.area
         with self.follow(name, tokens, len(cases) * frames) as follow:
-            found = measure_continuations(self.models, asked, stage=follow.stage, on_steps=follow.on_steps)
+            found = measure_continuations(models, asked, stage=follow.stage, on_steps=follow.on_steps)
         pairs = zip(cases, found, strict=True)
-        self.store.add(*(Record(self._about(case, walk, seed), *figures) for case, figures in pairs))
+        self.store.add(*(Record(self._about(case, label, seed), *figures) for case, figures in pairs))
 
     def recall(self, label: str, walk: Decoding, facts: dict) -> bool:
         """Take in a decoding that was not asked for where every sample of it is there already, and say whether it was.
@@ -85,9 +94,12 @@ class Evaluation:
         self.walks[label], self.made[label] = walk, found
         return True
 
-    def _about(self, case: Case, walk: Decoding | None, seed: int | None) -> dict:
-        preset = self.models.loaded.preset
-        facts = walk and walk.facts(preset.grid, preset.latents(len(case.clip.frames)))
+    def _about(self, case: Case, label: str | None, seed: int | None) -> dict:
+        preset, facts = self.models.loaded.preset, None
+        if label:
+            facts = self.walks[label].facts(preset.grid, preset.latents(len(case.clip.frames)))
+        if label in self.others:
+            facts |= transformer_facts(self.others[label].preset)
         return {**case.about, "decoding": facts, "seed": seed}
 
     def _show(self, case: Case) -> None:

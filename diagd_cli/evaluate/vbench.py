@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import OutputError, UsageError
+from diagd_cli.schedule.decoding import Decoding
 
 DIMENSIONS = ("subject_consistency", "imaging_quality", "dynamic_degree")  # those of the paper's tables
 CRF = 4  # of the H.264: what it loses cannot be seen
@@ -24,10 +26,15 @@ _RESULTS = TypeAdapter(dict[str, tuple[float, list[_Video]]])
 
 
 def folder_of(decoding: dict) -> str:
-    """The folder of a decoding, from its facts: `ntp`, `spatial-k2`, `diagd-k2-d10`."""
+    """The folder of a decoding, from its facts: `ntp`, `spatial-k2`, `diagd-k2-d10-above-no-repair-tuned`."""
     method = decoding["method"]
     numbers = {"ntp": "", "diagd": f"-k{decoding['k']}-d{decoding['d']}"}
-    return method + numbers.get(method, f"-k{decoding['k']}")
+    name = method + numbers.get(method, f"-k{decoding['k']}")
+    if method in ("diagd", "spatial") and decoding["stand_in"] != Decoding.stand_in:
+        name += f"-{decoding['stand_in']}"
+    if method != "ntp":
+        name += ("" if decoding["repair"] else "-no-repair") + ("-zero-slots" if decoding["zero_slots"] else "")
+    return name + (f"-{re.sub(r'[^A-Za-z0-9._-]', '_', decoding['preset'])}" if "preset" in decoding else "")
 
 
 def check_export(folder: Path, names: set[str]) -> None:

@@ -31,6 +31,11 @@ class KVCache:
         """Keys and values of one layer, each [B, kv_heads, slots, head_dim], as views."""
         return self.keys[index], self.values[index]
 
+    def clear(self, slots: Tensor) -> None:
+        """Put zeros where `slots`, bool [slots], says so."""
+        for store in (self.keys, self.values):
+            store.masked_fill_(slots[:, None], 0)
+
     def read(self, layer: int, extent: int) -> tuple[Tensor, Tensor]:
         """Keys and values [B, kv_heads, extent, head_dim] of slots 0 .. extent-1, as views."""
         return self.keys[layer, :, :, :extent], self.values[layer, :, :, :extent]

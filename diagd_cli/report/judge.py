@@ -10,12 +10,11 @@ from diagd_cli.metrics import psnr, ssim
 from diagd_cli.pipeline import Loaded, Result, encode_frames, to_frames
 
 
-def row_of(loaded: Loaded, result: Result, decoding) -> dict:
-    """What a continuation took, as JSON can hold it; `decoding` is what the request asked for."""
-    grid = loaded.preset.grid
+def row_of(result: Result, label: str, decoding: dict) -> dict:
+    """What a continuation took, as JSON can hold it; `decoding`: the facts of what was asked for."""
     return {
-        "label": decoding.label(grid),
-        "decoding": decoding.facts(grid, loaded.preset.latents(result.context)),
+        "label": label,
+        "decoding": decoding,
         "steps": result.steps,
         "tokens": result.tokens,
         "seconds": {name: round(value, 4) for name, value in result.seconds.items()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -26,7 +27,8 @@ class Decoding:
     - `spatial`  DiagD within each frame only: d = (h-1)k + w;
     - `zipar`    a row starts once k tokens of the row above exist (k is ZipAR's window), its stand-in is `above`.
 
-    `repair`: feed the true token over its stand-in once it exists.
+    `repair`: feed the true token over its stand-in once it exists. `zero_slots`: attend to the zeros of slots that nothing
+    has been written to yet, as the authors' code does, for measuring what that costs; P2 does not hold then.
     """
 
     method: Method = "diagd"
@@ -34,6 +36,7 @@ class Decoding:
     d: int = 1
     stand_in: StandIn = "previous-frame"
     repair: bool = True
+    zero_slots: bool = False
 
     def resolve(self, grid: Grid, context: int) -> tuple[int, int, StandIn, bool]:
         """(k, d, stand-in, repair) as the plan builder needs them. Raises UsageError when out of range."""
@@ -55,7 +58,8 @@ class Decoding:
     def facts(self, grid: Grid, context: int) -> dict:
         """Method and resolved settings, as reports and sidecars tell them. Raises UsageError when out of range."""
         k, d, stand_in, repair = self.resolve(grid, context)
-        return {"method": self.method, "k": k, "d": d, "stand_in": stand_in, "repair": repair}
+        plan = {"k": k, "d": d, "stand_in": stand_in, "repair": repair}
+        return {"method": self.method, **plan, "zero_slots": self.zero_slots}
 
     def label(self, grid: Grid) -> str:
         """Short caption, such as `DiagD k=2 d=10`."""
@@ -66,3 +70,18 @@ class Decoding:
             "spatial": f"spatial DiagD k={k}",
             "zipar": f"ZipAR window={k}",
         }[self.method]
+
+
+def labels(walks: Iterable[Decoding], grid: Grid) -> list[str]:
+    """A name for each decoding, with its stand-in where there are several, and what else it does unlike the algorithm."""
+    walks = list(walks)
+    several = len({walk.stand_in for walk in walks if walk.method in ("diagd", "spatial")}) > 1
+    found = []
+    for walk in walks:
+        label = walk.label(grid)
+        if walk.method != "ntp":
+            label += f", {walk.stand_in}" if several and walk.method != "zipar" else ""
+            label += "" if walk.repair else ", no repair"
+            label += ", zero slots" if walk.zero_slots else ""
+        found.append(label)
+    return found

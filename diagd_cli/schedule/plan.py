@@ -69,6 +69,11 @@ class Plan:
         return np.diff(self.starts)
 
     @property
+    def visible_from(self) -> np.ndarray:
+        """The first step at which each slot may be seen, int64 [length]: once it is written, or from the start."""
+        return np.full(self.length, -1) if self.decoding.zero_slots else self.first_write
+
+    @property
     def step_of_feed(self) -> np.ndarray:
         return np.repeat(np.arange(self.steps), self.widths)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,13 +46,15 @@ def combine(named: list[Decoding], stand_ins: list[str], repairs: list[bool], gr
     return Combinations(walks, list(skipped.items()))
 
 
-def plan_of(walk: Decoding, grid: Grid, context: int) -> tuple[int, int, str, bool]:
-    """What decides a decoding's tokens: (k, d, stand-in, repair). Raises UsageError when out of range.
+def plan_of(walk: Decoding, grid: Grid, context: int) -> tuple[int, int, str, bool, bool]:
+    """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots). Raises UsageError when out of range.
 
     NTP needs no stand-in: by whatever name it is asked for, it is one plan.
     """
     k, d, stand_in, repair = walk.resolve(grid, context)
-    return (k, d, "previous-frame", True) if (k, d) == (grid.w, grid.area) else (k, d, stand_in, repair)
+    if (k, d) == (grid.w, grid.area):
+        stand_in, repair = "previous-frame", True
+    return k, d, stand_in, repair, walk.zero_slots
 
 
 def _asked(walk: Decoding) -> str:
@@ -65,7 +66,7 @@ def _asked(walk: Decoding) -> str:
 def earlier(told: list[dict[str, Any]], walks: list[Decoding], grid: Grid, context: int) -> list[tuple[Decoding, dict]]:
     """The decodings of facts that a folder tells and that are not among `walks`, with their facts.
 
-    Facts that are malformed or do not fit the grid are left out.
+    Facts that are malformed, do not fit the grid or are of another preset's Transformer are left out.
     """
     known = {plan_of(walk, grid, context) for walk in walks}
     found = []
@@ -75,21 +76,7 @@ def earlier(told: list[dict[str, Any]], walks: list[Decoding], grid: Grid, conte
             plan = plan_of(walk, grid, context)
         except (ValidationError, UsageError):
             continue
-        if plan not in known:
+        if plan not in known and "preset" not in facts:
             known.add(plan)
             found.append((walk, facts))
-    return found
-
-
-def labels(walks: Iterable[Decoding], grid: Grid) -> list[str]:
-    """A name for each decoding, with its stand-in where there are several, and whether it is without repair."""
-    walks = list(walks)
-    several = len({walk.stand_in for walk in walks if walk.method in ("diagd", "spatial")}) > 1
-    found = []
-    for walk in walks:
-        label = walk.label(grid)
-        if walk.method != "ntp":
-            label += f", {walk.stand_in}" if several and walk.method != "zipar" else ""
-            label += "" if walk.repair else ", no repair"
-        found.append(label)
     return found

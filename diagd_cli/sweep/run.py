@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from diagd_cli.evaluate.measure import Case
 from diagd_cli.evaluate.run import Evaluation
-from diagd_cli.sweep.combinations import earlier, labels
+from diagd_cli.schedule.decoding import labels
+from diagd_cli.sweep.combinations import earlier
 from diagd_cli.sweep.front import ranked, unsteady
 
 

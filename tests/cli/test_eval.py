@@ -147,7 +147,7 @@ def test_fvd(evaluate, world, tmp_path):
         (["--frames", 7], 1, "goes on for 6 frames after the context, and 7 are to be judged. Give a longer clip"),
         (["--decodings", "ntp,fast"], 2, "'fast' is not one of ntp, diagd, spatial, zipar"),
         (["--decodings", "diagd:1:2,spatial:1,spatial:1:9"], 2, "Two decodings are the same one. Name each once"),
-        (["--base-preset", "freedoom"], 2, "The base preset freedoom differs from tiny in tokenizer, grid, actions"),
+        (["--base-preset", "freedoom"], 2, "The preset freedoom differs from tiny in tokenizer, grid, actions"),
         (["--vbench-results", "gone.json"], 2, "gone.json cannot be read: no such file"),
         (["--i3d", "gone.pt"], 1, "gone.pt cannot be loaded: there is no such file"),
         (["--seeds", 0], 2, "Invalid value for '--seeds'"),

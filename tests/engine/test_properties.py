@@ -94,6 +94,26 @@ def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, s
 
 
 @given(worlds(), configs(), SEEDS)
+def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
+    """What P2 forbids, as an ablation: empty slots take their share of the attention and give nothing."""
+    world = replace(world, decoding=replace(world.decoding, zero_slots=True))
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    truth, seen = random_sequences(world, config, seed), {}
+
+    def choose(logits, targets):
+        seen.update(zip(targets.tolist(), logits[0], strict=True))
+        return truth[:, targets]
+
+    run(model, world.plan(), world.prompt(truth), choose)
+    known = world.known(truth[0])
+    entries = oracle.walk(world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0]))
+    logits = oracle.entry_logits(reference(model, world), entries, zero_slots=True)
+    asked = [n for n, e in enumerate(entries) if e.target is not None]
+    stepped = torch.stack([seen[entries[n].target] for n in asked]).double()
+    torch.testing.assert_close(stepped, logits[asked], atol=1e-4, rtol=1e-4)
+
+
+@given(worlds(), configs(), SEEDS)
 def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config, seed):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
@@ -306,6 +326,18 @@ def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(w
     for _ in range(more):
         fresh = replace(session)
         assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, st.integers(1, 4))
+def test_zero_slots_are_zero_again_after_the_window_rolled(world, config, seed, more):
+    world = replace(world, decoding=replace(world.decoding, zero_slots=True))
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    session = open_session(world, model, world.context + world.frames + more, seed)
+    extend(session, world.frames, world.decoding)
+    fresh = replace(
+        session, codes=session.codes[:, -session.overlap :], conditioning=session.conditioning[:, world.frames :]
+    )
+    assert extend(session, more, world.decoding).tolist() == extend(fresh, more, world.decoding).tolist()
 
 
 @given(worlds(frames=2), configs(), SEEDS, MORE)

@@ -10,7 +10,7 @@ from diagd_cli.config import load_preset
 from diagd_cli.engine.decode import logits
 from diagd_cli.errors import UsageError
 from diagd_cli.evaluate import likelihood
-from diagd_cli.evaluate.likelihood import check_base, token_nll
+from diagd_cli.evaluate.likelihood import check_same_tokens, token_nll
 from diagd_cli.pipeline import Request, load
 from diagd_cli.start import start_session
 
@@ -64,6 +64,6 @@ def test_actions_matter(loaded):
 
 
 def test_base_of_other_tokens(loaded):
-    with pytest.raises(UsageError, match="The base preset freedoom differs from tiny in tokenizer, grid, actions"):
-        check_base(load_preset("freedoom"), loaded.preset)
-    check_base(loaded.preset.model_copy(update={"name": "tuned"}), loaded.preset)
+    with pytest.raises(UsageError, match="The preset freedoom differs from tiny in tokenizer, grid, actions"):
+        check_same_tokens(load_preset("freedoom"), loaded.preset)
+    check_same_tokens(loaded.preset.model_copy(update={"name": "tuned"}), loaded.preset)

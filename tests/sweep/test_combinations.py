@@ -1,7 +1,7 @@
 """What a sweep runs: each plan once, NTP first, and why the rest is left out."""
 
-from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.sweep.combinations import combine, earlier, labels
+from diagd_cli.schedule.decoding import Decoding, labels
+from diagd_cli.sweep.combinations import combine, earlier
 from diagd_cli.tokens.grid import Grid
 
 GRID = Grid(3, 4, 0, 0)  # spatial DiagD with k=2 takes 8 steps a frame
