@@ -69,7 +69,9 @@ class Reference:
             x = x + self.state["learned.weight"][positions]
         for n in range(self.hyper["layers"]):
             block = f"blocks.{n}"
-            x = x + self._attention(f"{block}.attention", self._norm(f"{block}.attention_norm", x), positions, mask, zeros)
+            x = x + self._attention(
+                f"{block}.attention", self._norm(f"{block}.attention_norm", x), positions, mask, zeros
+            )
             x = x + self._mlp(f"{block}.mlp", self._norm(f"{block}.mlp_norm", x))
         head = self.state["embed.weight" if self.hyper["tied"] else "head.weight"]
         return self._norm("norm", x) @ head.T

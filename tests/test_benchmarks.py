@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks import common, decodings, growth, plain_loop, step, transformers_generate
+from benchmarks import common, curves, decodings, growth, plain_loop, step, transformers_generate
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, random_transformer
 
@@ -139,3 +140,16 @@ def test_the_shares_of_a_step_are_its_whole(tmp_path, monkeypatch, capsys):
     assert sum(shares) == pytest.approx(100, abs=0.5) and min(shares) > 0
     assert row["steps"] == 48 and row["products"] > row["norms"]
     assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[0].strip("|").split("|")] == list(row)
+
+
+def test_curves_have_a_panel_for_each_log(tmp_path, capsys):
+    curves.main(["-o", str(tmp_path / "all.png")])
+    assert capsys.readouterr().out == f"{tmp_path}/all.png\n"
+    curves.main([str(curves.SHIPPED[0]), "-o", str(tmp_path / "one.png")])
+    assert Image.open(tmp_path / "all.png").width > 2.5 * Image.open(tmp_path / "one.png").width
+
+
+def test_a_resumed_runs_steps_are_drawn_once(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text("".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in ((2, 5), (1, 6), (2, 4))))
+    assert curves.read(log) == [{"step": 1, "loss": 6}, {"step": 2, "loss": 4}]

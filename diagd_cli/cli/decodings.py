@@ -84,8 +84,9 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
         label + (f", {other.name}" if other else "")
         for label, (_, other) in zip(labels([d for d, _ in pairs], preset.grid), pairs, strict=True)
     ]
-    if len(set(names)) < len(names):
-        raise UsageError("Two decodings have one name", "Give each preset a name of its own")
+    if twice := {name for name in names if names.count(name) > 1}:
+        hint = "Name each once, and give each preset a name of its own"
+        raise UsageError(f"Two decodings are called {twice.pop()}", hint)
     return [Candidate(name, *pair) for name, pair in zip(names, pairs, strict=True)]
 
 

@@ -13,7 +13,7 @@ from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.errors import ClipError, UsageError
+from diagd_cli.errors import ClipError
 
 if TYPE_CHECKING:
     from diagd_cli.cli.prompts import Prompts
@@ -101,8 +101,6 @@ def evaluate(
         )
         asked = parse_candidates(decodings, chosen, settings)
         folders = [vbench.folder_of(one.facts(chosen, settings.context)) for one in asked]
-        if len(set(folders)) < len(folders):
-            raise UsageError("Two decodings are the same one", "Name each once")
         base = load_preset(base_preset) if base_preset else chosen
         check_same_tokens(base, chosen)
         judged = vbench.read_results(vbench_results or [], folders)

@@ -10,6 +10,7 @@ from PIL import Image
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
+from diagd_cli.config import load_preset, save_preset
 
 
 @pytest.fixture
@@ -117,13 +118,30 @@ def test_clip_that_ends_with_its_context_has_no_truth(compare, tmp_path):
     assert read_clip(tmp_path / "out.mp4", 1).frames.shape[2] == 2 * 24 * 14 + 4
 
 
+def test_another_transformer_runs_beside(compare, tiny, tmp_path):
+    """A fine-tuned model has a row of its own; here it is the same model by another name, and makes the same tokens."""
+    tuned = tiny.folder / "tuned.yaml"
+    save_preset(load_preset(tiny.preset).model_copy(update={"name": "tuned"}), tuned)
+    [report] = compare("--decodings", f"diagd:1:2,diagd:1:2@{tuned}", "--html", "--json").objects
+    own, other = report["decodings"]
+    assert [own["label"], other["label"]] == ["DiagD k=1 d=2", "DiagD k=1 d=2, tuned"]
+    assert other["token_agreement"] == 1 and "preset" not in own["decoding"]
+    assert other["decoding"]["preset"] == "tuned" and "DiagD k=1 d=2, tuned" in (tmp_path / "out.html").read_text()
+
+
 @pytest.mark.parametrize(
     "decodings, message",
     [
         ("ntp,fast", "Invalid value for '--decodings': 'fast' is not one of ntp, diagd, spatial, zipar. See: diagd"),
         ("diagd:4", "k is 4. On a 2x3 grid it must lie in 1..3"),
         ("diagd:1:5", "d is 5. With k=1 on a 2x3 grid it must lie in 1..4"),
-        ("diagd:x", "Cannot read the decoding 'diagd:x'. Write NAME, NAME:K or NAME:K:D, such as diagd:2:10"),
+        (
+            "diagd:x",
+            "Cannot read the decoding 'diagd:x'. Write NAME, NAME:K or NAME:K:D, such as diagd:2:10; after that",
+        ),
+        ("diagd:above:1", "Cannot read the decoding 'diagd:above:1'. Write NAME, NAME:K or NAME:K:D"),
+        ("diagd@gone", "Unknown preset 'gone'"),
+        ("diagd@freedoom", "The preset freedoom differs from tiny in tokenizer, grid, actions"),
         ("", "Invalid value for '--decodings': '' is not one of"),
     ],
 )

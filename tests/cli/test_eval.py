@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import moving, save_clip
 
-from diagd_cli.config import load_preset
+from diagd_cli.config import load_preset, save_preset
 from diagd_cli.evaluate import run
 from diagd_cli.evaluate.inverse import InverseDynamics
 from diagd_cli.train.recipe import write_preset
@@ -141,12 +141,35 @@ def test_fvd(evaluate, world, tmp_path):
     assert "FVD is from 2 real videos" in done.err
 
 
+def test_words_and_other_transformers_are_rows_of_their_own(evaluate, world, tmp_path):
+    """What is asked of one decoding alone, and a tuned model that this one judges, by the same clips and noise."""
+    other = world / "tuned.yaml"
+    save_preset(load_preset(world / "preset.yaml").model_copy(update={"name": "tuned"}), other)
+    words = "diagd:1:2,diagd:1:2:above,diagd:1:2:no-repair,diagd:1:2:zero-slots"
+    out = ["--out", tmp_path / "eval", "--export-vbench", tmp_path / "videos"]
+    found = rows(evaluate("--decodings", f"ntp,{words},diagd:1:2@{other}", *out))
+    names = ["previous-frame", "above", "previous-frame, no repair", "previous-frame, zero slots"]
+    names = [f"DiagD k=1 d=2, {name}" for name in [*names, "previous-frame, tuned"]]
+    assert list(found)[3:] == names
+    base, *ablated, tuned = (found[name] for name in names)
+    assert {row["steps"] for row in (base, *ablated, tuned)} == {8}
+    assert all(row["nll"] != base["nll"] for row in ablated[:2]) and ablated[2]["decoding"]["zero_slots"]
+    assert tuned["nll"] == base["nll"] and tuned["decoding"]["preset"] == "tuned"  # the same weights by another name
+    folders = {path.name for path in (tmp_path / "videos").iterdir()} - {"results"}
+    kinds = ["", "-above", "-no-repair", "-zero-slots", "-tuned"]
+    assert folders == {"ntp", *(f"diagd-k1-d2{kind}" for kind in kinds)}
+
+
 @pytest.mark.parametrize(
     "options, code, message",
     [
         (["--frames", 7], 1, "goes on for 6 frames after the context, and 7 are to be judged. Give a longer clip"),
         (["--decodings", "ntp,fast"], 2, "'fast' is not one of ntp, diagd, spatial, zipar"),
-        (["--decodings", "diagd:1:2,spatial:1,spatial:1:9"], 2, "Two decodings are the same one. Name each once"),
+        (
+            ["--decodings", "diagd:1:2,spatial:1,spatial:1:9"],
+            2,
+            "Two decodings are called spatial DiagD k=1. Name each once",
+        ),
         (["--base-preset", "freedoom"], 2, "The preset freedoom differs from tiny in tokenizer, grid, actions"),
         (["--vbench-results", "gone.json"], 2, "gone.json cannot be read: no such file"),
         (["--i3d", "gone.pt"], 1, "gone.pt cannot be loaded: there is no such file"),

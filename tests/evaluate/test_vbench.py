@@ -6,6 +6,8 @@ import pytest
 
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.evaluate.vbench import check_export, commands, folder_of, read_results
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.grid import Grid
 
 FOLDERS = ["ntp", "diagd-k2-d10"]
 
@@ -18,8 +20,11 @@ def result(folder, **means):
 
 
 def test_folders():
-    facts = [{"method": m, "k": 2, "d": 10} for m in ("ntp", "spatial", "diagd", "zipar")]
+    grid = Grid(3, 12, 0, 0)
+    facts = [Decoding(m, 2, 10).facts(grid, 1) for m in ("ntp", "spatial", "diagd", "zipar")]
     assert [folder_of(f) for f in facts] == ["ntp", "spatial-k2", "diagd-k2-d10", "zipar-k2"]
+    odd = Decoding("diagd", 2, 10, "above", repair=False, zero_slots=True).facts(grid, 1)
+    assert folder_of({**odd, "preset": "../it's mine"}) == "diagd-k2-d10-above-no-repair-zero-slots-.._it_s_mine"
 
 
 def test_commands(tmp_path):
