@@ -42,7 +42,8 @@ def enlarged(frame: np.ndarray, scale: int) -> Image.Image:
 
 
 def captioned(image: Image.Image, text: str, right: str = "", share: float | None = None) -> Image.Image:
-    """An image under `text`, whose lines after the first are faint, and `right` at the first line's end.
+    """An image under `text`, whose lines after the first are faint, and `right` at the end of the first line, or of the
+    last where the first has no room.
 
     share: 0..1, drawn as a bar between the two.
     """
@@ -53,7 +54,9 @@ def captioned(image: Image.Image, text: str, right: str = "", share: float | Non
     pen = ImageDraw.Draw(panel)
     for n, line in enumerate(lines):
         pen.text((MARGIN, 6 + n * LINE), line, font=font(), fill=FAINT if n else INK)
-    pen.text((image.width - MARGIN, 6), right, font=font(), fill=FAINT, anchor="ra")
+    fits = pen.textlength(lines[0], font()) + pen.textlength(right, font()) + 3 * MARGIN <= image.width
+    end = 6 + (0 if fits else len(lines) - 1) * LINE
+    pen.text((image.width - MARGIN, end), right, font=font(), fill=FAINT, anchor="ra")
     if share is not None:
         pen.rectangle((0, top - 4, image.width - 1, top - 2), fill=TRACK)
         if share > 0:

@@ -78,3 +78,11 @@ def test_pictures_are_stacked_and_have_a_foot():
     whole = footed(both, "4.2 s", "real time")
     assert whole.shape[0] == both.shape[0] + CAPTION and (whole[: len(both)] == both).all()
     assert (whole[len(both) :] != PAPER).any()
+
+
+@pytest.mark.parametrize("name, line", [("short", 0), ("a name so long that nothing fits beside it", 1)])
+def test_what_stands_right_goes_where_there_is_room(name, line):
+    image, text = Image.new("RGB", (320, 20)), f"{name}\nfew steps"
+    with_count, without = (np.asarray(captioned(image, text, right)) for right in ("frame 16/16", ""))
+    rows = np.flatnonzero((with_count != without).any((1, 2)))
+    assert line * LINE <= rows.min() and rows.max() < CAPTION + line * LINE
