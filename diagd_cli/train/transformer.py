@@ -23,11 +23,16 @@ from diagd_cli.train.loop import Optimiser, Run, fit
 
 
 class Phase(Strict):
-    """From step `start` on, a batch is `batch` windows of `frames` latent frames."""
+    """From step `start` on, a batch is `batch` windows of `frames` latent frames.
+
+    balance: how much more often windows of rare actions are drawn. At 0 all windows are equally likely; a window's
+    likelihood is the mean over its actions of 1 / (how often each is taken)^balance.
+    """
 
     start: int = Field(ge=0)
     frames: int = Field(gt=1)
     batch: int = Field(gt=0)
+    balance: float = Field(default=0.0, ge=0, le=1)
 
 
 class Windows(Strict):
@@ -67,6 +72,8 @@ class Sampler:
             inside = np.ones(len(tokens), dtype=bool)
             inside[tokens.starts[:-1]] = False
             self.left[inside] = 0
+        _, action, times = np.unique(tokens.actions, axis=0, return_inverse=True, return_counts=True)
+        self.times = times[action.ravel()]  # that each frame's action is taken, in all
 
     def need(self, frames: int) -> None:
         """Raise ClipError where no clip holds a window of `frames` latent frames."""
@@ -78,10 +85,18 @@ class Sampler:
     def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
         """The batch of a step: a function of (seed, step) alone."""
         phase, rng = windows.at(step), np.random.default_rng([seed, step])
-        firsts = rng.choice(np.flatnonzero(self.left >= phase.frames), size=phase.batch)
+        firsts = np.flatnonzero(self.left >= phase.frames)
+        chances = self.chances(firsts, phase) if phase.balance else None
+        firsts = rng.choice(firsts, size=phase.batch, p=chances)
         chance, cut = rng.random(phase.batch), rng.integers(phase.frames, size=phase.batch)
         unsteered = np.where(chance < windows.dropout, phase.frames, np.where(chance < 2 * windows.dropout, cut, 0))
         return self.sequences(firsts, phase.frames, unsteered)
+
+    def chances(self, firsts: np.ndarray, phase: Phase) -> np.ndarray:
+        """How likely each window is drawn, float64 [len(firsts)]; no frame of it follows its last action, which is left out."""
+        sums = np.append(0, np.cumsum(self.times**-phase.balance))
+        weights = sums[firsts + phase.frames - 1] - sums[firsts]
+        return weights / weights.sum()
 
     def sequences(self, firsts: np.ndarray, frames: int, unsteered: np.ndarray | int = 0) -> Tensor:
         """Windows that start at `firsts`; the first `unsteered` actions of each are the preset's rest."""

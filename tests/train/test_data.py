@@ -16,7 +16,7 @@ from diagd_cli.config import load_preset
 from diagd_cli.errors import ClipError
 from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.train import clips, data
-from diagd_cli.train.data import load_episodes, load_tokens
+from diagd_cli.train.data import Tokens, load_episodes, load_tokens
 from diagd_cli.train.transformer import Phase, Sampler, Windows
 from diagd_cli.weights.load import load_tokenizer, random_tokenizer
 
@@ -145,6 +145,21 @@ def test_actions_are_optional(preset, tmp_path):
     assert tokens.actions.shape == (11, 0)
     windows = Windows(phases=(Phase(start=0, frames=2, batch=3),))
     assert Sampler(tokens, bare).draw(windows, 0, 0).shape == (3, 2 * 6)
+
+
+def test_balance_draws_windows_of_rare_actions_more_often(preset, tmp_path):
+    """One frame in ten turns; of balanced windows of two frames, whose second follows one action, every second does."""
+    tokens = load_tokens(split(tmp_path), "train", loaded(preset))
+    walk, turn = (preset.actions.offset + n for n in (1, 3))
+    actions = np.full((1000, 1), walk)
+    actions[::10] = turn
+    many = Tokens(tokens.codes[:1].repeat(1000, 0), np.array([0, 1000]), actions, tokens.clips)
+    shares = []
+    for balance in (0, 1):
+        phase = Phase(start=0, frames=2, batch=2000, balance=balance)
+        drawn = Sampler(many, preset).draw(Windows(phases=(phase,), dropout=0), 0, 0)
+        shares.append(float((drawn[:, preset.grid.conditioning_positions(0)] == turn).float().mean()))
+    assert abs(shares[0] - 0.1) < 0.03 and abs(shares[1] - 0.5) < 0.05
 
 
 @pytest.mark.parametrize("name", ["mineworld-300m", "wham-200m"])
