@@ -81,13 +81,18 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
         found[decoding, other and other.name] = decoding, other
     pairs = list(found.values())
     names = [
-        label + (f", {other.name}" if other else "")
+        label + (f", {name_of(other, preset)}" if other else "")
         for label, (_, other) in zip(labels([d for d, _ in pairs], preset.grid), pairs, strict=True)
     ]
     if twice := {name for name in names if names.count(name) > 1}:
         hint = "Name each once, and give each preset a name of its own"
         raise UsageError(f"Two decodings are called {twice.pop()}", hint)
     return [Candidate(name, *pair) for name, pair in zip(names, pairs, strict=True)]
+
+
+def name_of(other: Preset, preset: Preset) -> str:
+    """What another preset is called beside `preset`: of one that a run has written under the same name, the run's folder."""
+    return other.name if other.name != preset.name else other.path.resolve().parent.name
 
 
 def load_others(

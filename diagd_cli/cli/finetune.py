@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from diagd_cli.config import Preset
+    from diagd_cli.train.diagonal import Mixture
+    from diagd_cli.train.transformer import Windows
 
 HELP = """Fine-tune a preset's Transformer under the masks of Diagonal Decoding, on a folder of clips.
 
@@ -39,6 +41,7 @@ NLL under NTP and under each decoding, from before the first step on.
 """
 
 RATE = o.number(float, "a number above 0 and at most 1", 1e-12, 1)
+SHARE = o.number(float, "a number in 0..1", 0, 1)
 SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
 
 
@@ -59,6 +62,9 @@ def finetune(
     ] = None,
     steps: Annotated[int, typer.Option(**o.POSITIVE, help="Steps.")] = 1000,
     batch: Annotated[int, typer.Option(**o.POSITIVE, help="Windows of a step.")] = 1,
+    balance: Annotated[
+        float, typer.Option(**SHARE, help="Draw windows of rare actions more often; 1: the most.")
+    ] = 0.0,
     accumulate: t.AccumulateOption = None,
     lr: Annotated[float, typer.Option(**RATE, help="Peak learning rate.")] = 1e-4,
     seed: Annotated[int, typer.Option(**SEED, help="Of what is drawn: windows, decodings, prompts.")] = 0,
@@ -88,7 +94,7 @@ def finetune(
         if chosen.path.resolve() == (out / "preset.yaml").resolve():
             raise UsageError(f"{out} is the folder of the preset itself", "Name another folder with --out")
         default = o.merge_decoding(chosen.decoding, stand_in=stand_in, repair=repair)
-        mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch)
+        mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch, balance)
         text = context_text(chosen, prompt_embedding, reporter)
         settings = Optimiser(
             steps=steps, batch=batch, accumulate=accumulate or 1, lr=lr, warmup=min(100, steps // 10), seed=seed
@@ -149,8 +155,10 @@ def decoding_set(
     return tuple({decoding.label(preset.grid): decoding for decoding in found}.values())
 
 
-def mixture(preset: Preset, decodings: tuple[Decoding, ...], window: int | None, batch: int):
-    """What a step draws, and the windows that it draws from: (Mixture, Windows). Raises UsageError."""
+def mixture(
+    preset: Preset, decodings: tuple[Decoding, ...], window: int | None, batch: int, balance: float = 0.0
+) -> tuple[Mixture, Windows]:
+    """What a step draws, and the windows that it draws from. Raises UsageError."""
     from diagd_cli.train.diagonal import Mixture
     from diagd_cli.train.transformer import Phase, Windows
 
@@ -163,7 +171,8 @@ def mixture(preset: Preset, decodings: tuple[Decoding, ...], window: int | None,
     frames = preset.latents(window)
     prompts = range(preset.latents(clip.least), min(preset.context, frames - 1) + 1)
     named = preset.actions is not None and preset.actions.kind == "names"  # the others have no token for "unknown"
-    windows = Windows(phases=(Phase(start=0, frames=frames, batch=batch),), dropout=0.1 if named else 0.0)
+    phase = Phase(start=0, frames=frames, batch=batch, balance=balance)
+    windows = Windows(phases=(phase,), dropout=0.1 if named else 0.0)
     return Mixture(decodings, prompts), windows
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -120,13 +121,18 @@ def test_clip_that_ends_with_its_context_has_no_truth(compare, tmp_path):
 
 def test_another_transformer_runs_beside(compare, tiny, tmp_path):
     """A fine-tuned model has a row of its own; here it is the same model by another name, and makes the same tokens."""
-    tuned = tiny.folder / "tuned.yaml"
-    save_preset(load_preset(tiny.preset).model_copy(update={"name": "tuned"}), tuned)
-    [report] = compare("--decodings", f"diagd:1:2,diagd:1:2@{tuned}", "--html", "--json").objects
-    own, other = report["decodings"]
-    assert [own["label"], other["label"]] == ["DiagD k=1 d=2", "DiagD k=1 d=2, tuned"]
-    assert other["token_agreement"] == 1 and "preset" not in own["decoding"]
-    assert other["decoding"]["preset"] == "tuned" and "DiagD k=1 d=2, tuned" in (tmp_path / "out.html").read_text()
+    named = tiny.folder / "tuned.yaml"
+    save_preset(load_preset(tiny.preset).model_copy(update={"name": "tuned"}), named)
+    run = shutil.copytree(tiny.folder, tmp_path / "run") / "preset.yaml"  # as `diagd finetune` leaves it
+    save_preset(load_preset(tiny.preset).model_copy(update={"about": "tuned"}), run)
+    decodings = f"diagd:1:2,diagd:1:2@{named},diagd:1:2@{run}"
+    [report] = compare("--decodings", decodings, "--html", "--json").objects
+    own, *others = report["decodings"]
+    assert [row["label"] for row in report["decodings"]] == [
+        f"DiagD k=1 d=2{name}" for name in ("", ", tuned", ", run")
+    ]
+    assert [row["token_agreement"] for row in others] == [1, 1] and "preset" not in own["decoding"]
+    assert others[0]["decoding"]["preset"] == "tuned" and "DiagD k=1 d=2, tuned" in (tmp_path / "out.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,7 @@ def test_the_set_of_decodings(made):
         (["--d", "9"], 2, "d is 9. With k=1 on a 2x3 grid it must lie in 1..4"),
         (["--decodings", "ntp,fast"], 2, "Invalid value for '--decodings': 'fast' is not one of"),
         (["--window", 6], 2, "The window is 6 frame(s). The preset tiny takes 3 to 5"),
+        (["--balance", 2], 2, "Invalid value for '--balance': '2' is not a number in 0..1"),
         (["--lr", 0], 2, "Invalid value for '--lr': '0' is not a number above 0"),
         (["--stand-in", "x"], 2, "Invalid value for '--stand-in'"),
         (["--prompt-embedding", "x"], 2, "The preset tiny takes no text, and --prompt-embedding gives one"),
@@ -124,7 +125,7 @@ def test_clips_that_are_too_short(diagd, world):
         save_clip(path, moving(4))
     done = tuned(diagd, world, "run")
     assert done.code == 1 and "The longest clip has 4 frames" in done.err
-    assert tuned(diagd, world, "run", "--window", 4).code == 0
+    assert tuned(diagd, world, "run", "--window", 4, "--balance", 1).code == 0
 
 
 # ---- official families -----------------------------------------------------------------------------------------------
