@@ -12,7 +12,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
-from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, parse_candidates
+from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ def compare(
         prompts = find_prompts(chosen, [clip], prompt, prompt_file, prompt_embedding, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, random_weights)
+            loaded = o.load_models(
+                chosen, settings, device, dtype, threads, weights_dir, random_weights, beside=others_of(asked)
+            )
             others = load_others(asked, loaded, weights_dir, random_weights)
         requests = [(one, o.request(settings, one.decoding, steering, prompts.of(clip))) for one in asked]
         comparison, limit = run_all(loaded, others, source, requests, reporter)

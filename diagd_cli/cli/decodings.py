@@ -78,7 +78,7 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
             check_same_tokens(other, preset)
             other.check_frames(settings.context, settings.frames)
         other = None if other == preset else other
-        found[decoding, other and other.name] = decoding, other
+        found[decoding, other and other.path] = decoding, other
     pairs = list(found.values())
     names = [
         label + (f", {name_of(other, preset)}" if other else "")
@@ -88,6 +88,11 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
         hint = "Name each once, and give each preset a name of its own"
         raise UsageError(f"Two decodings are called {twice.pop()}", hint)
     return [Candidate(name, *pair) for name, pair in zip(names, pairs, strict=True)]
+
+
+def others_of(candidates: list[Candidate]) -> list[Preset]:
+    """The other presets whose Transformers are to be loaded, each once."""
+    return list({one.preset.path: one.preset for one in candidates if one.preset}.values())
 
 
 def name_of(other: Preset, preset: Preset) -> str:
@@ -104,10 +109,9 @@ def load_others(
     """
     from diagd_cli.pipeline import load
 
-    others: dict[str, Loaded] = {}
-    for one in candidates:
-        if one.preset and one.preset.name not in others:
-            weights = {"folder": folder, "random": 0 if random else None, "pixels": False}
-            other = load(one.preset, loaded.device, loaded.dtype, **weights)
-            others[one.preset.name] = replace(other, tokenizer=loaded.tokenizer)
-    return {one.label: others[one.preset.name] for one in candidates if one.preset}
+    weights = {"folder": folder, "random": 0 if random else None, "pixels": False}
+    others = {
+        preset.path: replace(load(preset, loaded.device, loaded.dtype, **weights), tokenizer=loaded.tokenizer)
+        for preset in others_of(candidates)
+    }
+    return {one.label: others[one.preset.path] for one in candidates if one.preset}

@@ -11,11 +11,13 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
-from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, parse_candidates
+from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import ClipError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from diagd_cli.cli.prompts import Prompts
     from diagd_cli.config import Preset
     from diagd_cli.evaluate.measure import Case, Models
@@ -88,12 +90,9 @@ def evaluate(
         from diagd_cli.config import load_preset
         from diagd_cli.evaluate import vbench
         from diagd_cli.evaluate.i3d import I3d
-        from diagd_cli.evaluate.inverse import load_inverse
         from diagd_cli.evaluate.likelihood import check_same_tokens
-        from diagd_cli.evaluate.measure import Models
         from diagd_cli.evaluate.run import Evaluation
         from diagd_cli.evaluate.store import Store
-        from diagd_cli.pipeline import load
 
         chosen = load_preset(preset)
         settings = o.merge(
@@ -109,13 +108,10 @@ def evaluate(
         prompts = find_prompts(chosen, clips, None, None, None, random=False)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, False, batch=batch)
-            scorer = loaded
-            if base != chosen:
-                scorer = load(base, loaded.device, loaded.dtype, folder=weights_dir, pixels=False)
-            models = Models(loaded, scorer, load_inverse(chosen, loaded.device, weights_dir))
-            judge = I3d(i3d, loaded.device) if i3d else None
-            others = load_others(asked, loaded, weights_dir)
+            where = device, dtype, threads, weights_dir
+            models = load_judged(chosen, base, settings, where, batch=batch, beside=others_of(asked))
+            others = load_others(asked, models.loaded, weights_dir)
+            judge = I3d(i3d, models.loaded.device) if i3d else None
         evaluation = Evaluation(
             models, {one.label: one.decoding for one in asked}, [(seed + n) % 2**64 for n in range(seeds)],
             Store(out, decisive(models, settings, batch)), reporter.follow, judge, export_vbench, others=others,
@@ -131,10 +127,27 @@ def evaluate(
             "sampling": settings.sampling,
         }
         about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": batch}
-        report = {**about, **evaluation.report(judged), **machine_facts(loaded)}
+        report = {**about, **evaluation.report(judged), **machine_facts(models.loaded)}
         if export_vbench:
             report["vbench_commands"] = vbench.commands(export_vbench, folders)
         show(report, reporter, out, json)
+
+
+def load_judged(
+    preset: Preset, base: Preset, settings: o.Settings, machine: tuple, *, batch: int, beside: Sequence[Preset] = ()
+) -> Models:
+    """The models that make tokens, score them by `base`, and read actions; `beside` are going to be loaded too.
+
+    machine: device, dtype, threads, folder of weights. Raises DiagdError.
+    """
+    from diagd_cli.evaluate.inverse import load_inverse
+    from diagd_cli.evaluate.measure import Models
+    from diagd_cli.pipeline import load
+
+    folder, others = machine[-1], [base] if base != preset else []
+    loaded = o.load_models(preset, settings, *machine, False, batch=batch, beside=[*others, *beside])
+    scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
+    return Models(loaded, scorer, load_inverse(preset, loaded.device, folder))
 
 
 def read_case(path: Path, preset: Preset, settings: o.Settings, start: int, prompts: Prompts) -> Case:

@@ -14,6 +14,8 @@ from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, TOP_P_RULES, Decoding
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from diagd_cli.config import Preset
@@ -278,10 +280,12 @@ def load_models(
     kv_dtype: str = "auto",
     offload: bool = False,
     compile: bool = False,
+    beside: Sequence[Preset] = (),
 ) -> Loaded:
     """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit.
 
-    batch, kv_dtype, offload: of what is going to be decoded with them, which must fit too.
+    batch, kv_dtype, offload: of what is going to be decoded with them, which must fit too. beside: presets whose
+    Transformers are going to be loaded as well.
     """
     from diagd_cli.engine.device import choose_device, choose_dtype
     from diagd_cli.engine.memory import require
@@ -292,5 +296,5 @@ def load_models(
     kind = choose_dtype(dtype, where, size_of(preset))
     kv = kind if kv_dtype == "auto" else choose_dtype(kv_dtype, where)
     frames = settings.context + settings.frames
-    require(preset, where, batch=batch, dtype=kind, kv_dtype=kv, frames=frames, offload=offload)
+    require(preset, where, batch=batch, dtype=kind, kv_dtype=kv, frames=frames, offload=offload, beside=beside)
     return load(preset, where, kind, folder=folder, random=settings.seed if random else None, compile=compile)

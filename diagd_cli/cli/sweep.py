@@ -13,7 +13,7 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import command_line, machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
-from diagd_cli.cli.eval import decisive, read_case
+from diagd_cli.cli.eval import decisive, load_judged, read_case
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
@@ -174,21 +174,15 @@ def prepare(
 ) -> Evaluation:  # fmt: skip
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
     from diagd_cli.config import load_preset
-    from diagd_cli.evaluate.inverse import load_inverse
     from diagd_cli.evaluate.likelihood import check_same_tokens
-    from diagd_cli.evaluate.measure import Models
     from diagd_cli.evaluate.run import Evaluation
     from diagd_cli.evaluate.store import Store
-    from diagd_cli.pipeline import load
     from diagd_cli.schedule.decoding import labels
 
-    base, folder = load_preset(base_preset) if base_preset else preset, machine[-1]
+    base = load_preset(base_preset) if base_preset else preset
     check_same_tokens(base, preset)
     with reporter.stage(f"loading {preset.name}"):
-        loaded = scorer = o.load_models(preset, settings, *machine, False, batch=batch)
-        if base != preset:
-            scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False)
-        models = Models(loaded, scorer, load_inverse(preset, loaded.device, folder))
+        models = load_judged(preset, base, settings, machine, batch=batch)
     walks = dict(zip(labels(combined.walks, preset.grid), combined.walks, strict=True))
     drawn = [(settings.seed + n) % 2**64 for n in range(seeds)]
     return Evaluation(models, walks, drawn, Store(out, decisive(models, settings, batch)), reporter.follow)

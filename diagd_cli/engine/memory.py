@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,16 +58,18 @@ def estimate(
     codec_dtype: torch.dtype | str | None = None,
     offload: bool = False,
     chunk: int = CHUNK,
+    beside: Sequence[Preset] = (),
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default the preset's.
 
     dtype: of the Transformer, and of its cache and of the tokenizer unless these have their own; torch's or by name.
     offload: whether the tokenizer waits elsewhere while the Transformer works, and the cache is gone when it is back.
+    beside: presets whose Transformers are loaded too.
     """
     config, grid, item, codec = preset.transformer, preset.grid, itemsize(dtype), itemsize(codec_dtype or dtype)
     frames = preset.clip.context + preset.clip.frames if frames is None else frames
     held = min(preset.window, preset.latents(frames))
-    places, slots = preset.positions, grid.length(held) + 1  # the last: where padded lanes write
+    slots = grid.length(held) + 1  # the last: where padded lanes write
     text = config.layers * (preset.text.length if preset.text else 0)
     keys = batch * config.kv_heads * config.head_dim
     rows = grid.h * max(1, held - preset.latents(preset.clip.least))  # a step makes at most one token in each
@@ -78,12 +80,17 @@ def estimate(
     tokens = max(prefill_work(config, batch, known, item, chunk), logits)
     pixels = codec_work(preset, frames, codec, batch)
     return Estimate(
-        weights=transformer_parameters(config, places) * item + table_bytes(config, places),
+        weights=sum(_weights(each, item) for each in (preset, *beside)),
         cache=cache,
         tokenizer=tokenizer,
         work=max(tokens, pixels),
         spared=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens)) if offload else 0,
     )
+
+
+def _weights(preset: Preset, item: int) -> int:
+    config, places = preset.transformer, preset.positions
+    return transformer_parameters(config, places) * item + table_bytes(config, places)
 
 
 def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.dtype | str:
@@ -152,10 +159,11 @@ def require(
     dtype: torch.dtype | str,
     kv_dtype: torch.dtype | str | None = None,
     offload: bool = False,
+    beside: Sequence[Preset] = (),
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if it has not."""
     asked = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
-    asked |= {"codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
+    asked |= {"beside": beside, "codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
     asked["chunk"] = CUDA_CHUNK if str(device).startswith("cuda") else CHUNK
     need, free = estimate(preset, **asked), free_memory(device)
     if free is None or need.total <= free:

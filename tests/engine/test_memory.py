@@ -69,6 +69,12 @@ CODECS = [
 NEEDED = {"batch": 1, "frames": None, "dtype": "float32", "kv_dtype": None}
 
 
+def test_transformers_beside_are_counted():
+    preset, large = load_preset("cosmos-4b"), load_preset("cosmos-12b")
+    alone, both = (estimate(preset, dtype="bfloat16", beside=others) for others in ((), (large,)))
+    assert both.total - alone.total == estimate(large, dtype="bfloat16").weights > 20e9
+
+
 def parameters(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
