@@ -45,7 +45,7 @@ def draw(axes, rows: list[dict]) -> None:
         axes.set(title="fine-tuning: NLL over NTP's", ylabel="nats a token")
         for key in (key for key in rows[0] if key.startswith("nll/") and key != "nll/NTP"):
             axes.plot(steps, [row[key] - row["nll/NTP"] for row in rows], marker="o", label=key.removeprefix("nll/"))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend above the curves
         axes.legend(frameon=False)
 
 
