@@ -163,6 +163,17 @@ class Preset(Strict):
         steering = self.actions.size if self.actions else 0
         return Grid(-(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix))
 
+    @property
+    def weight_keys(self) -> dict[str, str | None]:
+        """What tells each part's weights from others: "tokenizer" and "transformer" -> key, None where none are named."""
+        entries = {"tokenizer": self.tokenizer_weights, "transformer": self.transformer_weights}
+        return {part: entry and entry.key for part, entry in entries.items()}
+
+    @property
+    def transformer_facts(self) -> dict[str, str | None]:
+        """Whose Transformer a decoding runs on, as reports tell it where several run."""
+        return {"preset": self.name, "transformer": self.weight_keys["transformer"]}
+
     def latents(self, frames: int) -> int:
         """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its own; rounded up."""
         return 1 + -(-(frames - 1) // self.tokenizer.temporal)

@@ -21,6 +21,7 @@ from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
 
 SEEDS = st.integers(0, 2**31)
+TEMPERATURES = st.sampled_from([0.0, 0.7, 1.3])
 TIE = 1e-4  # logits closer than this may be ranked differently in float32 and float64
 
 
@@ -71,6 +72,13 @@ class World:
         tokens = sequences.clone()
         tokens[:, torch.as_tensor(self.new)] = 0
         return tokens
+
+
+WIDE = TransformerConfig(
+    vocab=500, dim=128, layers=2, heads=4, kv_heads=2, head_dim=32, mlp_dim=256, qk_norm=True,
+    positions=Positions(kind="rope-3d"),
+)  # fmt: skip
+WIDE_WORLD = World(Grid(6, 8, conditioning=1), context=2, frames=2, decoding=Decoding("diagd", k=2, d=5))
 
 
 @st.composite

@@ -55,10 +55,8 @@ class Candidate:
 
     def facts(self, preset: Preset, context: int) -> dict:
         """As reports tell it; preset: the command's own, context: frames."""
-        from diagd_cli.evaluate.run import transformer_facts
-
         own = self.decoding.facts(preset.grid, preset.latents(context))
-        return {**own, **(transformer_facts(self.preset) if self.preset else {})}
+        return {**own, **(self.preset.transformer_facts if self.preset else {})}
 
 
 def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Candidate]:

@@ -35,8 +35,7 @@ def choices(run: Batch, seed: int) -> dict:
 
 def weights(preset: Preset, random: bool) -> dict[str, str | None]:
     """What tells the weights in use from others."""
-    entries = {"tokenizer": preset.tokenizer_weights, "transformer": preset.transformer_weights}
-    return {role: "random" if random else entry and entry.key for role, entry in entries.items()}
+    return {role: "random" if random else key for role, key in preset.weight_keys.items()}
 
 
 def steered_by(run: Batch, actions: np.ndarray | None) -> list | None:

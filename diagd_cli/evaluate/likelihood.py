@@ -20,8 +20,7 @@ def check_same_tokens(other: Preset, preset: Preset) -> None:
     """Raise UsageError unless `other` knows the tokens that `preset` makes: the same codes, grid, actions and text."""
     parts = ("tokenizer", "grid", "actions", "prefix", "text")
     differs = [name for name in parts if getattr(other, name) != getattr(preset, name)]
-    keys = [p.tokenizer_weights and p.tokenizer_weights.key for p in (other, preset)]
-    if differs or keys[0] != keys[1]:
+    if differs or other.weight_keys["tokenizer"] != preset.weight_keys["tokenizer"]:
         what = f"The preset {other.name} differs from {preset.name} in {', '.join(differs) or 'tokenizer_weights'}"
         raise UsageError(what, "Name one that differs in the Transformer alone")
 

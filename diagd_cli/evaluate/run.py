@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from diagd_cli.config import Preset
 from diagd_cli.evaluate import vbench
 from diagd_cli.evaluate.i3d import I3d
 from diagd_cli.evaluate.measure import Case, Models, measure_continuations, measure_truth
@@ -21,11 +20,6 @@ from diagd_cli.schedule.decoding import Decoding
 
 Follow = Callable[[str, int, int], AbstractContextManager[Any]]  # Reporter.follow
 TRUTH = ""  # among labels of videos
-
-
-def transformer_facts(preset: Preset) -> dict:
-    """Whose Transformer a decoding runs on, where that is another one than the evaluation's."""
-    return {"preset": preset.name, "transformer": preset.transformer_weights and preset.transformer_weights.key}
 
 
 @dataclass
@@ -99,7 +93,7 @@ class Evaluation:
         if label:
             facts = self.walks[label].facts(preset.grid, preset.latents(len(case.clip.frames)))
         if label in self.others:
-            facts |= transformer_facts(self.others[label].preset)
+            facts |= self.others[label].preset.transformer_facts
         return {**case.about, "decoding": facts, "seed": seed}
 
     def _show(self, case: Case) -> None:

@@ -52,7 +52,8 @@ def short(row: dict, rows: list[dict]) -> str:
     others = [other["decoding"] for other in rows if other["decoding"]["method"] in ("diagd", "spatial")]
     if facts["method"] != "zipar" and len({other["stand_in"] for other in others}) > 1:
         text += f" {facts['stand_in']}"
-    return text if facts["repair"] else f"{text} no repair"
+    text += "" if facts["repair"] else " no repair"
+    return text + (" zero slots" if facts.get("zero_slots") else "")
 
 
 def bars(row: dict) -> tuple[float, float] | None:

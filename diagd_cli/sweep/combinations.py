@@ -49,11 +49,11 @@ def combine(named: list[Decoding], stand_ins: list[str], repairs: list[bool], gr
 def plan_of(walk: Decoding, grid: Grid, context: int) -> tuple[int, int, str, bool, bool]:
     """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots). Raises UsageError when out of range.
 
-    NTP needs no stand-in: by whatever name it is asked for, it is one plan.
+    NTP needs no stand-in and sees no empty slot: by whatever name it is asked for, it is one plan.
     """
     k, d, stand_in, repair = walk.resolve(grid, context)
     if (k, d) == (grid.w, grid.area):
-        stand_in, repair = "previous-frame", True
+        return k, d, "previous-frame", True, False
     return k, d, stand_in, repair, walk.zero_slots
 
 

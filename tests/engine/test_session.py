@@ -1,0 +1,216 @@
+"""Sessions: continued, rolled, abandoned, released."""
+
+from dataclasses import replace
+from functools import partial
+from unittest import mock
+
+import numpy as np
+import oracle
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import (
+    SEEDS,
+    TEMPERATURES,
+    WIDE,
+    WIDE_WORLD,
+    build_model,
+    careful,
+    configs,
+    decodings,
+    open_session,
+    reference,
+    run,
+    sampler,
+    worlds,
+)
+
+from diagd_cli.engine.decode import decode
+
+MORE = st.integers(1, 2)
+
+
+def extend(session, frames, decoding):
+    """The new codes; the steps reported on the way are 1, 2, ..., and as many as announced."""
+    before, announced = session.frames, session.steps(frames, decoding)
+    assert list(session.extend(frames, decoding)) == list(range(1, announced + 1))
+    assert session.frames == before + frames
+    return session.codes[:, before:]
+
+
+def known(session, world):
+    """Everything known to a session, for the oracle."""
+    tokens = {p: int(x) for p, x in enumerate(session.prefix)}
+    for t, frame in enumerate(session.codes[0]):
+        tokens |= {world.layout.position(t, i, j): int(x) for (i, j), x in np.ndenumerate(frame)}
+    for t, actions in enumerate(session.conditioning[0]):
+        tokens |= dict(zip(world.layout.steering(t), actions.tolist(), strict=True))
+    return tokens
+
+
+def codes_of(tokens, world, frames):
+    g = world.grid
+    return [[[tokens[world.layout.position(t, i, j)] for j in range(g.w)] for i in range(g.h)] for t in frames]
+
+
+@given(worlds(frames=2), configs(), SEEDS)
+def test_ntp_frame_by_frame_is_a_plain_decoder_over_all_frames(world, config, seed):
+    world, total = world.ntp, world.context + world.frames
+    session = open_session(world, build_model(config, world.grid, total, seed), total, seed)
+    tokens = known(session, world)
+    made = [extend(session, 1, world.decoding) for _ in range(world.frames)]
+
+    oracle.next_token_decode(reference(session.model, world), tokens, world.context, world.frames, careful())
+    assert np.concatenate(made, axis=1)[0].tolist() == codes_of(tokens, world, range(world.context, total))
+
+
+@given(worlds(frames=2), configs(), SEEDS, MORE, st.data())
+def test_two_decodings_in_turn_are_the_oracles_walk_continued(world, config, seed, more, data):
+    second, total = data.draw(decodings(world.grid)), world.context + world.frames + more
+    session = open_session(world, build_model(config, world.grid, total, seed), total, seed, window=total)
+    tokens = known(session, world)
+    made = [extend(session, world.frames, world.decoding), extend(session, more, second)]
+
+    choose, rules = oracle.free_running(reference(session.model, world), careful()), second.resolve(world.grid, 1)
+    entries = oracle.walk(world.layout, world.context, world.frames, world.rules, tokens, choose)
+    oracle.walk(world.layout, world.context + world.frames, more, rules, tokens, choose, entries)
+    assert np.concatenate(made, axis=1)[0].tolist() == codes_of(tokens, world, range(world.context, total))
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
+def test_one_extension_is_the_plan_itself(world, config, seed, temperature):
+    total = world.context + world.frames
+    model = build_model(config, world.grid, total, seed)
+    session = open_session(world, model, total, seed, temperature=temperature)
+    prompt = torch.tensor([[known(session, world).get(p, 0) for p in range(world.length)]])
+    tokens = run(model, world.plan(), prompt, sampler(model, world.length, [seed], temperature))
+    made = extend(session, world.frames, world.decoding)
+    assert made.ravel().tolist() == tokens[0, torch.as_tensor(world.new)].tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
+def test_clips_in_lock_step_are_the_clips_alone_also_over_a_rolling_window(world, config, seed, temperature, more):
+    frames = world.frames + more
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    together = open_session(world, model, world.context + frames, seed, batch=2, temperature=temperature)
+    alone = [
+        replace(together, codes=together.codes[[n]], conditioning=together.conditioning[[n]], seeds=[together.seeds[n]])
+        for n in (1, 0)
+    ]
+    made = extend(together, frames, world.decoding)
+    assert [extend(s, frames, world.decoding)[0].tolist() for s in alone] == made[::-1].tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, st.integers(1, 4), st.booleans())
+def test_a_rolled_window_is_a_fresh_session_on_the_kept_frames(world, config, seed, more, zero_slots):
+    """Slots that are still empty are zero again, where they are seen."""
+    world = replace(world, decoding=replace(world.decoding, zero_slots=zero_slots))
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    session = open_session(world, model, world.context + world.frames + more, seed)
+    extend(session, world.frames, world.decoding)
+    fresh = replace(
+        session, codes=session.codes[:, -session.overlap :], conditioning=session.conditioning[:, world.frames :]
+    )
+    assert extend(session, more, world.decoding).tolist() == extend(fresh, more, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, MORE)
+def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(world, config, seed, more):
+    """Places count from the clip's first frame, so the fresh session draws the same noise."""
+    window = world.context + world.frames
+    model = build_model(config, world.grid, window, seed)
+    session = open_session(world, model, window + more, seed, temperature=1.0, overlap=window - 1)
+    extend(session, world.frames, world.decoding)
+    for _ in range(more):
+        fresh = replace(session)
+        assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, MORE)
+def test_noise_goes_on_when_the_window_rolls(world, config, seed, more):
+    """With a model that has no opinion, the clip is the noise: the same through a small and a large window."""
+    frames = world.frames + more
+    model = build_model(config, world.grid, world.context + frames, seed)
+    model.head.weight.zero_()
+    small = open_session(world, model, world.context + frames, seed, temperature=1.0)
+    large = replace(small, window=world.context + frames)
+    assert extend(small, frames, world.decoding).tolist() == extend(large, frames, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, st.data())
+def test_an_abandoned_extension_leaves_no_trace(world, config, seed, temperature, data):
+    total = world.context + world.frames
+    model = build_model(config, world.grid, total, seed)
+    session = open_session(world, model, total, seed, temperature=temperature)
+    other, decoding = replace(session), data.draw(decodings(world.grid))
+    running = session.extend(world.frames, decoding)
+    for _ in range(data.draw(st.integers(0, session.steps(world.frames, decoding)))):
+        next(running)
+    running.close()
+    assert session.frames == world.context
+    remade, expected = (extend(s, world.frames, world.decoding).tolist() for s in (session, other))
+    assert remade == expected
+
+
+def test_actions_may_arrive_frame_by_frame():
+    """Only the conditioning up to the newest known frame is needed to make the next."""
+    world = replace(WIDE_WORLD, frames=3)
+    model = build_model(WIDE, world.grid, 5, seed=3)
+    whole = open_session(world, model, frames=5)
+    live = replace(whole, conditioning=whole.conditioning[:, :2])
+    expected = np.concatenate([extend(whole, 1, world.decoding) for _ in range(3)], axis=1)
+    for n in range(3):
+        live.conditioning = whole.conditioning[:, : 2 + n]
+        assert (extend(live, 1, world.decoding) == expected[:, n : n + 1]).all()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
+def test_a_session_has_room_for_steps_that_can_be_captured(world, config, seed, temperature, more):
+    """Padded lanes have a place to write to; also where the window rolls and the plan fills it."""
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    frames = world.frames + more
+    session = open_session(world, model, world.context + frames, seed, batch=2, temperature=temperature)
+    fresh = replace(session)
+    with mock.patch("diagd_cli.engine.session.decode", partial(decode, capture=True)):
+        made = extend(session, frames, world.decoding)
+    assert made.tolist() == extend(fresh, frames, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
+def test_a_window_larger_than_needed_changes_nothing(world, config, seed, temperature, more):
+    total = world.context + world.frames
+    model = build_model(config, world.grid, total + more, seed)
+    tight = open_session(world, model, total, seed, temperature=temperature)
+    roomy = replace(tight, window=total + more)
+    made = extend(tight, world.frames, world.decoding)
+    assert made.tolist() == extend(roomy, world.frames, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
+def test_a_released_session_starts_again_from_its_tokens(world, config, seed, temperature):
+    """Repaired or not, a prefill feeds the truth: as in a session that is opened on the codes made so far."""
+    total = world.context + world.frames + 1
+    model = build_model(config, world.grid, total, seed)
+    session = open_session(world, model, total, seed, temperature=temperature, window=total)
+    extend(session, world.frames, world.decoding)
+    session.release()
+    fresh = replace(session)
+    assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
+
+
+@given(worlds(), configs(), SEEDS, MORE)
+def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, seed, more):
+    """Frame t is complete when step t*d + (h-1)*k + w is done (equation 5), also after the window has rolled."""
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    frames, context = world.frames + more, world.context
+    session = open_session(world, model, context + frames, seed, batch=2)
+    k, d, *_ = world.rules
+    last = (world.grid.h - 1) * k + world.grid.w
+    seen, first = [], (world.frames - 1) * d + last
+    for done in session.extend(frames, world.decoding):
+        seen.append((session.complete, session.complete_codes(1)))
+        if done <= first:
+            assert session.complete - context == sum(t * d + last <= done for t in range(world.frames))
+    assert seen[-1][0] == session.complete == context + frames
+    for complete, codes in seen:
+        assert codes.tolist() == session.codes[:, 1:complete].tolist()
