@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import moving, save_clip
 
-from benchmarks import common, curves, decodings, growth, plain_loop, step, transformers_generate
+from benchmarks import common, curves, decodings, growth, health, plain_loop, step, transformers_generate
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, random_transformer
 
@@ -153,3 +154,14 @@ def test_a_resumed_runs_steps_are_drawn_once(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text("".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in ((2, 5), (1, 6), (2, 4))))
     assert curves.read(log) == [{"step": 1, "loss": 6}, {"step": 2, "loss": 4}]
+
+
+def test_health_tells_the_likelihood_frame_by_frame(tiny, tmp_path, capsys):
+    for split in ("train", "val"):
+        save_clip(tmp_path / split / "walk.mp4", moving(8))
+    health.main([str(tmp_path), "--preset", str(tiny.preset), "--windows", "3"])
+    *frames, overall = capsys.readouterr().out.splitlines()
+    values = [float(line.split()[2]) for line in frames]
+    assert [line.split(":")[0] for line in frames] == [f"frame {n}" for n in range(1, 6)]
+    change = 100 * (np.mean(values[3:]) / values[0] - 1)
+    assert overall.endswith(f"; last 2 frames {change:+.1f} % against the first") and min(values) > 0

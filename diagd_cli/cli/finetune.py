@@ -14,6 +14,7 @@ from diagd_cli.cli import train as t
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.job import Job, keep_weights, load_splits, show_loss, tell_notes
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import Decoding
@@ -101,15 +102,15 @@ def finetune(
         )
         where = stack.enter_context(processes(choose_device(device)))
         reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
-        t.tell_notes(data, chosen, reporter)
+        tell_notes(data, chosen, reporter)
         options = {"every": every, "precision": precision}
-        job = t.Job(data, out, None, chosen, settings, where, False, cache, weights_dir, options, reporter)
+        job = Job(data, out, None, chosen, settings, where, False, cache, weights_dir, options, reporter)
         path = run(job, *mixed, text)
         if rank() == 0:
             reporter.result(str(path))
 
 
-def run(job: t.Job, mixed, windows, text: Tensor | None) -> Path:
+def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     """Fine-tune and write the preset that names the new weights."""
     import torch
 
@@ -124,14 +125,14 @@ def run(job: t.Job, mixed, windows, text: Tensor | None) -> Path:
     preset = job.preset
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
     model = load_transformer(preset, job.device, folder=job.weights_dir).requires_grad_(True)
-    kept = t.keep_weights(job) if rank() == 0 else {}
+    kept = keep_weights(job, preset, "tokenizer") if rank() == 0 else {}
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
-    splits = t.load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
+    splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
     samplers = [Sampler(tokens, preset) for tokens in splits]
     with job.reporter.bar("fine-tuning", job.settings.steps) as bar:
         done = finetune(
             model, *samplers, job.settings, windows, mixed, job.out / "finetune", text,
-            on_step=t.show_loss(bar), **job.fit,
+            on_step=show_loss(bar), **job.fit,
         )  # fmt: skip
     if rank():
         return job.out

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +12,8 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
-from diagd_cli.errors import PresetError, UsageError, WeightsError
+from diagd_cli.cli.job import Job, keep_weights, load_splits, show_loss, tell_notes
+from diagd_cli.errors import PresetError, UsageError
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
 app.add_typer(
@@ -61,31 +61,6 @@ PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardwar
 PRECISIONS = ("auto", "bf16", "fp32")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training as it was asked for, checked. `settings`: diagd_cli.train.loop.Optimiser; `fit`: options of its fit.
-
-    start: the preset whose weights it begins with.
-    """
-
-    data: Path
-    out: Path
-    recipe: object
-    preset: object
-    settings: object
-    device: object
-    samples: bool
-    cache: Path | None
-    weights_dir: Path | None
-    fit: dict
-    reporter: Reporter
-    start: object = None
-
-    def begins(self, part: str) -> bool:
-        """Whether the weights of `start` are needed: a run that goes on has its own."""
-        return self.start is not None and not (self.out / part / "checkpoint.pt").exists()
-
-
 def _command(part: str, about: str) -> None:
     """Register `diagd train PART`; both parts take the same options."""
 
@@ -121,9 +96,7 @@ def _command(part: str, about: str) -> None:
             out = out or Path("runs") / Path(recipe).stem
             model = trained_preset(chosen, out, preset)
             asked = {"steps": steps, "accumulate": accumulate}
-            settings = getattr(chosen, part) and getattr(chosen, part).model_copy(
-                update={name: value for name, value in asked.items() if value}
-            )
+            settings = chosen.part(part).model_copy(update={name: value for name, value in asked.items() if value})
             where = stack.enter_context(processes(choose_device(device)))
             reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
             tell_notes(data, model, reporter)
@@ -133,19 +106,6 @@ def _command(part: str, about: str) -> None:
             path = PARTS[part](job)
             if rank() == 0:
                 reporter.result(str(path))
-
-
-def tell_notes(data: Path, preset, reporter: Reporter) -> None:
-    """What is done without having been asked for. Raises ClipError where there is nothing to train on."""
-    from diagd_cli.train.board import installed
-    from diagd_cli.train.clips import find_clips, is_flat
-
-    count = {split: len(clips) for split, clips in find_clips(data, preset).items()}
-    if is_flat(data):
-        share = f"{count['val']} of {sum(count.values())}"
-        reporter.note(f"{data} has no train and val: every tenth clip, by a hash of its name, validates ({share})")
-    if reporter.verbose and not installed():
-        reporter.note("tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only")
 
 
 def _train_tokenizer(job: Job) -> Path:
@@ -164,8 +124,7 @@ def _train_tokenizer(job: Job) -> Path:
     if preset.tokenizer.kind != "fsq-image":
         message = f"The tokenizer of {preset.name} is {preset.tokenizer.kind}, which cannot be trained here"
         raise PresetError(message, "Use one of kind fsq-image, or train the Transformer alone")
-    if settings is None:
-        raise PresetError("The recipe has no tokenizer part", "Train the Transformer, or add one")
+    kept = _keep_codes(job) if settings.frozen else {}
     torch.manual_seed(settings.seed)
     model = FsqImageTokenizer(preset.tokenizer).to(job.device)
     if job.begins("tokenizer"):  # before the data are read, which takes long: what does not fit is told at once
@@ -183,10 +142,9 @@ def _train_tokenizer(job: Job) -> Path:
     if rank():
         return job.out
     entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
-    weights = {"tokenizer_weights": entry}
-    if entry != preset.tokenizer_weights:
-        weights["transformer_weights"] = None  # whatever there was has learnt the codes of another tokenizer
-    return write_preset(preset, job.out, **weights)
+    if entry != preset.tokenizer_weights and not kept:
+        kept = {"transformer_weights": None}  # whatever there was has learnt the codes of another tokenizer
+    return write_preset(preset, job.out, **kept, tokenizer_weights=entry)
 
 
 def _train_transformer(job: Job) -> Path:
@@ -204,7 +162,7 @@ def _train_transformer(job: Job) -> Path:
 
     preset, settings = job.preset, job.settings
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
-    kept = keep_weights(job) if rank() == 0 else {}
+    kept = keep_weights(job, preset, "tokenizer") if rank() == 0 else {}
     model = build_transformer(_reaching(preset, job.recipe.windows.longest), job.device)
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     initialise(model, settings.seed)
@@ -274,30 +232,14 @@ def _reaching(preset, frames: int):
     return preset.model_copy(update={"clip": preset.clip.model_copy(update={"window": window})})
 
 
-def keep_weights(job: Job) -> dict:
-    """Have what is not trained in the run's folder too, if it is there: tokenizer and inverse dynamics; the preset's entries."""
-    from diagd_cli.weights.load import copy_weights
+def _keep_codes(job: Job) -> dict:
+    """The entries of what goes on working when only the decoder learns. Raises PresetError where no encoder has learnt yet."""
+    from diagd_cli.train.parallel import rank
 
-    kept = {"tokenizer_weights": copy_weights(job.preset, "tokenizer", job.out, job.weights_dir)}
-    if job.preset.inverse_weights:
-        with suppress(WeightsError):
-            kept["inverse_weights"] = copy_weights(job.preset, "inverse", job.out, job.weights_dir)
-    return kept
-
-
-def load_splits(job: Job, name: str, load: Callable) -> list:
-    """load(split, progress) of the training and the validation split, with a bar each."""
-    splits = []
-    for split in ("train", "val"):
-        with job.reporter.bar(name.format(split), 1, "clips") as bar:
-
-            def show(done: int, total: int, bar=bar) -> None:
-                bar.total = total
-                bar.update(done)
-
-            splits.append(load(split, show))
-    return splits
-
-
-def show_loss(bar) -> Callable[[int, int, float], None]:
-    return lambda step, total, loss: bar.update(step, lambda seconds: f"loss {loss:.3f}")
+    if not (job.start or job.goes_on("tokenizer")):
+        frozen = ", ".join(job.settings.frozen)
+        raise PresetError(f"The recipe freezes {frozen}, which has learnt nothing yet", "Name a preset with --init")
+    origin = job.start or job.preset
+    if rank() or "encoder" not in job.settings.frozen or not origin.transformer_weights:
+        return {}
+    return keep_weights(job, origin, "transformer")

@@ -8,6 +8,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
 from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.job import Job, load_splits, show_loss
 from diagd_cli.errors import PresetError
 
 
@@ -42,13 +43,13 @@ def inverse(
             raise PresetError(f"The preset {model.name} has no named actions", hint)
         settings = SETTINGS.model_copy(update={"steps": steps} if steps else {})
         options = {"every": every, "precision": precision}
-        job = t.Job(
+        job = Job(
             data, out, chosen, model, settings, choose_device(device), False, cache, None, options, reporter
         )  # fmt: skip
         reporter.result(str(train(job)))
 
 
-def train(job: t.Job) -> Path:
+def train(job: Job) -> Path:
     """Train it, say how well it reads the validation clips (`inverse/confusion.json`), and write the preset."""
     import torch
 
@@ -60,13 +61,13 @@ def train(job: t.Job) -> Path:
     from diagd_cli.weights.load import save_weights
 
     preset, settings, folder = job.preset, job.settings, job.out / "inverse"
-    splits = t.load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
+    splits = load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
     pairs = [Pairs(episodes, preset.actions) for episodes in splits]
     torch.manual_seed(settings.seed)
     names = preset.actions.names
     model = InverseDynamics(len(names)).to(job.device)
     with job.reporter.bar("inverse dynamics", settings.steps) as bar:
-        run = train_inverse(model, *pairs, settings, folder, on_step=t.show_loss(bar), **job.fit)
+        run = train_inverse(model, *pairs, settings, folder, on_step=show_loss(bar), **job.fit)
     table = confusion(run.shipped(), pairs[1])
     shares = accuracies(table)
     write_json(folder / "confusion.json", {"actions": names, **shares, "confusion": table.tolist()})

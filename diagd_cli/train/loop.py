@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from diagd_cli.clip.write import atomic
 from diagd_cli.engine.device import native_bfloat16
-from diagd_cli.errors import WeightsError
+from diagd_cli.errors import PresetError, WeightsError
 from diagd_cli.model.config import Strict
 from diagd_cli.train import parallel
 from diagd_cli.train.board import Board, installed
@@ -35,6 +35,7 @@ class Optimiser(Strict):
 
     `muon` > 0: the matrices inside Transformer blocks follow Muon instead, at that learning rate and the same schedule.
     `accumulate`: parts in which a batch is worked through, to save memory; the gradient is the whole batch's.
+    `frozen`: parts of the model that stay as they are, such as "encoder": a tokenizer's codes are then what they were.
     """
 
     steps: int = Field(gt=0)
@@ -48,6 +49,7 @@ class Optimiser(Strict):
     weight_decay: float = 0.1
     clip: float = 1.0
     ema: float = Field(default=0.0, ge=0, lt=1)
+    frozen: tuple[str, ...] = ()
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -68,6 +70,7 @@ class Run:
     def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser):
         self.folder, self.model, self.settings = folder, model, optimiser
         self.step, self.loss, self.logged = 0, math.nan, 0
+        freeze(model, optimiser.frozen)
         self.optimisers = make_optimisers(model, optimiser)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if optimiser.ema else None
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,9 +168,21 @@ class Run:
                 self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else None
 
 
+def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
+    """Leave these parts (names of submodules) out of training. Raises PresetError where the model has no such part."""
+    for part in parts:
+        try:
+            model.get_submodule(part).requires_grad_(False)
+        except AttributeError:
+            known = ", ".join(name for name, _ in model.named_children())
+            raise PresetError(
+                f"The recipe freezes {part!r}, and the model has no such part", f"It has {known}"
+            ) from None
+
+
 def make_optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest; vectors are not decayed."""
-    named = list(model.named_parameters())
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     hidden = [p for name, p in named if settings.muon and p.ndim == 2 and "blocks." in name]
     taken = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in taken]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping, save_preset
 from diagd_cli.errors import PresetError
@@ -18,13 +19,26 @@ from diagd_cli.weights.source import Weights
 class Recipe(Strict):
     """`preset`: a name, or a path relative to the recipe; the rest: settings of the two trainings.
 
-    One whose tokenizer is used as it is has no `tokenizer`.
+    A part that is used as it is has none. `windows` go with `transformer`.
     """
 
     preset: str
     tokenizer: Optimiser | None = None
-    transformer: Optimiser
-    windows: Windows
+    transformer: Optimiser | None = None
+    windows: Windows | None = None
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if bool(self.transformer) != bool(self.windows):
+            raise ValueError("transformer and windows go together: one is set, the other is not")
+        return self
+
+    def part(self, name: Literal["tokenizer", "transformer"]) -> Optimiser:
+        """The settings of one training. Raises PresetError where the recipe has none for it."""
+        settings = self.tokenizer if name == "tokenizer" else self.transformer
+        if settings is None:
+            raise PresetError(f"The recipe has no {name} part", "Train the other part, or add one")
+        return settings
 
 
 def recipe_names() -> list[str]:

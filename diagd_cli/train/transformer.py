@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +37,13 @@ class Phase(Strict):
 
 
 class Windows(Strict):
-    """What a training sample is. With probability `dropout` all its actions are the preset's rest; as often, the first few."""
+    """What a training sample is. With probability `dropout` all its actions are the preset's rest; as often, the first few.
+
+    validation: how many windows of the validation split each validation reads.
+    """
 
     phases: tuple[Phase, ...] = Field(min_length=1)
+    validation: int = Field(default=24, gt=1)
     dropout: float = Field(default=0.1, ge=0, le=0.5)
 
     @model_validator(mode="after")
@@ -72,8 +77,12 @@ class Sampler:
             inside = np.ones(len(tokens), dtype=bool)
             inside[tokens.starts[:-1]] = False
             self.left[inside] = 0
-        _, action, times = np.unique(tokens.actions, axis=0, return_inverse=True, return_counts=True)
-        self.times = times[action.ravel()]  # that each frame's action is taken, in all
+
+    @cached_property
+    def times(self) -> np.ndarray:
+        """How often each frame's action is taken in all, int64 [M]."""
+        _, action, times = np.unique(self.tokens.actions, axis=0, return_inverse=True, return_counts=True)
+        return times[action.ravel()]
 
     def need(self, frames: int) -> None:
         """Raise ClipError where no clip holds a window of `frames` latent frames."""
@@ -147,7 +156,7 @@ def train_transformer(
             yield token_nll(wrapped, None, part.to(device), train.grid).mean() * weight
 
     def validate(weights: dict[str, Tensor]) -> dict:
-        figures = validate_transformer(model, weights, val, windows.at(run.step).frames)
+        figures = validate_transformer(model, weights, val, windows.at(run.step).frames, windows.validation)
         sample(run)
         return figures
 
@@ -157,23 +166,27 @@ def train_transformer(
 
 @torch.inference_mode()
 def validate_transformer(
-    model: Transformer, weights: dict[str, Tensor], val: Sampler, frames: int, count: int = 24
+    model: Transformer, weights: dict[str, Tensor] | None, val: Sampler, frames: int, count: int = 24
 ) -> dict:
     """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
 
-    Several processes share the windows. The health sign of a world model: the NLL falls clearly after the first frame.
+    Clips differ far more than training steps do: what a mean over other windows would be is within about two of
+    `nll_by_frame_error`, its standard errors. Several processes share the windows. The health sign of a world model: the
+    NLL falls clearly after the first frame.
     """
     device = next(model.parameters()).device
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     share = np.array_split(firsts, parallel.size())[parallel.rank()]
-    predicted = frames * val.grid.area - (val.grid.prefix == 0)
-    sums = torch.zeros(predicted, dtype=torch.float64, device=device)
+    area = val.grid.area
+    first = area - (val.grid.prefix == 0)
+    sums = torch.zeros(2, frames, dtype=torch.float64, device=device)
     for part in np.array_split(share, max(1, len(share) // 4)):
         if len(part):
-            sequences = val.sequences(part, frames).to(device)
-            sums += token_nll(model, weights, sequences, val.grid).double().sum(0)
-    nll = parallel.total(sums) / count
-    first = predicted - (frames - 1) * val.grid.area
-    by_frame = [nll[:first].mean(), *(f.mean() for f in nll[first:].split(val.grid.area))]
-    return {"nll": round(nll.mean().item(), 4), "nll_by_frame": [round(x.item(), 3) for x in by_frame]}
+            nll = token_nll(model, weights, val.sequences(part, frames).to(device), val.grid).double()
+            windows = torch.stack([f.mean(1) for f in nll.split([first] + [area] * (frames - 1), dim=1)], dim=1)
+            sums += torch.stack([windows.sum(0), windows.square().sum(0)])
+    mean, square = parallel.total(sums).cpu().numpy() / count
+    error = np.sqrt((square - mean**2).clip(0) / max(1, count - 1))
+    figures = {"nll_by_frame": mean.round(3).tolist(), "nll_by_frame_error": error.round(3).tolist()}
+    return {"nll": round(float(np.average(mean, weights=[first] + [area] * (frames - 1))), 4), **figures}

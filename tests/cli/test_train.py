@@ -183,3 +183,44 @@ def test_a_tokenizer_of_other_settings_is_refused(still, world):
     (world / "other.yaml").write_text(yaml.safe_dump(raw))
     done = still("tokenizer", "--init", world / "other.yaml")
     assert done.code == 2 and "tiny cannot start from tiny: their tokenizers differ" in done.err
+
+
+@pytest.fixture
+def decoder_only(train, world):
+    """A training of the tokenizer that leaves its codes as they are."""
+    recipe = {**RECIPE, "tokenizer": {**RECIPE["tokenizer"], "frozen": ["encoder"]}}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return lambda *options: train("tokenizer", "-q", *options)
+
+
+def test_a_decoder_learns_alone(decoder_only, diagd, tiny, world):
+    """The codes stay, and so does the Transformer that has learnt them: the preset that results makes the same tokens."""
+    assert decoder_only("--init", tiny.preset).code == 0
+    own, other = (load_file(folder / "tokenizer.safetensors") for folder in (world / "run", tiny.folder))
+    for name, value in other.items():
+        assert torch.equal(own[name], value) == name.startswith("encoder"), name
+    for run, preset in (("own", world / "run/preset.yaml"), ("other", tiny.preset)):
+        done = diagd("generate", world / "data/3.mp4", "-p", preset, "-o", world / run, "--save-tokens", "--seed", 0)
+        assert done.code == 0, done.err
+    tokens = [np.load(next((world / run).glob("*.npz")))["codes"] for run in ("own", "other")]
+    assert (tokens[0] == tokens[1]).all()
+
+
+def test_a_decoder_goes_on_learning_alone(decoder_only, tiny, world):
+    assert decoder_only("--init", tiny.preset).code == 0
+    assert decoder_only("--steps", 6).code == 0
+    assert "transformer.safetensors" in (world / "run/preset.yaml").read_text()
+
+
+def test_an_encoder_that_knows_nothing_is_not_frozen(decoder_only):
+    done = decoder_only()
+    message = "The recipe freezes encoder, which has learnt nothing yet. Name a preset with --init"
+    assert (done.code, done.err) == (2, f"error: {message}\n")
+
+
+def test_a_part_that_the_model_lacks_cannot_be_frozen(train, tiny, world):
+    recipe = {**RECIPE, "tokenizer": {**RECIPE["tokenizer"], "frozen": ["codec"]}}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = train("tokenizer", "-q", "--init", tiny.preset)
+    message = "The recipe freezes 'codec', and the model has no such part. It has quantiser, encoder, decoder"
+    assert (done.code, done.err) == (2, f"error: {message}\n")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,7 @@ from diagd_cli.train import loop, transformer
 from diagd_cli.train.board import Board
 from diagd_cli.train.data import load_tokens
 from diagd_cli.train.loop import Optimiser, Run
-from diagd_cli.train.transformer import Sampler, Windows, train_transformer, validate_transformer
+from diagd_cli.train.transformer import Sampler, Windows, token_nll, train_transformer, validate_transformer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 WINDOWS = Windows.model_validate({"phases": [{"start": 0, "frames": 3, "batch": 5}]})
@@ -80,6 +81,18 @@ def test_validation_is_the_mean_over_codes(world):
     figures = validate_transformer(model, flat, val, frames=3)
     assert figures["nll"] == pytest.approx(math.log(25), abs=1e-3)
     assert figures["nll_by_frame"] == pytest.approx([math.log(25)] * 3, abs=1e-3)
+
+
+def test_validation_tells_how_sure_it_is(world):
+    """Its standard error over the windows is that of the windows one by one."""
+    model, val = load_transformer(load_preset(world / "tiny.yaml")), samplers(world)[1]
+    figures = validate_transformer(model, None, val, frames=3, count=4)
+    starts = np.linspace(0, np.flatnonzero(val.left >= 3)[-1], 4).astype(int)
+    windows = token_nll(model, None, val.sequences(starts, 3), val.grid).detach()
+    last = windows[:, -val.grid.area :].mean(1)
+    assert figures["nll"] == pytest.approx(windows.mean().item(), abs=1e-3)
+    assert figures["nll_by_frame"][-1] == pytest.approx(last.mean().item(), abs=1e-3)
+    assert figures["nll_by_frame_error"][-1] == pytest.approx(last.std().item() / 2, abs=1e-3)
 
 
 def test_shipped_weights_are_the_average(world, tmp_path):

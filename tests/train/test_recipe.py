@@ -8,6 +8,7 @@ from families.test_generate import SMALL, steer
 from tiny import moving, save_clip
 
 from diagd_cli.config import load_preset
+from diagd_cli.errors import PresetError
 from diagd_cli.train.recipe import load_recipe, recipe_names
 from diagd_cli.weights.load import random_tokenizer, save_weights
 
@@ -19,7 +20,22 @@ PAPER = {  # Table 8: hidden, MLP, heads, layers
 
 
 def test_all_that_ship():
-    assert recipe_names() == ["freedoom", *sorted(PAPER)]
+    assert recipe_names() == ["freedoom", "freedoom-decoder", *sorted(PAPER)]
+
+
+def test_a_part_that_a_recipe_lacks(diagd, tmp_path):
+    clips(tmp_path / "data", "freedoom")
+    for part, recipe in (("tokenizer", "mc-ar-300m"), ("transformer", "freedoom-decoder")):
+        done = diagd("train", part, tmp_path / "data", "--recipe", recipe, "--out", tmp_path / "run")
+        message = f"The recipe has no {part} part. Train the other part, or add one"
+        assert (done.code, done.err) == (2, f"error: {message}\n")
+
+
+def test_a_transformer_without_windows(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text("{preset: freedoom, transformer: {steps: 1, lr: 0.1}}")
+    with pytest.raises(PresetError, match="transformer and windows go together"):
+        load_recipe(str(path))
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -176,11 +176,11 @@ def test_ctrl_c_is_held_back_only_for_the_update():
         (lambda w: (w / "data/train/0.jsonl").write_text('{"action": "left"}'), 1, "{w}/data/train/0.jsonl has 1 actions, 0"),
         (lambda w: (w / "data/train/0.mp4").write_text("text"), 1, "{w}/data/train/0.mp4 is not a video file"),
         (lambda w: (w / "recipe.yaml").write_text("preset: {"), 2, "{w}/recipe.yaml, line 1, column 10: not valid YAML"),
-        (lambda w: (w / "recipe.yaml").unlink(), 2, "No recipe {w}/recipe.yaml. Use freedoom, mc-ar-1.2b, mc-"),
+        (lambda w: (w / "recipe.yaml").unlink(), 2, "No recipe {w}/recipe.yaml. Use freedoom, freedoom-decoder, mc-"),
         (lambda w: edit(w, tokenizer={"stepz": 6}), 2, "{w}/recipe.yaml: unknown key 'tokenizer.stepz' (did you mean 'steps'?)"),
         (lambda w: edit(w, preset="none.yaml"), 2, "No preset file {w}/none.yaml"),
         (lambda w: edit(w, windows=windows(1, 2)), 2, "{w}/recipe.yaml: windows: phases must start at 0 and rise"),
-        (lambda w: edit(w, tokenizer=None), 2, "The recipe has no tokenizer part. Train the Transformer, or add one"),
+        (lambda w: edit(w, tokenizer=None), 2, "The recipe has no tokenizer part. Train the other part, or add one"),
         (lambda w: edit(w, windows=windows(0, 9)), 1, "The longest clip has 6 frames, and the recipe's windows have 9"),
     ],
 )  # fmt: skip

@@ -1,0 +1,82 @@
+"""What the training commands share: a job as it was asked for, its data, and the weights that go with its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training as it was asked for, checked. `settings`: diagd_cli.train.loop.Optimiser; `fit`: options of its fit.
+
+    start: the preset whose weights it begins with.
+    """
+
+    data: Path
+    out: Path
+    recipe: object
+    preset: object
+    settings: object
+    device: object
+    samples: bool
+    cache: Path | None
+    weights_dir: Path | None
+    fit: dict
+    reporter: Reporter
+    start: object = None
+
+    def goes_on(self, part: str) -> bool:
+        """Whether there is a run already, which has weights of its own."""
+        return (self.out / part / "checkpoint.pt").exists()
+
+    def begins(self, part: str) -> bool:
+        """Whether the weights of `start` are needed."""
+        return self.start is not None and not self.goes_on(part)
+
+
+def tell_notes(data: Path, preset, reporter: Reporter) -> None:
+    """What is done without having been asked for. Raises ClipError where there is nothing to train on."""
+    from diagd_cli.train.board import installed
+    from diagd_cli.train.clips import find_clips, is_flat
+
+    count = {split: len(clips) for split, clips in find_clips(data, preset).items()}
+    if is_flat(data):
+        share = f"{count['val']} of {sum(count.values())}"
+        reporter.note(f"{data} has no train and val: every tenth clip, by a hash of its name, validates ({share})")
+    if reporter.verbose and not installed():
+        reporter.note("tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only")
+
+
+def load_splits(job: Job, name: str, load: Callable) -> list:
+    """load(split, progress) of the training and the validation split, with a bar each."""
+    splits = []
+    for split in ("train", "val"):
+        with job.reporter.bar(name.format(split), 1, "clips") as bar:
+
+            def show(done: int, total: int, bar=bar) -> None:
+                bar.total = total
+                bar.update(done)
+
+            splits.append(load(split, show))
+    return splits
+
+
+def keep_weights(job: Job, origin, role: str) -> dict:
+    """Have the preset `origin`'s weights of `role` in the run's folder too, and its inverse dynamics if there; their entries."""
+    from diagd_cli.weights.load import copy_weights
+
+    kept = {f"{role}_weights": copy_weights(origin, role, job.out, job.weights_dir)}
+    if origin.inverse_weights:
+        with suppress(WeightsError):
+            kept["inverse_weights"] = copy_weights(origin, "inverse", job.out, job.weights_dir)
+    return kept
+
+
+def show_loss(bar) -> Callable[[int, int, float], None]:
+    return lambda step, total, loss: bar.update(step, lambda seconds: f"loss {loss:.3f}")
