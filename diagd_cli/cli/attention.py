@@ -11,6 +11,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.cli.settings import clip_actions, load_models, merge, parse_actions
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ WORDS = {
 
 
 @app.command(help=HELP)
+@o.grouped
 def attention(
     clip: Annotated[Path, typer.Argument(help="A video file, or WHAM's .npz.")],
+    *,
     preset: o.PresetOption = "freedoom",
     layer: Annotated[int | None, typer.Option(**o.COUNT, help="One layer, from 0; by default the mean.")] = None,
     head: Annotated[int | None, typer.Option(**o.COUNT, help="One head, from 0; by default the mean.")] = None,
@@ -63,41 +66,33 @@ def attention(
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
-    actions: o.ActionsOption = None,
-    prompt: o.PromptOption = None,
-    prompt_file: o.PromptFileOption = None,
-    prompt_embedding: o.PromptEmbeddingOption = None,
+    steer: o.Steer,
     start: Annotated[int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")] = 0,
     seed: o.SeedOption = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="A .png file; CLIP-attention.png here.")] = None,
     picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")] = True,
-    device: o.DeviceOption = "auto",
-    dtype: o.DtypeOption = "auto",
-    threads: o.ThreadsOption = 0,
-    weights_dir: o.WeightsDirOption = None,
+    machine: o.Machine,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
+    tell: o.Tell,
 ) -> None:
-    reporter = Reporter(quiet, verbose)
+    reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import read_clip
         from diagd_cli.config import load_preset
 
         chosen = load_preset(preset)
-        settings = o.merge(chosen, decoding=decoding, k=k, d=d, seed=seed)
+        settings = merge(chosen, walk=o.Walk(k, d), seed=seed, method=decoding)
         at = frame_of(chosen, frame)
         check_model(chosen, layer, head)
         target = target_of(clip, output, force) if picture else None
         source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start)
-        asked = o.parse_actions(chosen, actions)
-        steering = o.clip_actions(clip, chosen, asked, start, len(source.frames), 0)
-        prompts = find_prompts(chosen, [clip], prompt, prompt_file, prompt_embedding, random_weights)
+        asked = parse_actions(chosen, steer.actions)
+        steering = clip_actions(clip, chosen, asked, start, len(source.frames), 0)
+        prompts = find_prompts(chosen, [clip], steer, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            loaded = o.load_models(chosen, settings, device, dtype, threads, weights_dir, random_weights)
+            loaded = load_models(chosen, settings, machine, random_weights)
         with reporter.stage("reading"):
             from diagd_cli.attention import attention_map
             from diagd_cli.pipeline import encode_frames
@@ -114,7 +109,7 @@ def attention(
 
             write_map(target, seen, title(facts))
             facts["output"] = path_text(target)
-        tell(reporter, facts, json)
+        say(reporter, facts, tell.json)
 
 
 def frame_of(preset: Preset, frame: int | None) -> int:
@@ -175,7 +170,7 @@ def title(facts: dict) -> str:
     return f"{facts['preset']}, {name}: attention of frame {facts['frame']}, {layer}, {heads}"
 
 
-def tell(reporter: Reporter, facts: dict, json: bool) -> None:
+def say(reporter: Reporter, facts: dict, json: bool) -> None:
     """The result on stdout: JSON, the picture's path with the table on stderr, or without a picture the table."""
     lines = [title(facts), "", f"{'attention on':<42}{'share':>8}{'uniform':>9}{'times':>7}"]
     for name, words in WORDS.items():

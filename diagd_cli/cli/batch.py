@@ -15,6 +15,7 @@ from diagd_cli.cli import sidecar
 from diagd_cli.cli.app import report
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.output import Output
+from diagd_cli.cli.settings import Settings, clip_actions, context_of, load_models, make_request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,18 +49,15 @@ class Batch:
     """Jobs in batches of at most `size` with one loaded model; a clip that fails does not stop the rest."""
 
     preset: Preset
-    settings: o.Settings
+    settings: Settings
     actions: str | None  # the text of --actions
     asked: np.ndarray | None  # what it means
     prompts: Prompts
     start: int | None
-    device: str
-    dtype: str
+    machine: o.Machine
     kv_dtype: str
     offload: bool  # the tokenizer
     compile: bool
-    threads: int
-    folder: Path | None  # of weights
     random: bool  # weights
     size: int
     stream: bool
@@ -118,9 +116,9 @@ class Batch:
         """A clip's context and what steers its continuation."""
         from diagd_cli.clip.read import read_clip
 
-        clip = read_clip(path, o.context_of(path, self.preset, self.settings), self.start)
+        clip = read_clip(path, context_of(path, self.preset, self.settings), self.start)
         context = len(clip.frames)
-        return clip, o.clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
+        return clip, clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
 
     def missing(self, work: Work) -> bool:
         """Whether a video has to be made: not where --resume finds it. Raises OutputError where it may not be."""
@@ -143,8 +141,8 @@ class Batch:
         if self.loaded is None:
             self.prompts.embed(self.reporter)
             with self.reporter.stage(f"loading {self.preset.name}"):
-                self.loaded = o.load_models(
-                    self.preset, self.settings, self.device, self.dtype, self.threads, self.folder, self.random,
+                self.loaded = load_models(
+                    self.preset, self.settings, self.machine, self.random,
                     batch=self.size, kv_dtype=self.kv_dtype, offload=self.offload, compile=self.compile,
                 )  # fmt: skip
             if self.compile:
@@ -158,7 +156,7 @@ class Batch:
         from diagd_cli.pipeline import warm_up
 
         with self.reporter.stage("compiling"):
-            request = o.request(self.settings, self.settings.decoding, None)
+            request = make_request(self.settings, self.settings.decoding, None)
             self.loaded = warm_up(self.loaded, request, self.preset.latents(self.settings.context), self.size)
 
     def make(self, group: list[Work]) -> None:
@@ -189,7 +187,7 @@ class Batch:
 
         s, paths = self.settings, [work.clip.path for work in group]
         requests = [
-            o.request(s, s.decoding, work.actions, self.prompts.of(work.clip.path), work.job.seed) for work in group
+            make_request(s, s.decoding, work.actions, self.prompts.of(work.clip.path), work.job.seed) for work in group
         ]
         kv_dtype = None if self.kv_dtype == "auto" else choose_dtype(self.kv_dtype, loaded.device)
         name = paths[0].name if len(group) == 1 else f"{len(group)} clips"

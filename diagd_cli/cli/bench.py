@@ -13,6 +13,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.settings import Settings, make_request, merge, set_threads, size_of
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,15 +48,16 @@ the same dtype and batch size. Peak memory on a CPU is the process's so far.
 
 
 @app.command(help=HELP)
+@o.grouped
 def bench(
+    *,
     preset: o.PresetOption = "freedoom",
     decodings: Annotated[
         str | None, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D; NTP and the preset's by default.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Clips at once; several numbers by comma.")] = "1",
     dtypes: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16; several by comma.")] = "auto",
-    frames: o.FramesOption = None,
-    context: o.ContextOption = None,
+    lengths: o.Lengths,
     repeats: Annotated[int, typer.Option(**o.POSITIVE, help="Runs of each, after a warm-up; the median counts.")] = 3,
     steps: Annotated[
         int | None,
@@ -73,11 +75,9 @@ def bench(
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
+    tell: o.Tell,
 ) -> None:
-    reporter = Reporter(quiet, verbose)
+    reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.bench.table import describe, table
         from diagd_cli.clip.write import write_json
@@ -85,14 +85,14 @@ def bench(
         from diagd_cli.engine.memory import require
 
         chosen = load_preset(preset)
-        settings = o.merge(chosen, frames, context, seed=seed)
+        settings = merge(chosen, lengths, seed=seed)
         texts = (decodings or ",".join(dict.fromkeys(["ntp", chosen.decoding.method]))).split(",")
         walks = [parse_decoding(text, settings.decoding) for text in texts]
         for walk in walks:
             walk.resolve(chosen.grid, chosen.latents(settings.context))
         batches = parse_batches(batch)
         check_outputs(output, plot, force)
-        o.set_threads(threads)
+        set_threads(threads)
         where, kinds = machine_of(device, dtypes, chosen)
         for kind in kinds:
             require(chosen, where, batch=max(batches), dtype=kind, frames=settings.context + settings.frames)
@@ -107,7 +107,7 @@ def bench(
             from diagd_cli.bench.plot import write_plot
 
             write_plot(plot, facts["rows"], f"{chosen.name}, {settings.frames} new frames\n{describe(facts)}")
-        reporter.result(facts if json else table(facts))
+        reporter.result(facts if tell.json else table(facts))
 
 
 def parse_batches(text: str) -> list[int]:
@@ -136,7 +136,7 @@ def machine_of(device: str, dtypes: str, preset: Preset) -> tuple[torch.device, 
     """The device and the dtypes asked for, each once. Raises DiagdError."""
     from diagd_cli.engine.device import choose_device, choose_dtype
 
-    where, size = choose_device(device), o.size_of(preset)
+    where, size = choose_device(device), size_of(preset)
     return where, list(dict.fromkeys(choose_dtype(name.strip(), where, size) for name in dtypes.split(",")))
 
 
@@ -146,7 +146,7 @@ class Runs:
 
     reporter: Reporter
     preset: Preset
-    settings: o.Settings
+    settings: Settings
     cases: list[tuple[Decoding, int]]
     repeats: int
     steps: int | None
@@ -171,7 +171,7 @@ class Runs:
         if self.compile:
             with self.reporter.stage("compiling"):
                 for walk, batch in self.cases:
-                    loaded = warm_up(loaded, o.request(s, walk, None), len(codes), batch)
+                    loaded = warm_up(loaded, make_request(s, walk, None), len(codes), batch)
         for walk, batch in self.cases:
             timing = self.time(loaded, codes, walk, batch)
             self.timings.append(timing)
@@ -193,7 +193,7 @@ class Runs:
         plans = plans_of(self.preset, len(codes), self.settings.frames, walk)
         total = steps_run(plans, self.repeats, self.steps)
         name = f"{walk.label(self.preset.grid)}, batch {batch}, {str(loaded.dtype).removeprefix('torch.')}"
-        request, done = o.request(self.settings, walk, None), 0
+        request, done = make_request(self.settings, walk, None), 0
         with self.reporter.bar(name, total) as bar:
 
             def on_step() -> None:

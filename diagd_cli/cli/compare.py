@@ -14,6 +14,7 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.cli.settings import clip_actions, context_of, load_models, make_request, merge, parse_actions
 
 if TYPE_CHECKING:
     from diagd_cli.report.comparison import Comparison
@@ -39,26 +40,18 @@ that differences come from the decoding alone.
 
 
 @app.command(help=HELP)
+@o.grouped
 def compare(
     ctx: typer.Context,
     clip: Annotated[Path, typer.Argument(help="A video file, longer than the context to have ground truth.")],
+    *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
-    frames: o.FramesOption = None,
-    context: o.ContextOption = None,
-    k: o.KOption = None,
-    d: o.DOption = None,
-    stand_in: o.StandInOption = None,
-    repair: o.RepairOption = True,
-    temperature: o.TemperatureOption = None,
-    top_p: o.TopPOption = None,
-    top_p_rule: o.TopPRuleOption = None,
-    top_k: o.TopKOption = None,
+    lengths: o.Lengths,
+    walk: o.Walk,
+    draw: o.Draw,
     seed: o.SeedOption = None,
-    actions: o.ActionsOption = None,
-    prompt: o.PromptOption = None,
-    prompt_file: o.PromptFileOption = None,
-    prompt_embedding: o.PromptEmbeddingOption = None,
+    steer: o.Steer,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file.")] = None,
     heat: Annotated[bool, typer.Option("--heat", help="Below each panel, its difference to the first one.")] = False,
@@ -69,17 +62,12 @@ def compare(
     html: Annotated[
         bool, typer.Option("--html", help="Also write a page with all of it, and nothing else needed.")
     ] = False,
-    device: o.DeviceOption = "auto",
-    dtype: o.DtypeOption = "auto",
-    threads: o.ThreadsOption = 0,
-    weights_dir: o.WeightsDirOption = None,
+    machine: o.Machine,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
+    tell: o.Tell,
 ) -> None:
-    reporter = Reporter(quiet, verbose)
+    reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.cli.generate import output_paths
         from diagd_cli.cli.sidecar import weights
@@ -89,23 +77,19 @@ def compare(
         from diagd_cli.engine.device import device_name
 
         chosen = load_preset(preset)
-        settings = o.merge(
-            chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
-        )
-        prefix = o.context_of(clip, chosen, settings)
+        settings = merge(chosen, lengths, walk, draw, seed)
+        prefix = context_of(clip, chosen, settings)
         asked = parse_candidates(decodings, chosen, replace(settings, context=prefix))
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
         check_outputs(target, race, sheet, html, force)
         source = read_clip(clip, prefix, start, settings.frames)
-        steering = o.clip_actions(clip, chosen, o.parse_actions(chosen, actions), start, prefix, settings.frames)
-        prompts = find_prompts(chosen, [clip], prompt, prompt_file, prompt_embedding, random_weights)
+        steering = clip_actions(clip, chosen, parse_actions(chosen, steer.actions), start, prefix, settings.frames)
+        prompts = find_prompts(chosen, [clip], steer, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            loaded = o.load_models(
-                chosen, settings, device, dtype, threads, weights_dir, random_weights, beside=others_of(asked)
-            )
-            others = load_others(asked, loaded, weights_dir, random_weights)
-        requests = [(one, o.request(settings, one.decoding, steering, prompts.of(clip))) for one in asked]
+            loaded = load_models(chosen, settings, machine, random_weights, beside=others_of(asked))
+            others = load_others(asked, loaded, machine.weights_dir, random_weights)
+        requests = [(one, make_request(settings, one.decoding, steering, prompts.of(clip))) for one in asked]
         comparison, limit = run_all(loaded, others, source, requests, reporter)
         facts = {
             "output": path_text(target),
@@ -118,13 +102,13 @@ def compare(
         facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
         facts["machine"]["name"] = device_name(loaded.device)
         with reporter.stage("drawing"):
-            facts |= draw(target, comparison, heat, race, sheet)
+            facts |= write_pictures(target, comparison, heat, race, sheet)
             if html:
                 write_report(target, facts, comparison, asked, chosen)
         write_json(target.with_suffix(".json"), facts)
-        if not quiet:
+        if not tell.quiet:
             reporter.err.print(table(facts))
-        reporter.result(facts if json else str(target))
+        reporter.result(facts if tell.json else str(target))
 
 
 def race_path(target: Path) -> Path:
@@ -168,7 +152,7 @@ def run_all(loaded, others, source, requests, reporter) -> tuple[Comparison, dic
     return Comparison(rows, videos, truth, results[0].context, preset.tokenizer.temporal, fps), limit
 
 
-def draw(target: Path, comparison: Comparison, heat: bool, race: bool, sheet: bool) -> dict:
+def write_pictures(target: Path, comparison: Comparison, heat: bool, race: bool, sheet: bool) -> dict:
     """Write the videos and the contact sheet; what they show, for the report."""
     from diagd_cli.clip.image import write_png
     from diagd_cli.report.race import write_race

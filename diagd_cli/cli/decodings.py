@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from diagd_cli.cli.options import Settings, one_of
+from diagd_cli.cli.options import one_of
+from diagd_cli.cli.settings import Settings
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, labels
 

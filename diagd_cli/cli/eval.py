@@ -13,6 +13,7 @@ from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.cli.settings import Settings, clip_actions, load_models, make_request, merge
 from diagd_cli.errors import ClipError
 
 if TYPE_CHECKING:
@@ -43,27 +44,19 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 
 
 @app.command("eval", help=HELP)
+@o.grouped
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
+    *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     base_preset: Annotated[
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
-    frames: o.FramesOption = None,
-    context: o.ContextOption = None,
-    k: o.KOption = None,
-    d: o.DOption = None,
-    stand_in: o.StandInOption = None,
-    repair: o.RepairOption = True,
-    temperature: o.TemperatureOption = None,
-    top_p: o.TopPOption = None,
-    top_p_rule: o.TopPRuleOption = None,
-    top_k: o.TopKOption = None,
-    seed: Annotated[int, typer.Option(**o.COUNT, help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option(**o.SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")] = 1,
-    batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
-    start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
+    lengths: o.Lengths,
+    walk: o.Walk,
+    draw: o.Draw,
+    trials: o.Trials,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl (to resume), report.json, table.md.")
     ] = None,
@@ -76,15 +69,10 @@ def evaluate(
     vbench_results: Annotated[
         list[Path] | None, typer.Option(help="VBench's result of exported videos, for the table; may be repeated.")
     ] = None,
-    device: o.DeviceOption = "auto",
-    dtype: o.DtypeOption = "auto",
-    threads: o.ThreadsOption = 0,
-    weights_dir: o.WeightsDirOption = None,
-    json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
+    machine: o.Machine,
+    tell: o.Tell,
 ) -> None:
-    reporter = Reporter(quiet, verbose)
+    reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
@@ -95,9 +83,7 @@ def evaluate(
         from diagd_cli.evaluate.store import Store
 
         chosen = load_preset(preset)
-        settings = o.merge(
-            chosen, frames, context, None, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
-        )
+        settings = merge(chosen, lengths, walk, draw, trials.seed)
         asked = parse_candidates(decodings, chosen, settings)
         folders = [vbench.folder_of(one.facts(chosen, settings.context)) for one in asked]
         base = load_preset(base_preset) if base_preset else chosen
@@ -105,52 +91,51 @@ def evaluate(
         judged = vbench.read_results(vbench_results or [], folders)
         for name in ("report.json", "table.md") if out else ():
             check_target(out / name, force=True)
-        prompts = find_prompts(chosen, clips, None, None, None, random=False)
+        prompts = find_prompts(chosen, clips)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            where = device, dtype, threads, weights_dir
-            models = load_judged(chosen, base, settings, where, batch=batch, beside=others_of(asked))
-            others = load_others(asked, models.loaded, weights_dir)
+            models = load_judged(chosen, base, settings, machine, batch=trials.batch, beside=others_of(asked))
+            others = load_others(asked, models.loaded, machine.weights_dir)
             judge = I3d(i3d, models.loaded.device) if i3d else None
         evaluation = Evaluation(
-            models, {one.label: one.decoding for one in asked}, [(seed + n) % 2**64 for n in range(seeds)],
-            Store(out, decisive(models, settings, batch)), reporter.follow, judge, export_vbench, others=others,
+            models, {one.label: one.decoding for one in asked}, trials.drawn,
+            Store(out, decisive(models, settings, trials.batch)), reporter.follow, judge, export_vbench, others=others,
         )  # fmt: skip
         if export_vbench:
             check_export(evaluation, clips, folders)
-        for group in (clips[n : n + batch] for n in range(0, len(clips), batch)):
-            evaluation.add([read_case(path, chosen, settings, start, prompts) for path in group])
+        for group in trials.groups(clips):
+            evaluation.add([read_case(path, chosen, settings, trials.start, prompts) for path in group])
         about = {
             "preset": chosen.name,
             "base_preset": base.name,
             "frames": settings.frames,
             "sampling": settings.sampling,
         }
-        about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": batch}
+        about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": trials.batch}
         report = {**about, **evaluation.report(judged), **machine_facts(models.loaded)}
         if export_vbench:
             report["vbench_commands"] = vbench.commands(export_vbench, folders)
-        show(report, reporter, out, json)
+        show(report, reporter, out, tell.json)
 
 
 def load_judged(
-    preset: Preset, base: Preset, settings: o.Settings, machine: tuple, *, batch: int, beside: Sequence[Preset] = ()
+    preset: Preset, base: Preset, settings: Settings, machine: o.Machine, *, batch: int, beside: Sequence[Preset] = ()
 ) -> Models:
     """The models that make tokens, score them by `base`, and read actions; `beside` are going to be loaded too.
 
-    machine: device, dtype, threads, folder of weights. Raises DiagdError.
+    Raises DiagdError.
     """
     from diagd_cli.evaluate.inverse import load_inverse
     from diagd_cli.evaluate.measure import Models
     from diagd_cli.pipeline import load
 
-    folder, others = machine[-1], [base] if base != preset else []
-    loaded = o.load_models(preset, settings, *machine, False, batch=batch, beside=[*others, *beside])
+    folder, others = machine.weights_dir, [base] if base != preset else []
+    loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])
     scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
     return Models(loaded, scorer, load_inverse(preset, loaded.device, folder))
 
 
-def read_case(path: Path, preset: Preset, settings: o.Settings, start: int, prompts: Prompts) -> Case:
+def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompts: Prompts) -> Case:
     """A clip with its future, and what steers it. Raises ClipError where it ends before the new frames do."""
     from diagd_cli.clip.read import read_clip
     from diagd_cli.evaluate.measure import Case
@@ -161,13 +146,13 @@ def read_case(path: Path, preset: Preset, settings: o.Settings, start: int, prom
             f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"
         )
         raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
-    actions = o.clip_actions(path, preset, None, start, settings.context, settings.frames)
+    actions = clip_actions(path, preset, None, start, settings.context, settings.frames)
     steered = None if actions is None else preset.actions.describe(actions)
     about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
-    return Case(clip, o.request(settings, settings.decoding, actions, prompts.of(path)), about)
+    return Case(clip, make_request(settings, settings.decoding, actions, prompts.of(path)), about)
 
 
-def decisive(models: Models, settings: o.Settings, batch: int) -> dict:
+def decisive(models: Models, settings: Settings, batch: int) -> dict:
     """All that decides a sample's figures and times, but its clip, decoding and seed."""
     preset, base = models.loaded.preset, models.base.preset
     told = {"name", "about", "licence", "duties", "decoding"}

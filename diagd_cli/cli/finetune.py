@@ -16,6 +16,7 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.job import Job, keep_weights, load_splits, show_loss, tell_notes
 from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.cli.settings import merge_decoding, set_threads
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import Decoding
 
@@ -89,12 +90,12 @@ def finetune(
         from diagd_cli.train.parallel import processes, rank
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
-        o.set_threads(threads)
+        set_threads(threads)
         chosen = load_preset(preset)
         out = out or Path("runs") / f"{chosen.name}-diagonal"
         if chosen.path.resolve() == (out / "preset.yaml").resolve():
             raise UsageError(f"{out} is the folder of the preset itself", "Name another folder with --out")
-        default = o.merge_decoding(chosen.decoding, stand_in=stand_in, repair=repair)
+        default = merge_decoding(chosen.decoding, o.Walk(stand_in=stand_in, repair=repair))
         mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch, balance)
         text = context_text(chosen, prompt_embedding, reporter)
         settings = Optimiser(
@@ -179,7 +180,7 @@ def mixture(
 
 def context_text(preset: Preset, embedding: Path | None, reporter: Reporter) -> Tensor | None:
     """The embedding [N, cross_dim] that all clips attend to. Raises UsageError where it is missing or not wanted."""
-    prompts = find_prompts(preset, [], None, None, embedding, random=False)
+    prompts = find_prompts(preset, [], o.Steer(prompt_embedding=embedding))
     if preset.text and not embedding:
         hint = "Give --prompt-embedding FILE, of a text that describes all clips (see: diagd embed)"
         raise UsageError(f"The preset {preset.name} is steered by text", hint)

@@ -14,6 +14,7 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.cli.settings import merge, parse_actions
 from diagd_cli.errors import Exit, UsageError
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
@@ -39,25 +40,17 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
 
 @app.command(help=HELP)
+@o.grouped
 def generate(
     clips: Annotated[list[Path], typer.Argument(help="Video files, images, or WHAM's .npz.")],
+    *,
     preset: o.PresetOption = "freedoom",
-    frames: o.FramesOption = None,
-    context: o.ContextOption = None,
+    lengths: o.Lengths,
     decoding: o.DecodingOption = None,
-    k: o.KOption = None,
-    d: o.DOption = None,
-    stand_in: o.StandInOption = None,
-    repair: o.RepairOption = True,
-    temperature: o.TemperatureOption = None,
-    top_p: o.TopPOption = None,
-    top_p_rule: o.TopPRuleOption = None,
-    top_k: o.TopKOption = None,
+    walk: o.Walk,
+    draw: o.Draw,
     seed: o.SeedOption = None,
-    actions: o.ActionsOption = None,
-    prompt: o.PromptOption = None,
-    prompt_file: o.PromptFileOption = None,
-    prompt_embedding: o.PromptEmbeddingOption = None,
+    steer: o.Steer,
     start: Annotated[
         int | None,
         typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
@@ -82,42 +75,35 @@ def generate(
     save_tokens: Annotated[
         bool, typer.Option("--save-tokens", help="Write the token grid beside the MP4 (.npz).")
     ] = False,
-    device: o.DeviceOption = "auto",
-    dtype: o.DtypeOption = "auto",
+    machine: o.Machine,
     kv_dtype: o.KvDtypeOption = "auto",
     offload: o.OffloadOption = None,
     compile: o.CompileOption = False,
-    threads: o.ThreadsOption = 0,
-    weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip clips whose output matches these settings.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")] = False,
-    json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
+    tell: o.Tell,
 ) -> None:
-    reporter = Reporter(quiet, verbose)
+    reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.config import load_preset
 
         chosen = load_preset(preset)
-        settings = o.merge(
-            chosen, frames, context, decoding, k, d, stand_in, repair, temperature, top_p, top_p_rule, top_k, seed
-        )
+        settings = merge(chosen, lengths, walk, draw, seed, decoding)
         o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
         o.one_of(offload, ("tokenizer",), "'--offload'")
         targets = stream_paths(clips, output, samples, {
-            "--stream": stream, "--offload": offload, "--json": json, "--resume": resume, "--save-tokens": save_tokens,
+            "--stream": stream, "--offload": offload, "--json": tell.json, "--resume": resume, "--save-tokens": save_tokens,
         }) or output_paths(clips, output, samples)  # fmt: skip
         seeds = [(settings.seed + n) % 2**64 for n in range(samples)]
         jobs = [Job(*job) for job in zip([c for c in clips for _ in seeds], targets, seeds * len(clips), strict=True)]
-        asked = o.parse_actions(chosen, actions)
-        prompts = find_prompts(chosen, clips, prompt, prompt_file, prompt_embedding, random_weights)
+        asked = parse_actions(chosen, steer.actions)
+        prompts = find_prompts(chosen, clips, steer, random_weights)
         work = Batch(
-            chosen, settings, actions, asked, prompts, start, device, dtype, kv_dtype, offload == "tokenizer", compile, threads,
-            weights_dir, random_weights, min(batch, len(jobs)), stream, save_tokens, force, resume,
-            seeded=seed is not None, json=json, reporter=reporter, alone=len(jobs) == 1,
+            chosen, settings, steer.actions, asked, prompts, start, machine, kv_dtype, offload == "tokenizer", compile,
+            random_weights, min(batch, len(jobs)), stream, save_tokens, force, resume,
+            seeded=seed is not None, json=tell.json, reporter=reporter, alone=len(jobs) == 1,
         )  # fmt: skip
         if dry_run:
             work.show(jobs)

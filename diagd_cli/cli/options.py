@@ -1,25 +1,18 @@
-"""Options that several commands share, and how they merge: flag > DIAGD_* variable > preset > default."""
+"""Options that several commands share, one by one and in groups."""
 
 from __future__ import annotations
 
+import inspect
 import math
-import secrets
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, get_type_hints
 
 import typer
 
-from diagd_cli.errors import UsageError
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, TOP_P_RULES, Decoding
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    import numpy as np
-
-    from diagd_cli.config import Preset
-    from diagd_cli.pipeline import Loaded, Request
+from diagd_cli.schedule.decoding import METHODS, STAND_INS
 
 MOST_FRAMES = 100_000  # of one clip: an hour and a half; all of its tokens and pixels are held in memory
 
@@ -141,58 +134,109 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on std
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Everything that decides the tokens of a clip, its pixels, actions and text aside."""
+class Lengths:
+    """How many frames, None for the preset's."""
 
-    decoding: Decoding
-    frames: int
-    context: int
-    seed: int
-    temperature: float
-    top_k: int
-    top_p: float
-    top_p_rule: str
+    frames: FramesOption = None
+    context: ContextOption = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """In which order tokens are made; None for the preset's."""
+
+    k: KOption = None
+    d: DOption = None
+    stand_in: StandInOption = None
+    repair: RepairOption = True
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a token is drawn from its logits; None for the preset's."""
+
+    temperature: TemperatureOption = None
+    top_p: TopPOption = None
+    top_p_rule: TopPRuleOption = None
+    top_k: TopKOption = None
+
+
+@dataclass(frozen=True)
+class Steer:
+    """What steers a video; None for what lies beside the clip."""
+
+    actions: ActionsOption = None
+    prompt: PromptOption = None
+    prompt_file: PromptFileOption = None
+    prompt_embedding: PromptEmbeddingOption = None
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Over what a measurement goes."""
+
+    seed: Annotated[int, typer.Option(**COUNT, help="The first seed.")] = 0
+    seeds: Annotated[int, typer.Option(**SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")] = 1
+    batch: Annotated[int, option("--batch", **POSITIVE, help="Clips that are decoded together.")] = 1
+    start: Annotated[int, typer.Option(**COUNT, help="First context frame.")] = 0
 
     @property
-    def sampling(self) -> dict:
-        """How tokens are drawn, by the names of `pipeline.Request`."""
-        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "top_p_rule")}
+    def drawn(self) -> list[int]:
+        """The seeds of each clip's continuations."""
+        return [(self.seed + n) % 2**64 for n in range(self.seeds)]
+
+    def groups(self, clips: list[Path]) -> list[list[Path]]:
+        """The clips as they are decoded together."""
+        return [clips[n : n + self.batch] for n in range(0, len(clips), self.batch)]
 
 
-def merge(
-    preset, frames=None, context=None, decoding=None, k=None, d=None, stand_in=None, repair=True, temperature=None,
-    top_p=None, top_p_rule=None, top_k=None, seed=None,
-) -> Settings:  # fmt: skip
-    """Options given over the preset's defaults, checked against its grid and window. Raises UsageError."""
-    defaults, clip = preset.decoding, preset.clip
-    one_of(top_p_rule, TOP_P_RULES, "'--top-p-rule'")
-    chosen = merge_decoding(defaults, decoding, k, d, stand_in, repair)
-    context, frames = context or clip.context, frames or clip.frames
-    preset.check_frames(context, frames)
-    chosen.resolve(preset.grid, preset.latents(context))
-    return Settings(
-        decoding=chosen,
-        frames=frames,
-        context=context,
-        seed=secrets.randbelow(2**32) if seed is None else seed,
-        temperature=defaults.temperature if temperature is None else temperature,
-        top_k=defaults.top_k if top_k is None else top_k,
-        top_p=defaults.top_p if top_p is None else top_p,
-        top_p_rule=top_p_rule or defaults.top_p_rule,
-    )
+@dataclass(frozen=True)
+class Machine:
+    """Where a model runs, and where its files are."""
+
+    device: DeviceOption = "auto"
+    dtype: DtypeOption = "auto"
+    threads: ThreadsOption = 0
+    weights_dir: WeightsDirOption = None
 
 
-def merge_decoding(defaults, method=None, k=None, d=None, stand_in=None, repair=True) -> Decoding:
-    """A Decoding from options over a preset's defaults. Raises typer.BadParameter for unknown names."""
-    one_of(method, METHODS, "'--decoding'")
-    one_of(stand_in, STAND_INS, "'--stand-in'")
-    return Decoding(
-        method=method or defaults.method,
-        k=defaults.k if k is None else k,
-        d=defaults.d if d is None else d,
-        stand_in=stand_in or defaults.stand_in,
-        repair=repair,
-    )
+@dataclass(frozen=True)
+class Tell:
+    """What is said, and how."""
+
+    json: JsonOption = False
+    quiet: QuietOption = False
+    verbose: VerboseOption = False
+
+
+def grouped(command: Callable) -> Callable:
+    """A command as Typer reads it: each parameter whose type is one of the groups above becomes that group's options.
+
+    They are put together again before the command runs. Typer knows no such thing: it reads a signature, option by option.
+    """
+    hints, groups, parameters = get_type_hints(command, include_extras=True), {}, []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = hints[parameter.name]
+        if not is_dataclass(kind):
+            parameters.append(parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY))
+            continue
+        groups[parameter.name] = kind
+        kinds = get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            own = inspect.Parameter(
+                field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
+            )
+            parameters.append(own)
+
+    @wraps(command)
+    def run(**given):
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        return command(**given)
+
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def numbers(text: str | None, default: int, option: str) -> list[int]:
@@ -208,93 +252,3 @@ def one_of(value: str | None, known: tuple[str, ...], hint: str) -> None:
     """Raise typer.BadParameter for a name that is given and unknown."""
     if value is not None and value not in known:
         raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=hint)
-
-
-def set_threads(threads: int) -> None:
-    """Let torch use this many CPU threads; 0 leaves its choice."""
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
-
-
-def request(
-    settings: Settings, decoding: Decoding, actions: np.ndarray | None, text=None, seed: int | None = None
-) -> Request:
-    """What the pipeline is asked for: a decoding with the settings' sampling, and their seed unless another is given."""
-    from diagd_cli.pipeline import Request
-
-    own = settings.seed if seed is None else seed
-    return Request(settings.frames, decoding, own, **settings.sampling, actions=actions, text=text)
-
-
-def context_of(path: Path, preset: Preset, settings: Settings) -> int:
-    """Context frames of a clip: as asked for, but one of a still image. Raises UsageError where the preset takes no image."""
-    from diagd_cli.clip.image import IMAGE_FORMATS
-
-    context = 1 if path.suffix.lower() in IMAGE_FORMATS else settings.context
-    preset.check_frames(context, settings.frames)
-    return context
-
-
-def parse_actions(preset: Preset, text: str | None) -> np.ndarray | None:
-    """The rows of tokens that --actions asks for, None for none. Raises UsageError."""
-    if text and preset.actions is None:
-        raise UsageError(f"The preset {preset.name} takes no actions", "Leave --actions out")
-    return preset.actions.parse(text) if text else None
-
-
-def clip_actions(
-    path: Path, preset: Preset, asked: np.ndarray | None, first: int, context: int, frames: int
-) -> np.ndarray | None:
-    """Rows for context + continuation of a clip, from those asked for and those recorded beside it.
-
-    None when the preset takes none. Raises UsageError.
-    """
-    from diagd_cli.tokens.actions import steering
-
-    if preset.actions is None:
-        return None
-    beside = [path.with_suffix(suffix) for suffix in preset.actions.suffixes]
-    recorded = next((preset.actions.read(file) for file in beside if file.is_file()), None)
-    return steering(asked, recorded, first, context, frames, preset.actions.rest)
-
-
-def size_of(preset: Preset) -> int:
-    """Parameters of a preset's Transformer."""
-    from diagd_cli.model.parameters import transformer_parameters
-
-    return transformer_parameters(preset.transformer, preset.positions)
-
-
-def load_models(
-    preset: Preset,
-    settings: Settings,
-    device: str,
-    dtype: str,
-    threads: int,
-    folder: Path | None,
-    random: bool,
-    *,
-    batch: int = 1,
-    kv_dtype: str = "auto",
-    offload: bool = False,
-    compile: bool = False,
-    beside: Sequence[Preset] = (),
-) -> Loaded:
-    """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit.
-
-    batch, kv_dtype, offload: of what is going to be decoded with them, which must fit too. beside: presets whose
-    Transformers are going to be loaded as well.
-    """
-    from diagd_cli.engine.device import choose_device, choose_dtype
-    from diagd_cli.engine.memory import require
-    from diagd_cli.pipeline import load
-
-    set_threads(threads)
-    where = choose_device(device)
-    kind = choose_dtype(dtype, where, size_of(preset))
-    kv = kind if kv_dtype == "auto" else choose_dtype(kv_dtype, where)
-    frames = settings.context + settings.frames
-    require(preset, where, batch=batch, dtype=kind, kv_dtype=kv, frames=frames, offload=offload, beside=beside)
-    return load(preset, where, kind, folder=folder, random=settings.seed if random else None, compile=compile)

@@ -12,6 +12,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,17 +36,16 @@ MOST_TOKENS = 4_000_000  # of one plan, which takes some 300 bytes a token
 
 
 @app.command(help=HELP)
+@o.grouped
 def plan(
+    *,
     preset: o.PresetOption = "freedoom",
     grid: Annotated[
         str | None, typer.Option(help="T,h,w: new latent frames, rows, columns; instead of a preset.")
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
-    k: o.KOption = None,
-    d: o.DOption = None,
-    stand_in: o.StandInOption = None,
-    repair: o.RepairOption = True,
+    walk: o.Walk,
     animate: Annotated[
         Path | None, typer.Option(help="Write an .mp4 or .gif: the order in which tokens are made, step by step.")
     ] = None,
@@ -77,10 +77,10 @@ def plan(
             shape, context, defaults = chosen.grid, chosen.context, chosen.decoding
             chosen.check_frames(chosen.clip.context, frames or chosen.clip.frames)
             new = chosen.new_latents(frames or chosen.clip.frames)
-        walk = o.merge_decoding(defaults, decoding, k, d, stand_in, repair)
+        shown = merge_decoding(defaults, walk, decoding)
         check_animation(animate, compare_with, force)
-        walks = [walk, *([parse_decoding(compare_with, walk)] if compare_with else [])]
-        facts = summary(shape, context, new, walk, chosen)
+        walks = [shown, *([parse_decoding(compare_with, shown)] if compare_with else [])]
+        facts = summary(shape, context, new, shown, chosen)
         text = describe(facts) + "\n\n" + picture(shape, facts["k"], facts["d"], new)
         if animate:
             with reporter.stage("drawing"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.options import Steer
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,15 +57,12 @@ class Prompts:
         return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
 
 
-def find_prompts(
-    preset: Preset,
-    clips: list[Path],
-    prompt: str | None,
-    prompt_file: Path | None,
-    embedding: Path | None,
-    random: bool,
-) -> Prompts:
-    """The prompts of the clips. Raises UsageError where one is missing, given twice, or not wanted."""
+def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), random: bool = False) -> Prompts:
+    """The prompts of the clips; with `random` weights they need none.
+
+    Raises UsageError where one is missing, given twice, or not wanted.
+    """
+    prompt, prompt_file, embedding = steer.prompt, steer.prompt_file, steer.prompt_embedding
     given = [name for name, value in (("--prompt", prompt), ("--prompt-file", prompt_file)) if value is not None]
     given += ["--prompt-embedding"] if embedding else []
     if preset.text is None and given:

@@ -28,7 +28,7 @@ def choices(run: Batch, seed: int) -> dict:
         "clip": run.preset.clip.model_dump(),
         "decoding": s.decoding.facts(run.preset.grid, run.preset.context),
         "actions": run.actions,
-        "dtype": run.dtype,
+        "dtype": run.machine.dtype,
         "kv_dtype": run.kv_dtype,
     }
 

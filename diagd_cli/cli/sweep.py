@@ -15,6 +15,7 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, load_judged, read_case
 from diagd_cli.cli.prompts import find_prompts
+from diagd_cli.cli.settings import Settings, merge
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
 
@@ -48,9 +49,11 @@ REPAIRS = {"yes": True, "no": False}
 
 
 @app.command(help=HELP)
+@o.grouped
 def sweep(
     ctx: typer.Context,
     clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
+    *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
     k: Annotated[str, o.option("--k", "-k", help="By comma.")] = "1,2,4",
     d: Annotated[str | None, o.option("--d", "-d", help="By comma; by default 1, half a row and a row.")] = None,
@@ -63,16 +66,9 @@ def sweep(
     base_preset: Annotated[
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
-    frames: o.FramesOption = None,
-    context: o.ContextOption = None,
-    temperature: o.TemperatureOption = None,
-    top_p: o.TopPOption = None,
-    top_p_rule: o.TopPRuleOption = None,
-    top_k: o.TopKOption = None,
-    seed: Annotated[int, typer.Option(**o.COUNT, help="The first seed.")] = 0,
-    seeds: Annotated[int, typer.Option(**o.SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")] = 1,
-    batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
-    start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
+    lengths: o.Lengths,
+    draw: o.Draw,
+    trials: o.Trials,
     recommend: Annotated[
         str | None,
         typer.Option(help="Name the fastest within bounds on the difference to NTP: nll, psnr, ssim, actions."),
@@ -81,49 +77,41 @@ def sweep(
         Path | None, typer.Option(help="Write the preset with what is recommended as its default: a .yaml file.")
     ] = None,
     chart: Annotated[bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")] = True,
-    device: o.DeviceOption = "auto",
-    dtype: o.DtypeOption = "auto",
-    threads: o.ThreadsOption = 0,
-    weights_dir: o.WeightsDirOption = None,
+    machine: o.Machine,
     force: o.ForceOption = False,
-    json: o.JsonOption = False,
-    quiet: o.QuietOption = False,
-    verbose: o.VerboseOption = False,
+    tell: o.Tell,
 ) -> None:
-    reporter = Reporter(quiet, verbose)
+    reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.config import load_preset
         from diagd_cli.sweep.bounds import advise, parse_bounds
         from diagd_cli.sweep.run import results, run
 
         chosen = load_preset(preset)
-        settings = o.merge(
-            chosen, frames, context, "ntp", None, None, None, True, temperature, top_p, top_p_rule, top_k, seed
-        )
+        settings = merge(chosen, lengths, draw=draw, seed=trials.seed, method="ntp")
         combined = combinations(chosen, settings, k, d, decodings, stand_ins, repairs)
         bounds = parse_bounds(recommend) if recommend else []
         check_outputs(out, chart, write_preset, bool(bounds), force)
         for name, reason in combined.skipped:
             reporter.note(f"left out: {name}: {reason}")
-        prompts = find_prompts(chosen, clips, None, None, None, random=False)
+        prompts = find_prompts(chosen, clips)
         prompts.embed(reporter)
-        where = device, dtype, threads, weights_dir
-        evaluation = prepare(chosen, base_preset, settings, combined, seeds, batch, out, where, reporter)
+        evaluation = prepare(chosen, base_preset, settings, combined, trials, out, machine, reporter)
         if evaluation.models.inverse is None and any(bound.name == "actions" for bound in bounds):
             raise UsageError(f"The preset {chosen.name} has nothing that reads actions", "Bound another measure")
-        groups = (clips[n : n + batch] for n in range(0, len(clips), batch))
-        cases = ([read_case(path, chosen, settings, start, prompts) for path in group] for group in groups)
+        groups = trials.groups(clips)
+        cases = ([read_case(path, chosen, settings, trials.start, prompts) for path in group] for group in groups)
         run(evaluation, cases, chosen.latents(settings.context))
-        report = {"command": command_line(ctx, seed), "preset": chosen.name}
+        report = {"command": command_line(ctx, trials.seed), "preset": chosen.name}
         report |= {"base_preset": evaluation.models.base.preset.name, "context": settings.context}
         report |= {"frames": settings.frames, "sampling": settings.sampling, "clips": [path_text(c) for c in clips]}
-        report |= {"seeds": evaluation.seeds, "batch": batch, "skipped": dict(combined.skipped)}
+        report |= {"seeds": evaluation.seeds, "batch": trials.batch, "skipped": dict(combined.skipped)}
         report |= {**results(evaluation), **machine_facts(evaluation.models.loaded)}
         choice, report["recommended"] = advise(report["rows"], bounds, len(clips)) if bounds else (None, None)
         show(report, reporter, out, chart)
         if write_preset:
-            save(choice, evaluation, write_preset, settings, weights_dir, reporter)
-        if json:
+            save(choice, evaluation, write_preset, settings, machine.weights_dir, reporter)
+        if tell.json:
             reporter.result(report)
             return
         told = report["recommended"]["text"] if choice else []
@@ -132,7 +120,7 @@ def sweep(
 
 
 def combinations(
-    preset: Preset, settings: o.Settings, k: str, d: str | None, names: str, stand_ins: str | None, repairs: str
+    preset: Preset, settings: Settings, k: str, d: str | None, names: str, stand_ins: str | None, repairs: str
 ) -> Combinations:
     """What is asked for, as far as it fits the grid. Raises UsageError."""
     from diagd_cli.sweep.combinations import combine
@@ -169,8 +157,8 @@ def check_outputs(out: Path, chart: bool, write_preset: Path | None, bounded: bo
 
 
 def prepare(
-    preset: Preset, base_preset: str | None, settings: o.Settings, combined: Combinations, seeds: int, batch: int,
-    out: Path, machine: tuple, reporter: Reporter,
+    preset: Preset, base_preset: str | None, settings: Settings, combined: Combinations, trials: o.Trials, out: Path,
+    machine: o.Machine, reporter: Reporter,
 ) -> Evaluation:  # fmt: skip
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
     from diagd_cli.config import load_preset
@@ -182,14 +170,14 @@ def prepare(
     base = load_preset(base_preset) if base_preset else preset
     check_same_tokens(base, preset)
     with reporter.stage(f"loading {preset.name}"):
-        models = load_judged(preset, base, settings, machine, batch=batch)
+        models = load_judged(preset, base, settings, machine, batch=trials.batch)
     walks = dict(zip(labels(combined.walks, preset.grid), combined.walks, strict=True))
-    drawn = [(settings.seed + n) % 2**64 for n in range(seeds)]
-    return Evaluation(models, walks, drawn, Store(out, decisive(models, settings, batch)), reporter.follow)
+    store = Store(out, decisive(models, settings, trials.batch))
+    return Evaluation(models, walks, trials.drawn, store, reporter.follow)
 
 
 def save(
-    choice: Choice, evaluation: Evaluation, path: Path, settings: o.Settings, folder: Path | None, reporter: Reporter
+    choice: Choice, evaluation: Evaluation, path: Path, settings: Settings, folder: Path | None, reporter: Reporter
 ) -> None:
     """Write the preset of the choice. Raises UsageError where there is none."""
     from diagd_cli.sweep.preset import write_chosen

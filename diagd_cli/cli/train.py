@@ -13,6 +13,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.job import Job, keep_weights, load_splits, show_loss, tell_notes
+from diagd_cli.cli.settings import set_threads
 from diagd_cli.errors import PresetError, UsageError
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -91,7 +92,7 @@ def _command(part: str, about: str) -> None:
             from diagd_cli.train.recipe import load_recipe, trained_preset
 
             o.one_of(precision, PRECISIONS, "'--precision'")
-            o.set_threads(threads)
+            set_threads(threads)
             chosen = load_recipe(recipe)
             out = out or Path("runs") / Path(recipe).stem
             model = trained_preset(chosen, out, preset)

@@ -9,6 +9,7 @@ from diagd_cli.cli import train as t
 from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.job import Job, load_splits, show_loss
+from diagd_cli.cli.settings import set_threads
 from diagd_cli.errors import PresetError
 
 
@@ -35,7 +36,7 @@ def inverse(
         from diagd_cli.train.recipe import load_recipe, trained_preset
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
-        o.set_threads(threads)
+        set_threads(threads)
         chosen, out = load_recipe(recipe), out or Path("runs") / Path(recipe).stem
         model = trained_preset(chosen, out, preset)
         if not isinstance(model.actions, NamedActions):

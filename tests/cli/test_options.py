@@ -1,0 +1,31 @@
+"""Groups of options: what Typer reads of a command, and what the command gets."""
+
+import inspect
+
+import typer
+from typer.testing import CliRunner
+
+from diagd_cli.cli import options as o
+
+
+def test_a_group_is_its_options_at_the_command_line():
+    app, seen = typer.Typer(), []
+
+    @app.command()
+    @o.grouped
+    def command(clip: str, *, walk: o.Walk, frames: o.FramesOption = 3, draw: o.Draw) -> None:
+        seen.append((clip, walk, frames, draw))
+
+    names = list(inspect.signature(command).parameters)
+    assert names == [
+        "clip", "k", "d", "stand_in", "repair", "frames", "temperature", "top_p", "top_p_rule", "top_k",
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, ["a.mp4", "--d", "5", "--no-repair"], env={"DIAGD_K": "2", "DIAGD_TOP_P": "0.5"})
+    assert done.exit_code == 0, done.output
+    assert seen == [("a.mp4", o.Walk(k=2, d=5, repair=False), 3, o.Draw(top_p=0.5))]
+
+
+def test_trials_are_seeds_and_batches():
+    trials = o.Trials(seed=2**64 - 1, seeds=2, batch=2)
+    assert trials.drawn == [2**64 - 1, 0]
+    assert trials.groups(["a", "b", "c"]) == [["a", "b"], ["c"]]
