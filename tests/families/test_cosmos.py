@@ -1,72 +1,28 @@
-"""Cosmos against the outputs of its official modules: Transformer, positions, tokenizer, sampling, pixels.
+"""Cosmos' Transformer against the outputs of its official modules: logits, cache, greedy tokens, sampling, positions."""
 
-`pytest -s` prints the largest error of each comparison.
-"""
-
-import json
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from families.cosmos_golden import close, golden, largest_errors, official_weights, yarn  # noqa: F401
 from families.golden_preset import preset_of
-from safetensors.torch import load_file, save_file
 
-from diagd_cli.clip.fit import fit_pixels
 from diagd_cli.config import Text
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.filters import keep_top
 from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
 from diagd_cli.model.cache import KVCache
-from diagd_cli.model.config import Positions, TransformerConfig, Yarn
+from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.positions import absolute_table, rope_table, signed
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
-from diagd_cli.tokens import cosmos_layers
 from diagd_cli.tokens.config import CosmosDvConfig
-from diagd_cli.tokens.cosmos import CosmosTokenizer, to_frames
-from diagd_cli.tokens.cosmos_layers import patch, unpatch
 from diagd_cli.tokens.grid import Grid
-from diagd_cli.weights.load import load_tokenizer, load_transformer
+from diagd_cli.weights.load import load_transformer
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos"
 MODELS = ["base_4b_tiny", "base_12b_yarn_tiny", "video2world_5b_tiny"]
-CLIPS, CODES = ["clip9", "clip17", "image"], ["dec3x1x2", "dec2x2x3", "dec1x2x3"]
-ERRORS: dict[str, float] = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def largest_errors():
-    yield
-    print("\n" + "\n".join(f"{error:9.2e}  {what}" for what, error in sorted(ERRORS.items())))
-
-
-def close(what: str, seen: torch.Tensor, wanted: torch.Tensor, limit: float) -> None:
-    """Same shape, and nowhere further apart than the limit."""
-    assert seen.shape == wanted.shape
-    ERRORS[what] = max(ERRORS.get(what, 0.0), (seen.float() - wanted.float()).abs().max().item())
-    assert ERRORS[what] <= limit
-
-
-# ---- what the golden data describe -----------------------------------------------------------------------------------
-
-
-@cache
-def golden(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    """Settings and tensors of one file."""
-    return json.loads((GOLDEN / f"{name}.json").read_text()), load_file(GOLDEN / f"{name}.safetensors")
-
-
-def official_weights(name: str) -> dict[str, torch.Tensor]:
-    return {k.removeprefix("weights."): v for k, v in golden(name)[1].items() if k.startswith("weights.")}
-
-
-def yarn(settings: dict) -> Yarn:
-    """From the settings' names, whose prefix differs between the files."""
-    names = {"scale": "scale", "beta_fast": "beta_fast", "beta_slow": "beta_slow", "original": "original_latent_shape"}
-    return Yarn(**{ours: settings.get(f"yarn_{name}", settings.get(name)) for ours, name in names.items()})
 
 
 def transformer_config(name: str) -> TransformerConfig:
@@ -260,145 +216,3 @@ def test_position_tables_of_the_released_sizes(name):
         assert positions[0] == 0 and positions[1] >= grid.prefix  # so the first row is the prefix's here too
         rows = absolute_table(coords[positions[inside]], about["dim"], grid.prefix)
         assert torch.equal(rows.float(), data[f"{name}.ape"][inside])
-
-
-# ---- tokenizer -------------------------------------------------------------------------------------------------------
-
-
-def tokenizer_config() -> CosmosDvConfig:
-    settings = golden("tokenizer_dv8x16x16_tiny")[0]["config"]
-    return CosmosDvConfig(
-        levels=settings["levels"],
-        channels=settings["channels"],
-        multipliers=settings["channels_mult"],
-        blocks=settings["num_res_blocks"],
-        z_channels=settings["z_channels"],
-        patch=settings["patch_size"],
-        spatial_compression=settings["spatial_compression"],
-        temporal_compression=settings["temporal_compression"],
-        resolution=settings["resolution"],
-        attention=settings["attn_resolutions"],
-    )
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory) -> CosmosTokenizer:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.safetensors"
-    save_file(official_weights("tokenizer_dv8x16x16_tiny"), path)
-    sizes = {"vocab": 64000, "dim": 8, "layers": 1, "heads": 1, "kv_heads": 1, "head_dim": 8, "mlp_dim": 8}
-    preset = preset_of(tokenizer_config(), TransformerConfig(**sizes), 32, 48, window=17)
-    return load_tokenizer(preset, files=[path])
-
-
-def tokens(name: str) -> torch.Tensor:
-    return golden("tokenizer_dv8x16x16_tiny")[1][name]
-
-
-@pytest.mark.parametrize("clip", CLIPS)
-def test_codes_of_a_clip(tokenizer, clip):
-    frames, wanted = tokens(f"{clip}.video_u8"), tokens(f"{clip}.indices").long()
-    pixels = frames.float() / 255 * 2 - 1
-    with torch.inference_mode():
-        z = tokenizer.encoder(pixels)
-        close("encoder", z, tokens(f"{clip}.encoder_z"), 1e-4)
-        close("before quantisation", tokenizer.quant_conv(z), tokens(f"{clip}.pre_quant"), 1e-4)
-    assert torch.equal(tokenizer.encode_pixels(pixels), wanted)
-    assert torch.equal(tokenizer.encode(frames[0].movedim(0, -1)), wanted[0])
-    assert torch.equal(tokenizer.quantiser.codes(wanted).movedim(-1, 1), tokens(f"{clip}.codes"))
-
-
-@pytest.mark.parametrize("clip", CODES)
-def test_pixels_of_codes(tokenizer, clip):
-    codes, wanted = tokens(f"{clip}.indices"), tokens(f"{clip}.video")
-    assert torch.equal(tokenizer.quantiser.codes(codes).movedim(-1, 1), tokens(f"{clip}.codes"))
-    close("pixels", tokenizer.decode_pixels(codes), wanted, 1e-4)
-    truncated = ((wanted * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8)[0].movedim(0, -1)
-    assert torch.equal(tokenizer.decode(codes[0]), truncated)
-
-
-def test_large_clips_go_frame_by_frame_to_the_same_end(tokenizer, monkeypatch):
-    monkeypatch.setattr(cosmos_layers, "AT_ONCE", 0)
-    assert torch.equal(tokenizer.encode_pixels(tokens("clip9.video_u8").float() / 255 * 2 - 1), tokens("clip9.indices"))
-    pixels = tokenizer.decode_pixels(tokens("dec2x2x3.indices"))
-    close("pixels, frame by frame", pixels, tokens("dec2x2x3.video"), 1e-4)
-
-
-def test_the_first_codes_do_not_depend_on_later_frames(tokenizer):
-    frames = tokens("clip17.video_u8")[0].movedim(0, -1)
-    for count, latents in ((1, 1), (9, 2)):
-        assert torch.equal(tokenizer.encode(frames[:count]), tokenizer.encode(frames)[:latents])
-
-
-def test_patches_and_their_inverse():
-    size = golden("tokenizer_dv8x16x16_tiny")[0]["config"]["patch_size"]
-    close("patches", patch(tokens("patch.in"), size), tokens("patch.out"), 1e-5)
-    close("patches, inverse", unpatch(tokens("unpatch.in"), size), tokens("unpatch.out"), 1e-5)
-
-
-def test_finite_scalar_quantisation(tokenizer):
-    fsq = tokenizer.quantiser
-    assert torch.equal(fsq.codes(tokens("fsq.indices")), tokens("fsq.codes"))
-    assert torch.equal(fsq.indices(tokens("fsq.z")), tokens("fsq.z_indices").long())
-    assert torch.equal(fsq.quantise(tokens("fsq.z")), tokens("fsq.z_codes"))
-    every = torch.arange(fsq.size)
-    assert torch.equal(((fsq.codes(every) * fsq.middle + fsq.middle).long() * fsq.basis).sum(-1), every)
-
-
-OTHERS = {
-    "more levels": {"multipliers": (1, 2, 2, 3), "resolution": 2048},
-    "less compression": {"spatial_compression": 8, "temporal_compression": 8},
-    "patches alone in time": {"spatial_compression": 8, "temporal_compression": 4},
-    "small patches": {"patch": 2, "multipliers": (1, 1, 1, 1), "spatial_compression": 8, "temporal_compression": 8},
-    "attention in a level": {"attention": (128,)},
-    "other codes": {"levels": (4, 3), "z_channels": 5},
-}
-
-
-@pytest.mark.parametrize("change", OTHERS.values(), ids=OTHERS)
-def test_sizes_of_other_tokenizers(change):
-    config = CosmosDvConfig(**{"channels": 2, "blocks": 1, **change})
-    model, frames = CosmosTokenizer(config), 1 + config.temporal
-    clip = torch.randint(0, 256, (frames, 2 * config.spatial, config.spatial, 3), dtype=torch.uint8)
-    codes = model.encode(clip)
-    assert codes.shape == (2, 2, 1) and codes.min() >= 0 and codes.max() < model.codebook == config.codebook
-    assert model.decode(codes).shape == clip.shape
-    names = {name.split(".block.")[0] for name in model.state_dict() if ".attn." in name}
-    assert bool(names) == ("attention" in change)
-
-
-@pytest.mark.parametrize("shape", [(8, 16, 16), (0, 16, 16), (9, 24, 16), (9, 16, 8)])
-def test_clips_of_the_wrong_size_are_refused(shape):
-    config = CosmosDvConfig(channels=1, blocks=1)
-    with pytest.raises(ValueError, match=f"clip is {shape[0]}x{shape[1]}x{shape[2]}"):
-        CosmosTokenizer(config).encode(torch.zeros(*shape, 3, dtype=torch.uint8))
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"patch": 3}, "patch .3. must be a power of two"),
-        ({"spatial_compression": 2}, "cannot be below patch"),
-        ({"temporal_compression": 32, "multipliers": (1,) * 9}, "cannot exceed spatial_compression"),
-        ({"multipliers": (1, 2)}, "too few to reach"),
-        ({"temporal_compression": 16}, "too few to reach"),
-    ],
-)
-def test_settings_that_cannot_be(change, message):
-    with pytest.raises(ValueError, match=message):
-        CosmosDvConfig(**change)
-
-
-# ---- pixels in and out -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("n", range(5))
-def test_input_is_resized_and_cropped_as_officially(n):
-    settings, data = golden("preprocess")
-    assert torch.equal(fit_pixels(data[f"resize{n}.in"], *settings["cases"][n]["resolution"]), data[f"resize{n}.out"])
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_output_frames_are_truncated(dtype):
-    _, data = golden("preprocess")
-    pixels = data["post.decoded"].to(getattr(torch, dtype))
-    assert torch.equal(to_frames(pixels), data[f"post.uint8_from_{dtype}"])
