@@ -6,8 +6,7 @@ import signal
 
 import pytest
 import torch
-import yaml
-from families.test_generate import SMALL
+from families.small import write_small
 from safetensors.torch import save_file
 from tiny import moving, save_clip
 
@@ -136,19 +135,12 @@ def small(tmp_path):
     """Writes an official preset shrunk, with random weights beside it, and a folder of clips without actions."""
 
     def write(name):
-        settings = load_preset(name).model_dump(mode="json")
-        for part, sizes in SMALL[name.split("-")[0]].items():
-            settings[part] |= sizes
-        if settings["text"]:
-            settings["transformer"]["cross_dim"], settings["text"]["length"] = 16, 5
-        settings |= {"tokenizer_weights": None, "transformer_weights": None}
-        path = tmp_path / "small.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        preset = load_preset(path)
+        text = {"transformer": {"cross_dim": 16}, "text": {"length": 5}} if load_preset(name).text else {}
+        preset, entries = load_preset(write_small(name, tmp_path, **text)), {}
         for part, model in (("tokenizer", random_tokenizer), ("transformer", random_transformer)):
             entry = save_weights(tmp_path / f"{part}.safetensors", model(preset, seed=0).state_dict())
-            settings[f"{part}_weights"] = entry.model_dump(mode="json")
-        path.write_text(yaml.safe_dump(settings))
+            entries[f"{part}_weights"] = entry.model_dump(mode="json")
+        write_small(name, tmp_path, **text, **entries).rename(tmp_path / "small.yaml")
         for split in ("train", "val"):
             save_clip(tmp_path / "data" / split / "walk.mp4", moving(17, 40, 64)).with_suffix(".jsonl").unlink()
         return preset

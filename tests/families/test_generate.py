@@ -1,10 +1,8 @@
 """Every official preset, shrunk and with random weights, from a clip to an MP4 through the command line."""
 
-import json
-
 import numpy as np
 import pytest
-import yaml
+from families.small import steer, write_small
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
@@ -12,39 +10,12 @@ from diagd_cli.config import load_preset, preset_names
 from diagd_cli.weights.load import random_tokenizer, random_transformer, save_weights
 
 OFFICIAL = [name for name in preset_names() if not name.startswith("freedoom")]
-SMALL = {
-    "cosmos": {
-        "clip": {"height": 32, "width": 48},
-        "tokenizer": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
-        "transformer": {"dim": 48, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 12, "mlp_dim": 32},
-        "decoding": {"d": 3},  # the small grid allows no more than 5
-    },
-    "mineworld": {
-        "clip": {"height": 32, "width": 48},
-        "tokenizer": {"channels": [32] * 5, "blocks": 1, "latent": 8},
-        "transformer": {"dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_dim": 32},
-    },
-    "wham": {
-        "clip": {"height": 35, "width": 40},
-        "tokenizer": {"height": 35, "width": 40, "dim": 16, "layers": 1, "head_size": 8, "code_dim": 4},
-        "transformer": {"dim": 32, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_dim": 128},
-    },
-}
 
 
 @pytest.fixture
 def small(tmp_path):
-    """Writes an official preset with fewer and narrower layers and smaller frames; everything else is as it ships."""
-
-    def write(name):
-        settings = load_preset(name).model_dump(mode="json")
-        for part, sizes in SMALL[name.split("-")[0]].items():
-            settings[part] |= sizes
-        path = tmp_path / f"{name}.yaml"
-        path.write_text(yaml.safe_dump(settings))
-        return path
-
-    return write
+    """Writes an official preset, shrunk; everything else is as it ships."""
+    return lambda name, **more: write_small(name, tmp_path, **more)
 
 
 @pytest.fixture
@@ -53,18 +24,6 @@ def clip(tmp_path):
     path = save_clip(tmp_path / "walk.mp4", moving(12, 40, 64))
     path.with_suffix(".jsonl").unlink()
     return path
-
-
-def steer(clip, name):
-    """Write what steers the model beside the clip, as its official files have it."""
-    keys = ["back", "left", "right", "sprint", "sneak", "use", "attack", "jump", "drop", "pickItem"]
-    still = {"camera": [0, 0], **dict.fromkeys(keys, 0)}
-    rows = {
-        "mineworld": [{**still, "forward": n % 2} for n in range(12)],
-        "wham": [{"buttons": [n % 2] * 12, "sticks": [0, 0.5, -1, 0]} for n in range(12)],
-    }.get(name.split("-")[0], [])
-    if rows:
-        clip.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def made(diagd, clip, preset, *options, random=True):
@@ -155,13 +114,9 @@ def video2world(small, tmp_path, monkeypatch):
 
     monkeypatch.setenv("DIAGD_CACHE", str(tmp_path / "cache"))
     make_t5(tmp_path / "t5", 16)
-    path = small("cosmos-5b-video2world")
-    settings = yaml.safe_load(path.read_text())
-    settings["transformer"]["cross_dim"] = 16
-    settings["text"] = {"encoder": "t5", "length": 12}
-    for part in ("tokenizer", "transformer"):
-        settings[f"{part}_weights"] = {"file": f"{part}.safetensors"}
-    path.write_text(yaml.safe_dump(settings))
+    files = {f"{part}_weights": {"file": f"{part}.safetensors"} for part in ("tokenizer", "transformer")}
+    text = {"transformer": {"cross_dim": 16}, "text": {"encoder": "t5", "length": 12}}
+    path = small("cosmos-5b-video2world", **text, **files)
     preset = load_preset(path)
     model = random_transformer(preset, seed=0)
     for block in model.blocks:

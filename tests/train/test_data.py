@@ -2,13 +2,11 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from families.test_generate import SMALL, steer
+from families.small import steer, write_small
 from tiny import make_tiny, moving, save_clip
 
 from diagd_cli.clip.read import read_clip
@@ -29,15 +27,6 @@ def preset(tiny):
 def loaded(preset, seed=None):
     codec = load_tokenizer(preset) if seed is None else random_tokenizer(preset, seed)
     return Loaded(preset, codec, None, torch.device("cpu"), torch.float32, 0.0)
-
-
-def small(name, folder: Path):
-    """An official preset with fewer and narrower layers and smaller frames."""
-    settings = load_preset(name).model_dump(mode="json")
-    for part, sizes in SMALL[name.split("-")[0]].items():
-        settings[part] |= sizes
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings))
-    return load_preset(folder / f"{name}.yaml")
 
 
 def split(folder, lengths=(6, 5), **size):
@@ -165,7 +154,7 @@ def test_balance_draws_windows_of_rare_actions_more_often(preset, tmp_path):
 @pytest.mark.parametrize("name", ["mineworld-300m", "wham-200m"])
 def test_actions_of_every_kind(name, tmp_path):
     """A clip with its family's file of actions; in a window each frame is followed by its own."""
-    preset = small(name, tmp_path)
+    preset = load_preset(write_small(name, tmp_path))
     for part in ("train", "val"):
         clip = save_clip(tmp_path / part / "walk.mp4", moving(12, 40, 64))
         steer(clip, name)
@@ -180,7 +169,7 @@ def test_actions_of_every_kind(name, tmp_path):
 
 
 def test_a_wham_recording_is_a_clip(tmp_path):
-    preset = small("wham-200m", tmp_path)
+    preset = load_preset(write_small("wham-200m", tmp_path))
     actions = np.array([[n % 2] * 12 + [5] * 4 for n in range(6)], dtype=np.float32)
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
@@ -191,7 +180,7 @@ def test_a_wham_recording_is_a_clip(tmp_path):
 
 def test_latent_frames_of_several_frames(tmp_path):
     """Cosmos: a clip is cut into windows of 33 frames; the rest is cut to whole latent frames; windows start at starts."""
-    preset = small("cosmos-4b", tmp_path)
+    preset = load_preset(write_small("cosmos-4b", tmp_path))
     for part, count in (("train", 33 + 20), ("val", 33 + 8)):
         save_clip(tmp_path / part / "walk.mp4", moving(count, 32, 48)).with_suffix(".jsonl").unlink()
     mine = loaded(preset, seed=0)
@@ -207,7 +196,7 @@ def test_latent_frames_of_several_frames(tmp_path):
 
 
 def test_clips_too_short_for_two_latent_frames(tmp_path):
-    preset = small("cosmos-4b", tmp_path)
+    preset = load_preset(write_small("cosmos-4b", tmp_path))
     for part in ("train", "val"):
         save_clip(tmp_path / part / "walk.mp4", moving(8, 32, 48))
     with pytest.raises(ClipError, match=r"No clip of .*train has 9 frames"):

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import yaml
-from families.test_generate import SMALL, steer
+from families.small import steer, write_small
 from tiny import moving, save_clip
 
 from diagd_cli.config import load_preset
@@ -53,19 +53,11 @@ def test_mc_ar_as_in_the_paper(name):
     assert recipe.windows.longest == model.window == 16
 
 
-def reduced(name, folder, positions=None):
-    """A preset with fewer and narrower layers, smaller frames, and random weights of the tokenizer on disk."""
-    settings = load_preset(name).model_dump(mode="json")
-    for part, sizes in SMALL[name.split("-")[0]].items():
-        settings[part] |= sizes
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    codec = random_tokenizer(load_preset(path), 0)
-    settings["tokenizer_weights"] = save_weights(folder / "codec.safetensors", codec.state_dict()).model_dump(
-        mode="json"
-    )
-    path.write_text(yaml.safe_dump(settings))
-    return path
+def reduced(name, folder):
+    """An official preset, shrunk, with random weights of the tokenizer on disk."""
+    codec = random_tokenizer(load_preset(write_small(name, folder)), 0)
+    entry = save_weights(folder / "codec.safetensors", codec.state_dict())
+    return write_small(name, folder, tokenizer_weights=entry.model_dump(mode="json"))
 
 
 def clips(folder, name):
