@@ -2,8 +2,8 @@
 
 python -m benchmarks.curves runs/mine/*/log.jsonl -o curves.png
 
-A tokenizer's log gives PSNR and codes in use, a Transformer's the NLL by frame of the window, a fine-tuning's how far
-each decoding's NLL is above next-token prediction's.
+A tokenizer's log gives PSNR, and codes in use unless only the decoder learns; a Transformer's the NLL by frame of the window;
+a fine-tuning's how far each decoding's NLL is above next-token prediction's.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 SHIPPED = [
     Path(__file__).parent / "results" / "training" / f"{name}.jsonl"
-    for name in ("tokenizer", "transformer", "finetune")
+    for name in ("tokenizer", "decoder", "transformer", "finetune")
 ]
 
 
@@ -30,8 +30,11 @@ def draw(axes, rows: list[dict]) -> None:
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     if "psnr" in rows[0]:
-        axes.set(title="tokenizer: validation frames", ylabel="PSNR, dB")
+        alone = len({row["codes"] for row in rows}) == 1  # codes that stay: a decoder that learns alone
+        axes.set(title=f"{'decoder' if alone else 'tokenizer'}: validation frames", ylabel="PSNR, dB")
         axes.plot(steps, [row["psnr"] for row in rows], color="C0")
+        if alone:
+            return
         codes = axes.twinx()
         codes.plot(steps, [row["codes"] for row in rows], color="C1")
         codes.set_ylabel("codes in use", color="C1")
