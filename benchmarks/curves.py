@@ -2,7 +2,7 @@
 
 python -m benchmarks.curves runs/mine/*/log.jsonl -o curves.png
 
-A tokenizer's log gives PSNR, and codes in use unless only the decoder learns; a Transformer's the NLL by frame of the window;
+A tokenizer's log gives PSNR and codes in use; a Transformer's the NLL by frame of the window;
 a fine-tuning's how far each decoding's NLL is above next-token prediction's.
 """
 
@@ -24,28 +24,25 @@ def read(path: Path) -> list[dict]:
     return [rows[step] for step in sorted(rows)]
 
 
-def draw(axes, rows: list[dict]) -> None:
-    """Draw one log, by what it holds."""
+def draw(axes, name: str, rows: list[dict]) -> None:
+    """Draw the log of `name`, by what it holds."""
     steps = [row["step"] for row in rows]
     axes.set_xlabel("step")
     axes.grid(alpha=0.3)
     if "psnr" in rows[0]:
-        alone = len({row["codes"] for row in rows}) == 1  # codes that stay: a decoder that learns alone
-        axes.set(title=f"{'decoder' if alone else 'tokenizer'}: validation frames", ylabel="PSNR, dB")
+        axes.set(title=f"{name}: validation frames", ylabel="PSNR, dB")
         axes.plot(steps, [row["psnr"] for row in rows], color="C0")
-        if alone:
-            return
         codes = axes.twinx()
         codes.plot(steps, [row["codes"] for row in rows], color="C1")
         codes.set_ylabel("codes in use", color="C1")
     elif "nll_by_frame" in rows[0]:
-        axes.set(title="Transformer: validation NLL by frame", ylabel="nats a token")
+        axes.set(title=f"{name}: validation NLL by frame", ylabel="nats a token")
         for frame in range(max(len(row["nll_by_frame"]) for row in rows)):
             known = [(row["step"], row["nll_by_frame"][frame]) for row in rows if frame < len(row["nll_by_frame"])]
             axes.plot(*zip(*known, strict=True), label=f"frame {frame + 1}")
         axes.legend(ncols=2, frameon=False)
     else:
-        axes.set(title="fine-tuning: NLL over NTP's", ylabel="nats a token")
+        axes.set(title=f"{name}: NLL over NTP's", ylabel="nats a token")
         for key in (key for key in rows[0] if key.startswith("nll/") and key != "nll/NTP"):
             axes.plot(steps, [row[key] - row["nll/NTP"] for row in rows], marker="o", label=key.removeprefix("nll/"))
         axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend above the curves
@@ -63,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     figure = Figure(figsize=(4.6 * len(args.logs), 3.8), layout="constrained")
     for axes, path in zip(figure.subplots(1, len(args.logs), squeeze=False)[0], args.logs, strict=True):
-        draw(axes, read(path))
+        draw(axes, path.parent.name if path.stem == "log" else path.stem, read(path))
     figure.savefig(args.output, dpi=90, metadata={"Software": None})
     print(args.output)
 

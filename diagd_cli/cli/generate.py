@@ -96,7 +96,7 @@ def generate(
         targets = stream_paths(clips, output, samples, {
             "--stream": stream, "--offload": offload, "--json": tell.json, "--resume": resume, "--save-tokens": save_tokens,
         }) or output_paths(clips, output, samples)  # fmt: skip
-        seeds = [(settings.seed + n) % 2**64 for n in range(samples)]
+        seeds = o.seeds_from(settings.seed, samples)
         jobs = [Job(*job) for job in zip([c for c in clips for _ in seeds], targets, seeds * len(clips), strict=True)]
         asked = parse_actions(chosen, steer.actions)
         prompts = find_prompts(chosen, clips, steer, random_weights)

@@ -183,7 +183,7 @@ class Trials:
     @property
     def drawn(self) -> list[int]:
         """The seeds of each clip's continuations."""
-        return [(self.seed + n) % 2**64 for n in range(self.seeds)]
+        return seeds_from(self.seed, self.seeds)
 
     def groups(self, clips: list[Path]) -> list[list[Path]]:
         """The clips as they are decoded together."""
@@ -237,6 +237,11 @@ def grouped(command: Callable) -> Callable:
     run.__signature__ = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def seeds_from(seed: int, count: int) -> list[int]:
+    """SEED, SEED+1, ..., which begin again after 2^64-1."""
+    return [(seed + n) % 2**64 for n in range(count)]
 
 
 def numbers(text: str | None, default: int, option: str) -> list[int]:

@@ -243,4 +243,6 @@ def _keep_codes(job: Job) -> dict:
     origin = job.start or job.preset
     if rank() or "encoder" not in job.settings.frozen or not origin.transformer_weights:
         return {}
+    if origin.transformer != job.preset.transformer:
+        return {}  # the preset that results describes another Transformer than these weights are of
     return keep_weights(job, origin, "transformer")

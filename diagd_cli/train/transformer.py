@@ -178,15 +178,14 @@ def validate_transformer(
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     share = np.array_split(firsts, parallel.size())[parallel.rank()]
-    area = val.grid.area
-    first = area - (val.grid.prefix == 0)
+    sizes = [val.grid.area - (val.grid.prefix == 0)] + [val.grid.area] * (frames - 1)  # codes predicted of each frame
     sums = torch.zeros(2, frames, dtype=torch.float64, device=device)
     for part in np.array_split(share, max(1, len(share) // 4)):
         if len(part):
             nll = token_nll(model, weights, val.sequences(part, frames).to(device), val.grid).double()
-            windows = torch.stack([f.mean(1) for f in nll.split([first] + [area] * (frames - 1), dim=1)], dim=1)
+            windows = torch.stack([f.mean(1) for f in nll.split(sizes, dim=1)], dim=1)
             sums += torch.stack([windows.sum(0), windows.square().sum(0)])
     mean, square = parallel.total(sums).cpu().numpy() / count
     error = np.sqrt((square - mean**2).clip(0) / max(1, count - 1))
     figures = {"nll_by_frame": mean.round(3).tolist(), "nll_by_frame_error": error.round(3).tolist()}
-    return {"nll": round(float(np.average(mean, weights=[first] + [area] * (frames - 1))), 4), **figures}
+    return {"nll": round(float(np.average(mean, weights=sizes)), 4), **figures}

@@ -212,6 +212,15 @@ def test_a_decoder_goes_on_learning_alone(decoder_only, tiny, world):
     assert "transformer.safetensors" in (world / "run/preset.yaml").read_text()
 
 
+def test_another_transformer_than_the_presets_is_not_kept(decoder_only, tiny, world):
+    """--init may name a preset with this tokenizer and a Transformer of other sizes."""
+    preset = yaml.safe_load((world / "tiny.yaml").read_text())
+    preset["transformer"]["layers"] += 1
+    (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "transformer_weights": None}))
+    assert decoder_only("--init", tiny.preset).code == 0
+    assert yaml.safe_load((world / "run/preset.yaml").read_text())["transformer_weights"] is None
+
+
 def test_an_encoder_that_knows_nothing_is_not_frozen(decoder_only):
     done = decoder_only()
     message = "The recipe freezes encoder, which has learnt nothing yet. Name a preset with --init"
