@@ -115,6 +115,7 @@ def _train_tokenizer(job: Job) -> Path:
 
     from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
+    from diagd_cli.train.loop import freeze
     from diagd_cli.train.parallel import rank
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.train.samples import write_reconstructions
@@ -128,7 +129,8 @@ def _train_tokenizer(job: Job) -> Path:
     kept = _keep_codes(job) if settings.frozen else {}
     torch.manual_seed(settings.seed)
     model = FsqImageTokenizer(preset.tokenizer).to(job.device)
-    if job.begins("tokenizer"):  # before the data are read, which takes long: what does not fit is told at once
+    freeze(model, settings.frozen)  # before the data are read, which takes long: what does not fit is told at once
+    if job.begins("tokenizer"):
         _start_tokenizer(job, model)
     splits = load_splits(job, "reading {}", lambda name, show: load_episodes(job.data, name, preset, show, job.cache))
 
@@ -155,6 +157,7 @@ def _train_transformer(job: Job) -> Path:
     from diagd_cli.model.transformer import initialise
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import load_tokens
+    from diagd_cli.train.loop import freeze
     from diagd_cli.train.parallel import rank
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.train.samples import write_continuation
@@ -167,6 +170,7 @@ def _train_transformer(job: Job) -> Path:
     model = build_transformer(_reaching(preset, job.recipe.windows.longest), job.device)
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     initialise(model, settings.seed)
+    freeze(model, settings.frozen)
     if job.begins("transformer"):
         _start_transformer(job, model, loaded)
     splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
@@ -202,14 +206,14 @@ def _start_transformer(job: Job, model, loaded) -> None:
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train import transfer
     from diagd_cli.train.clips import find_clips
-    from diagd_cli.train.data import weights_digest
+    from diagd_cli.train.data import codes_digest
     from diagd_cli.weights.load import load_tokenizer, load_transformer
 
     transfer.check_alike(job.preset, job.start)
     source = load_transformer(job.start, job.device, folder=job.weights_dir)
     codec = load_tokenizer(job.start, job.device, folder=job.weights_dir)
     counts = None
-    if weights_digest(codec) != weights_digest(loaded.tokenizer):
+    if codes_digest(codec) != codes_digest(loaded.tokenizer):
         other = Loaded(job.start, codec, source, job.device, loaded.dtype, 0.0)
         clips = find_clips(job.data, job.preset)["train"]
         with job.reporter.bar("matching codes", len(clips), "clips") as bar:

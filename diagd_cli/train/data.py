@@ -1,7 +1,7 @@
 """Training data of any preset: frames for its tokenizer, tokens for its Transformer, made once and kept on disk.
 
 Clips are streamed: neither a long clip nor a large folder is ever in memory as frames. A file of the cache belongs to one
-clip as it is (name, size, time of change), to a frame size and, for tokens, to the very weights of a tokenizer.
+clip as it is (name, size, time of change), to a frame size and, for tokens, to the very weights that make a tokenizer's codes.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def load_tokens(
     preset = loaded.preset
     clips = find_clips(folder, preset)[split]
     size = f"{preset.clip.height}x{preset.clip.width}"
-    codec = weights_digest(loaded.tokenizer)
+    codec = codes_digest(loaded.tokenizer)
     place = (cache or folder / "cache") / f"tokens-{_key(codec, size, str(preset.window))}"
     files = [place / f"{_key(_identity(clip))}.npy" for clip in clips]
     for n, (clip, file) in enumerate(zip(clips, files, strict=True)):
@@ -153,12 +153,13 @@ def _encode(clip: Path, loaded) -> np.ndarray:
     return np.concatenate(made) if made else np.zeros((0, preset.grid.h, preset.grid.w), np.int32)
 
 
-def weights_digest(model) -> str:
-    """SHA-256 of a model's weights, in hexadecimal, whatever file they came from."""
-    hashed = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        hashed.update(name.encode())
-        hashed.update(value.detach().cpu().float().contiguous().numpy().data)
+def codes_digest(tokenizer) -> str:
+    """SHA-256, in hexadecimal, of what decides a tokenizer's codes: its weights but for the decoder's, whatever their file."""
+    hashed = hashlib.sha256(str(tokenizer.codebook).encode())
+    for name, value in sorted(tokenizer.state_dict().items()):
+        if not name.startswith("decoder."):
+            hashed.update(name.encode())
+            hashed.update(value.detach().cpu().float().contiguous().numpy().data)
     return hashed.hexdigest()
 
 

@@ -233,3 +233,4 @@ def test_a_part_that_the_model_lacks_cannot_be_frozen(train, tiny, world):
     done = train("tokenizer", "-q", "--init", tiny.preset)
     message = "The recipe freezes 'codec', and the model has no such part. It has quantiser, encoder, decoder"
     assert (done.code, done.err) == (2, f"error: {message}\n")
+    assert not (world / "data/cache").exists()  # told before the clips are read

@@ -114,6 +114,11 @@ def test_the_cache_holds_what_is_unchanged(preset, tmp_path, monkeypatch):
         assert encoded == expected
     load_tokens(folder, "train", loaded(preset, seed=1))
     assert encoded == ["0.mp4", "0.mp4", "1.mp4", "2.mp4"]
+    encoded.clear()
+    with torch.no_grad():
+        mine.tokenizer.decoder[0].weight.zero_()  # a decoder that learnt on alone: the codes are what they were
+    load_tokens(folder, "train", mine)
+    assert not encoded
 
 
 def test_another_folder_for_the_cache(preset, tmp_path):
