@@ -166,7 +166,7 @@ def train_transformer(
 
 @torch.inference_mode()
 def validate_transformer(
-    model: Transformer, weights: dict[str, Tensor] | None, val: Sampler, frames: int, count: int = 24
+    model: Transformer, weights: dict[str, Tensor] | None, val: Sampler, frames: int, count: int
 ) -> dict:
     """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
 

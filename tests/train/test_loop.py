@@ -78,7 +78,7 @@ def test_validation_is_the_mean_over_codes(world):
     """By frame, too; a model that knows nothing is as wrong everywhere."""
     model, val = load_transformer(load_preset(world / "tiny.yaml")), samplers(world)[1]
     flat = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
-    figures = validate_transformer(model, flat, val, frames=3)
+    figures = validate_transformer(model, flat, val, frames=3, count=4)
     assert figures["nll"] == pytest.approx(math.log(25), abs=1e-3)
     assert figures["nll_by_frame"] == pytest.approx([math.log(25)] * 3, abs=1e-3)
 
