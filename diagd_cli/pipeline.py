@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,8 @@ from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
-from diagd_cli.engine.device import has_compiler, peak_memory
+from diagd_cli.engine.device import choose_device, peak_memory, require_compiler
 from diagd_cli.engine.memory import codec_dtype
-from diagd_cli.errors import DiagdError
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
@@ -77,14 +77,15 @@ class Request:
 
 @dataclass
 class Result:
-    """frames uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w]; seconds by stage.
+    """pixels uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w]; seconds by stage.
 
+    frames: the same with the preset's `stamp`, to be shown; `pixels` are there to be measured.
     steps, seconds and rates are those of the whole batch of `batch` clips; tokens are this clip's. began: when the decode
     began, as time.perf_counter() tells it. first_frame: seconds from there until the pixels of the first new frame.
     completed: seconds of decoding, prefill not counted, after which each new latent frame had all its tokens.
     """
 
-    frames: np.ndarray
+    pixels: np.ndarray
     codes: np.ndarray
     context: int
     steps: int
@@ -94,6 +95,12 @@ class Result:
     began: float = 0.0
     first_frame: float = 0.0
     completed: list[float] = field(default_factory=list)
+    stamp: str = ""
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """What may be shown: uint8 [context + new, H, W, 3], stamped where a licence asks for it."""
+        return stamped(self.pixels, self.stamp)
 
     @property
     def rates(self) -> dict[str, float]:
@@ -101,7 +108,7 @@ class Result:
         decode = max(self.seconds["decode"], 1e-9)
         return {
             "tokens_per_second": self.batch * self.tokens / decode,
-            "frames_per_second": self.batch * (len(self.frames) - self.context) / decode,
+            "frames_per_second": self.batch * (len(self.pixels) - self.context) / decode,
             "ms_per_step": 1000 * decode / self.steps,
         }
 
@@ -120,11 +127,11 @@ def load(
 
     folder: where weight files are looked for first. Without `pixels` the tokenizer is left out (None). compile: the
     Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the packed
-    products. Raises PresetError, WeightsError.
+    products. Raises PresetError, WeightsError; UsageError and DiagdError for a device that is not there.
     """
     started, base = time.perf_counter(), peak_memory(torch.device("cpu"))["host"]
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    device, tokenizer = torch.device(device), None
+    device, tokenizer = choose_device(str(device)), None
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
         if pixels:
@@ -135,8 +142,7 @@ def load(
             tokenizer = random_tokenizer(preset, random, device, codec)
         transformer = random_transformer(preset, random, device, dtype)
     if compile:
-        if not has_compiler():
-            raise DiagdError("--compile needs a C++ compiler, and none is found", "Install g++, or leave it out")
+        require_compiler("--compile", "leave it out")
         for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
             block.compile(dynamic=True)
     else:
@@ -195,8 +201,9 @@ def continue_clips(
         if on_frames:
             causal = loaded.preset.tokenizer.temporal > 1
             stream = PixelStream(
-                lambda part: to_frames(loaded, part), causal, len(clips), context, total, loaded.device, on_frames
-            )
+                lambda part: to_frames(loaded, part), causal, len(clips), context, total, loaded.device,
+                lambda clip, frames: on_frames(clip, stamped(frames, loaded.preset.stamp)),
+            )  # fmt: skip
             open_stream.enter_context(stream)
         with stage("decode"), aside(loaded, offload):
             session = start_session(loaded, codes, requests, kv_dtype)
@@ -214,9 +221,10 @@ def continue_clips(
             else:
                 frames = [to_frames(loaded, own)[:total] for own in session.codes]
                 shown = [time.perf_counter()] * len(clips)
-    counts = context, session.times.steps, session.times.tokens // len(clips)
+    times, stamp = session.times, loaded.preset.stamp
+    counts = context, times.steps, times.tokens // len(clips)
     return [
-        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began, list(session.times.completed))
+        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began, list(times.completed), stamp)
         for pixels, own, first in zip(frames, session.codes, shown, strict=True)
     ]
 
@@ -276,8 +284,7 @@ def encode_frames(loaded: Loaded, frames: np.ndarray) -> Tensor:
 
 @torch.inference_mode()
 def to_frames(loaded: Loaded, codes: np.ndarray) -> np.ndarray:
-    """Frames uint8 [F, H, W, 3] of codes int64 [T, h, w], with the preset's stamp."""
+    """Frames uint8 [F, H, W, 3] of codes int64 [T, h, w], without the preset's stamp."""
     single = loaded.preset.tokenizer.temporal == 1  # else a frame's pixels depend on the frames before it
     parts = torch.from_numpy(codes).to(loaded.device).split(FRAMES_AT_ONCE if single else len(codes))
-    frames = np.concatenate([loaded.tokenizer.decode(part).cpu().numpy() for part in parts])
-    return stamped(frames, loaded.preset.stamp) if loaded.preset.stamp else frames
+    return np.concatenate([loaded.tokenizer.decode(part).cpu().numpy() for part in parts])

@@ -23,6 +23,7 @@ def start_session(
     """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for what is requested."""
     preset, request = loaded.preset, requests[0]
     length = codes.shape[1] + preset.new_latents(request.frames)
+    window = min(preset.window, length)
     sampling = Sampling(
         preset.tokenizer.codebook,
         request.temperature,
@@ -38,8 +39,8 @@ def start_session(
         np.stack([_conditioning(preset, r.actions, length) for r in requests]),
         [r.seed for r in requests],
         sampling,
-        window=min(preset.window, length),
-        overlap=preset.overlap,
+        window=window,
+        overlap=min(preset.overlap, window - 1),
         prefix=np.array(preset.prefix, dtype=np.int64),
         cross=_cross(loaded, [r.text for r in requests]),
         kv_dtype=kv_dtype,

@@ -16,9 +16,10 @@ from diagd_cli.engine import session
 from diagd_cli.engine.decode import decode
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
-from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, load, to_frames
+from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, encode, load, to_frames
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
+from diagd_cli.start import start_session
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,27 @@ def test_pixels_in_parts_are_the_same(loaded):
     codes = np.random.default_rng(0).integers(0, 25, (2 * FRAMES_AT_ONCE + 3, 2, 3))
     frames = to_frames(loaded, codes)
     assert (frames == loaded.tokenizer.decode(torch.from_numpy(codes)).numpy()).all()
+
+
+def test_a_stamp_is_shown_and_not_measured(loaded, tiny):
+    """Of `frames`, streamed ones included, it covers a part; `pixels` are the tokenizer's own."""
+    marked, shown = replace(loaded, preset=loaded.preset.model_copy(update={"stamp": "made by a model"})), []
+    result = continue_clip(marked, read_clip(tiny.clip, 2), request(loaded), on_frames=lambda n, f: shown.append(f))
+    plain = continue_clip(loaded, read_clip(tiny.clip, 2), request(loaded))
+    assert np.array_equal(result.pixels, plain.pixels) and np.array_equal(plain.frames, plain.pixels)
+    assert np.array_equal(np.concatenate(shown), result.frames) and (result.frames != plain.frames).any((1, 2, 3)).all()
+
+
+def test_a_session_goes_on_after_what_was_requested(loaded, tiny):
+    """Its window is as long as the request; when that is full it rolls."""
+    codes = encode(loaded, read_clip(tiny.clip, 2))[None]
+    actions = np.tile(loaded.preset.actions.rest, (12, 1))
+    session = start_session(loaded, codes, [request(loaded, frames=1, actions=actions)])
+    session.conditioning = actions[None]
+    for total in (3, 4, 6):
+        for _ in session.extend(total - session.frames, Decoding("diagd", 1, 2)):
+            pass
+        assert session.frames == total
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------

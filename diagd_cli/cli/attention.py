@@ -88,7 +88,7 @@ def attention(
         target = target_of(clip, output, force) if picture else None
         source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start)
         asked = parse_actions(chosen, steer.actions)
-        steering = clip_actions(clip, chosen, asked, start, len(source.frames), 0)
+        steering = clip_actions(clip, chosen, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
         prompts = find_prompts(chosen, [clip], steer, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):

@@ -115,6 +115,7 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     """Fine-tune and write the preset that names the new weights."""
     import torch
 
+    from diagd_cli.engine.device import require_compiler
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import load_tokens
     from diagd_cli.train.diagonal import finetune
@@ -124,6 +125,8 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     from diagd_cli.weights.load import load_tokenizer, load_transformer, save_weights
 
     preset = job.preset
+    if job.device.type == "cuda":
+        require_compiler("Fine-tuning on CUDA", "use --device cpu")
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
     model = load_transformer(preset, job.device, folder=job.weights_dir).requires_grad_(True)
     kept = keep_weights(job, preset, "tokenizer") if rank() == 0 else {}

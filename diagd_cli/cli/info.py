@@ -65,7 +65,7 @@ def gather() -> dict:
         "platform": platform.platform(),
         "device": f"{device} ({device_name(device)})",
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "native_bfloat16": device.type == "cuda" or native_bfloat16(),
+        "native_bfloat16": native_bfloat16(device),
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "free_memory_bytes": free_main_memory(),

@@ -68,7 +68,7 @@ def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
         "machine": {**machine(loaded), "name": device_name(loaded.device)},
         "versions": versions(),
         "context_frames": result.context,
-        "new_frames": len(result.frames) - result.context,
+        "new_frames": len(result.pixels) - result.context,
         "tokens": result.tokens,
         "batch": result.batch,
         "steps": result.steps,
@@ -87,16 +87,17 @@ def first_frame(run: Batch, result: Result) -> dict[str, float]:
 def memory(run: Batch, loaded: Loaded, result: Result) -> dict[str, int]:
     """Peak bytes so far of this process and the CUDA allocator; before anything was loaded; and as predicted for the device."""
     from diagd_cli.engine.device import peak_memory
-    from diagd_cli.engine.memory import LIBRARIES, codec_dtype, estimate
+    from diagd_cli.engine.memory import LIBRARIES, chunk_on, codec_dtype, estimate
 
     need = estimate(
         run.preset,
         batch=result.batch,
-        frames=len(result.frames),
+        frames=len(result.pixels),
         dtype=loaded.dtype,
         kv_dtype=None if run.kv_dtype == "auto" else run.kv_dtype,
         codec_dtype=codec_dtype(loaded.device, loaded.dtype),
         offload=run.offload and loaded.device.type != "cpu",
+        chunk=chunk_on(loaded.device),
     )
     own = LIBRARIES if loaded.device.type == "cpu" else 0
     base = loaded.base if loaded.device.type == "cpu" else 0

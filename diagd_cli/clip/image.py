@@ -59,7 +59,9 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 def stamped(frames: np.ndarray, text: str) -> np.ndarray:
-    """Frames uint8 [F, H, W, 3] with white text at the bottom right, 10 pixels from the edges, on a dark band."""
+    """Frames uint8 [F, H, W, 3] with white text at the bottom right, 10 pixels from the edges, on a dark band; "" is none."""
+    if not text:
+        return frames
     font = ImageFont.load_default(size=12)
     mark = Image.new("L", tuple(int(side) for side in font.getbbox(text)[2:]))
     ImageDraw.Draw(mark).text((0, 0), text, font=font, fill=255)

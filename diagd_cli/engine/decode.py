@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.engine.memory import CHUNK, CUDA_CHUNK
-from diagd_cli.engine.steps import Choose, Cross, Replay, Steps
+from diagd_cli.engine.memory import chunk_on
+from diagd_cli.engine.steps import Choose, Cross, Pace, Replay, Steps
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import CAUSAL, Transformer
 from diagd_cli.schedule.plan import Plan
@@ -21,10 +21,10 @@ def prefill(
 ) -> None:
     """Feed known tokens [B, L] at `positions` (ascending, every smaller slot written), `chunk` at a time; no logits.
 
-    chunk 0 is 512 on a CPU and 8,192 on CUDA, whose memory and kernels want more. What starts the sequence goes through
+    chunk 0 is what suits the device (`chunk_on`). What starts the sequence goes through
     the causal kernel, without a mask.
     """
-    chunk = chunk or (CUDA_CHUNK if tokens.is_cuda else CHUNK)
+    chunk = chunk or chunk_on(tokens.device)
     for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
         if len(part):
             index, extent = torch.as_tensor(part, device=tokens.device), int(part[-1]) + 1
@@ -53,9 +53,11 @@ def decode(
     capture = tokens.is_cuda if capture is None else capture
     steps = Steps(model, plan.padded() if capture else plan, cache, tokens, choose, cross)
     run = Replay(steps, plan.extents.tolist()) if capture else steps
+    pace = Pace(tokens.device)
     for step in range(plan.steps):
         with torch.inference_mode():
             run(step)
+        pace()
         yield step + 1
 
 
@@ -80,6 +82,6 @@ def decode_plan(model: Transformer, plan: Plan, tokens: Tensor, choose: Choose, 
     tokens = torch.nn.functional.pad(tokens[:, : plan.length], (0, max(0, plan.length - tokens.shape[1]))).clone()
     cache = KVCache(model.config, len(tokens), plan.length, device=weight.device, dtype=weight.dtype)
     prefill(model, cache, tokens, np.arange(plan.prefill), cross)
-    for _ in decode(model, plan, cache, tokens, choose, cross):
+    for _ in decode(model, plan, cache, tokens, choose, cross, capture=False):  # there is no slot for padded lanes
         pass
     return tokens

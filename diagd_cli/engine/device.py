@@ -13,13 +13,18 @@ import torch
 
 from diagd_cli.errors import DiagdError, UsageError
 
+CPU = torch.device("cpu")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. Raises UsageError for a device that is not there."""
+    """`auto` is CUDA where there is one, else the CPU; a GPU by number becomes torch's current one, which graphs and streams
+    belong to. On CUDA float32 is float32: convolutions in TF32 would give other codes than a CPU.
+
+    Raises UsageError and DiagdError for a device that is not there.
+    """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -32,6 +37,10 @@ def choose_device(name: str = "auto") -> torch.device:
         )
     if device.type not in ("cpu", "cuda"):
         raise UsageError(f"Unsupported device {name!r}", "Use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = False
+        if device.index is not None:
+            torch.cuda.set_device(device)
     return device
 
 
@@ -39,10 +48,10 @@ LARGE = 200_000_000  # parameters: about where a model outgrows a processor's ca
 
 
 def choose_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA, and for a large model on a CPU with bfloat16 products; else float32, which is exact."""
+    """`auto` is bfloat16 where the hardware has it, on a CPU for a large model only; else float32, which is exact."""
     if name == "auto":
-        fast = device.type == "cuda" or (parameters > LARGE and native_bfloat16())
-        return torch.bfloat16 if fast else torch.float32
+        worthwhile = device.type == "cuda" or parameters > LARGE
+        return torch.bfloat16 if worthwhile and native_bfloat16(device) else torch.float32
     if name not in DTYPES:
         raise UsageError(f"Unknown dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
     return DTYPES[name]
@@ -53,8 +62,16 @@ def has_compiler() -> bool:
     return any(map(shutil.which, ("g++", "clang++", os.environ.get("CXX", "c++"))))
 
 
-def native_bfloat16() -> bool:
-    """Whether this CPU has bfloat16 products; elsewhere they are emulated, ten times slower than float32."""
+def require_compiler(what: str, way_out: str) -> None:
+    """Raise DiagdError where torch.compile cannot work."""
+    if not has_compiler():
+        raise DiagdError(f"{what} needs a C++ compiler, and none is found", f"Install g++, or {way_out}")
+
+
+def native_bfloat16(device: torch.device = CPU) -> bool:
+    """Whether the device has bfloat16 products (of GPUs those since Ampere); elsewhere they are emulated, and slow."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 

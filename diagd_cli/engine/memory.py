@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from diagd_cli.config import Preset
 
-CHUNK, CUDA_CHUNK = 512, 8192  # tokens of a prompt that go through the Transformer together
+CHUNK, CUDA_CHUNK = 512, 8192
 SAMPLED = 28  # bytes that choosing a token takes for each code
 LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are first used on a CPU
 TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where it does not take fewer
@@ -91,6 +91,11 @@ def estimate(
 def _weights(preset: Preset, item: int) -> int:
     config, places = preset.transformer, preset.positions
     return transformer_parameters(config, places) * item + table_bytes(config, places)
+
+
+def chunk_on(device: torch.device | str) -> int:
+    """Tokens of a prompt that go through the Transformer together: more on CUDA, whose kernels want them."""
+    return CUDA_CHUNK if str(device).startswith("cuda") else CHUNK
 
 
 def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.dtype | str:
@@ -164,7 +169,7 @@ def require(
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if it has not."""
     asked = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
     asked |= {"beside": beside, "codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
-    asked["chunk"] = CUDA_CHUNK if str(device).startswith("cuda") else CHUNK
+    asked["chunk"] = chunk_on(device)
     need, free = estimate(preset, **asked), free_memory(device)
     if free is None or need.total <= free:
         return need

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diagd_cli.engine.filters import keep_top, nucleus
 
+COLD = 1e-6  # temperatures below this are greedy: logits divided by less leave the range of float32
 _GOLDEN, _MIX1, _MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # SplitMix64, as signed 64-bit
 
 
@@ -52,7 +53,7 @@ class Sampler:
         logits = logits[..., : s.codes].float()
         if self.opening is not None:
             logits = logits.masked_fill(self.opening[targets].unsqueeze(-1) & (self.ids < s.first), -torch.inf)
-        if s.temperature == 0:
+        if s.temperature < COLD:
             return logits.argmax(-1)
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:

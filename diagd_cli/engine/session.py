@@ -55,6 +55,8 @@ class Session:
     kv_dtype: torch.dtype | None = None
 
     def __post_init__(self):
+        if not 0 <= self.overlap < self.window:
+            raise ValueError(f"overlap is {self.overlap}, window {self.window}: a window that is full must lose frames")
         self._first = max(0, self.frames - self.window + 1)  # video frame at the window's start
         self._cache: KVCache | None = None
         self._written = np.zeros(self.grid.length(self.window) + 1, dtype=bool)  # the last: where padded lanes write
@@ -81,8 +83,11 @@ class Session:
     def extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
         """Make `frames` more latent frames, rolling the window as needed; yields steps done in this call.
 
-        The actions of all but the last new frame must be known: conditioning [B, >= T + frames - 1, A].
+        The actions of all but the last new frame must be known: conditioning [B, >= T + frames - 1, A]; else ValueError.
         """
+        if self.grid.conditioning and self.conditioning.shape[1] < self.frames + frames - 1:
+            steered = self.conditioning.shape[1]
+            raise ValueError(f"actions after {steered} latent frames are known, {self.frames + frames - 1} are needed")
         done = 0
         for known, new in self._parts(frames):
             if self.frames - self._first > known:
@@ -165,7 +170,7 @@ class Session:
 
     def _lap(self, started: float) -> float:
         if self._cache.keys.is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self._cache.keys.device)
         return time.perf_counter() - started
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 import torch
@@ -14,6 +15,8 @@ from diagd_cli.schedule.plan import Plan
 Choose = Callable[[Tensor, Tensor], Tensor]
 Cross = list[tuple[Tensor, Tensor]] | None
 
+ALIGNED = 16  # slots: masks of other lengths are copied by some attention kernels, in every layer
+AHEAD = 8  # steps that may be queued
 EXTENTS = 4  # lengths of cache that graphs are captured for: few, as capturing one takes as long as several steps
 
 
@@ -61,7 +64,7 @@ class Replay:
         self.step = torch.zeros(1, dtype=torch.int64, device=steps.tokens.device)
         self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
         self.pool = torch.cuda.graph_pool_handle() if steps.tokens.is_cuda else None
-        self.block = -(-plan.length // EXTENTS)
+        self.block = -(-plan.length // (ALIGNED * EXTENTS)) * ALIGNED
 
     def __call__(self, step: int) -> None:
         """Do the next step; they must come in order."""
@@ -80,3 +83,19 @@ class Replay:
         source, position, target = (array.index_select(0, self.step)[0] for array in self.arrays)
         self.steps.advance(self.step, source, position, target, extent)
         self.step += 1
+
+
+class Pace:
+    """Lets the host queue a few steps on CUDA and no more: progress then tells what is done, and Ctrl-C is heard soon."""
+
+    def __init__(self, device: torch.device):
+        self.queued: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
+
+    def __call__(self) -> None:
+        """After a step: wait until the one `AHEAD` steps before it is done."""
+        if self.queued is None:
+            return
+        self.queued.append(torch.cuda.Event())
+        self.queued[-1].record()
+        if len(self.queued) > AHEAD:
+            self.queued.popleft().synchronize()

@@ -63,11 +63,11 @@ def measure_continuations(models: Models, cases: list[Case], **options) -> list[
     found = []
     for case, result, nll in zip(cases, results, scores, strict=True):
         rates = {name: result.rates[name] for name in ("tokens_per_second", "frames_per_second")}
-        figures = {**fidelity(result.frames[result.context :], models.truth(case)), "nll": nll}
+        figures = {**fidelity(result.pixels[result.context :], models.truth(case)), "nll": nll}
         figures |= {"steps": result.steps, "decode_seconds": result.seconds["decode"], "batch": result.batch, **rates}
         arrays = {"codes": result.codes.astype(np.int32)}
         if models.inverse:
-            figures["hits"], arrays["features"] = _motion(models, case, result.frames)
+            figures["hits"], arrays["features"] = _motion(models, case, result.pixels)
         found.append(({"clip": case.clip.path.name, **figures}, arrays))
     return found
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from diagd_cli.clip.image import stamped
 from diagd_cli.evaluate import vbench
 from diagd_cli.evaluate.i3d import I3d
 from diagd_cli.evaluate.measure import Case, Models, measure_continuations, measure_truth
@@ -110,7 +111,8 @@ class Evaluation:
                 if self.export:
                     name = self.video_name(len(self.truths) - 1, case.clip.path, record.about["seed"])
                     path = self.export / vbench.folder_of(record.about["decoding"]) / name
-                    vbench.export(path, frames, case.clip.fps or self.models.loaded.preset.clip.fps)
+                    preset = self.models.loaded.preset
+                    vbench.export(path, stamped(frames, preset.stamp), case.clip.fps or preset.clip.fps)
 
     @staticmethod
     def video_name(index: int, clip: Path, seed: int) -> str:

@@ -189,7 +189,7 @@ def flex(compiled: bool):
 
 def attention_bias(mask: Tensor, group: int, dtype: torch.dtype) -> Tensor:
     """Bool [Q, S], true = visible -> 0 / -inf [group * Q, S]: once a call, so that no layer converts it again."""
-    hidden = torch.tensor(-torch.inf, dtype=dtype, device=mask.device)
+    hidden = torch.full((), -torch.inf, dtype=dtype, device=mask.device)  # not torch.tensor: no copy in a CUDA graph
     return torch.where(mask, torch.zeros_like(hidden), hidden).repeat(group, 1)
 
 
@@ -238,7 +238,8 @@ def initialise(model: nn.Module, seed: int, std: float = 0.02) -> None:
         if p.ndim == 1:
             p.data.fill_(1.0 if "norm" in name and name.endswith("weight") else 0.0)
         else:
-            p.data.normal_(0.0, deviation(name, layers, std), generator=generator)
+            drawn = torch.empty(p.shape).normal_(0.0, deviation(name, layers, std), generator=generator)
+            p.data.copy_(drawn)  # drawn on the CPU: the same on every device
 
 
 def deviation(name: str, layers: int, std: float = 0.02) -> float:

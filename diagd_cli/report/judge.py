@@ -41,7 +41,7 @@ def judge(
         row["speedup"] = round(first.seconds["decode"] / result.seconds["decode"], 2)
         row["token_agreement"] = round(float(np.mean(result.codes[known:] == first.codes[known:])), 4)
         if truth is not None:
-            row |= fidelity(result.frames[context:], truth[context:])
+            row |= fidelity(result.pixels[context:], truth[context:])
     if truth is None:
         return None
     whole = np.concatenate([source.frames, source.future])

@@ -271,7 +271,7 @@ def uninterrupted() -> Iterator[None]:
 
 
 def use_bfloat16(device: torch.device, precision: str) -> bool:
-    """`bf16`, `fp32`, or `auto`: bfloat16 where the hardware multiplies it natively (CUDA; CPUs with AVX512-BF16 or AMX)."""
+    """`bf16`, `fp32`, or `auto`: bfloat16 where the hardware multiplies it natively (see `native_bfloat16`)."""
     if precision != "auto":
         return precision == "bf16"
-    return device.type == "cuda" or native_bfloat16()
+    return native_bfloat16(device)

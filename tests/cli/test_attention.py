@@ -60,6 +60,14 @@ def test_ntp_hides_nothing(attention):
     assert facts["shares"]["not_yet_made"] > 0 and facts["decoding"]["label"] == "DiagD k=1 d=2"
 
 
+def test_actions_lead_to_the_frame_that_is_looked_at(attention):
+    left, right, recorded = (
+        attention("--no-picture", "--json", *given).objects[0]["shares"]
+        for given in (["--actions", "left"], ["--actions", "right"], [])
+    )
+    assert left != right and recorded in (left, right)
+
+
 def test_random_weights(diagd, tiny, tmp_path):
     preset = tmp_path / "tiny.yaml"
     preset.write_text(tiny.preset.read_text())

@@ -60,6 +60,20 @@ def test_report(evaluate):
     assert found["ground truth"]["nll"]["mean"] > 0 and found["tokenizer"]["psnr"]["mean"] > 0
 
 
+def test_a_stamp_is_not_measured(evaluate, diagd, world, tmp_path):
+    """Nor by compare: what a licence has written over the frames says nothing of the model."""
+    preset = load_preset(world / "preset.yaml")
+    save_preset(preset.model_copy(update={"stamp": "made by a model"}), world / "stamped.yaml")
+    for name in ("preset", "stamped"):
+        command = ("-p", world / f"{name}.yaml", "--decodings", "ntp", "--seed", 3, "--json")
+        own = rows(diagd("eval", *sorted((world / "clips").glob("*.mp4")), *command))
+        [report] = diagd("compare", world / "clips" / "1.mp4", *command, "-o", tmp_path / f"{name}.mp4").objects
+        found = [own[row]["psnr"] for row in ("tokenizer", "NTP")] + [report["decodings"][0]["psnr"]]
+        assert name == "preset" or found == plain
+        plain = found
+    assert (tmp_path / "preset.mp4").read_bytes() != (tmp_path / "stamped.mp4").read_bytes()
+
+
 def test_figures_are_those_of_compare(diagd, evaluate, world, tmp_path):
     """PSNR, SSIM and agreement of one clip and seed; and of a batch, in which a clip gets the tokens that it gets alone."""
     clip = world / "clips" / "1.mp4"

@@ -80,6 +80,11 @@ def test_temperature_zero_is_greedy_whatever_else_is_set(row, k, p):
     assert tokens.tolist() == [int(np.argmax(row))] * 3
 
 
+@pytest.mark.parametrize("temperature", [1e-5, 1e-7, 1e-39, 5e-324])
+def test_a_temperature_near_zero_is_greedy(temperature):
+    assert draws(20, torch.tensor([1.0, 2.0, 5.0, 3.0]), temperature=temperature).tolist() == [2] * 20
+
+
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("rule", [{}, {"top_k": 3}, {"top_p": 0.8}])
 def test_tokens_come_as_often_as_the_softmax_says(temperature, rule):

@@ -6,6 +6,7 @@ from unittest import mock
 
 import numpy as np
 import oracle
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -162,6 +163,21 @@ def test_actions_may_arrive_frame_by_frame():
     for n in range(3):
         live.conditioning = whole.conditioning[:, : 2 + n]
         assert (extend(live, 1, world.decoding) == expected[:, n : n + 1]).all()
+
+
+def test_actions_that_are_missing_are_told():
+    """Not read as code 0 of the tokenizer."""
+    session = open_session(replace(WIDE_WORLD, frames=3), build_model(WIDE, WIDE_WORLD.grid, 5, seed=3), frames=5)
+    session.conditioning = session.conditioning[:, : session.frames]
+    with pytest.raises(ValueError, match=r"actions after 2 latent frames are known, 4 are needed"):
+        extend(session, 3, WIDE_WORLD.decoding)
+
+
+@pytest.mark.parametrize("overlap", [-1, 3, 4])
+def test_a_full_window_must_lose_frames(overlap):
+    model = build_model(WIDE, WIDE_WORLD.grid, 5, seed=3)
+    with pytest.raises(ValueError, match=f"overlap is {overlap}, window 3"):
+        open_session(WIDE_WORLD, model, frames=5, window=3, overlap=overlap)
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)

@@ -45,6 +45,14 @@ def options(world, part, name):
     return ["train", part, world / "data", "--out", world / name, "--recipe", world / "recipe.yaml", "--every", 2]
 
 
+def test_more_processes_than_gpus(monkeypatch):
+    for name, value in (("WORLD_SIZE", "4"), ("LOCAL_RANK", "2")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UsageError, match=r"This is process 2 of the machine, which has 2 GPU\(s\). Start one for each"):
+        parallel.processes(torch.device("cuda")).__enter__()
+
+
 @pytest.mark.parametrize("part", ["transformer", "tokenizer"])
 def test_two_processes_train_what_one_does(diagd, world, part):
     assert diagd(*options(world, part, "one"), "-q").code == 0

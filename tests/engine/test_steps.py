@@ -1,0 +1,83 @@
+"""What a step of a plan asks of the device: only what a CUDA graph may hold, and no more queued than a few."""
+
+import numpy as np
+import pytest
+import torch
+from families.small import SMALL, write_small
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from diagd_cli.config import load_preset
+from diagd_cli.engine import steps
+from diagd_cli.engine.decode import decode, prefill
+from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.model.cache import KVCache
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.plan import build_plan
+from diagd_cli.weights.load import random_transformer
+
+HOST = ("lift_fresh", "_local_scalar_dense", "nonzero", "_to_copy.device", "rand", "normal_", "uniform_")
+RULES = [{"temperature": 0.0}, {"top_k": 5}, {"temperature": 0.7, "first": 1}]
+
+
+class Asked(TorchDispatchMode):
+    """The names of operations that read a value on the host, bring one from it, or draw a number there."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        moved = ".device" if kwargs.get("device") is not None else ""
+        name = f"{operation.overloadpacket.__name__}{moved}"
+        self.names += [name] if any(name.startswith(host) for host in HOST) else []
+        return operation(*args, **kwargs)
+
+
+def test_what_is_looked_for_is_found():
+    """The constant that a kernel would wait for, and the value that the host would."""
+    with Asked() as asked:
+        torch.where(torch.ones(2) > 0, torch.tensor(1.0), torch.tensor([1.0, 2.0])).max().item()
+    assert asked.names == ["lift_fresh", "lift_fresh", "_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("name", ["freedoom", "mineworld-300m", "wham-200m", "cosmos-4b", "cosmos-5b-video2world"])
+def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
+    """Else its capture as a CUDA graph would fail, or every replay would repeat what was true at the first."""
+    preset = load_preset(write_small(name, tmp_path) if name.split("-")[0] in SMALL else name)
+    model, grid = random_transformer(preset, 0), preset.grid
+    plan = build_plan(grid, 1, 1, Decoding("spatial", k=2))
+    text = torch.randn(1, preset.text.length, preset.transformer.cross_dim) if preset.text else None
+    cross = model.cross_context(text) if preset.text else None
+    tokens = torch.zeros(1, plan.length + 1, dtype=torch.int64)
+    sampling = Sampling(preset.tokenizer.codebook, **rule)
+    sampler = Sampler(sampling, [0], np.arange(plan.length + 1), grid.opening(plan.length + 1))
+    cache = KVCache(model.config, 1, plan.length + 1)
+    prefill(model, cache, tokens, np.arange(plan.prefill), cross)
+    walk = decode(model, plan, cache, tokens, sampler, cross, capture=True)
+    next(walk)  # brings the plan's arrays to the device
+    with Asked() as asked:
+        for _ in walk:
+            pass
+    assert plan.steps > 4 and not asked.names
+
+
+def test_the_host_runs_a_few_steps_ahead(monkeypatch):
+    """On CUDA, where a step is only queued: the device is simulated by a list of what it was asked to do."""
+    seen = []
+
+    class Event:
+        def record(self):
+            self.number = sum(kind == "step" for kind, _ in seen)
+            seen.append(("step", self.number))
+
+        def synchronize(self):
+            seen.append(("wait for", self.number))
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    pace = steps.Pace(torch.device("cuda"))
+    for _ in range(12):
+        pace()
+    waits = [number for kind, number in seen if kind == "wait for"]
+    assert waits == [0, 1, 2, 3] and seen.index(("wait for", 0)) == seen.index(("step", 8)) + 1
