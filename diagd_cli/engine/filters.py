@@ -34,7 +34,7 @@ def nucleus(logits: Tensor, top_p: float, strict: bool = False, keep: int = 1) -
         if count == size or outside[..., -1].all():
             break
     if strict:
-        outside[..., :keep] = False
+        outside[..., :keep].fill_(False)
     return best.masked_fill(outside, -torch.inf), ids
 
 
