@@ -1,31 +1,15 @@
-"""Outputs of Cosmos' official modules, in `golden/cosmos`, and how near ours come: `pytest -s` prints the largest errors."""
+"""Outputs of Cosmos' official modules, in `golden/cosmos`."""
 
 import json
 from functools import cache
 from pathlib import Path
 
-import pytest
 import torch
 from safetensors.torch import load_file
 
 from diagd_cli.model.config import Yarn
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos"
-ERRORS: dict[str, float] = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def largest_errors():
-    ERRORS.clear()
-    yield
-    print("\n" + "\n".join(f"{error:9.2e}  {what}" for what, error in sorted(ERRORS.items())))
-
-
-def close(what: str, seen: torch.Tensor, wanted: torch.Tensor, limit: float) -> None:
-    """Same shape, and nowhere further apart than the limit."""
-    assert seen.shape == wanted.shape
-    ERRORS[what] = max(ERRORS.get(what, 0.0), (seen.float() - wanted.float()).abs().max().item())
-    assert ERRORS[what] <= limit
 
 
 @cache

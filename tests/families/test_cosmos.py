@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families.cosmos_golden import close, golden, largest_errors, official_weights, yarn  # noqa: F401
+from families.agreement import assert_close
+from families.cosmos_golden import golden, official_weights, yarn
 from families.golden_preset import preset_of
 
 from diagd_cli.config import Text
@@ -101,40 +102,40 @@ def model(request, tmp_path_factory) -> Golden:
 def test_logits_and_hidden_states_of_a_full_pass(model):
     hidden = []
     hooks = [block.register_forward_hook(lambda _m, _i, out: hidden.append(out)) for block in model.model.blocks]
-    close("logits, full pass", model.full(), model.data["logits_full"], 1e-4)
+    assert_close(model.full(), model.data["logits_full"])
     for hook in hooks:
         hook.remove()
     for n, state in enumerate(hidden):
-        close("hidden states", state, model.data[f"hidden.layer{n}"], 1e-4)
+        assert_close(state, model.data[f"hidden.layer{n}"])
 
 
 def test_logits_by_prefill_and_then_one_token_at_a_time(model):
     cache, data = KVCache(model.config, 1, model.length), model.data
     start = torch.arange(model.prompt)
     logits = model.feed(cache, start, model.before(start))
-    close("logits, prefill", logits, data["incremental.prefill_logits"], 1e-4)
+    assert_close(logits, data["incremental.prefill_logits"])
     cache = model.filled(model.prompt)  # in chunks, as the engine does it
     for n in range(model.prompt, model.length):
         here = torch.tensor([n])
         logits = model.feed(cache, here, model.before(here))
-        close("logits, incremental", logits[:, 0], data["incremental.logits"][:, n - model.prompt], 1e-4)
-    close("cache", cache.keys[0], data["kv.layer0.k"], 1e-4)
-    close("cache", cache.values[0], data["kv.layer0.v"], 1e-4)
+        assert_close(logits[:, 0], data["incremental.logits"][:, n - model.prompt])
+    assert_close(cache.keys[0], data["kv.layer0.k"])
+    assert_close(cache.values[0], data["kv.layer0.v"])
 
 
 def test_logits_of_tokens_fed_again_in_any_order(model):
     cache, positions = model.filled(model.length), model.data["requery.positions"]
     logits = model.feed(cache, positions, model.before(positions))
-    close("logits, requery", logits, model.data["requery.logits"], 1e-4)
+    assert_close(logits, model.data["requery.logits"])
 
 
 def test_unwritten_slots_are_zeros_to_the_official_code_and_invisible_to_ours(model):
     positions, wanted = model.data["holes.positions"], model.data["holes.logits"]
     logits = model.feed(model.filled(model.prompt), positions, model.before(positions))
-    close("logits, zero slots as official", logits, wanted, 1e-4)
+    assert_close(logits, wanted)
     written = torch.isin(torch.arange(model.length), torch.cat([torch.arange(model.prompt), positions]))
     logits = model.feed(model.filled(model.prompt), positions, model.before(positions) & written)
-    close("logits, zero slots as official", logits[:, :1], wanted[:, :1], 1e-4)
+    assert_close(logits[:, :1], wanted[:, :1])
     assert ((logits - wanted)[:, 1:].abs().amax(-1) > 0.1).all()
 
 
@@ -172,7 +173,7 @@ def test_nucleus(model):
     for rule in model.settings["sampling"]:
         logits = model.data["logits_full"][:, -1] / rule["temperature"]
         wanted = model.data[f"sampling.probs_top_p{rule['top_p']}_temp{rule['temperature']}"]
-        close("nucleus", keep_top(logits, top_p=rule["top_p"]).softmax(-1), wanted, 1e-6)
+        assert_close(keep_top(logits, top_p=rule["top_p"]).softmax(-1), wanted, 1e-6)
         assert torch.equal(keep_top(logits, top_p=rule["top_p"]) > -torch.inf, wanted > 0)
 
 
@@ -181,7 +182,7 @@ def test_context_padding_counts_as_in_the_official_pipeline_and_is_cut_off_for_t
     real = golden.data["context_mask_padding"][0].bool()
     assert golden.data["context_mask_ones"].all() and not real.all()
     golden.cross = golden.model.cross_context(golden.data["context"][:, real])
-    close("logits, padding mask", golden.full(), golden.data["logits_full_padding_mask"], 1e-4)
+    assert_close(golden.full(), golden.data["logits_full_padding_mask"])
 
 
 # ---- positions -------------------------------------------------------------------------------------------------------
@@ -191,7 +192,7 @@ def test_position_tables(model):
     """Past the sequence the official tables are padded; those rows are never used. Our sines have a sign of their own."""
     wanted = [model.data[f"rope.{part}"][: model.length] for part in ("cos", "sin")]
     for table, part in zip((model.model.cos, signed(model.model.sin)), wanted, strict=True):
-        close("rotary tables", table[: model.length, 0], part, 1e-6)
+        assert_close(table[: model.length, 0], part, 1e-6)
     if model.config.positions.absolute:
         assert torch.equal(model.model.absolute[: model.length].float(), model.data["ape.table"][: model.length])
 
@@ -209,7 +210,7 @@ def test_position_tables_of_the_released_sizes(name):
     inside = positions < grid.length(frames)
     coords = torch.from_numpy(grid.coords(grid.length(frames)))
     for part, table in zip(("cos", "sin"), rope_table(config, coords, settings["head_dim"]), strict=True):
-        close("rotary tables, full size", table[positions[inside]], data[f"{name}.rope.{part}"][inside], 2e-6)
+        assert_close(table[positions[inside]], data[f"{name}.rope.{part}"][inside], 2e-6)
     if about["ape"]:
         positions = data["positions.ape"]
         inside = positions < grid.length(frames)

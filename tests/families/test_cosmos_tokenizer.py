@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from families.cosmos_golden import close, golden, largest_errors, official_weights  # noqa: F401
+from families.agreement import assert_close
+from families.cosmos_golden import golden, official_weights
 from families.golden_preset import preset_of
 from safetensors.torch import save_file
 
@@ -52,8 +53,8 @@ def test_codes_of_a_clip(tokenizer, clip):
     pixels = frames.float() / 255 * 2 - 1
     with torch.inference_mode():
         z = tokenizer.encoder(pixels)
-        close("encoder", z, tokens(f"{clip}.encoder_z"), 1e-4)
-        close("before quantisation", tokenizer.quant_conv(z), tokens(f"{clip}.pre_quant"), 1e-4)
+        assert_close(z, tokens(f"{clip}.encoder_z"))
+        assert_close(tokenizer.quant_conv(z), tokens(f"{clip}.pre_quant"))
     assert torch.equal(tokenizer.encode_pixels(pixels), wanted)
     assert torch.equal(tokenizer.encode(frames[0].movedim(0, -1)), wanted[0])
     assert torch.equal(tokenizer.quantiser.codes(wanted).movedim(-1, 1), tokens(f"{clip}.codes"))
@@ -63,7 +64,7 @@ def test_codes_of_a_clip(tokenizer, clip):
 def test_pixels_of_codes(tokenizer, clip):
     codes, wanted = tokens(f"{clip}.indices"), tokens(f"{clip}.video")
     assert torch.equal(tokenizer.quantiser.codes(codes).movedim(-1, 1), tokens(f"{clip}.codes"))
-    close("pixels", tokenizer.decode_pixels(codes), wanted, 1e-4)
+    assert_close(tokenizer.decode_pixels(codes), wanted)
     truncated = ((wanted * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8)[0].movedim(0, -1)
     assert torch.equal(tokenizer.decode(codes[0]), truncated)
 
@@ -72,7 +73,7 @@ def test_large_clips_go_frame_by_frame_to_the_same_end(tokenizer, monkeypatch):
     monkeypatch.setattr(cosmos_layers, "AT_ONCE", 0)
     assert torch.equal(tokenizer.encode_pixels(tokens("clip9.video_u8").float() / 255 * 2 - 1), tokens("clip9.indices"))
     pixels = tokenizer.decode_pixels(tokens("dec2x2x3.indices"))
-    close("pixels, frame by frame", pixels, tokens("dec2x2x3.video"), 1e-4)
+    assert_close(pixels, tokens("dec2x2x3.video"))
 
 
 def test_the_first_codes_do_not_depend_on_later_frames(tokenizer):
@@ -83,8 +84,8 @@ def test_the_first_codes_do_not_depend_on_later_frames(tokenizer):
 
 def test_patches_and_their_inverse():
     size = golden("tokenizer_dv8x16x16_tiny")[0]["config"]["patch_size"]
-    close("patches", patch(tokens("patch.in"), size), tokens("patch.out"), 1e-5)
-    close("patches, inverse", unpatch(tokens("unpatch.in"), size), tokens("unpatch.out"), 1e-5)
+    assert_close(patch(tokens("patch.in"), size), tokens("patch.out"), 1e-5)
+    assert_close(unpatch(tokens("unpatch.in"), size), tokens("unpatch.out"), 1e-5)
 
 
 def test_finite_scalar_quantisation(tokenizer):

@@ -7,13 +7,12 @@ import json
 
 import pytest
 import torch
+from families.agreement import TOLERANCE, assert_close
 from families.mineworld_golden import (
     CODES,
     CONFIG,
     GRID,
     TOKENIZER_CONFIG,
-    TOLERANCE,
-    assert_close,
     empty_cache,
     facts,
     tensors,
@@ -37,7 +36,7 @@ ids, positions = IO["input_ids"], IO["position_ids"]
 
 
 @torch.inference_mode()
-def test_logits_of_a_full_pass(record_property):
+def test_logits_of_a_full_pass():
     seen = {}
     modules = [*transformer().blocks, transformer().norm]
     names = [*(f"hidden_layer_{n}" for n in range(CONFIG.layers)), "hidden_final_norm"]
@@ -49,22 +48,22 @@ def test_logits_of_a_full_pass(record_property):
     for hook in hooks:
         hook.remove()
     for name in names:
-        assert_close(seen[name], IO[name], lambda *_: None)
-    assert_close(logits, IO["logits"], record_property)
+        assert_close(seen[name], IO[name])
+    assert_close(logits, IO["logits"])
 
 
 @torch.inference_mode()
-def test_logits_token_by_token_through_the_cache(record_property):
+def test_logits_token_by_token_through_the_cache():
     cache, rows, last = empty_cache(), [], int(positions[-1])
     prefill(transformer(), cache, ids[None], positions[: GRID.block].numpy(), chunk=5)
     for p in range(GRID.block, last + 1):
         rows.append(transformer()(ids[None, [p]], positions[[p]], None, cache, extent=p + 1)[0, 0])
-    assert_close(torch.stack(rows), IO["logits"][GRID.block :], record_property)
+    assert_close(torch.stack(rows), IO["logits"][GRID.block :])
 
 
 @pytest.mark.parametrize("masked", [True, False])
 @torch.inference_mode()
-def test_logits_where_slots_before_them_are_empty(masked, record_property):
+def test_logits_where_slots_before_them_are_empty(masked):
     cache, known, fed = empty_cache(), len(IO["sparse_prefix_ids"]), IO["sparse_position_ids"]
     prefill(transformer(), cache, IO["sparse_prefix_ids"][None], positions[:known].numpy())
     extent = int(fed.max()) + 1
@@ -73,23 +72,23 @@ def test_logits_where_slots_before_them_are_empty(masked, record_property):
     if masked:
         mask &= (slots < known) | torch.isin(slots, fed)
     logits = transformer()(IO["sparse_input_ids"][None], fed, mask, cache, extent)[0]
-    assert_close(logits, IO["sparse_logits_unwritten_masked" if masked else "sparse_logits"], record_property)
+    assert_close(logits, IO["sparse_logits_unwritten_masked" if masked else "sparse_logits"])
 
 
 @pytest.mark.parametrize("name", ["cos", "sin"])
-def test_rotary_tables(name, record_property):
+def test_rotary_tables(name):
     theirs = IO[f"rope_{name}"]
     ours = transformer().cos if name == "cos" else signed(transformer().sin)  # signed twice is as it was
-    assert_close(ours[: len(theirs), 0], theirs, record_property)
+    assert_close(ours[: len(theirs), 0], theirs)
 
 
 # ---- the tokenizer ---------------------------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
-def test_codes(record_property):
+def test_codes():
     latents = tokenizer().embed(to_pixels(VAE["image_uint8"], VAE["latent"]))
-    assert_close(latents, VAE["latent"], record_property)
+    assert_close(latents, VAE["latent"])
     assert tokenizer().encode(VAE["image_uint8"]).equal(VAE["indices"])
     assert tokenizer().codebook == TOKENIZER_CONFIG.codebook
 
@@ -97,7 +96,7 @@ def test_codes(record_property):
 @torch.inference_mode()
 def test_pixels(record_property):
     codes = torch.cat([VAE["indices"], VAE["random_indices"]])
-    assert_close(tokenizer().decode_pixels(codes), VAE["decoded"], record_property)
+    assert_close(tokenizer().decode_pixels(codes), VAE["decoded"])
     assert to_frames(VAE["decoded"]).equal(VAE["decoded_uint8"])  # the conversion is theirs, bit for bit
 
     frames, theirs = tokenizer().decode(codes), VAE["decoded_uint8"]
@@ -148,7 +147,7 @@ def test_sampling(name, record_property, monkeypatch):
     tail = probabilities < (1e-6 if (sampling.top_p, sampling.top_k) == (1, 0) else 0)
     assert (probabilities > 0)[~tail].equal((theirs > 0)[~tail])
     record_property("tokens of the tail that we keep", int(((probabilities > 0) & (theirs == 0)).sum()))
-    assert_close(probabilities, theirs, record_property)
+    assert_close(probabilities, theirs)
 
     if name.startswith("top_p"):  # there, noise j belongs to the j-th most probable token
         noise = torch.empty_like(noise).scatter(-1, logits.sort(dim=-1, descending=True).indices, noise)

@@ -6,13 +6,12 @@ import numpy as np
 import oracle
 import pytest
 import torch
+from families.agreement import TOLERANCE, assert_close
 from families.authors_plan import authors_plan, cache_map, steps_between, unwritten
 from families.mineworld_golden import (
     CODES,
     CONFIG,
     GRID,
-    TOLERANCE,
-    assert_close,
     empty_cache,
     facts,
     grid_of,
@@ -97,14 +96,14 @@ def assert_follows(plan: Plan, tokens: torch.Tensor, trace: dict) -> None:
 
 
 @pytest.mark.parametrize("name", TRACES["traces"])
-def test_the_authors_decoding_token_for_token_and_feed_for_feed(name, record_property):
+def test_the_authors_decoding_token_for_token_and_feed_for_feed(name):
     plan, tokens = plan_of(TRACES["traces"][name]), known(PROMPT, ACTIONS, FRAMES)
     logits = run_greedy(plan, tokens)
     assert_follows(plan, tokens, TRACES["traces"][name])
     if f"{name}.logits" in tensors("decode_traces"):
         coords = tensors("decode_traces")[f"{name}.coords"].tolist()
         made = torch.stack([logits[GRID.position(*place)] for *place, _ in coords])
-        assert_close(made, tensors("decode_traces")[f"{name}.logits"], record_property)
+        assert_close(made, tensors("decode_traces")[f"{name}.logits"])
 
 
 @pytest.mark.parametrize("name", WEB["runs"])
@@ -164,14 +163,14 @@ def session_codes(tokens: torch.Tensor, trace: dict) -> list[int]:
 # ---- diagd's plans: the same algorithm, less the defects -------------------------------------------------------------
 
 
-def test_naive_is_next_token_prediction(record_property):
+def test_naive_is_next_token_prediction():
     trace, tokens = TRACES["traces"]["naive"], known(PROMPT, ACTIONS, FRAMES)
     plan = build_plan(GRID, 1, FRAMES, Decoding("ntp"))
     logits = run_greedy(plan, tokens)
     assert plan.steps == trace["num_forwards"]
     assert new_codes(tokens, plan) == trace["generated_tokens"]
     made = torch.stack([logits[p] for p in sorted(logits)])
-    assert_close(made, tensors("decode_traces")["naive.logits"], record_property)
+    assert_close(made, tensors("decode_traces")["naive.logits"])
 
 
 @diagonal

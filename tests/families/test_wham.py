@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from wham_golden import Golden, assert_close, assert_same_frames, each_model, golden
+from families.agreement import assert_close
+from families.wham_golden import Golden, assert_same_frames, each_model, golden
 
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.filters import keep_allowed

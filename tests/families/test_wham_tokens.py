@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from families.agreement import assert_close
+from families.wham_golden import GOLDEN, assert_same_frames, each_model, golden, wham_config
 from safetensors.torch import load_file
-from wham_golden import GOLDEN, assert_close, assert_same_frames, each_model, golden, wham_config
 
 from diagd_cli.engine.filters import top_p_strict, truncate
 from diagd_cli.model.transformer import Transformer

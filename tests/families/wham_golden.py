@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from families.agreement import TOLERANCE
 from families.golden_preset import preset_of
 from safetensors.torch import load_file
 
@@ -23,7 +24,6 @@ from diagd_cli.tokens.vit import MEAN, STD, VitVqTokenizer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wham"
-TOLERANCE = 1e-4
 
 each_model = pytest.mark.parametrize("name", ["tiny_v1", "tiny_v2_padded"])
 
@@ -98,14 +98,6 @@ def wham_config(vocab: int, dim: int, layers: int, heads: int, version: int) -> 
         tied=True,
         positions=Positions(kind="learned"),
     )
-
-
-def assert_close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    """Two tensors agree to 1e-4; their largest difference is printed."""
-    assert ours.shape == theirs.shape
-    error = (ours - theirs).abs().max().item()
-    print(f"largest error {error:.2e}")
-    assert error < TOLERANCE
 
 
 def assert_same_frames(g: Golden, codes: torch.Tensor, theirs: torch.Tensor) -> None:
