@@ -14,7 +14,7 @@ from diagd_cli.cli import train as t
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
-from diagd_cli.cli.job import Job, keep_weights, load_splits, show_loss, tell_notes
+from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import merge_decoding, set_threads
 from diagd_cli.errors import UsageError
@@ -84,9 +84,10 @@ def finetune(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter), ExitStack() as stack:
+        from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
         from diagd_cli.engine.device import choose_device
-        from diagd_cli.train.loop import Optimiser
+        from diagd_cli.train.optimiser import Optimiser
         from diagd_cli.train.parallel import processes, rank
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
@@ -95,6 +96,9 @@ def finetune(
         out = out or Path("runs") / f"{chosen.name}-diagonal"
         if chosen.path.resolve() == (out / "preset.yaml").resolve():
             raise UsageError(f"{out} is the folder of the preset itself", "Name another folder with --out")
+        if (out / "preset.yaml").exists() and not (out / "finetune").exists():
+            raise UsageError(f"{out} holds a preset that was not fine-tuned there", "Name another folder with --out")
+        check_target(out / "preset.yaml", force=True)
         default = merge_decoding(chosen.decoding, o.Walk(stand_in=stand_in, repair=repair))
         mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch, balance)
         text = context_text(chosen, prompt_embedding, reporter)
@@ -117,7 +121,7 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
 
     from diagd_cli.engine.device import require_compiler
     from diagd_cli.pipeline import Loaded
-    from diagd_cli.train.data import load_tokens
+    from diagd_cli.train.data import codes_digest, load_tokens
     from diagd_cli.train.diagonal import finetune
     from diagd_cli.train.parallel import rank
     from diagd_cli.train.recipe import write_preset
@@ -129,17 +133,19 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
         require_compiler("Fine-tuning on CUDA", "use --device cpu")
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
     model = load_transformer(preset, job.device, folder=job.weights_dir).requires_grad_(True)
-    kept = keep_weights(job, preset, "tokenizer") if rank() == 0 else {}
+    base = {"Transformer to begin with": preset.weight_keys["transformer"] or ""}
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     splits = load_splits(job, "tokens of {}", lambda name, show: load_tokens(job.data, name, loaded, show, job.cache))
     samplers = [Sampler(tokens, preset) for tokens in splits]
     with job.reporter.bar("fine-tuning", job.settings.steps) as bar:
         done = finetune(
             model, *samplers, job.settings, windows, mixed, job.out / "finetune", text,
-            on_step=show_loss(bar), **job.fit,
+            origin(preset, tokenizer=codes_digest(encoder), **base), on_step=show_loss(bar), **job.fit,
         )  # fmt: skip
+    tell_steps(job, done)
     if rank():
         return job.out
+    kept = keep_weights(job, preset, "tokenizer")
     entry = save_weights(job.out / "transformer.safetensors", done.weights)
     return write_preset(preset, job.out, **kept, transformer_weights=entry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from diagd_cli.errors import WeightsError
 
 @dataclass(frozen=True)
 class Job:
-    """One training as it was asked for, checked. `settings`: diagd_cli.train.loop.Optimiser; `fit`: options of its fit.
+    """One training as it was asked for, checked. `settings`: diagd_cli.train.optimiser.Optimiser; `fit`: options of its fit.
 
     start: the preset whose weights it begins with.
     """
@@ -38,6 +39,14 @@ class Job:
     def begins(self, part: str) -> bool:
         """Whether the weights of `start` are needed."""
         return self.start is not None and not self.goes_on(part)
+
+
+def origin(preset, *parts: str, **more: str) -> dict[str, str]:
+    """What a run is of, for its checkpoint: the preset's name, what it says of `parts`, and `more`, by name."""
+    from diagd_cli.train.recipe import learnt_by
+
+    own = {key: json.dumps(value) for key, value in learnt_by(preset).items() if key.split(".")[0] in parts}
+    return {"preset": preset.name, **own, **more}
 
 
 def tell_notes(data: Path, preset, reporter: Reporter) -> None:
@@ -76,6 +85,12 @@ def keep_weights(job: Job, origin, role: str) -> dict:
         with suppress(WeightsError):
             kept["inverse_weights"] = copy_weights(origin, "inverse", job.out, job.weights_dir)
     return kept
+
+
+def tell_steps(job: Job, run) -> None:
+    """Say so where a run had gone further than was asked for."""
+    if run.step > job.settings.steps:
+        job.reporter.note(f"The run in {run.folder} has {run.step} steps already, more than {job.settings.steps}")
 
 
 def show_loss(bar) -> Callable[[int, int, float], None]:

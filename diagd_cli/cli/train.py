@@ -12,7 +12,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
-from diagd_cli.cli.job import Job, keep_weights, load_splits, show_loss, tell_notes
+from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.settings import set_threads
 from diagd_cli.errors import PresetError, UsageError
 
@@ -86,6 +86,7 @@ def _command(part: str, about: str) -> None:
     ) -> None:
         reporter = Reporter(quiet, verbose)
         with guard(reporter), ExitStack() as stack:
+            from diagd_cli.clip.write import check_target
             from diagd_cli.config import load_preset
             from diagd_cli.engine.device import choose_device
             from diagd_cli.train.parallel import processes, rank
@@ -96,6 +97,7 @@ def _command(part: str, about: str) -> None:
             chosen = load_recipe(recipe)
             out = out or Path("runs") / Path(recipe).stem
             model = trained_preset(chosen, out, preset)
+            check_target(out / "preset.yaml", force=True)
             asked = {"steps": steps, "accumulate": accumulate}
             settings = chosen.part(part).model_copy(update={name: value for name, value in asked.items() if value})
             where = stack.enter_context(processes(choose_device(device)))
@@ -115,7 +117,7 @@ def _train_tokenizer(job: Job) -> Path:
 
     from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
-    from diagd_cli.train.loop import freeze
+    from diagd_cli.train.optimiser import freeze
     from diagd_cli.train.parallel import rank
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.train.samples import write_reconstructions
@@ -126,7 +128,7 @@ def _train_tokenizer(job: Job) -> Path:
     if preset.tokenizer.kind != "fsq-image":
         message = f"The tokenizer of {preset.name} is {preset.tokenizer.kind}, which cannot be trained here"
         raise PresetError(message, "Use one of kind fsq-image, or train the Transformer alone")
-    kept = _keep_codes(job) if settings.frozen else {}
+    coded = _codes_stay(job) if settings.frozen else None
     torch.manual_seed(settings.seed)
     model = FsqImageTokenizer(preset.tokenizer).to(job.device)
     freeze(model, settings.frozen)  # before the data are read, which takes long: what does not fit is told at once
@@ -140,13 +142,18 @@ def _train_tokenizer(job: Job) -> Path:
 
     with job.reporter.bar("tokenizer", settings.steps) as bar:
         run = train_tokenizer(
-            model, *splits, settings, job.out / "tokenizer", sample, on_step=show_loss(bar), **job.fit
+            model, *splits, settings, job.out / "tokenizer", sample, origin(preset, "tokenizer", "clip"),
+            on_step=show_loss(bar), **job.fit,
         )  # fmt: skip
+    tell_steps(job, run)
     if rank():
         return job.out
+    kept = keep_weights(job, coded, "transformer") if coded else {}
     entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
     if entry != preset.tokenizer_weights and not kept:
         kept = {"transformer_weights": None}  # whatever there was has learnt the codes of another tokenizer
+        if job.goes_on("transformer"):
+            job.reporter.note(f"Remove {job.out / 'transformer'}, which has learnt other codes, to train a Transformer")
     return write_preset(preset, job.out, **kept, tokenizer_weights=entry)
 
 
@@ -156,8 +163,8 @@ def _train_transformer(job: Job) -> Path:
 
     from diagd_cli.model.transformer import initialise
     from diagd_cli.pipeline import Loaded
-    from diagd_cli.train.data import load_tokens
-    from diagd_cli.train.loop import freeze
+    from diagd_cli.train.data import codes_digest, load_tokens
+    from diagd_cli.train.optimiser import freeze
     from diagd_cli.train.parallel import rank
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.train.samples import write_continuation
@@ -166,7 +173,6 @@ def _train_transformer(job: Job) -> Path:
 
     preset, settings = job.preset, job.settings
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
-    kept = keep_weights(job, preset, "tokenizer") if rank() == 0 else {}
     model = build_transformer(_reaching(preset, job.recipe.windows.longest), job.device)
     loaded = Loaded(preset, encoder, model, job.device, torch.float32, 0.0)
     initialise(model, settings.seed)
@@ -180,13 +186,16 @@ def _train_transformer(job: Job) -> Path:
             write_continuation(run, loaded, splits[1])
 
     samplers = [Sampler(tokens, preset) for tokens in splits]
+    of = origin(preset, "transformer", "actions", "prefix", tokenizer=codes_digest(encoder))
     with job.reporter.bar("transformer", settings.steps) as bar:
         run = train_transformer(
             model, *samplers, settings, job.recipe.windows, job.out / "transformer", sample,
-            on_step=show_loss(bar), **job.fit,
+            of, on_step=show_loss(bar), **job.fit,
         )  # fmt: skip
+    tell_steps(job, run)
     if rank():
         return job.out
+    kept = keep_weights(job, preset, "tokenizer")
     entry = save_weights(job.out / "transformer.safetensors", run.weights)
     return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
@@ -237,16 +246,14 @@ def _reaching(preset, frames: int):
     return preset.model_copy(update={"clip": preset.clip.model_copy(update={"window": window})})
 
 
-def _keep_codes(job: Job) -> dict:
-    """The entries of what goes on working when only the decoder learns. Raises PresetError where no encoder has learnt yet."""
-    from diagd_cli.train.parallel import rank
+def _codes_stay(job: Job):
+    """The preset whose Transformer goes on working when only the decoder learns, None where there is none.
 
+    Raises PresetError where no encoder has learnt yet.
+    """
     if not (job.start or job.goes_on("tokenizer")):
         frozen = ", ".join(job.settings.frozen)
         raise PresetError(f"The recipe freezes {frozen}, which has learnt nothing yet", "Name a preset with --init")
-    origin = job.start or job.preset
-    if rank() or "encoder" not in job.settings.frozen or not origin.transformer_weights:
-        return {}
-    if origin.transformer != job.preset.transformer:
-        return {}  # the preset that results describes another Transformer than these weights are of
-    return keep_weights(job, origin, "transformer")
+    source = job.start or job.preset
+    fits = source.transformer == job.preset.transformer  # which the preset that results describes
+    return source if "encoder" in job.settings.frozen and source.transformer_weights and fits else None

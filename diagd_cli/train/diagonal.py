@@ -23,7 +23,8 @@ from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
-from diagd_cli.train.loop import Optimiser, Run, fit
+from diagd_cli.train.loop import Run, fit
+from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Sampler, Windows
 
 if TYPE_CHECKING:
@@ -64,18 +65,20 @@ def finetune(
     mixture: Mixture,
     folder: Path,
     text: Tensor | None = None,
+    of: dict[str, str] | None = None,
     **options,
 ) -> Run:
-    """Fit the codes of every window after its prompt, as decodings of the mixture see them; `options` go to `fit`.
+    """Fit the codes of every window after its prompt, as decodings of the mixture see them.
 
     windows: of one phase, longer than the largest prompt, which is that of validation. text: embedding float
-    [N, cross_dim] that all clips attend to. The log begins with the figures before training, at step 0.
-    Raises ClipError where no clip holds a window. `optimiser.ema` must be 0: the model itself is validated.
+    [N, cross_dim] that all clips attend to. `of` goes to the run, `options` to `fit`. The log begins with the figures
+    before training, at step 0. `optimiser.ema` must be 0: the model itself is validated. Raises ClipError where no clip
+    holds a window.
     """
     frames = windows.longest
     for sampler in (train, val):
         sampler.need(frames)
-    run = Run(folder, model, optimiser)
+    run = Run(folder, model, optimiser, of)
     device, wrapped = next(model.parameters()).device, parallel.wrap(model)
 
     def loss(step: int) -> Iterator[Tensor]:

@@ -6,8 +6,10 @@ A batch is a function of its step number, so a killed run that starts again sees
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import math
+import os
 import pickle
 import signal
 import threading
@@ -18,62 +20,32 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from diagd_cli.clip.write import atomic
+from diagd_cli.clip.write import atomic, write_text
 from diagd_cli.engine.device import native_bfloat16
-from diagd_cli.errors import PresetError, WeightsError
-from diagd_cli.model.config import Strict
+from diagd_cli.errors import DiagdError, UsageError, WeightsError
 from diagd_cli.train import parallel
 from diagd_cli.train.board import Board, installed
-from diagd_cli.train.muon import Muon
-
-
-class Optimiser(Strict):
-    """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights instead of an average.
-
-    `muon` > 0: the matrices inside Transformer blocks follow Muon instead, at that learning rate and the same schedule.
-    `accumulate`: parts in which a batch is worked through, to save memory; the gradient is the whole batch's.
-    `frozen`: parts of the model that stay as they are, such as "encoder": a tokenizer's codes are then what they were.
-    """
-
-    steps: int = Field(gt=0)
-    batch: int = Field(default=1, gt=0)
-    accumulate: int = Field(default=1, gt=0)
-    lr: float = Field(gt=0)
-    muon: float = Field(default=0.0, ge=0)
-    warmup: int = 100
-    final: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 0.1
-    clip: float = 1.0
-    ema: float = Field(default=0.0, ge=0, lt=1)
-    frozen: tuple[str, ...] = ()
-    seed: int = 0
-
-    def rate(self, step: int) -> float:
-        """Share of the learning rate at a step."""
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
-        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * done))
+from diagd_cli.train.optimiser import Optimiser, freeze, make_optimisers
 
 
 class Run:
     """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` and `tensorboard` (figures).
 
     `loss` is that of the last step, and `logged` the last step with a line in the log. Of several processes each holds
-    the same state, and the first one writes it.
+    the same state, and the first one writes it. of: what the run is of, by name, such as its tokenizer's digest: a run of
+    anything else is not gone on with (UsageError).
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser):
+    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, of: dict[str, str] | None = None):
         self.folder, self.model, self.settings = folder, model, optimiser
+        groups = "Muon" if optimiser.muon else "AdamW"
+        self.of = {**(of or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
         self.step, self.loss, self.logged = 0, math.nan, 0
         freeze(model, optimiser.frozen)
         self.optimisers = make_optimisers(model, optimiser)
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if optimiser.ema else None
-        folder.mkdir(parents=True, exist_ok=True)
         if self.checkpoint.exists():
             self._resume()
         self._trim_log()
@@ -105,14 +77,15 @@ class Run:
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
         with atomic(self.checkpoint) as part:
-            torch.save({**state, "average": self.average}, part)
+            save_state({**state, "average": self.average, "of": self.of}, part)
 
     def log(self, **figures) -> None:
         """Append one line of figures, and add them to TensorBoard's where it is installed."""
         figures = {"loss": round(self.loss, 4), "rate": round(self.settings.rate(self.step), 4), **figures}
         if parallel.rank() == 0:
-            with (self.folder / "log.jsonl").open("a") as file:
-                file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **figures}) + "\n")
+            line = json.dumps({"step": self.step, "time": round(time.time(), 1), **figures})
+            path = self.folder / "log.jsonl"
+            write_text(path, f"{path.read_text() if path.exists() else ''}{line}\n")
             if installed():
                 # what is there of later steps than the last one in the log was written by steps that are trained again
                 self._board = self._board or Board(self.folder / "tensorboard", self.logged + 1)
@@ -128,9 +101,13 @@ class Run:
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            self._check_origin(state.get("of", {}))
             self.model.load_state_dict(state["model"])
             for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                asked = [{k: v for k, v in group.items() if k != "params"} for group in own.param_groups]
                 own.load_state_dict(saved)
+                for group, settings in zip(own.param_groups, asked, strict=True):
+                    group.update(settings)  # rates and decay as the recipe has them now, not as it had them
             self.step, self.loss = state["step"], state.get("loss", math.nan)
             if self.average is not None:  # of a run that had none so far it begins with the weights
                 saved = state["average"] or state["model"]
@@ -139,22 +116,34 @@ class Run:
             message = f"{self.checkpoint} is damaged or of another model"
             raise WeightsError(message, "Train in another folder, or remove it to start again") from None
 
+    def _check_origin(self, of: dict[str, str]) -> None:
+        for name in of.keys() & self.of.keys():
+            if of[name] != self.of[name]:
+                message = f"{self.folder} holds a run with another {name}"
+                raise UsageError(message, "Name another folder with --out, or remove it to start again")
+
     def _trim_log(self) -> None:
-        """Drop figures of steps after the checkpoint: those steps are trained again."""
+        """Drop figures of steps after the checkpoint, which are trained again, and what is no line of figures."""
         path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= self.step]
+        lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+        kept = [line for line in lines if 0 <= logged_step(line) <= self.step]
         if kept != lines and parallel.rank() == 0:
-            with atomic(path) as part:
-                part.write_text("".join(kept))
-        self.logged = json.loads(kept[-1])["step"] if kept else 0
+            write_text(path, "".join(kept))
+        self.logged = logged_step(kept[-1]) if kept else 0
 
     def update(self, loss: Tensor) -> None:
-        """One optimiser step on the gradient that has been gathered; `loss` is the batch's."""
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        """One optimiser step on the gradient that has been gathered; `loss` is the batch's. Raises DiagdError."""
+        norm, value = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip), loss.item()
+        self.need_finite(value, norm.item())
         with uninterrupted():
             self._step()
-            self.step, self.loss = self.step + 1, loss.item()
+            self.step, self.loss = self.step + 1, value
+
+    def need_finite(self, *figures: float) -> None:
+        """Raise DiagdError where a figure is not a number: the weights soon are none, and must not be kept."""
+        if not all(map(math.isfinite, figures)):
+            message = f"The training in {self.folder} has diverged: after step {self.step} figures are nan or infinite"
+            raise DiagdError(message, f"Go on from its last checkpoint with lr below {self.settings.lr:g}")
 
     def _step(self) -> None:
         for optimiser in self.optimisers:
@@ -168,32 +157,20 @@ class Run:
                 self.average[name].lerp_(value, 1 - decay) if value.is_floating_point() else None
 
 
-def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Leave these parts (names of submodules) out of training. Raises PresetError where the model has no such part."""
-    for part in parts:
-        try:
-            model.get_submodule(part).requires_grad_(False)
-        except AttributeError:
-            known = ", ".join(name for name, _ in model.named_children())
-            raise PresetError(
-                f"The recipe freezes {part!r}, and the model has no such part", f"It has {known}"
-            ) from None
+def save_state(state: dict, path: Path) -> None:
+    """torch.save, which calls a full disk an error of its own. Raises OSError."""
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, or the disk fails") from error
 
 
-def make_optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest; vectors are not decayed."""
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    hidden = [p for name, p in named if settings.muon and p.ndim == 2 and "blocks." in name]
-    taken = {id(p) for p in hidden}
-    rest = [p for _, p in named if id(p) not in taken]
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, "peak": settings.lr},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": settings.lr},
-    ]
-    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)]
-    if hidden:
-        optimisers.append(Muon([{"params": hidden, "peak": settings.muon}], weight_decay=settings.weight_decay))
-    return optimisers
+def logged_step(line: str) -> int:
+    """The step of a line of the log; -1 where it is none, as after a crash."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else -1
+    except (ValueError, KeyError, TypeError):
+        return -1
 
 
 def fit(
@@ -221,6 +198,7 @@ def fit(
             if run.logged < run.step and (last or run.step % every == 0):
                 run.model.eval()
                 figures = validate(run.weights)
+                run.need_finite(*(v for v in figures.values() if isinstance(v, float)))
                 run.log(**figures)
                 run.save()
             if run.step >= run.settings.steps:

@@ -11,7 +11,7 @@ from pydantic import ValidationError, model_validator
 from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping, save_preset
 from diagd_cli.errors import PresetError
 from diagd_cli.model.config import Strict
-from diagd_cli.train.loop import Optimiser
+from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Windows
 from diagd_cli.weights.source import Weights
 
@@ -73,11 +73,26 @@ def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> P
         if found.name != preset.name:
             message = f"{folder} holds a run of {found.name}, not of {preset.name}"
             raise PresetError(message, "Name another folder with --out")
+        mine, theirs = learnt_by(preset), learnt_by(found)
+        for key in sorted(mine.keys() | theirs.keys()):
+            if mine.get(key) != theirs.get(key):
+                message = f"{folder} holds a run of {found.name} with {key} {theirs.get(key)}, not {mine.get(key)}"
+                raise PresetError(message, f"Name another folder with --out, or go on with --preset {path}")
         preset = found
     if preset.text:
         hint = "Train a preset without text: clips have none beside them"
         raise PresetError(f"The preset {preset.name} is steered by text", hint)
     return preset
+
+
+def learnt_by(preset: Preset) -> dict[str, object]:
+    """What weights are learnt for, by key: the networks' settings, the frames' size, the actions."""
+    parts = preset.model_dump(mode="json", include={"tokenizer", "transformer", "actions", "prefix"})
+    parts["clip"] = {"height": preset.clip.height, "width": preset.clip.width}
+    flat = {}
+    for name, part in parts.items():
+        flat |= {f"{name}.{key}": v for key, v in part.items()} if isinstance(part, dict) else {name: part}
+    return flat
 
 
 def write_preset(preset: Preset, folder: Path, **weights: Weights | None) -> Path:

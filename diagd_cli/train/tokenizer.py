@@ -13,7 +13,8 @@ from torch import Tensor
 from diagd_cli.tokens.image import FsqImageTokenizer, to_pixels
 from diagd_cli.train import parallel
 from diagd_cli.train.data import Episodes
-from diagd_cli.train.loop import Optimiser, Run, fit
+from diagd_cli.train.loop import Run, fit
+from diagd_cli.train.optimiser import Optimiser
 
 
 def reconstruction_loss(
@@ -43,14 +44,15 @@ def train_tokenizer(
     optimiser: Optimiser,
     folder: Path,
     sample: Callable[[Run, FsqImageTokenizer], None] = lambda run, shipped: None,
+    of: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit the autoencoder on frames of `train`. Returns the run, whose weights are the result.
 
-    sample(run, shipped) is called at each validation with the weights that it judges; `options` go to `fit`.
+    sample(run, shipped) is called at each validation with the weights that it judges; `of` goes to the run, `options` to `fit`.
     """
     model.to(memory_format=torch.channels_last)
-    run = Run(folder, model, optimiser)
+    run = Run(folder, model, optimiser, of)
     like, wrapped = next(model.parameters()), parallel.wrap(model)
 
     def loss(step: int) -> Iterator[Tensor]:

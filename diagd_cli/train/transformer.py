@@ -20,7 +20,8 @@ from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
 from diagd_cli.train.data import Tokens
-from diagd_cli.train.loop import Optimiser, Run, fit
+from diagd_cli.train.loop import Run, fit
+from diagd_cli.train.optimiser import Optimiser
 
 
 class Phase(Strict):
@@ -139,15 +140,17 @@ def train_transformer(
     windows: Windows,
     folder: Path,
     sample: Callable[[Run], None] = lambda run: None,
+    of: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted).
 
-    sample(run) is called at each validation; `options` go to `fit`. Returns the run, whose weights are the result.
+    sample(run) is called at each validation; `of` goes to the run, `options` to `fit`. Returns the run: its weights are
+    the result.
     """
     for sampler in (train, val):
         sampler.need(windows.longest)
-    run = Run(folder, model, optimiser)
+    run = Run(folder, model, optimiser, of)
     device, wrapped = next(model.parameters()).device, parallel.wrap(model)
 
     def loss(step: int) -> Iterator[Tensor]:

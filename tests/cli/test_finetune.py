@@ -13,6 +13,7 @@ from tiny import moving, save_clip
 from diagd_cli.cli.finetune import decoding_set
 from diagd_cli.config import load_preset
 from diagd_cli.train import diagonal
+from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import load_transformer, random_tokenizer, random_transformer, save_weights
 
 
@@ -54,6 +55,28 @@ def test_the_log_has_each_decoding_from_before_the_first_step_on(made):
         figures = {name.removeprefix("nll/"): value for name, value in line.items() if name.startswith("nll/")}
         assert figures.keys() == names and all(0 < value < 20 for value in figures.values())
     assert lines[0]["nll/DiagD k=1 d=2"] != lines[-1]["nll/DiagD k=1 d=2"]
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(diagd, world):
+    """Of another preset's run, of a run from other weights, and of a preset that was trained there."""
+    other = (world / "tiny.yaml").read_text().replace("name: tiny", "name: other")
+    (world / "other.yaml").write_text(other)
+    torch.manual_seed(1)
+    fresh = {k: v + 0.1 for k, v in load_transformer(load_preset(world / "tiny.yaml")).state_dict().items()}
+    entry = save_weights(world / "fresh.safetensors", fresh)
+    write_preset(load_preset(world / "tiny.yaml"), world / "fresh", transformer_weights=entry)
+    shutil.copy(world / "fresh.safetensors", world / "fresh")
+    shutil.copy(world / "tokenizer.safetensors", world / "fresh")
+    before = {path: path.read_bytes() for path in sorted((world / "whole").rglob("*")) if path.is_file()}
+    for preset, message in (
+        ("other.yaml", "whole/finetune holds a run with another preset"),
+        ("fresh/preset.yaml", "whole/finetune holds a run with another Transformer to begin with"),
+    ):
+        done = tuned(diagd, world, "whole", preset=preset)
+        assert done.code == 2 and message in done.err
+    assert before == {path: path.read_bytes() for path in sorted((world / "whole").rglob("*")) if path.is_file()}
+    done = tuned(diagd, world, "fresh")
+    assert done.code == 2 and f"{world}/fresh holds a preset that was not fine-tuned there" in done.err
 
 
 def test_the_preset_that_results_makes_a_video(diagd, made, tmp_path):

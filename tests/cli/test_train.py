@@ -48,6 +48,104 @@ def test_a_flat_folder_of_clips(train, world):
     assert train("transformer", "-q").code == 0
 
 
+def log(world, part):
+    return [json.loads(line) for line in (world / "run" / part / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_transformer_does_not_go_on_with_other_codes(train, world):
+    """A tokenizer that learnt on makes other codes: what has learnt the old ones is named, and not shipped with them."""
+    assert [train(part, "-q").code for part in ("tokenizer", "transformer")] == [0, 0]
+    done = train("tokenizer", "--steps", 40)
+    assert done.code == 0 and f"Remove {world}/run/transformer, which has learnt other codes" in done.err
+    assert yaml.safe_load((world / "run/preset.yaml").read_text())["transformer_weights"] is None
+    done = train("transformer", "-q")
+    message = f"{world}/run/transformer holds a run with another tokenizer"
+    hint = "Name another folder with --out, or remove it to start again"
+    assert (done.code, done.err) == (2, f"error: {message}. {hint}\n")
+    shutil.rmtree(world / "run/transformer")
+    assert train("transformer", "-q").code == 0
+
+
+def test_a_preset_that_was_changed_is_not_passed_over(train, world):
+    assert train("tokenizer", "-q").code == 0
+    raw = yaml.safe_load((world / "tiny.yaml").read_text())
+    raw["tokenizer"]["channels"] = [8, 8]
+    (world / "tiny.yaml").write_text(yaml.safe_dump(raw | {"tokenizer_weights": None}))
+    done = train("tokenizer", "-q")
+    message = f"{world}/run holds a run of tiny with tokenizer.channels [4, 8], not [8, 8]"
+    hint = f"Name another folder with --out, or go on with --preset {world}/run/preset.yaml"
+    assert (done.code, done.err) == (2, f"error: {message}. {hint}\n")
+    assert train("tokenizer", "-q", "--preset", world / "run/preset.yaml", "--steps", 5).code == 0
+
+
+def test_a_run_that_has_no_preset_yet_is_of_its_preset(train, world):
+    """One that was killed before its end."""
+    assert train("tokenizer", "-q").code == 0
+    (world / "run/preset.yaml").unlink()
+    raw = yaml.safe_load((world / "tiny.yaml").read_text())
+    (world / "tiny.yaml").write_text(yaml.safe_dump(raw | {"name": "other"}))
+    done = train("tokenizer", "-q")
+    assert done.code == 2 and f"{world}/run/tokenizer holds a run with another preset" in done.err
+
+
+@pytest.mark.parametrize(
+    ("change", "other"), [({"frozen": ["encoder"]}, "list of frozen parts"), ({"muon": 0.1}, "optimiser")]
+)
+def test_another_kind_of_training_does_not_go_on(train, world, change, other):
+    assert train("tokenizer", "-q").code == 0
+    recipe = {**RECIPE, "tokenizer": {**RECIPE["tokenizer"], **change}}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = train("tokenizer", "-q", "--steps", 9, "--init", world / "run/preset.yaml")
+    assert done.code == 2 and f"{world}/run/tokenizer holds a run with another {other}" in done.err
+
+
+def test_fewer_steps_than_there_are(train, world):
+    assert train("tokenizer", "-q").code == 0
+    done = train("tokenizer", "--steps", 2)
+    assert done.code == 0 and f"The run in {world}/run/tokenizer has 4 steps already, more than 2" in done.err
+
+
+def test_a_changed_rate_is_the_rate_from_then_on(train, world):
+    assert train("tokenizer", "-q", "--steps", 2).code == 0
+    shutil.copytree(world / "run", world / "kept")
+    found = []
+    for rate in (1e-3, 1e-1):
+        recipe = {**RECIPE, "tokenizer": {**RECIPE["tokenizer"], "lr": rate}}
+        (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        assert train("tokenizer", "-q").code == 0
+        found.append((world / "run/tokenizer.safetensors").read_bytes())
+        shutil.rmtree(world / "run")
+        shutil.copytree(world / "kept", world / "run")
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "transformer"])
+def test_a_training_that_diverges_stops(train, world, part):
+    """Neither its weights nor its figures are kept; with a lower rate it goes on from the checkpoint before."""
+    assert train(part, "-q", "--steps", 2).code == 0
+    weights, wild = (world / f"run/{part}.safetensors").read_bytes(), {**RECIPE[part], "lr": 1e30, "steps": 30}
+    (world / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, part: wild}))
+    done = train(part, "-q")
+    assert done.code == 1 and f"The training in {world}/run/{part} has diverged: after step " in done.err
+    assert done.err.endswith("Go on from its last checkpoint with lr below 1e+30\n")
+    assert (world / f"run/{part}.safetensors").read_bytes() == weights
+    assert "NaN" not in (world / f"run/{part}/log.jsonl").read_text()
+
+
+def test_a_log_that_a_crash_has_cut(train, world):
+    assert train("tokenizer", "-q").code == 0
+    path = world / "run/tokenizer/log.jsonl"
+    path.write_text(path.read_text() + '{"step": 4, "los\n[]\n')
+    assert train("tokenizer", "-q", "--steps", 6).code == 0
+    assert [line["step"] for line in log(world, "tokenizer")] == [2, 4, 6]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_the_clips_are_read(train, world):
+    (world / "file").touch()
+    done = train("tokenizer", "-q", "--out", world / "file/run")
+    assert done.code == 1 and "cannot be written" in done.err and not (world / "data/cache").exists()
+
+
 def test_without_actions(train, world):
     """Neither the clips nor the preset have any."""
     preset = yaml.safe_load((world / "tiny.yaml").read_text())

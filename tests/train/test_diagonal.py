@@ -17,7 +17,7 @@ from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.train.data import Tokens
 from diagd_cli.train.diagonal import Mixture, diagonal_loss, finetune, validate_decodings
-from diagd_cli.train.loop import Optimiser
+from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Sampler, Windows, token_nll
 from diagd_cli.weights.load import build_transformer
 

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from limits import small_disk
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import moving, save_clip
 
 from diagd_cli.config import load_preset
+from diagd_cli.errors import OutputError
 from diagd_cli.pipeline import Loaded
 from diagd_cli.train import loop, transformer
 from diagd_cli.train.board import Board
 from diagd_cli.train.data import load_tokens
-from diagd_cli.train.loop import Optimiser, Run
+from diagd_cli.train.loop import Run
+from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Sampler, Windows, token_nll, train_transformer, validate_transformer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
@@ -166,6 +169,19 @@ def test_without_tensorboard_there_is_the_log(world, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "installed", lambda: False)
     trained(world, tmp_path)
     assert (tmp_path / "log.jsonl").read_text().count("\n") == 2 and not (tmp_path / "tensorboard").exists()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(world, tmp_path):
+    run, folder = trained(world, tmp_path), tmp_path / "small"
+    folder.mkdir()
+    with small_disk(folder) as disk:
+        run.folder = disk
+        run.save()
+        before = run.checkpoint.read_bytes()
+        run.model.register_buffer("large", torch.rand(60_000))
+        with pytest.raises(OutputError, match=r"checkpoint.pt cannot be written: no space left on device"):
+            run.save()
+        assert run.checkpoint.read_bytes() == before and [p.name for p in disk.iterdir()] == ["checkpoint.pt"]
 
 
 def test_an_average_that_begins_later_begins_with_the_weights(world, tmp_path):

@@ -38,6 +38,18 @@ def test_a_transformer_without_windows(tmp_path):
         load_recipe(str(path))
 
 
+@pytest.mark.parametrize(
+    "settings",
+    ["betas: [2, 3]", "seed: -1", f"seed: {2**64}", f"batch: {10**30}", "clip: -1", "clip: .nan", "weight_decay: -1",
+     "weight_decay: .nan", "warmup: -5", "lr: .inf", "lr: .nan", "lr: 0", "muon: .inf", "final: .nan", "steps: 0"],
+)  # fmt: skip
+def test_settings_that_cannot_be(tmp_path, settings):
+    path, key = tmp_path / "recipe.yaml", settings.split(":")[0]
+    path.write_text(f"preset: freedoom\ntokenizer: {{steps: 1, lr: 0.1, {settings}}}".replace(f"{key}: 0.1, ", ""))
+    with pytest.raises(PresetError, match=rf"recipe.yaml: tokenizer\.{key}"):
+        load_recipe(str(path))
+
+
 @pytest.mark.parametrize("name", PAPER)
 def test_mc_ar_as_in_the_paper(name):
     """Table 9: cosine from 3e-4 after 10,000 steps of warm-up, AdamW 0.9/0.95, weight decay 0.1."""
