@@ -83,7 +83,8 @@ def compare(
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
         check_outputs(target, race, sheet, html, force)
         source = read_clip(clip, prefix, start, settings.frames)
-        steering = clip_actions(clip, chosen, parse_actions(chosen, steer.actions), start, prefix, settings.frames)
+        given, truth = parse_actions(chosen, steer.actions), len(source.future)
+        steering = clip_actions(clip, chosen, given, start, prefix, settings.frames, truth)
         prompts = find_prompts(chosen, [clip], steer, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):

@@ -146,7 +146,7 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
             f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"
         )
         raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
-    actions = clip_actions(path, preset, None, start, settings.context, settings.frames)
+    actions = clip_actions(path, preset, None, start, settings.context, settings.frames, settings.frames)
     steered = None if actions is None else preset.actions.describe(actions)
     about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
     return Case(clip, make_request(settings, settings.decoding, actions, prompts.of(path)), about)

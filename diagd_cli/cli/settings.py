@@ -114,18 +114,18 @@ def parse_actions(preset: Preset, text: str | None) -> np.ndarray | None:
 
 
 def clip_actions(
-    path: Path, preset: Preset, asked: np.ndarray | None, first: int, context: int, frames: int
+    path: Path, preset: Preset, asked: np.ndarray | None, first: int, context: int, frames: int, truth: int = 0
 ) -> np.ndarray | None:
     """Rows for context + continuation of a clip, from those asked for and those recorded beside it.
 
-    None when the preset takes none. Raises UsageError.
+    A recording must reach to the end of the context; as far as `truth` frames after it where nothing is asked for, since
+    a continuation is held against them. None when the preset takes none. Raises UsageError.
     """
-    from diagd_cli.tokens.actions import steering
+    from diagd_cli.tokens.actions import recorded_beside, steering
 
     if preset.actions is None:
         return None
-    beside = [path.with_suffix(suffix) for suffix in preset.actions.suffixes]
-    recorded = next((preset.actions.read(file) for file in beside if file.is_file()), None)
+    recorded = recorded_beside(path, preset.actions, first + context + (truth if asked is None else 0))
     return steering(asked, recorded, first, context, frames, preset.actions.rest)
 
 

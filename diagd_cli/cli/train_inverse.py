@@ -10,10 +10,12 @@ from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.job import Job, load_splits, show_loss
 from diagd_cli.cli.settings import set_threads
-from diagd_cli.errors import PresetError
+from diagd_cli.errors import PresetError, UsageError
 
 
-@t.commands.command(help="Train inverse dynamics (two frames -> the action between), by which eval judges steering.")
+@t.commands.command(
+    help="Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
+)
 def inverse(
     data: t.DataArgument,
     out: t.OutOption = None,
@@ -33,9 +35,14 @@ def inverse(
         from diagd_cli.engine.device import choose_device
         from diagd_cli.evaluate.inverse_train import SETTINGS
         from diagd_cli.tokens.actions import NamedActions
+        from diagd_cli.train.parallel import started
         from diagd_cli.train.recipe import load_recipe, trained_preset
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
+        if started() > 1:
+            raise UsageError(
+                f"These are {started()} processes, and one trains inverse dynamics", "Start it without torchrun"
+            )
         set_threads(threads)
         chosen, out = load_recipe(recipe), out or Path("runs") / Path(recipe).stem
         model = trained_preset(chosen, out, preset)

@@ -31,6 +31,10 @@ from diagd_cli.tokens.gamepad import read_npz
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf"
 _SAFE_INPUT = ["-protocol_whitelist", "file", "-format_whitelist", _CONTAINERS, "-max_pixels", str(MAX_SIDE**2)]
 _LOG_BYTES = 1 << 20
+# What ffmpeg says where frames are lost for good, by its versions; a frame that it has patched up is none of them.
+_LOST = (
+    r"\[error\].*(partial file|ended prematurely|Error submitting packet|Error while decoding|Error during demuxing)"
+)
 _COPY_AGAIN = "Copy or download it again"
 
 
@@ -80,7 +84,13 @@ def read_clip(path: str | Path, context: int, start: int | None = None, future: 
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Every frame of a video or of one of WHAM's recordings, uint8 [H, W, 3], one after the other. Raises ClipError."""
+    """Every frame of a video or of one of WHAM's recordings, uint8 [H, W, 3], one after the other.
+
+    Raises ClipError for a file that cannot be read, and at the end of one of which frames are lost: those after a gap
+    would stand beside the actions of others.
+    """
+    with opened(path):
+        pass  # a pipe would never end
     if path.suffix.lower() == ".npz":
         yield from _recorded(path)
         return
@@ -90,13 +100,18 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
             for frame in _frames(path, process):
                 count += 1
                 yield frame
-        if not count:
-            log.seek(0)
-            raise _no_frames(path, log.read(_LOG_BYTES).decode("utf-8", "replace"))
+        log.seek(0)
+        text = log.read(_LOG_BYTES).decode("utf-8", "replace")
+    if not count:
+        raise _no_frames(path, text)
+    if re.search(_LOST, text):
+        message = f"{path} is cut short or damaged: {_told(count)} can be read, others are lost"
+        raise ClipError(message, f"{_COPY_AGAIN}, or leave it out")
 
 
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes; a ClipError for anything that is not a readable file with bytes in it."""
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file, open for reading; a ClipError for anything that is not a readable file with bytes in it."""
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -105,11 +120,8 @@ def _digest(path: Path) -> str:
             raise ClipError(f"{path} is not a regular file", "Name one video or image file")
         if not status.st_size:
             raise ClipError(f"{path} is empty (0 bytes)", _COPY_AGAIN)
-        digest = hashlib.sha256()
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+            yield file
     except FileNotFoundError as error:
         raise ClipError(f"{path} does not exist", "Check the name and the folder") from error
     except PermissionError as error:
@@ -117,6 +129,15 @@ def _digest(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ClipError(f"{str(path)!r} cannot be read: {reason}", "Check the name and the folder") from error
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes. Raises ClipError."""
+    digest = hashlib.sha256()
+    with opened(path) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _recorded(path: Path) -> np.ndarray:
@@ -194,9 +215,13 @@ def _fps(log: str) -> float | None:
     return fps if 0 < fps <= 1000 else None
 
 
+def _told(count: int) -> str:
+    return "1 frame" if count == 1 else f"{count} frames"
+
+
 def _too_few(path: Path, count: int, context: int, start: int, log: str) -> ClipError:
     """Why `count` readable frames do not hold `context` of them from frame `start` on."""
-    has = "1 frame" if count == 1 else f"{count} frames"
+    has = _told(count)
     if not count:
         return _no_frames(path, log)
     if re.search(r"^(\[[^]]* @ 0x[0-9a-f]+\] )*\[(error|fatal)\]", log, re.MULTILINE):

@@ -12,6 +12,7 @@ from torch import Tensor
 from diagd_cli.errors import ClipError
 from diagd_cli.evaluate.inverse import PAIRS_AT_ONCE, InverseDynamics, to_small
 from diagd_cli.tokens.actions import NamedActions
+from diagd_cli.train.clips import about
 from diagd_cli.train.data import Episodes
 from diagd_cli.train.loop import Optimiser, Run, fit
 
@@ -33,7 +34,8 @@ class Pairs:
         self.frames, self.actions = episodes.frames, rows - actions.offset
         self.firsts = np.flatnonzero(~last & (rows != actions.rest[0]))
         if not len(self.firsts):
-            raise ClipError("No clip has a known action between two frames", "Put actions beside the clips, NAME.jsonl")
+            message = f"None of {about(episodes.split, episodes.clips)} has a known action between two frames"
+            raise ClipError(message, "Give longer clips, with their actions beside them in NAME.jsonl")
 
     def take(self, firsts: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """Pixels float32 [N, 6, h, w] of the pairs that start at `firsts`, and their actions int64 [N]."""

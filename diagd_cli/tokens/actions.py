@@ -69,17 +69,13 @@ class NamedActions(Strict):
     def read(self, path: Path) -> np.ndarray:
         """Rows of a JSONL file, one line a frame: {"action": NAME}, taken after that frame was seen. Raises UsageError."""
         actions = []
-        for number, line in enumerate(_lines(path), 1):
-            if not line.strip():
-                continue
+        for number, line in enumerate(action_lines(path, "Give a JSONL file, or a list such as forward*8"), 1):
             try:
                 action = json.loads(line)["action"]
             except (ValueError, TypeError, KeyError, RecursionError):
                 message = f'{path}, line {number}: not {{"action": NAME}}'
                 raise UsageError(message, "Write one JSON object a line") from None
             actions.append(self._known(action, f"{path}, line {number}: "))
-        if not actions:
-            raise UsageError(f"{path} holds no action", "Write one JSON object a line")
         return self.encode(actions)
 
     def parse(self, text: str) -> np.ndarray:
@@ -113,13 +109,33 @@ def repeated(text: str) -> list[tuple[str, int]]:
     return parts
 
 
-def _lines(path: Path) -> list[str]:
+def action_lines(path: Path, hint: str) -> list[str]:
+    """The lines of a file of actions, one a frame. Raises UsageError, with `hint` where it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        hint = "Give a JSONL file, or a list such as forward*8"
         raise UsageError(f"Cannot read the actions {path}: {reason}", hint) from None
+    if not lines:
+        raise UsageError(f"{path} holds no action", "Write one JSON object a line")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():  # left out, it would move the actions that follow to other frames
+            raise UsageError(f"{path}, line {number}: it is blank", "Write one JSON object a line, for each frame")
+    return lines
+
+
+def recorded_beside(clip: Path, actions, frames: int) -> np.ndarray | None:
+    """Rows of the file of actions beside a clip of which `frames` are read from its start; None where there is none.
+
+    `actions`: of the preset. Raises UsageError where the file is bad or ends earlier (the last action may be missing).
+    """
+    beside = [clip.with_suffix(suffix) for suffix in actions.suffixes]
+    file = next((file for file in beside if file.is_file()), None)
+    rows = actions.read(file) if file else None
+    if rows is not None and len(rows) < frames - 1:
+        message = f"{file} has {len(rows)} actions, and {frames} frames of {clip.name} are read"
+        raise UsageError(message, "Write one action a frame, or remove the file")
+    return rows
 
 
 def steering(
@@ -129,7 +145,7 @@ def steering(
 
     `asked`: the first one leads to the first new frame; the last is repeated when they run out.
     `recorded`: beside the clip, row n belongs to the file's frame n; it gives the context's actions, and the others too
-    when nothing is asked for. Where nothing is known: `rest`.
+    when nothing is asked for: its last one is repeated where it ends before the new frames. Where nothing is known: `rest`.
     """
     total = context + frames
     rows = np.tile(rest, (total, 1))

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from diagd_cli.errors import UsageError
 from diagd_cli.model.config import Strict
-from diagd_cli.tokens.actions import is_file
+from diagd_cli.tokens.actions import action_lines, is_file
 
 BUTTONS, STICKS, BINS = 12, 4, 11
 VALUES = BUTTONS + STICKS
@@ -174,15 +174,8 @@ def read_npz(path: Path, images: bool = True) -> Episode:
 
 def read_jsonl(path: Path) -> np.ndarray:
     """Actions float32 [F, 16], one JSON object a line: buttons and sticks, or an action. Raises UsageError."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not text"
-        raise UsageError(f"Cannot read the actions {path}: {reason}", "Give JSONL, or an official .npz") from None
-    rows = [_row(line, f"{path}, line {number}: ") for number, line in enumerate(lines, 1) if line.strip()]
-    if not rows:
-        raise UsageError(f"{path} holds no action", "Write one JSON object a line")
-    return np.stack(rows)
+    lines = action_lines(path, "Give JSONL, or an official .npz")
+    return np.stack([_row(line, f"{path}, line {number}: ") for number, line in enumerate(lines, 1)])
 
 
 def _row(line: str, where: str) -> np.ndarray:

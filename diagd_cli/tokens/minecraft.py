@@ -23,7 +23,7 @@ from pydantic import Field
 
 from diagd_cli.errors import UsageError
 from diagd_cli.model.config import Strict
-from diagd_cli.tokens.actions import is_file, repeated
+from diagd_cli.tokens.actions import action_lines, is_file, repeated
 
 HOTBAR = tuple(f"hotbar.{n}" for n in range(1, 10))
 KEYS = ("use", "attack", "forward", "back", "left", "right", "jump", "sneak", "sprint")  # in the order of their ids
@@ -198,24 +198,15 @@ def recorded_action(line: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def read_minecraft_actions(path: Path) -> list[dict[str, Any]]:
-    """The actions of a JSONL file, one a line, of either kind; blank lines are skipped. Raises UsageError with the line."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = (getattr(error, "strerror", None) or "it is not text").lower()
-        raise UsageError(f"Cannot read the actions {path}: {reason}", "Give a JSONL file") from None
+    """The actions of a JSONL file, one a line, of either kind. Raises UsageError with the line."""
     actions = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    for number, line in enumerate(action_lines(path, "Give a JSONL file"), 1):
         try:
             actions.append(_action(line))
         except UsageError as error:
             raise UsageError(
                 f"{path}, line {number}: {error.message[0].lower()}{error.message[1:]}", error.hint
             ) from None
-    if not actions:
-        raise UsageError(f"{path} holds no action", EXAMPLE)
     return actions
 
 

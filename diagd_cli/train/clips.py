@@ -8,7 +8,8 @@ Actions are optional. Where the preset's actions may lie in .npz files, a record
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 
 from diagd_cli.config import Preset
 from diagd_cli.errors import ClipError
-from diagd_cli.tokens.actions import steering
+from diagd_cli.tokens.actions import recorded_beside, steering
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 SPLITS = ("train", "val")
@@ -25,18 +26,12 @@ _MAKE = "Put MP4 files there, or make some with: diagd record --out DIR"
 
 def find_clips(folder: Path, preset: Preset) -> dict[str, list[Path]]:
     """The clips of `train` and `val`, sorted by name. Raises ClipError where either has none."""
-    if any((folder / split).is_dir() for split in SPLITS):
-        found = {split: _clips(folder / split, preset) for split in SPLITS}
-        for split, clips in found.items():
-            if not clips:
-                raise ClipError(f"No MP4 files in {folder / split}", _MAKE)
-        return found
+    if not is_flat(folder):
+        return {split: _clips(folder / split, preset) for split in SPLITS}
     clips = _clips(folder, preset)
-    if not clips:
-        raise ClipError(f"No MP4 files in {folder}", _MAKE)
     if len(clips) == 1:
         raise ClipError(f"{folder} has one clip", "Training needs two or more: one of them validates")
-    order = {clip: int(hashlib.sha256(clip.name.encode()).hexdigest(), 16) for clip in clips}
+    order = {clip: int(hashlib.sha256(os.fsencode(clip.name)).hexdigest(), 16) for clip in clips}
     val = [clip for clip in clips if order[clip] % 10 == 0]
     if len(val) in (0, len(clips)):  # of few clips, perhaps none or all
         val = [min(clips, key=order.__getitem__)]
@@ -45,16 +40,35 @@ def find_clips(folder: Path, preset: Preset) -> dict[str, list[Path]]:
 
 def is_flat(folder: Path) -> bool:
     """Whether the split is made by name hash."""
-    return not any((folder / split).is_dir() for split in SPLITS)
+    return not any(os.path.isdir(folder / split) for split in SPLITS)
 
 
 def _clips(folder: Path, preset: Preset) -> list[Path]:
-    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    """The clips of one folder, sorted by name; hidden files are other programs'. Raises ClipError where it has none."""
+    try:
+        files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
+    except FileNotFoundError:
+        split = folder.name in SPLITS and folder.parent.is_dir()
+        hint = "Where there is train/ or val/, there must be both" if split else _MAKE
+        raise ClipError(f"{folder} does not exist", hint) from None
+    except OSError as error:
+        raise ClipError(f"{folder} cannot be read: {error.strerror.lower()}", "Name a folder of clips") from None
     videos = [file for file in files if file.suffix.lower() in VIDEOS]
     names = {video.stem for video in videos}
     recordings = preset.actions is not None and ".npz" in preset.actions.suffixes
     alone = [file for file in files if recordings and file.suffix == ".npz" and file.stem not in names]
+    if not videos + alone:
+        below = min(folder.glob("*/*.mp4"), default=None)
+        hint = f"There is {below}, but only the folder itself is searched, or its train/ and val/" if below else _MAKE
+        raise ClipError(f"No MP4 files in {folder}", hint)
     return sorted(videos + alone)
+
+
+def about(split: str, clips: Sequence[Path]) -> str:
+    """What a message calls the clips of a split: `the clips that validate (a.mp4, b.mp4)`."""
+    names = list(dict.fromkeys(clip.name for clip in clips))
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"the clips that {'validate' if split == 'val' else 'train'} ({shown})"
 
 
 def chunks(frames: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
@@ -67,13 +81,9 @@ def chunks(frames: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
 def action_rows(clip: Path, preset: Preset, frames: int) -> np.ndarray:
     """Token ids int64 [frames, A] of the action after each frame; the preset's rest where no file tells.
 
-    Raises UsageError for a bad file, ClipError where it ends before the clip does (the last action may be missing).
+    Raises UsageError for a bad file, such as one that ends before the clip does (the last action may be missing).
     """
     if preset.actions is None:
         return np.zeros((frames, 0), dtype=np.int64)
-    file = next((f for f in (clip.with_suffix(s) for s in preset.actions.suffixes) if f.is_file()), None)
-    recorded = preset.actions.read(file) if file else None
-    if recorded is not None and len(recorded) < frames - 1:
-        message = f"{file} has {len(recorded)} actions, {clip.name} has {frames} frames"
-        raise ClipError(message, "Write one action a frame, or remove the file")
+    recorded = recorded_beside(clip, preset.actions, frames)
     return steering(None, recorded, 0, frames, 0, preset.actions.rest)

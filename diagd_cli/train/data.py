@@ -7,19 +7,22 @@ clip as it is (name, size, time of change), to a frame size and, for tokens, to 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from diagd_cli.clip.fit import fit_frames
-from diagd_cli.clip.read import read_frames
+from diagd_cli.clip.read import opened, read_frames
 from diagd_cli.clip.write import atomic
 from diagd_cli.config import Preset
-from diagd_cli.errors import ClipError
+from diagd_cli.errors import ClipError, OutputError
 from diagd_cli.train import parallel
-from diagd_cli.train.clips import action_rows, chunks, find_clips
+from diagd_cli.train.clips import about, action_rows, chunks, find_clips
 
 Progress = Callable[[int, int], None]
 FRAMES_AT_ONCE = 16  # read, resized and encoded together
@@ -30,13 +33,14 @@ class Episodes:
     """Frames of all clips of a split, end to end, at the preset's size.
 
     frames: uint8 [N, H, W, 3] (memory-mapped). starts: int64 [E+1], clip e is frames[starts[e] : starts[e+1]].
-    actions: int64 [N, A], token ids of the action after each frame. clips: their E paths.
+    actions: int64 [N, A], token ids of the action after each frame. clips: their E paths. split: train or val.
     """
 
     frames: np.ndarray
     starts: np.ndarray
     actions: np.ndarray
     clips: tuple[Path, ...]
+    split: str = "train"
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -49,7 +53,7 @@ class Tokens:
     codes: int32 [M, h, w], one latent frame each. starts: int64 [E+1], episode e is codes[starts[e] : starts[e+1]].
     actions: int64 [M, A], token ids after each latent frame. clips: the E paths that the episodes come from.
     whole: an episode is a window that is read from its start only, since its first latent frame stands for one frame and
-    the others for several; else an episode is a clip, and any latent frame of it may begin a window.
+    the others for several; else an episode is a clip, and any latent frame of it may begin a window. split: train or val.
     """
 
     codes: np.ndarray
@@ -57,6 +61,7 @@ class Tokens:
     actions: np.ndarray
     clips: tuple[Path, ...]
     whole: bool = False
+    split: str = "train"
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -74,21 +79,26 @@ def load_episodes(
     key = _key("\n".join(_identity(clip) for clip in clips), f"{height}x{width}")
     pixels = (cache or folder / "cache") / f"frames-{split}-{key}.u8"
     index = pixels.with_suffix(".npy")
-    if parallel.rank() == 0 and not (pixels.exists() and index.exists()):
+    if parallel.rank() == 0 and not _complete(pixels, _cached(index), height * width * 3):
         starts = _decode_all(clips, height, width, pixels, progress)
-        with atomic(index) as part, part.open("wb") as file:
+        with _kept(index) as file:
             np.save(file, starts)
     parallel.wait()
     starts = np.load(index)
     frames = np.memmap(pixels, np.uint8, "r", shape=(int(starts[-1]), height, width, 3))
     rows = [action_rows(clip, preset, int(n)) for clip, n in zip(clips, np.diff(starts), strict=True)]
-    return Episodes(frames, starts, np.concatenate(rows), tuple(clips))
+    return Episodes(frames, starts, np.concatenate(rows), tuple(clips), split)
+
+
+def _complete(pixels: Path, starts: np.ndarray | None, size: int) -> bool:
+    """Whether a file of the cache holds all frames, of `size` bytes each, that its index tells of."""
+    return starts is not None and pixels.is_file() and pixels.stat().st_size == int(starts[-1]) * size
 
 
 def _decode_all(clips: list[Path], height: int, width: int, target: Path, progress: Progress) -> np.ndarray:
     """Write the frames of all clips, end to end; returns where each begins, int64 [E+1]."""
     counts = [0]
-    with atomic(target) as part, part.open("wb") as file:
+    with _kept(target) as file:
         for n, clip in enumerate(clips):
             counts.append(0)
             for some in chunks(read_frames(clip), FRAMES_AT_ONCE):
@@ -112,9 +122,9 @@ def load_tokens(
     place = (cache or folder / "cache") / f"tokens-{_key(codec, size, str(preset.window))}"
     files = [place / f"{_key(_identity(clip))}.npy" for clip in clips]
     for n, (clip, file) in enumerate(zip(clips, files, strict=True)):
-        if n % parallel.size() == parallel.rank() and not file.exists():
+        if n % parallel.size() == parallel.rank() and _cached(file) is None:
             codes = _encode(clip, loaded)
-            with atomic(file) as part, part.open("wb") as out:
+            with _kept(file) as out:
                 np.save(out, codes)
         progress(n + 1, len(clips))
     parallel.wait()
@@ -126,8 +136,8 @@ def load_tokens(
     starts = np.cumsum([0, *(length for parts in lengths for length in parts)])
     if not starts[-1]:
         least = 1 + preset.tokenizer.temporal
-        raise ClipError(f"No clip of {clips[0].parent} has {least} frames", "Give longer clips")
-    return Tokens(np.concatenate(codes).astype(np.int32), starts, np.concatenate(rows), owners, whole)
+        raise ClipError(f"None of {about(split, clips)} has {least} frames", "Give longer clips")
+    return Tokens(np.concatenate(codes).astype(np.int32), starts, np.concatenate(rows), owners, whole, split)
 
 
 def _windows(length: int, window: int) -> list[int]:
@@ -164,9 +174,28 @@ def codes_digest(tokenizer) -> str:
 
 
 def _identity(clip: Path) -> str:
-    status = clip.stat()
+    with opened(clip) as file:
+        status = os.fstat(file.fileno())
     return f"{clip.parent.name}/{clip.name} {status.st_size} {status.st_mtime_ns}"
 
 
 def _key(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()[:16]
+
+
+def _cached(file: Path) -> np.ndarray | None:
+    """An array of the cache, left on disk; None where it has to be made, also again because it cannot be read."""
+    try:
+        return np.load(file, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+
+
+@contextmanager
+def _kept(file: Path) -> Iterator[IO[bytes]]:
+    """A new file of the cache, open for writing, there when it is complete. Raises OutputError."""
+    try:
+        with atomic(file) as part, part.open("wb") as out:
+            yield out
+    except OutputError as error:
+        raise OutputError(error.message, f"{error.hint}, with --cache FOLDER") from None

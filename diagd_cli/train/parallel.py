@@ -27,7 +27,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
 
     Gloo connects them on CPUs, NCCL on CUDA, where each takes the GPU of its local rank.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if started() == 1:
         yield device
         return
     if device.type == "cuda":
@@ -42,6 +42,11 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def started() -> int:
+    """Number of processes that torchrun started, joined or not."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
@@ -86,7 +91,7 @@ def parts(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tupl
     """
     if len(batch) < size():
         message = f"A batch of {len(batch)} cannot be split over {size()} processes"
-        raise UsageError(message, "Start fewer processes, or make the recipe's batches larger")
+        raise UsageError(message, "Start fewer processes, or a larger batch: --batch, or that of the recipe")
     share = batch.tensor_split(size())[rank()]
     pieces = share.tensor_split(min(accumulate, len(share)))
     for n, piece in enumerate(pieces):

@@ -19,6 +19,7 @@ from diagd_cli.model.config import Strict
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
+from diagd_cli.train.clips import about
 from diagd_cli.train.data import Tokens
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
@@ -89,8 +90,10 @@ class Sampler:
         """Raise ClipError where no clip holds a window of `frames` latent frames."""
         if self.left.max() < frames:
             latent = "latent " if self.tokens.whole else ""
-            message = f"The longest clip has {self.left.max()} {latent}frames, and the recipe's windows have {frames}"
-            raise ClipError(message, "Give longer clips, or shorten the windows")
+            longest = (
+                f"The longest of {about(self.tokens.split, self.tokens.clips)} has {self.left.max()} {latent}frames"
+            )
+            raise ClipError(f"{longest}, and windows have {frames}", "Give longer clips, or shorten the windows")
 
     def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
         """The batch of a step: a function of (seed, step) alone."""

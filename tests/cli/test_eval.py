@@ -60,6 +60,22 @@ def test_report(evaluate):
     assert found["ground truth"]["nll"]["mean"] > 0 and found["tokenizer"]["psnr"]["mean"] > 0
 
 
+def test_actions_that_end_before_the_clip_are_no_truth(diagd, evaluate, world, tmp_path):
+    """A continuation is held against what was done: nothing is made up. Others go on with the last action of the context."""
+    clip, file = save_clip(tmp_path / "a.mp4", moving(8)), tmp_path / "a.jsonl"
+    lines, preset = file.read_text().splitlines(keepends=True), ("-p", world / "preset.yaml")
+    compare = ("compare", clip, *preset, "--decodings", "ntp", "--force", "-o", tmp_path / "c.mp4")
+    generate = ("generate", clip, *preset, "--force", "-o", tmp_path / "g.mp4")
+    for count, code in ((4, 0), (3, 2)):  # of 2 + 3 frames; the last one's action is not read
+        file.write_text("".join(lines[:count]))
+        for done in (evaluate(clips=[clip]), diagd(*compare)):
+            assert done.code == code, done.err
+            assert not code or f"{file} has 3 actions, and 5 frames of a.mp4 are read" in done.err
+    assert diagd(*compare, "--actions", "left").code == diagd(*generate, "--start", 0).code == 0
+    done = diagd(*generate)  # from its end
+    assert done.code == 2 and f"{file} has 3 actions, and 8 frames of a.mp4 are read" in done.err
+
+
 def test_a_stamp_is_not_measured(evaluate, diagd, world, tmp_path):
     """Nor by compare: what a licence has written over the frames says nothing of the model."""
     preset = load_preset(world / "preset.yaml")

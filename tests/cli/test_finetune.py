@@ -146,7 +146,7 @@ def test_clips_that_are_too_short(diagd, world):
     for path in (world / "data").glob("*/*.mp4"):
         save_clip(path, moving(4))
     done = tuned(diagd, world, "run")
-    assert done.code == 1 and "The longest clip has 4 frames" in done.err
+    assert done.code == 1 and "The longest of the clips that train (0.mp4, 1.mp4) has 4 frames" in done.err
     assert tuned(diagd, world, "run", "--window", 4, "--balance", 1).code == 0
 
 

@@ -211,8 +211,15 @@ def test_the_folder_of_a_run_is_named_by_its_recipe(diagd, world, monkeypatch):
 
 def test_no_such_folder(diagd, world):
     done = diagd("train", "tokenizer", world / "none", "--recipe", world / "recipe.yaml", "--out", world / "run")
-    assert done.code == 1 and done.err.startswith(f"error: No MP4 files in {world}/none. Put MP4 files there")
+    assert done.code == 1 and done.err.startswith(f"error: {world}/none does not exist. Put MP4 files there")
     assert not (world / "run").exists()
+
+
+def test_inverse_dynamics_are_trained_by_one_process(train, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    message = "These are 2 processes, and one trains inverse dynamics. Start it without torchrun"
+    done = train("inverse")
+    assert (done.code, done.err) == (2, f"error: {message}\n")
 
 
 def test_windows_beyond_a_learned_table(train, world):

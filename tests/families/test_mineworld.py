@@ -202,7 +202,6 @@ def test_a_file_of_actions_in_all_spellings(tmp_path):
     numpy = str({**others[0], "camera": "@"}).replace("'@'", "array([ 1. , -2.5], dtype=float32)")
     lines = [
         json.dumps(first),
-        "",
         numpy,
         str({**others[1], "camera": (3, 4)}),
         json.dumps(ACTIONS["raw_cases"][1]["raw"]),
@@ -238,7 +237,7 @@ def test_what_is_no_action_is_named_by_its_line(line, message, tmp_path):
 def test_action_files_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("empty", "holds no action"), ("bytes", "it is not text"), ("none", "no such file")):
+    for name, message in (("empty", "holds no action"), ("bytes", "it is not text"), ("none", "No such file")):
         with pytest.raises(UsageError, match=message):
             read_minecraft_actions(tmp_path / f"{name}.jsonl")
 

@@ -1,5 +1,7 @@
 """Actions: as text, as a file, and which one steers which frame."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,16 @@ from hypothesis import strategies as st
 
 from diagd_cli.errors import UsageError
 from diagd_cli.tokens.actions import NamedActions, steering
+from diagd_cli.tokens.gamepad import GamepadActions
+from diagd_cli.tokens.minecraft import MinecraftActions
 
 NAMES = ("idle", "forward", "left", "forward+left", "none")
 ACTIONS = NamedActions(offset=100, names=NAMES)
+SPELT = {
+    "names": '{"action": "left"}',
+    "minecraft": '{"mouse": {"dx": 1, "dy": 0, "buttons": []}, "keyboard": {"keys": []}}',
+    "gamepad": json.dumps({"action": [0] * 16}),
+}
 
 
 def parse(text):
@@ -38,7 +47,9 @@ def test_inline_of_any_length(runs):
 
 def test_file(tmp_path):
     path = tmp_path / "steer.jsonl"
-    path.write_text('{"frame": 0, "action": "left"}\n\n{"action": "idle"}\n')
+    path.write_text(
+        '\ufeff{"frame": 0, "action": "left"}\n{"action": "idle"}\n\n', encoding="utf-8"
+    )  # as editors leave it
     assert parse(path) == ["left", "idle"]
     assert ACTIONS.read(path).tolist() == [[102], [100]]
 
@@ -48,6 +59,16 @@ def test_refused(text):
     with pytest.raises(UsageError) as caught:
         parse(text)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", [ACTIONS, MinecraftActions(), GamepadActions()], ids=lambda kind: kind.kind)
+def test_a_blank_line_would_move_the_actions_after_it(tmp_path, kind):
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n\n".join(2 * [SPELT[kind.kind]]))
+    with pytest.raises(UsageError, match=r"a\.jsonl, line 2: it is blank"):
+        kind.read(path)
+    path.write_text("\n".join(2 * [SPELT[kind.kind]]) + "\n \n")
+    assert len(kind.read(path)) == 2
 
 
 @pytest.mark.parametrize(

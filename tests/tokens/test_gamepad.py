@@ -114,7 +114,7 @@ def test_recordings_that_are_none(tmp_path):
 def test_both_forms_of_a_line(tmp_path):
     buttons = [True] + [0] * 11
     path = jsonl(
-        tmp_path / "x.jsonl", {"buttons": buttons, "sticks": [-1, 0, 1.0, 0.4]}, "", {"action": ACTIONS[1].tolist()}
+        tmp_path / "x.jsonl", {"buttons": buttons, "sticks": [-1, 0, 1.0, 0.4]}, {"action": ACTIONS[1].tolist()}, ""
     )
     assert np.array_equal(read_gamepad(path), ACTIONS)
 

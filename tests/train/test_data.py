@@ -11,7 +11,7 @@ from tiny import make_tiny, moving, save_clip
 
 from diagd_cli.clip.read import read_clip
 from diagd_cli.config import load_preset
-from diagd_cli.errors import ClipError
+from diagd_cli.errors import ClipError, OutputError
 from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.train import clips, data
 from diagd_cli.train.data import Tokens, load_episodes, load_tokens
@@ -121,6 +121,24 @@ def test_the_cache_holds_what_is_unchanged(preset, tmp_path, monkeypatch):
     assert not encoded
 
 
+@pytest.mark.parametrize("damage", [b"", b"garbage", lambda data: data[:-1], lambda data: data[:150]])
+def test_a_damaged_cache_is_made_again(preset, tmp_path, damage):
+    folder, mine = split(tmp_path), loaded(preset)
+    episodes, tokens = load_episodes(folder, "train", preset), load_tokens(folder, "train", mine)
+    frames = episodes.frames.copy()
+    for pattern in ("*.u8", "frames-*.npy", "tokens-*/*.npy"):
+        file = min((folder / "cache").glob(pattern))
+        file.write_bytes(damage if isinstance(damage, bytes) else damage(file.read_bytes()))
+        assert np.array_equal(load_episodes(folder, "train", preset).frames, frames)
+        assert np.array_equal(load_tokens(folder, "train", mine).codes, tokens.codes)
+
+
+def test_a_cache_that_cannot_be_written(preset, tmp_path):
+    (tmp_path / "cache").write_text("a file, not a folder")
+    with pytest.raises(OutputError, match=r"cannot be written: .*, with --cache FOLDER"):
+        load_episodes(split(tmp_path), "train", preset)
+
+
 def test_another_folder_for_the_cache(preset, tmp_path):
     folder = split(tmp_path / "data")
     load_tokens(folder, "val", loaded(preset), cache=tmp_path / "elsewhere")
@@ -196,7 +214,7 @@ def test_latent_frames_of_several_frames(tmp_path):
     sampler = Sampler(tokens, preset)
     assert sampler.left.tolist() == [5, 0, 0, 0, 0, 3, 0, 0]
     assert load_tokens(tmp_path, "val", mine).starts.tolist() == [0, 5]  # 8 frames hold no latent frame after the first
-    with pytest.raises(ClipError, match="The longest clip has 5 latent frames, and the recipe's windows have 6"):
+    with pytest.raises(ClipError, match=r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6"):
         sampler.need(6)
 
 
@@ -204,7 +222,7 @@ def test_clips_too_short_for_two_latent_frames(tmp_path):
     preset = load_preset(write_small("cosmos-4b", tmp_path))
     for part in ("train", "val"):
         save_clip(tmp_path / part / "walk.mp4", moving(8, 32, 48))
-    with pytest.raises(ClipError, match=r"No clip of .*train has 9 frames"):
+    with pytest.raises(ClipError, match=r"None of the clips that train \(walk.mp4\) has 9 frames"):
         load_tokens(tmp_path, "train", loaded(preset, seed=0))
 
 

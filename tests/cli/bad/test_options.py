@@ -147,7 +147,8 @@ def test_bad_actions(refused, tiny, text, message):
     "text, message",
     [
         ('{"action": "left"}\n{"action": "up"}\n', "a.jsonl, line 2: unknown action 'up'. Known: idle, left, right, none"),
-        ('{"action": "left"}\n\nleft\n', 'a.jsonl, line 3: not {"action": NAME}. Write one JSON object a line'),
+        ('{"action": "left"}\nleft\n', 'a.jsonl, line 2: not {"action": NAME}. Write one JSON object a line'),
+        ('\n{"action": "left"}\n', "a.jsonl, line 1: it is blank. Write one JSON object a line, for each frame"),
         ('{"move": "left"}\n', 'a.jsonl, line 1: not {"action": NAME}. Write one JSON object a line'),
         ("\n", "a.jsonl holds no action. Write one JSON object a line"),
     ],
