@@ -108,7 +108,7 @@ class VqImageConfig(Strict):
     kind: Literal["vq-image"] = "vq-image"
     codebook: Codes = 8192
     channels: tuple[Width, ...] = Field(default=(128, 256, 256, 512, 768), min_length=1, max_length=MOST_LEVELS)
-    blocks: Depth = 2
+    blocks: int = Field(default=2, gt=0, le=100)
     latent: Width = 64
     code_dim: int = Field(default=0, ge=0, le=1 << 16)
     groups: Width = 32
@@ -145,7 +145,7 @@ class CosmosDvConfig(Strict):
     levels: Levels = (8, 8, 8, 5, 5, 5)
     channels: Width = 128
     multipliers: tuple[Multiplier, ...] = Field(default=(2, 4, 4), min_length=1, max_length=MOST_LEVELS)
-    blocks: Depth = 2
+    blocks: int = Field(default=2, gt=0, le=100)
     z_channels: Width = 16
     patch: Side = 4
     spatial_compression: Side = 16
