@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import reprlib
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import yaml
-from pydantic import Field, NonNegativeInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
 from diagd_cli.errors import PresetError, UsageError
-from diagd_cli.model.config import Strict, TransformerConfig
+from diagd_cli.mapping import read_mapping
+from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
 from diagd_cli.schedule.decoding import METHODS, TOP_P_RULES, Decoding
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.actions import NamedActions
@@ -24,6 +26,8 @@ from diagd_cli.tokens.minecraft import MinecraftActions
 from diagd_cli.weights.source import Weights
 
 UNIONS = ("tokenizer", "actions")  # keys whose `kind` decides which other keys there are
+NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
+MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
 
 
 class Clip(Strict):
@@ -32,13 +36,13 @@ class Clip(Strict):
     `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
     """
 
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
+    height: Pixels
+    width: Pixels
     fps: float = Field(gt=0, le=1000)
     context: int = Field(gt=0)
     least: int = Field(default=1, gt=0)
-    frames: int = Field(gt=0)
-    window: int = Field(gt=1)
+    frames: int = Field(gt=0, le=100_000)
+    window: int = Field(gt=1, le=100_000)
     overlap: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -70,7 +74,7 @@ class Defaults(Strict):
     d: int = Field(default=1, gt=0)
     stand_in: StandIn = "previous-frame"
     temperature: float = Field(default=1.0, ge=0, le=1000)
-    top_k: int = Field(default=0, ge=0)
+    top_k: int = Field(default=0, ge=0, le=MOST_CODES)
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_p_rule: Literal[TOP_P_RULES] = "nucleus"
     first: int = Field(default=0, ge=0)
@@ -90,7 +94,7 @@ class Text(Strict):
     """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
 
     encoder: str = "google-t5/t5-11b"
-    length: int = Field(default=512, gt=0)
+    length: int = Field(default=512, gt=0, le=65536)
 
 
 class Preset(Strict):
@@ -117,6 +121,13 @@ class Preset(Strict):
     stamp: str = ""
     path: Path | None = Field(default=None, exclude=True)
 
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not is_plain(name):
+            raise ValueError("must be a plain file name, of at most 60 characters and not beginning with . or -")
+        return name
+
     @model_validator(mode="after")
     def _consistent(self):
         self._check_size()
@@ -141,6 +152,8 @@ class Preset(Strict):
             frames = getattr(clip, name)
             if frames and (frames - 1) % tokenizer.temporal:
                 raise ValueError(f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, whole latent frames")
+        if self.positions > MOST_POSITIONS:
+            raise ValueError(f"clip.window ({clip.window}) makes {self.positions} positions, above {MOST_POSITIONS}")
         if clip.overlap and tokenizer.temporal > 1:
             raise ValueError("clip.overlap must be 0: the first latent frame of a window stands for one frame only")
 
@@ -219,6 +232,11 @@ class Preset(Strict):
         return -(-frames // self.tokenizer.temporal)
 
 
+def is_plain(name: str) -> bool:
+    """Whether a preset may bear the name: runs and files are called by it, so that it must not lead anywhere."""
+    return bool(NAME.fullmatch(name)) and name.isprintable()
+
+
 def preset_folder() -> Path:
     """Where the shipped presets lie: inside the installed package, or beside it in a source tree."""
     packaged = Path(__file__).parent / "presets"
@@ -258,31 +276,6 @@ def save_preset(preset: Preset, path: Path) -> None:
     write_text(path, text)
 
 
-def read_mapping(path: Path) -> dict:
-    """The mapping that a YAML file holds. Raises PresetError, with the line where it is malformed."""
-    where, reason = "", ""
-    try:
-        text = path.read_text(encoding="utf-8")
-        raw = yaml.safe_load(text)
-    except OSError as error:
-        raise PresetError(f"{path} cannot be read: {error.strerror.lower()}", "Give the path of a YAML file") from None
-    except UnicodeDecodeError:
-        raise PresetError(f"{path} is not a text file", "Give the path of a YAML file") from None
-    except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-        reason = error.problem
-    except yaml.reader.ReaderError as error:
-        where, reason = f", line {text.count(chr(10), 0, error.position) + 1}", error.reason
-    except RecursionError:
-        reason = "it is nested too deeply"
-    if reason:
-        raise PresetError(f"{path}{where}: not valid YAML: {reason}", "Correct it there")
-    if not isinstance(raw, dict):
-        kind = "empty" if raw is None else f"a {type(raw).__name__}"
-        raise PresetError(f"{path} is {kind}, not a mapping of keys", "Write lines of KEY: VALUE")
-    return raw
-
-
 def describe(error: ValidationError, model: type[Strict]) -> str:
     """The worst problem of a YAML file in one line, with a suggestion for a misspelt key."""
     problems = error.errors()
@@ -292,7 +285,8 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
         loc = (loc[0], *loc[2:])
     where = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _known_keys(model), n=1)
+        key = str(first["loc"][-1])  # which may be right elsewhere
+        near = difflib.get_close_matches(key, _known_keys(model) - {key}, n=1)
         return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
     message = first["msg"].removeprefix("Value error, ")
     seen = first.get("input")

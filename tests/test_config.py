@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from diagd_cli.config import Preset, load_preset, preset_names
+from diagd_cli.config import Preset, is_plain, load_preset, preset_names
 from diagd_cli.errors import PresetError
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
@@ -42,6 +42,20 @@ def test_unknown(name):
 def test_directory(tmp_path):
     with pytest.raises(PresetError, match="cannot be read: is a directory"):
         load_preset(f"{tmp_path}/")
+
+
+def test_merges_are_refused(tmp_path):
+    """Ten levels of ten merges each: 10^10 keys if anything merged them."""
+    lines = ["m0: &m0 {a: 1}"]
+    lines += [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}" for n in range(1, 11)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(PresetError, match="line 2, column 10: not valid YAML: << is not supported, write the keys out"):
+        load_preset(tmp_path / "a.yaml")
+
+
+def test_names_in_any_script():
+    assert all(is_plain(name) for name in ("a", "wham-1.6b", "my preset (2)", "\u0939\u093f\u0928\u094d\u0926\u0940"))
+    assert not any(is_plain(name) for name in ("", ".", "..", "a/b", "a\\b", "C:", "~\n", "\u202ea", "a" * 61))
 
 
 def test_aliases_that_multiply_are_harmless(tmp_path):

@@ -123,24 +123,26 @@ def combinations(
     preset: Preset, settings: Settings, k: str, d: str | None, names: str, stand_ins: str | None, repairs: str
 ) -> Combinations:
     """What is asked for, as far as it fits the grid. Raises UsageError."""
-    from diagd_cli.sweep.combinations import combine
+    from diagd_cli.sweep.combinations import check_any, combine
 
-    grid, default = preset.grid, preset.decoding.decoding
+    grid, default, context = preset.grid, preset.decoding.decoding, preset.latents(settings.context)
     named = [parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()]
     rows, diagonals = o.numbers(k, 1, "--k"), o.numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d")
-    named += [replace(default, method="diagd", k=row, d=diagonal) for row in rows for diagonal in diagonals]
+    pairs = [replace(default, method="diagd", k=row, d=diagonal) for row in rows for diagonal in diagonals]
+    check_any(pairs, grid, context)
     kinds = [name.strip() for name in (stand_ins or default.stand_in).split(",")]
     for name in kinds:
         o.one_of(name, STAND_INS, "'--stand-ins'")
     wanted = [name.strip() for name in repairs.split(",")]
     for name in wanted:
         o.one_of(name, tuple(REPAIRS), "'--repairs'")
-    return combine(named, kinds, [REPAIRS[name] for name in wanted], grid, preset.latents(settings.context))
+    return combine([*named, *pairs], kinds, [REPAIRS[name] for name in wanted], grid, context)
 
 
 def check_outputs(out: Path, chart: bool, write_preset: Path | None, bounded: bool, force: bool) -> None:
     """Refuse, before any work is done, what cannot be written or drawn. Raises OutputError, UsageError, MissingExtra."""
     from diagd_cli.clip.write import check_target
+    from diagd_cli.config import is_plain
     from diagd_cli.sweep.chart import check
 
     for name in FILES:
@@ -153,6 +155,8 @@ def check_outputs(out: Path, chart: bool, write_preset: Path | None, bounded: bo
         raise UsageError("--write-preset needs a choice", "Give the bounds with --recommend, such as 'nll<=+2%'")
     if write_preset.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--write-preset is {str(write_preset)!r}", "Name a .yaml file")
+    if not is_plain(write_preset.stem):
+        raise UsageError(f"No preset can be called {write_preset.stem!r}", "Give --write-preset another file name")
     check_target(write_preset, force)
 
 

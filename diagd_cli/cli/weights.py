@@ -142,6 +142,7 @@ def pack(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write preset.yaml and the weights into.")],
     bits: Annotated[str, typer.Option(help="16 copies the files; 8 stores the Transformer's matrices in int8.")] = "16",
     weights_dir: o.WeightsDirOption = None,
+    force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:
@@ -152,5 +153,5 @@ def pack(
 
         o.one_of(bits, ("16", "8"), "'--bits'")
         with reporter.stage("writing the weights"):
-            path = write(load_preset(preset), out, int(bits), weights_dir)
+            path = write(load_preset(preset), out, int(bits), weights_dir, force)
         reporter.result(str(path))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+# Far beyond any model: sizes with which a preset, which may be a stranger's, would have diagd build without end.
+MOST_CODES = 1 << 24
+Codes = Annotated[int, Field(gt=0, le=MOST_CODES)]
+Width = Annotated[int, Field(gt=0, le=1 << 16)]  # channels
+Depth = Annotated[int, Field(gt=0, le=1000)]  # layers, blocks
+Heads = Annotated[int, Field(gt=0, le=1024)]
+Pixels = Annotated[int, Field(gt=0, le=1 << 14)]
 
 
 class Strict(BaseModel):
-    """A frozen record that refuses unknown keys."""
+    """A frozen record that refuses unknown keys, and numbers that are infinite or none."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Yarn(Strict):
@@ -22,7 +30,7 @@ class Yarn(Strict):
     scale: float = Field(gt=0)
     beta_fast: float
     beta_slow: float
-    original: tuple[int, int, int]
+    original: tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class Positions(Strict):
@@ -32,7 +40,7 @@ class Positions(Strict):
     """
 
     kind: Literal["rope-1d", "rope-3d", "learned"] = "rope-1d"
-    base: float = 10000.0
+    base: float = Field(default=10000.0, gt=0)
     yarn: Yarn | None = None
     absolute: bool = False
 
@@ -40,22 +48,22 @@ class Positions(Strict):
 class TransformerConfig(Strict):
     """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs are never predicted."""
 
-    vocab: int = Field(gt=0)
+    vocab: Codes
     outputs: int = Field(default=0, ge=0)
-    dim: int = Field(gt=0)
-    layers: int = Field(gt=0)
-    heads: int = Field(gt=0)
-    kv_heads: int = Field(gt=0)
-    head_dim: int = Field(gt=0)
-    mlp_dim: int = Field(gt=0)
+    dim: Width
+    layers: Depth
+    heads: Heads
+    kv_heads: Heads
+    head_dim: int = Field(gt=0, le=1024)
+    mlp_dim: int = Field(gt=0, le=1 << 20)
     activation: Literal["swiglu", "gelu-tanh"] = "swiglu"
     norm: Literal["rms", "layer"] = "rms"
-    norm_eps: float = 1e-5
+    norm_eps: float = Field(default=1e-5, ge=0)
     block_norm_affine: bool = True
     qk_norm: bool = False
     bias: bool = False
     tied: bool = False
-    cross_dim: int = Field(default=0, ge=0)
+    cross_dim: int = Field(default=0, ge=0, le=1 << 16)
     positions: Positions = Positions()
 
     @model_validator(mode="after")

@@ -46,6 +46,18 @@ def combine(named: list[Decoding], stand_ins: list[str], repairs: list[bool], gr
     return Combinations(walks, list(skipped.items()))
 
 
+def check_any(walks: list[Decoding], grid: Grid, context: int) -> None:
+    """Raise UsageError, what is wrong with the first, unless at least one of the decodings fits the grid."""
+    problems = []
+    for walk in walks:
+        try:
+            plan_of(walk, grid, context)
+        except UsageError as error:
+            problems.append(error)
+    if len(problems) == len(walks):
+        raise problems[0]
+
+
 def plan_of(walk: Decoding, grid: Grid, context: int) -> tuple[int, int, str, bool, bool]:
     """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots). Raises UsageError when out of range.
 

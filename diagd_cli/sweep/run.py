@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from diagd_cli.errors import WeightsError
 from diagd_cli.evaluate.measure import Case
 from diagd_cli.evaluate.run import Evaluation
 from diagd_cli.schedule.decoding import labels
@@ -28,10 +29,17 @@ def run(evaluation: Evaluation, groups: Iterable[list[Case]], context: int) -> N
 
 
 def results(evaluation: Evaluation) -> dict:
-    """Rows of the decodings, with the front; what they are held against as `limits`; and notes."""
+    """Rows of the decodings, with the front; what they are held against as `limits`; and notes.
+
+    Raises WeightsError where an NLL is not a number, without which there is nothing to choose by.
+    """
     found = evaluation.report({})
     limits = [row for row in found["rows"] if "steps" not in row]
-    rows, notes = ranked(found["rows"][len(limits) :]), list(found["notes"])
+    measured, notes = found["rows"][len(limits) :], list(found["notes"])
+    if unknown := next((row["label"] for row in measured if not row["nll"]), None):
+        message = f"The NLL of {unknown} under the preset {evaluation.models.base.preset.name} is not a number"
+        raise WeightsError(message, "Its weights are broken, or its numbers overflow: try others, or --dtype float32")
+    rows = ranked(measured)
     if unsteady(rows):
         notes.append(
             "A speed-up is above the ratio of steps: the machine was busy now and then. Do not trust the speeds."

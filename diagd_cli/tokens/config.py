@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
-from diagd_cli.model.config import Strict
+from diagd_cli.model.config import Codes, Depth, Pixels, Strict, Width
+
+Levels = Annotated[tuple[Annotated[int, Field(ge=2, le=1 << 16)], ...], Field(min_length=1, max_length=16)]
+Blocks = Annotated[int, Field(ge=0, le=1000)]
+Multiplier = Annotated[int, Field(gt=0, le=64)]
+Side = Annotated[int, Field(gt=0, le=1 << 10)]  # of a patch or a token
+MOST_LEVELS = 12  # of resolution: a token of 2048x2048 pixels
 
 
 class FsqImageConfig(Strict):
@@ -17,11 +23,11 @@ class FsqImageConfig(Strict):
     """
 
     kind: Literal["fsq-image"] = "fsq-image"
-    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 5, 5), min_length=1)
-    channels: tuple[PositiveInt, PositiveInt] = (96, 192)
-    encoder: tuple[NonNegativeInt, NonNegativeInt] = (1, 3)
-    decoder: tuple[NonNegativeInt, NonNegativeInt] = (2, 4)
-    kernel: PositiveInt = 5
+    levels: Levels = (8, 8, 5, 5)
+    channels: tuple[Width, Width] = (96, 192)
+    encoder: tuple[Blocks, Blocks] = (1, 3)
+    decoder: tuple[Blocks, Blocks] = (2, 4)
+    kernel: int = Field(default=5, gt=0, le=255)
 
     @field_validator("kernel")
     @classmethod
@@ -54,14 +60,14 @@ class VitVqConfig(Strict):
     """
 
     kind: Literal["vit-vq"] = "vit-vq"
-    height: PositiveInt = 180
-    width: PositiveInt = 300
-    patch: PositiveInt = 10
-    dim: PositiveInt = 1024
-    layers: PositiveInt = 12
-    head_size: PositiveInt = 64
-    code_dim: PositiveInt = 32
-    codebook: PositiveInt = 16384
+    height: Pixels = 180
+    width: Pixels = 300
+    patch: Side = 10
+    dim: Width = 1024
+    layers: Depth = 12
+    head_size: Width = 64
+    code_dim: Width = 32
+    codebook: Codes = 16384
 
     @model_validator(mode="after")
     def _consistent(self):
@@ -100,12 +106,12 @@ class VqImageConfig(Strict):
     """
 
     kind: Literal["vq-image"] = "vq-image"
-    codebook: PositiveInt = 8192
-    channels: tuple[PositiveInt, ...] = Field(default=(128, 256, 256, 512, 768), min_length=1)
-    blocks: PositiveInt = 2
-    latent: PositiveInt = 64
-    code_dim: NonNegativeInt = 0
-    groups: PositiveInt = 32
+    codebook: Codes = 8192
+    channels: tuple[Width, ...] = Field(default=(128, 256, 256, 512, 768), min_length=1, max_length=MOST_LEVELS)
+    blocks: int = Field(default=2, gt=0, le=100)
+    latent: Width = 64
+    code_dim: int = Field(default=0, ge=0, le=1 << 16)
+    groups: Width = 32
     norm_eps: float = Field(default=1e-6, gt=0)
 
     @model_validator(mode="after")
@@ -136,14 +142,14 @@ class CosmosDvConfig(Strict):
     """
 
     kind: Literal["cosmos-dv"] = "cosmos-dv"
-    levels: tuple[Annotated[int, Field(ge=2)], ...] = Field(default=(8, 8, 8, 5, 5, 5), min_length=1)
-    channels: PositiveInt = 128
-    multipliers: tuple[PositiveInt, ...] = Field(default=(2, 4, 4), min_length=1)
-    blocks: PositiveInt = 2
-    z_channels: PositiveInt = 16
-    patch: PositiveInt = 4
-    spatial_compression: PositiveInt = 16
-    temporal_compression: PositiveInt = 8
+    levels: Levels = (8, 8, 8, 5, 5, 5)
+    channels: Width = 128
+    multipliers: tuple[Multiplier, ...] = Field(default=(2, 4, 4), min_length=1, max_length=MOST_LEVELS)
+    blocks: int = Field(default=2, gt=0, le=100)
+    z_channels: Width = 16
+    patch: Side = 4
+    spatial_compression: Side = 16
+    temporal_compression: Side = 8
     resolution: PositiveInt = 1024
     attention: tuple[PositiveInt, ...] = (32,)
 

@@ -62,8 +62,8 @@ class MinecraftActions(Strict):
 
     kind: Literal["minecraft"] = "minecraft"
     offset: int = Field(default=8192, ge=0)
-    limit: float = Field(default=90.0, gt=0)
-    bin_width: float = Field(default=9.0, gt=0)
+    limit: float = Field(default=90.0, gt=0, le=360)
+    bin_width: float = Field(default=9.0, ge=0.001)
     mu: float = Field(default=11.4887, gt=0)
 
     @property

@@ -8,8 +8,11 @@ import torch
 from torch import nn
 
 from diagd_cli.config import Preset
+from diagd_cli.errors import WeightsError
+from diagd_cli.evaluate.inverse import InverseDynamics
 from diagd_cli.model.transformer import Block, Transformer, deviation
 from diagd_cli.model.unset import Unset
+from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
 from diagd_cli.tokens.cosmos import CosmosTokenizer
 from diagd_cli.tokens.image import FsqImageTokenizer
@@ -45,6 +48,16 @@ def build_tokenizer(
         model = kind(preset.tokenizer)
     model = model.to(device)
     return model.to(memory_format=torch.channels_last) if kind in CHANNELS_LAST else model
+
+
+def build_inverse(
+    preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> InverseDynamics:
+    """The preset's inverse dynamics with unset weights. Raises WeightsError where there are no actions that it could read."""
+    if not isinstance(preset.actions, NamedActions):
+        raise WeightsError(f"The preset {preset.name} has no named actions", "Remove inverse_weights from it")
+    with Unset(device, dtype):
+        return InverseDynamics(len(preset.actions.names))
 
 
 def random_transformer(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from rich.filesize import decimal
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.weights.locate import ROLES, Role, locate, verify
+from diagd_cli.weights.locate import Role, locate, roles, verify
 from diagd_cli.weights.source import WeightsFile
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def check(preset: Preset, folder: Path | None) -> list[Finding]:
 
     folder: where files are looked for first. A file that is missing or wrong is a finding, not an error.
     """
-    return [finding for role in ROLES for finding in _role(preset, role, folder)]
+    return [finding for role in roles(preset) for finding in _role(preset, role, folder)]
 
 
 def _role(preset: Preset, role: Role, folder: Path | None) -> Iterator[Finding]:

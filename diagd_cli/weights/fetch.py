@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.weights.locate import ROLES, Role, cached, entry_of, locate, verify
+from diagd_cli.weights.locate import Role, cached, entry_of, locate, roles, verify
 from diagd_cli.weights.source import WeightsFile
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
     paths: dict[Path, WeightsFile] = {}
     wanted: dict[Wanted, None] = {}  # one file may hold both models
     _check_names(preset)
-    for role in ROLES:
+    for role in roles(preset):
         try:
             source, found = locate(preset, role, folder)
         except WeightsError as error:
@@ -76,7 +76,7 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
 
 def _check_names(preset: Preset) -> None:
     """Raise WeightsError for a file that would be written elsewhere than below its repository's name."""
-    entries = [entry for entry in (preset.transformer_weights, preset.tokenizer_weights) if entry]
+    entries = filter(None, (getattr(preset, f"{role}_weights") for role in roles(preset)))
     for path in (PurePosixPath(file.file) for entry in entries for s in entry.sources if s.repo for file in s.files):
         if path.is_absolute() or ".." in path.parts:
             message = f"{preset.name} wants to write to {path}, out of its folder"

@@ -19,7 +19,13 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.weights import cosmos, mineworld, wham
 from diagd_cli.weights.archive import fill_rows
-from diagd_cli.weights.build import build_tokenizer, build_transformer, random_tokenizer, random_transformer
+from diagd_cli.weights.build import (
+    build_inverse,
+    build_tokenizer,
+    build_transformer,
+    random_tokenizer,
+    random_transformer,
+)
 from diagd_cli.weights.locate import ALWAYS_VERIFIED, Role, digest, entry_of, locate, verify
 from diagd_cli.weights.match import Rows
 from diagd_cli.weights.native import native_tensors
@@ -44,7 +50,7 @@ FORMAT_OF: dict[str, Format] = {  # by the kind of the preset's tokenizer, where
     "vit-vq": "wham",
 }
 Build = Callable[[Preset, torch.device | str, torch.dtype], nn.Module]
-BUILD: dict[Role, Build] = {"transformer": build_transformer, "tokenizer": build_tokenizer}
+BUILD: dict[Role, Build] = {"transformer": build_transformer, "tokenizer": build_tokenizer, "inverse": build_inverse}
 
 
 def load_transformer(
@@ -105,9 +111,12 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     themselves. Each tensor is in the file's dtype, mapped while it is in use, and must not be written to. The format is
     that of the preset's entry; without one, that of the tokenizer's family. Raises WeightsError.
     """
-    entry = preset.transformer_weights if role == "transformer" else preset.tokenizer_weights
+    entry = getattr(preset, f"{role}_weights")
     kind = preset.tokenizer.kind
     form = entry.format if entry else FORMAT_OF[kind]
+    if role == "inverse" and form != "diagd":
+        hint = "Correct the format of inverse_weights in the preset"
+        raise WeightsError(f"No file of format {form} holds inverse dynamics", hint)
     if role == "tokenizer" and form not in ("diagd", FORMAT_OF[kind]):
         hint = "Correct the format of tokenizer_weights in the preset"
         raise WeightsError(f"No file of format {form} holds a tokenizer of kind {kind}", hint)
@@ -143,9 +152,10 @@ def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype | No
 def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None = None) -> Weights:
     """Have a preset's weights in `folder` too, and return the entry for them there; `chosen` is looked in first.
 
-    Raises WeightsError.
+    A file that holds anything else is not copied: a stranger's preset may name any. Raises WeightsError.
     """
     source, paths = _verified(preset, role, chosen)
+    tensors(preset, role, paths)
     names = [f"{role}{path.suffix}" for path in paths] if len(paths) == 1 else [path.name for path in paths]
     for path, target in zip(paths, (folder / name for name in names), strict=True):
         if not target.exists() or not target.samefile(path):

@@ -29,6 +29,11 @@ def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
     return list(dict.fromkeys([*([first] if first else []), beside, preset_folder()]))
 
 
+def roles(preset: Preset) -> tuple[Role, ...]:
+    """The models whose weights a preset should have: those without which nothing can be generated, and others it names."""
+    return (*ROLES, "inverse") if preset.inverse_weights else ROLES
+
+
 def entry_of(preset: Preset, role: Role) -> Weights:
     """The preset's entry for the weights of one model. Raises WeightsError where it has none."""
     weights = getattr(preset, f"{role}_weights")
@@ -64,7 +69,7 @@ def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None
     if source.repo:
         below += [f"{source.repo.split('/')[1]}/{file.file}", f"{source.repo}/{file.file}"]
     for path in (folder / name for folder in folders for name in below):
-        if path.is_file():
+        if os.path.isfile(path):  # also false for a name that no file system takes
             return path
     return cached(source.repo, file.file) if source.repo else None
 

@@ -14,7 +14,7 @@ Format = Literal["diagd", "cosmos", "mineworld", "wham"]
 class WeightsFile(Strict):
     """A file, its path within the repository or relative to the preset, and its checksum where one is known."""
 
-    file: str = Field(min_length=1)
+    file: str = Field(min_length=1, max_length=1000)
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     md5: str = Field(default="", pattern="^([0-9a-f]{32})?$")
 

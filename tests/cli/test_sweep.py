@@ -2,11 +2,13 @@
 
 import csv
 import json
+import math
 import shutil
 import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import moving, save_clip
 
 from diagd_cli.config import load_preset
@@ -176,6 +178,9 @@ def test_nothing_within_writes_nothing(diagd, words, tmp_path):
         (["--recommend", "nll<=2"], 2, "'nll<=2' has no sign"),
         (["--write-preset", "new.yaml"], 2, "--write-preset needs a choice. Give the bounds with --recommend"),
         (["--recommend", "nll<=+2%", "--write-preset", "new"], 2, "--write-preset is 'new'. Name a .yaml file"),
+        (["--recommend", "nll<=+2%", "--write-preset", "a:b.yaml"], 2, "No preset can be called 'a:b'. Give --write"),
+        (["--k", "0"], 2, "k is 0. On a 2x3 grid it must lie in 1..3"),
+        (["--k", "0,99"], 2, "k is 0. On a 2x3 grid it must lie in 1..3"),
         (["--frames", 7], 1, "goes on for 6 frames after the context, and 7 are to be judged"),
     ],
 )
@@ -183,6 +188,15 @@ def test_bad_input(sweep, options, code, message, tmp_path):
     done = sweep(*options)
     assert done.code == code and message in done.err and done.err.count("\n") == 1, done.err
     assert not (tmp_path / "out" / "sweep.json").exists()
+
+
+def test_a_model_whose_figures_are_not_numbers(diagd, words, world, tmp_path):
+    shutil.copytree(world, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / "transformer.safetensors")
+    entry = save_weights(tmp_path / "broken/nan.safetensors", {name: w * math.nan for name, w in weights.items()})
+    broken = write_preset(load_preset(world / "preset.yaml"), tmp_path / "broken", transformer_weights=entry)
+    done = diagd(*words("--no-chart", "-p", broken))
+    assert done.code == 1 and "error: The NLL of NTP under the preset tiny is not a number. Its weights are" in done.err
 
 
 def test_actions_cannot_bound_what_cannot_be_read(diagd, tiny, tmp_path):

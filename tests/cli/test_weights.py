@@ -1,5 +1,6 @@
 """diagd weights: what is there, pull, check."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -127,6 +128,46 @@ def test_pack_and_run(diagd, tiny, tmp_path):
     sizes = [os.path.getsize(folder / "transformer.safetensors") for folder in (tmp_path / "small", tiny.folder)]
     assert sizes[0] < sizes[1]
     assert diagd("generate", tiny.clip, "-p", tmp_path / "small/preset.yaml", "-o", tmp_path / "out").code == 0
+
+
+def test_pack_replaces_by_force_only(diagd, tiny, tmp_path):
+    def names():
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    pack = ("weights", "pack", tiny.preset, "--out", tmp_path)
+    (tmp_path / "tokenizer.safetensors").write_text("another's")
+    done = diagd(*pack)
+    assert done.code == 1 and "tokenizer.safetensors exists already. Choose another name" in done.err
+    assert names() == ["tokenizer.safetensors"] and (tmp_path / "tokenizer.safetensors").read_text() == "another's"
+    assert diagd(*pack, "--force").code == 0
+    assert names() == ["preset.yaml", "tokenizer.safetensors", "transformer.safetensors"]
+    assert diagd("weights", "check", tmp_path / "preset.yaml").code == 0
+    done = diagd(*pack)
+    assert done.code == 1 and "preset.yaml exists already" in done.err
+
+
+def test_pack_that_fails_leaves_the_folder_as_it_was(diagd, tiny, tmp_path, monkeypatch):
+    pack = ("weights", "pack", tiny.preset, "--out", tmp_path, "--force")
+    assert diagd(*pack).code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("diagd_cli.weights.load.save_file", full)
+    done = diagd(*pack, "--bits", 8)
+    assert done.code == 1 and "no space left on device" in done.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pack_takes_nothing_but_weights(diagd, tiny, tmp_path):
+    """The preset may be a stranger's, and name any file."""
+    (tmp_path / "secret.txt").write_text("mine alone")
+    settings = yaml.safe_load(tiny.preset.read_text()) | {"tokenizer_weights": {"file": str(tmp_path / "secret.txt")}}
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(settings))
+    done = diagd("weights", "pack", tmp_path / "theirs.yaml", "-o", tmp_path / "out", "--weights-dir", tiny.folder)
+    assert done.code == 1 and "secret.txt is neither a PyTorch archive nor safetensors" in done.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_pack_of_what_is_not_there(diagd, tiny, tmp_path):

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diagd_cli.config import load_preset
+from diagd_cli.evaluate.inverse import InverseDynamics
 from diagd_cli.weights.check import check
-from diagd_cli.weights.load import load_transformer
+from diagd_cli.weights.load import load_transformer, save_weights
+from diagd_cli.weights.source import Weights
 
 
 @pytest.fixture
@@ -86,6 +88,18 @@ def test_large_files_are_hashed_too(preset, tmp_path, monkeypatch):
     change_a_byte(path)
     load_transformer(preset)
     assert verdicts(preset)["transformer", "checksum"] is False
+
+
+def test_inverse_dynamics_are_checked_too(preset, tmp_path):
+    preset = preset.model_copy(update={"inverse_weights": Weights.single("inverse.safetensors")})
+    assert verdicts(preset)["inverse", "files"] is False
+    for actions, good in ((4, True), (5, False)):
+        save_weights(tmp_path / "inverse.safetensors", InverseDynamics(actions).state_dict())
+        assert verdicts(preset)["inverse", "content"] is good
+    shutil.copy(tmp_path / "tokenizer.safetensors", tmp_path / "inverse.safetensors")
+    assert "The file belongs to another model" in told(preset, "inverse", "content")
+    preset = preset.model_copy(update={"actions": None})
+    assert told(preset, "inverse", "content") == "The preset tiny has no named actions. Remove inverse_weights from it"
 
 
 def test_a_preset_without_weights(preset):

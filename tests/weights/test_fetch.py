@@ -184,8 +184,15 @@ def test_a_folder_that_cannot_be_written(hub, make, tmp_path):
     assert " cannot be written: " in message and message.endswith(". Name another folder with --weights-dir")
 
 
+def test_inverse_dynamics_are_fetched_too(hub, make, tmp_path):
+    hub.files["maker/codec"]["inverse.pt"] = b"inverse"
+    paths = pull(make(inverse_weights=source("maker/codec", "inverse.pt")), tmp_path / "weights", None, print)
+    assert paths[-1].read_bytes() == b"inverse"
+
+
+@pytest.mark.parametrize("role", ["transformer", "inverse"])
 @pytest.mark.parametrize("file", ["../../evil.pt", "/etc/evil.pt", "a/../../../evil.pt"])
-def test_a_preset_cannot_write_outside_its_folder(hub, make, tmp_path, file):
-    preset = make(transformer_weights=source("maker/big", file))
+def test_a_preset_cannot_write_outside_its_folder(hub, make, tmp_path, file, role):
+    preset = make(**{f"{role}_weights": source("maker/big", file)})
     assert failure(preset, tmp_path) == f"tiny wants to write to {file}, out of its folder. Do not trust this preset"
     assert not hub.asked and not list(Path(tmp_path.parent).rglob("evil.pt"))

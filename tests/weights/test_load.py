@@ -28,7 +28,7 @@ from diagd_cli.weights.load import (
     save_weights,
     tensors,
 )
-from diagd_cli.weights.source import Source, Weights, WeightsFile
+from diagd_cli.weights.source import Weights
 
 SIZES = {"vocab": 64, "dim": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_dim": 16}
 ROLES = {"transformer": (load_transformer, random_transformer), "tokenizer": (load_tokenizer, random_tokenizer)}
@@ -223,21 +223,6 @@ def test_copy(preset, tiny, tmp_path):
     assert copy_weights(preset, "tokenizer", tiny.folder) == entry  # it is there already
 
 
-def test_copy_of_several_files(preset, tmp_path):
-    for name in ("a.jit", "b.jit"):
-        (tmp_path / "from" / "sub").mkdir(parents=True, exist_ok=True)
-        (tmp_path / "from" / "sub" / name).write_text(name)
-    files = tuple(
-        WeightsFile(file=f"sub/{name}", sha256=hashlib.sha256(name.encode()).hexdigest()) for name in ("a.jit", "b.jit")
-    )
-    source = Weights(format="cosmos", sources=(Source(files=files),))
-    there = preset.model_copy(update={"tokenizer_weights": source, "path": tmp_path / "from" / "preset.yaml"})
-    (tmp_path / "to").mkdir()
-    entry = copy_weights(there, "tokenizer", tmp_path / "to")
-    assert entry.format == "cosmos" and [file.file for file in entry.sources[0].files] == ["a.jit", "b.jit"]
-    assert [(tmp_path / "to" / name).read_text() for name in ("a.jit", "b.jit")] == ["a.jit", "b.jit"]
-
-
 # ---- the official formats --------------------------------------------------------------------------------------------
 
 
@@ -272,6 +257,28 @@ def files(tmp_path):
 def test_a_tokenizer_in_one_file_or_in_two(files, names):
     paths = [files / f"{name}.safetensors" for name in names]
     assert equal(load_tokenizer(cosmos(), files=paths), random_tokenizer(cosmos(), 1).state_dict())
+
+
+def test_a_copy_of_several_files(files, tmp_path):
+    (tmp_path / "sub").mkdir()
+    names = ["encoder.safetensors", "decoder.safetensors"]
+    for name in names:
+        (files / name).rename(tmp_path / "sub" / name)
+    entry = {"format": "cosmos", "sources": [{"files": [{"file": f"sub/{name}"} for name in names]}]}
+    copied = copy_weights(cosmos(tokenizer_weights=entry), "tokenizer", tmp_path / "to", tmp_path)
+    assert copied.format == "cosmos" and [file.file for file in copied.sources[0].files] == names
+    loaded = load_tokenizer(cosmos(tokenizer_weights=copied), folder=tmp_path / "to")
+    assert equal(loaded, random_tokenizer(cosmos(), 1).state_dict())
+
+
+def test_nothing_but_weights_is_copied(preset, tmp_path):
+    """A stranger's preset may name any file of the machine."""
+    (tmp_path / "secret.txt").write_text("mine alone")
+    preset = preset.model_copy(update={"tokenizer_weights": Weights.single("../secret.txt")})
+    (tmp_path / "from").mkdir()
+    with pytest.raises(WeightsError, match=r"secret\.txt is neither a PyTorch archive nor safetensors"):
+        copy_weights(preset, "tokenizer", tmp_path / "to", tmp_path / "from")
+    assert not (tmp_path / "to").exists()
 
 
 def test_the_first_source_that_is_there(files):

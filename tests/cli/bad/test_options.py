@@ -9,6 +9,8 @@ import yaml
 from diagd_cli.schedule.decoding import STAND_INS
 
 INTEGER, AT_MOST = "Input should be a valid integer", "Input should be less than or equal to"
+FINITE = "Input should be a finite number"
+PLAIN = "must be a plain file name, of at most 60 characters and not beginning with . or -"
 
 
 def test_unknown_preset(refused):
@@ -34,6 +36,26 @@ def test_malformed_yaml(refused, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "value, message",
+    [
+        ("2020-13-45", "'2020-13-45' is no timestamp, write it in quotes if it is text"),
+        ("0x_", "'0x_' is no int, write it in quotes if it is text"),
+        ("9" * 5000, "'999999999999...9999999999999' is no int, write it in quotes if it is text"),
+        ("0x" + "f" * 5000, "'0xffffffffff...fffffffffffff' is too large a number, write it in quotes if it is text"),
+        ("!!int ''", "'' is no int, write it in quotes if it is text"),
+        ("!!float abc", "'abc' is no float, write it in quotes if it is text"),
+        ("!!bool abc", "'abc' is no bool, write it in quotes if it is text"),
+        ("!!timestamp abc", "'abc' is no timestamp, write it in quotes if it is text"),
+        ('"\\ud800"', r"'\ud800' holds half a character"),
+    ],
+)
+def test_values_that_are_not_what_they_look_like(refused, tmp_path, value, message):
+    (tmp_path / "a.yaml").write_text(f"name: a\nabout: {value}\n")
+    line = f"a.yaml, line 2, column 8: not valid YAML: {message}. Correct it there"
+    assert refused(preset=tmp_path / "a.yaml") == (2, line)
+
+
+@pytest.mark.parametrize(
     "keys, value, message",
     [
         (["clip", "heigth"], 16, "unknown key 'clip.heigth' (did you mean 'height'?)"),
@@ -41,8 +63,20 @@ def test_malformed_yaml(refused, tmp_path):
         (["clip", "height"], "x", f"clip.height: {INTEGER}, unable to parse string as an integer (it is 'x')"),
         (["decoding", "k"], 1.5, f"decoding.k: {INTEGER}, got a number with a fractional part (it is 1.5)"),
         (["decoding", "top_p"], 1.5, "decoding.top_p: Input should be less than or equal to 1 (it is 1.5)"),
-        (["decoding", "temperature"], math.nan, f"decoding.temperature: {AT_MOST} 1000 (it is nan)"),
-        (["clip", "fps"], math.inf, f"clip.fps: {AT_MOST} 1000 (it is inf)"),
+        (["decoding", "temperature"], math.nan, f"decoding.temperature: {FINITE} (it is nan)"),
+        (["clip", "fps"], math.inf, f"clip.fps: {FINITE} (it is inf)"),
+        (["name"], "../mine", f"name: {PLAIN} (it is '../mine')"),
+        (["name"], "-rf", f"name: {PLAIN} (it is '-rf')"),
+        (["name"], "a\tb", f"name: {PLAIN} (it is 'a\\tb')"),
+        (["name"], "n" * 61, f"name: {PLAIN} (it is 'nnnnnnnnnnnn...nnnnnnnnnnnnn')"),
+        (["others"], [], "unknown key 'others'"),
+        (["clip", "window"], 10**6, f"clip.window: {AT_MOST} 100000 (it is 1000000)"),
+        (["clip", "window"], 99999, "clip.window (99999) makes 699994 positions, above 262144"),
+        (["tokenizer", "encoder"], [0, 10**9], f"tokenizer.encoder.1: {AT_MOST} 1000 (it is 1000000000)"),
+        (["tokenizer", "channels"], [4 * 10**9, 8], f"tokenizer.channels.0: {AT_MOST} 65536 (it is 4000000000)"),
+        (["transformer", "layers"], 10**9, f"transformer.layers: {AT_MOST} 1000 (it is 1000000000)"),
+        (["transformer", "norm_eps"], math.nan, f"transformer.norm_eps: {FINITE} (it is nan)"),
+        (["transformer", "positions", "base"], -1, "transformer.positions.base: Input should be greater than 0 (it is -1)"),
         (["clip", "width"], 25, "clip.width (25) must be a multiple of 8, the tokenizer's pixels a token"),
         (["clip", "context"], 6, "clip: needs least <= context <= window, has 2, 6, 5"),
         (["tokenizer", "levels"], [5, 1], "tokenizer.levels.1: Input should be greater than or equal to 2 (it is 1)"),
