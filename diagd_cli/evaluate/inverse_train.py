@@ -14,7 +14,8 @@ from diagd_cli.evaluate.inverse import PAIRS_AT_ONCE, InverseDynamics, to_small
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.train.clips import about
 from diagd_cli.train.data import Episodes
-from diagd_cli.train.loop import Optimiser, Run, fit
+from diagd_cli.train.loop import Run, fit
+from diagd_cli.train.optimiser import Optimiser
 
 SETTINGS = Optimiser(steps=1800, batch=64, lr=2e-3, warmup=100, weight_decay=0.02, betas=(0.9, 0.99), ema=0.99)
 NOISE = 0.06  # deviation of pixel noise, of a range of 2: generated frames are not as clean as real ones

@@ -6,7 +6,7 @@ import math
 from typing import Annotated
 
 import torch
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from torch import nn
 
 from diagd_cli.errors import PresetError
@@ -23,8 +23,6 @@ class Optimiser(Strict):
     `accumulate`: parts in which a batch is worked through, to save memory; the gradient is the whole batch's.
     `frozen`: parts of the model that stay as they are, such as "encoder": a tokenizer's codes are then what they were.
     """
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     steps: int = Field(gt=0, lt=2**40)
     batch: int = Field(default=1, gt=0, lt=2**20)
