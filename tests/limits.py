@@ -28,5 +28,7 @@ def small_disk(folder: Path):
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
     if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("needs the right to mount a disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
