@@ -83,7 +83,7 @@ def finetune(
     verbose: o.VerboseOption = False,
 ) -> None:
     reporter = Reporter(quiet, verbose)
-    with guard(reporter), ExitStack() as stack:
+    with guard(reporter, training=True), ExitStack() as stack:
         from diagd_cli.config import load_preset
         from diagd_cli.engine.device import choose_device
         from diagd_cli.train.loop import Optimiser

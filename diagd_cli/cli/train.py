@@ -85,7 +85,7 @@ def _command(part: str, about: str) -> None:
         verbose: o.VerboseOption = False,
     ) -> None:
         reporter = Reporter(quiet, verbose)
-        with guard(reporter), ExitStack() as stack:
+        with guard(reporter, training=True), ExitStack() as stack:
             from diagd_cli.config import load_preset
             from diagd_cli.engine.device import choose_device
             from diagd_cli.train.parallel import processes, rank

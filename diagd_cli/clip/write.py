@@ -40,6 +40,7 @@ _ADVICE = {
     errno.EACCES: _OTHER_FOLDER,
     errno.EPERM: _OTHER_FOLDER,
     errno.EROFS: _OTHER_FOLDER,
+    errno.EBADF: "It is closed: send it to a file or pipe that can hold it",
     errno.EPIPE: "What read it has ended; keep it open until the last frame",
 }
 

@@ -95,7 +95,9 @@ def copy_video(source: Path, target: Path) -> None:
     written = ["-fflags", "+bitexact", "-movflags", "+faststart", "-f", "mp4", f"file:{target}"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     command = ["-loglevel", "error", *read, *bare, *written]
-    process = start_ffmpeg(command, ClipError, restore_signals=False, **pipes)  # as a VideoWriter's, for a file size limit
+    process = start_ffmpeg(
+        command, ClipError, restore_signals=False, **pipes
+    )  # as a VideoWriter's, for a file size limit
     try:
         log = process.communicate()[1].decode("utf-8", "replace")
     finally:

@@ -137,7 +137,7 @@ def test_a_broken_video_leaves_nothing(tmp_path):
 def test_a_full_disk_is_not_blamed_on_the_video(folders, tmp_path):
     with small_disk(tmp_path):
         (tmp_path / "filler").write_bytes(b"x" * (52 << 10))
-        with pytest.raises(OutputError, match="ballot cannot be written: no space left on device. Free some space"):
+        with pytest.raises(OutputError, match=r"ballot cannot be written: no space left on device. Free some space"):
             pack(*folders, tmp_path / "ballot", 0, QUESTION)
         assert os.listdir(tmp_path) == ["filler"]
 

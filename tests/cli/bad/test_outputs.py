@@ -88,3 +88,18 @@ def test_nobody_reads_stdout(start):
     process = start("presets", "show", "freedoom", stdout=writer)
     os.close(writer)
     assert (process.communicate(timeout=60)[1], process.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("command", [["presets", "show", "freedoom"], ["train", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("stdout, reason", [("/dev/full", "no space left on device"), (None, "it is closed")])
+def test_stdout_takes_nothing(start, command, stdout, reason):
+    if stdout and not os.path.exists(stdout):
+        pytest.skip(f"needs {stdout}")
+    closed = {"stdout": None, "preexec_fn": lambda: os.close(1)}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open(stdout or os.devnull, "w") as file:
+        process = start(*command, env=buffered, **({"stdout": file} if stdout else closed))
+        errors = process.communicate(timeout=60)[1]
+    hint = "Send it to a file or pipe that can hold it"
+    message = f"error: The result cannot be written to stdout: {reason}. {hint}\n"
+    assert (process.returncode, errors) == (1, message)
