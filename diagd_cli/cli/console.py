@@ -157,8 +157,8 @@ def stdout_failure(error: OSError) -> OutputError:
     )
 
 
-def path_text(path: Path) -> str:
-    """A path as JSON can hold it: bytes that are not UTF-8 are replaced."""
+def path_text(path: Path | str) -> str:
+    """A path, or a line with one, as JSON can hold it: bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 

@@ -95,9 +95,9 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
             raise _no_frames(path, log.read(_LOG_BYTES).decode("utf-8", "replace"))
 
 
-def _digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes; a ClipError for anything that is not a readable file with bytes in it."""
-    try:
+def check_clip(path: Path) -> None:
+    """Check, before any work is done, that a readable file with bytes in it is there. Raises ClipError."""
+    with _reading(path):
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ClipError(f"{path} is a directory", "Name one video or image file")
@@ -105,11 +105,24 @@ def _digest(path: Path) -> str:
             raise ClipError(f"{path} is not a regular file", "Name one video or image file")
         if not status.st_size:
             raise ClipError(f"{path} is empty (0 bytes)", _COPY_AGAIN)
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-        return digest.hexdigest()
+        path.open("rb").close()
+
+
+def _digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes; a ClipError for anything that `check_clip` refuses."""
+    check_clip(path)
+    digest = hashlib.sha256()
+    with _reading(path), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file into a ClipError."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise ClipError(f"{path} does not exist", "Check the name and the folder") from error
     except PermissionError as error:

@@ -94,10 +94,8 @@ def copy_video(source: Path, target: Path) -> None:
     bare = ["-map", "0:V:0", "-c", "copy", "-map_metadata", "-1", "-map_metadata:s:v", "-1", "-map_chapters", "-1"]
     written = ["-fflags", "+bitexact", "-movflags", "+faststart", "-f", "mp4", f"file:{target}"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    command = ["-loglevel", "error", *read, *bare, *written]
-    process = start_ffmpeg(
-        command, ClipError, restore_signals=False, **pipes
-    )  # as a VideoWriter's, for a file size limit
+    pipes["restore_signals"] = False  # as VideoWriter's: a file size limit is then reported
+    process = start_ffmpeg(["-loglevel", "error", *read, *bare, *written], ClipError, **pipes)
     try:
         log = process.communicate()[1].decode("utf-8", "replace")
     finally:

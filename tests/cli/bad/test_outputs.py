@@ -1,5 +1,6 @@
 """Outputs that cannot be written: they exist, may not be, or the disk is full."""
 
+import errno
 import os
 import resource
 import tempfile
@@ -67,6 +68,15 @@ def test_disk_full(diagd, tiny, full_disk):
     message = f"{full_disk}/a.mp4 cannot be written: no space left on device. Free some space, or write to another disk"
     assert (done.code, done.out, done.err) == (1, "", f"error: {message}\n")
     assert os.listdir(full_disk) == ["filler"]
+
+
+def test_disk_full_wherever_it_is_noticed(diagd, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("diagd_cli.config.load_preset", full)
+    message = "error: A file cannot be written: no space left on device. Free some space, or write to another disk\n"
+    assert diagd("plan").err == message
 
 
 def test_file_size_limit(start, tiny, tmp_path):
