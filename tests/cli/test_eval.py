@@ -189,8 +189,11 @@ def test_what_is_missing_is_noticed_before_the_models_are_loaded(evaluate, world
     assert done.code == 1 and "file/videos/ntp/0000-0-0.mp4 cannot be written: Not a directory" in done.err
 
 
-def test_a_batch_is_no_larger_than_the_clips_are_many(evaluate, world):
+def test_memory_is_for_the_clips_that_there_are(evaluate, world, monkeypatch):
+    required = []
+    monkeypatch.setattr("diagd_cli.engine.memory.require", lambda *_, batch, **__: required.append(batch))
     assert rows(evaluate("--batch", 10**6, clips=[world / "clips" / "0.mp4"]))["NTP"]["samples"] == 1
+    assert required == [1]
 
 
 def test_a_folder_of_other_bytes(evaluate, world, tmp_path):
