@@ -8,6 +8,8 @@ from __future__ import annotations
 import textwrap
 from enum import IntEnum
 
+INTERRUPTED = "interrupted; nothing half-written was left"
+
 
 class Exit(IntEnum):
     """Exit codes of the command line."""

@@ -14,10 +14,10 @@ import typer
 from typer.core import TyperGroup
 
 from diagd_cli import __version__
-from diagd_cli.cli.console import Reporter
-from diagd_cli.errors import DiagdError, Exit
+from diagd_cli.cli.console import Reporter, stdout_failure
+from diagd_cli.errors import INTERRUPTED, DiagdError, Exit
 
-INTERRUPTED = "interrupted; nothing half-written was left"
+TRAINING_INTERRUPTED = "interrupted; what was trained is kept, and the same command goes on from there"
 _UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
 
 
@@ -27,12 +27,17 @@ class CommandLine(TyperGroup):
     def main(self, *args, **options):
         try:
             code = super().main(*args, **{**options, "standalone_mode": False})
+            sys.stdout.flush()
         except _UsageProblem as error:
             code = error.exit_code
             if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help already
                 Reporter().error(_usage_message(error))
         except (KeyboardInterrupt, typer.Abort):
             code = Exit.INTERRUPTED
+        except OSError as error:  # help on a stdout that takes nothing; those of a command are told by `guard`
+            code, failure = Exit.FAILED, stdout_failure(error)
+            if not isinstance(error, BrokenPipeError):
+                Reporter().error(str(failure))
         if code == Exit.INTERRUPTED:
             Reporter().error(INTERRUPTED)
         sys.exit(code)
@@ -72,18 +77,23 @@ def _main(
 
 
 @contextmanager
-def guard(reporter: Reporter) -> Iterator[None]:
+def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
     """Turn failures into one line on stderr and the documented exit code; a traceback only with -v.
 
-    Ctrl-C passes, so that whatever is open cleans up; `CommandLine.main` reports it.
+    Ctrl-C passes, for `CommandLine.main` to report; but a `training`, which leaves more than nothing, says so here.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if not training:
+            raise
+        reporter.error(TRAINING_INTERRUPTED)
+        raise SystemExit(Exit.INTERRUPTED) from None
     except DiagdError as error:
         report(reporter, error)
         raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError:  # whoever read stdout has gone, so that Python must not flush it again when it ends
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError as error:  # whoever read stdout has gone, and knows
+        stdout_failure(error)
         raise typer.Exit(Exit.FAILED) from None
     except Exception as error:
         if isinstance(error, (typer.Exit, typer.Abort, _UsageProblem)):
@@ -107,6 +117,11 @@ def explain(error: BaseException) -> str:
         return str(error)
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
         return "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
+    if isinstance(error, OSError):
+        from diagd_cli.clip.write import is_full, write_failure
+
+        if is_full(str(error)):
+            return str(write_failure(error.filename or "A file", str(error)))
     return f"{type(error).__name__}: {error}. This is a bug in diagd; -v shows where"
 
 
@@ -119,17 +134,16 @@ def interrupt(*_) -> None:
 
 
 def main() -> None:
-    """Entry point of the `diagd` command."""
+    """Run the command of the command line. KeyboardInterrupt passes where there is none yet."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler and hasattr(signal, "setitimer"):
         for number in (signal.SIGINT, signal.SIGALRM):
             signal.signal(number, interrupt)
+    if sys.stdout is None:  # it is closed: what is written must fail, and no file that is opened may take its place
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
+        sys.stdout = os.fdopen(1, "w")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as it is, whatever its bytes
-    try:
-        app()
-    except KeyboardInterrupt:  # before there was a command to interrupt
-        print(f"error: {INTERRUPTED}", file=sys.stderr)
-        sys.exit(Exit.INTERRUPTED)
+    app()
 
 
 from diagd_cli.cli import (  # noqa: E402, F401  (they register)

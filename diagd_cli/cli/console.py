@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from diagd_cli.errors import OutputError
 
 POLL = 0.2  # seconds between looks at the clock's display
 LINE_EVERY = 5.0  # seconds between plain lines when stderr is not a terminal
@@ -30,9 +33,14 @@ class Reporter:
         self.live = self.err.is_terminal and not quiet and os.environ.get("TERM") != "dumb"
 
     def result(self, value: str | dict) -> None:
-        """A path, or an object as one line of JSON, on stdout."""
-        sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
-        sys.stdout.flush()
+        """A path, or an object as one line of JSON, on stdout. Raises OutputError, or BrokenPipeError."""
+        try:
+            sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise stdout_failure(error) from None
 
     def note(self, message: str) -> None:
         if not self.quiet:
@@ -140,8 +148,17 @@ class Follow:
         )
 
 
-def path_text(path: Path) -> str:
-    """A path as JSON can hold it: bytes that are not UTF-8 are replaced."""
+def stdout_failure(error: OSError) -> OutputError:
+    """What to say where stdout takes nothing. Python must not flush it again when it ends, and what follows is lost."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    reason = "it is closed" if error.errno == errno.EBADF else (error.strerror or str(error)).lower()
+    return OutputError(
+        f"The result cannot be written to stdout: {reason}", "Send it to a file or pipe that can hold it"
+    )
+
+
+def path_text(path: Path | str) -> str:
+    """A path, or a line with one, as JSON can hold it: bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 

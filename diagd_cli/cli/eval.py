@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from diagd_cli.cli.prompts import Prompts
     from diagd_cli.config import Preset
     from diagd_cli.evaluate.measure import Case, Models
-    from diagd_cli.evaluate.run import Evaluation
 
 HELP = """Measure the fidelity of decodings over clips and seeds, with 95% intervals.
 
@@ -74,6 +73,7 @@ def evaluate(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
+        from diagd_cli.clip.read import check_clip
         from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
         from diagd_cli.evaluate import vbench
@@ -91,18 +91,21 @@ def evaluate(
         judged = vbench.read_results(vbench_results or [], folders)
         for name in ("report.json", "table.md") if out else ():
             check_target(out / name, force=True)
+        for clip in clips:
+            check_clip(clip)
+        if export_vbench:
+            check_export(export_vbench, folders, clips, trials.drawn)
         prompts = find_prompts(chosen, clips)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            models = load_judged(chosen, base, settings, machine, batch=trials.batch, beside=others_of(asked))
+            batch = min(trials.batch, len(clips))
+            models = load_judged(chosen, base, settings, machine, batch=batch, beside=others_of(asked))
             others = load_others(asked, models.loaded, machine.weights_dir)
             judge = I3d(i3d, models.loaded.device) if i3d else None
         evaluation = Evaluation(
             models, {one.label: one.decoding for one in asked}, trials.drawn,
             Store(out, decisive(models, settings, trials.batch)), reporter.follow, judge, export_vbench, others=others,
         )  # fmt: skip
-        if export_vbench:
-            check_export(evaluation, clips, folders)
         for group in trials.groups(clips):
             evaluation.add([read_case(path, chosen, settings, trials.start, prompts) for path in group])
         about = {
@@ -114,7 +117,7 @@ def evaluate(
         about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": trials.batch}
         report = {**about, **evaluation.report(judged), **machine_facts(models.loaded)}
         if export_vbench:
-            report["vbench_commands"] = vbench.commands(export_vbench, folders)
+            report["vbench_commands"] = [path_text(line) for line in vbench.commands(export_vbench, folders)]
         show(report, reporter, out, tell.json)
 
 
@@ -168,13 +171,17 @@ def decisive(models: Models, settings: Settings, batch: int) -> dict:
     }
 
 
-def check_export(evaluation: Evaluation, clips: list[Path], folders: list[str]) -> None:
-    """Refuse, before any work is done, folders that hold other videos. Raises OutputError."""
+def check_export(root: Path, folders: list[str], clips: list[Path], seeds: list[int]) -> None:
+    """Refuse, before any work is done, folders that hold other videos or cannot be written. Raises OutputError."""
+    from diagd_cli.clip.write import check_target
+    from diagd_cli.evaluate.run import Evaluation
     from diagd_cli.evaluate.vbench import check_export
 
-    pairs = [(n, clip, seed) for n, clip in enumerate(clips) for seed in evaluation.seeds]
+    names = {Evaluation.video_name(n, clip, seed) for n, clip in enumerate(clips) for seed in seeds}
     for folder in folders:
-        check_export(evaluation.export / folder, {evaluation.video_name(*pair) for pair in pairs})
+        for name in sorted(names):
+            check_target(root / folder / name, force=True)
+        check_export(root / folder, names)
 
 
 def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:

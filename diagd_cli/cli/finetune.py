@@ -83,12 +83,12 @@ def finetune(
     verbose: o.VerboseOption = False,
 ) -> None:
     reporter = Reporter(quiet, verbose)
-    with guard(reporter), ExitStack() as stack:
+    with guard(reporter, training=True), ExitStack() as stack:
         from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
         from diagd_cli.engine.device import choose_device
         from diagd_cli.train.optimiser import Optimiser
-        from diagd_cli.train.parallel import processes, rank
+        from diagd_cli.train.parallel import need, processes, rank
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
         set_threads(threads)
@@ -106,6 +106,7 @@ def finetune(
             steps=steps, batch=batch, accumulate=accumulate or 1, lr=lr, warmup=min(100, steps // 10), seed=seed
         )
         where = stack.enter_context(processes(choose_device(device)))
+        need(batch)
         reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
         tell_notes(data, chosen, reporter)
         options = {"every": every, "precision": precision}

@@ -85,11 +85,11 @@ def _command(part: str, about: str) -> None:
         verbose: o.VerboseOption = False,
     ) -> None:
         reporter = Reporter(quiet, verbose)
-        with guard(reporter), ExitStack() as stack:
+        with guard(reporter, training=True), ExitStack() as stack:
             from diagd_cli.clip.write import check_target
             from diagd_cli.config import load_preset
             from diagd_cli.engine.device import choose_device
-            from diagd_cli.train.parallel import processes, rank
+            from diagd_cli.train.parallel import need, processes, rank
             from diagd_cli.train.recipe import load_recipe, trained_preset
 
             o.one_of(precision, PRECISIONS, "'--precision'")
@@ -101,6 +101,7 @@ def _command(part: str, about: str) -> None:
             asked = {"steps": steps, "accumulate": accumulate}
             settings = chosen.part(part).model_copy(update={name: value for name, value in asked.items() if value})
             where = stack.enter_context(processes(choose_device(device)))
+            need(settings.batch if part == "tokenizer" else min(phase.batch for phase in chosen.windows.phases))
             reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
             tell_notes(data, model, reporter)
             options = {"every": every, "precision": precision}

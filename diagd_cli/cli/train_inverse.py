@@ -31,7 +31,7 @@ def inverse(
     verbose: o.VerboseOption = False,
 ) -> None:
     reporter = Reporter(quiet, verbose)
-    with guard(reporter):
+    with guard(reporter, training=True):
         from diagd_cli.engine.device import choose_device
         from diagd_cli.evaluate.inverse_train import SETTINGS
         from diagd_cli.tokens.actions import NamedActions

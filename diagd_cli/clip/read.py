@@ -89,8 +89,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
     Raises ClipError for a file that cannot be read, and at the end of one of which frames are lost: those after a gap
     would stand beside the actions of others.
     """
-    with opened(path):
-        pass  # a pipe would never end
+    check_clip(path)  # a pipe would never end
     if path.suffix.lower() == ".npz":
         yield from _recorded(path)
         return
@@ -129,6 +128,12 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ClipError(f"{str(path)!r} cannot be read: {reason}", "Check the name and the folder") from error
+
+
+def check_clip(path: Path) -> None:
+    """Check, before any work is done, that a file can be opened. Raises ClipError."""
+    with opened(path):
+        pass
 
 
 def _digest(path: Path) -> str:

@@ -30,13 +30,17 @@ STDOUT = Path("-")  # the name of a stream that is written to standard output
 STREAM_GOP = 4  # frames of a fragment of a streamed video: as many as a player may be behind
 
 _OTHER_FOLDER = "Choose a folder that you may write to"
-_ADVICE = {
+_FULL = {  # what no reading of a file can meet
     errno.ENOSPC: "Free some space, or write to another disk",
     errno.EDQUOT: "Free some of your quota, or write to another disk",
     errno.EFBIG: "The file system or a limit (ulimit -f) allows no larger file: write elsewhere",
+}
+_ADVICE = {
+    **_FULL,
     errno.EACCES: _OTHER_FOLDER,
     errno.EPERM: _OTHER_FOLDER,
     errno.EROFS: _OTHER_FOLDER,
+    errno.EBADF: "It is closed: send it to a file or pipe that can hold it",
     errno.EPIPE: "What read it has ended; keep it open until the last frame",
 }
 
@@ -53,7 +57,7 @@ def check_target(path: str | Path, force: bool) -> None:
     except FileNotFoundError:
         mode = None
     except OSError as error:
-        raise _failure(path, str(error.strerror)) from error
+        raise write_failure(path, str(error.strerror)) from error
     if mode is not None and stat.S_ISDIR(mode):
         raise OutputError(f"{path} is a directory", f"Name a file in it, such as {path / 'out.mp4'}")
     if mode is not None and not stat.S_ISREG(mode):
@@ -80,7 +84,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
         try:
             yield temporary
         except OSError as error:
-            raise _failure(Path(path), error.strerror or str(error)) from error
+            raise write_failure(Path(path), error.strerror or str(error)) from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -98,6 +102,20 @@ def write_npz(path: str | Path, /, **arrays: np.ndarray) -> None:
     """Write named arrays as a compressed .npz file, atomically. Raises OutputError."""
     with atomic(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
         np.savez_compressed(file, **arrays)
+
+
+def write_failure(path: Path, reason: str) -> OutputError:
+    """An OutputError for `reason`, the system's or ffmpeg's words."""
+    name = "Standard output" if path == STDOUT else path
+    for code, hint in _ADVICE.items():
+        if os.strerror(code) in reason:
+            return OutputError(f"{name} cannot be written: {os.strerror(code).lower()}", hint)
+    return OutputError(f"{name} cannot be written: {reason}", "Check the name and the folder")
+
+
+def is_full(reason: str) -> bool:
+    """Whether `reason`, the system's or ffmpeg's words, is that no more can be written to a disk."""
+    return any(os.strerror(code) in reason for code in _FULL)
 
 
 def start_ffmpeg(arguments: list[str], failure: type[DiagdError], **options: object) -> subprocess.Popen:
@@ -206,7 +224,7 @@ class VideoWriter:
         reason = " ".join(self._log.read().decode("utf-8", "replace").split())
         if self._process.returncode < 0:
             reason = f"ffmpeg was ended by {signal.Signals(-self._process.returncode).name}"
-        return _failure(self.path, reason or f"ffmpeg failed with status {self._process.returncode}")
+        return write_failure(self.path, reason or f"ffmpeg failed with status {self._process.returncode}")
 
 
 @contextmanager
@@ -217,7 +235,7 @@ def _growing(path: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
     except OSError as error:
-        raise _failure(path, error.strerror or str(error)) from error
+        raise write_failure(path, error.strerror or str(error)) from error
     try:
         yield target
     except BaseException:
@@ -235,21 +253,12 @@ def _temporary(path: Path) -> Iterator[Path]:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _failure(path, error.strerror or str(error)) from error
+            raise write_failure(path, error.strerror or str(error)) from error
         yield temporary
         try:
             os.replace(temporary, target)
         except OSError as error:
-            raise _failure(path, error.strerror or str(error)) from error
+            raise write_failure(path, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):
             temporary.unlink()
-
-
-def _failure(path: Path, reason: str) -> OutputError:
-    """An OutputError for `reason`, the system's or ffmpeg's words."""
-    name = "Standard output" if path == STDOUT else path
-    for code, hint in _ADVICE.items():
-        if os.strerror(code) in reason:
-            return OutputError(f"{name} cannot be written: {os.strerror(code).lower()}", hint)
-    return OutputError(f"{name} cannot be written: {reason}", "Check the name and the folder")

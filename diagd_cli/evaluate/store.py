@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diagd_cli.clip.write import OutputError, write_npz
+from diagd_cli.clip.write import write_failure, write_npz
 
 LINES = "results.jsonl"
 
@@ -75,8 +75,7 @@ class Store:
             with path.open("ab") as file:
                 file.write(("\n" * torn + "".join(lines)).encode())
         except OSError as error:
-            message = f"{path} cannot be written: {(error.strerror or str(error)).lower()}"
-            raise OutputError(message, "Choose a folder that you may write to") from None
+            raise write_failure(path, error.strerror or str(error)) from None
 
     def _read(self, line: str) -> None:
         try:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -12,20 +17,59 @@ def installed() -> bool:
 
 
 class Board:
-    """Scalars in event files of a folder. What an earlier writer has there of steps from `first` on is void."""
+    """Scalars in an event file of a folder. What an earlier one has there of steps from `first` on is void.
+
+    What cannot be written, on a full disk for example, is left out, and that is said once: log.jsonl is the record of a
+    run. TensorBoard's own writer has a thread, whose failures are beyond reach: its records are written here.
+    """
 
     def __init__(self, folder: Path, first: int):
-        from torch.utils.tensorboard import SummaryWriter
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
-        self._writer = SummaryWriter(str(folder), purge_step=first)
+        self._folder, self._file = folder, None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+            self._file = (folder / name).open("wb")
+        except OSError as error:
+            self._give_up(error)
+        start = SessionLog(status=SessionLog.START)
+        self._write(Event(step=first, file_version="brain.Event:2"), Event(step=first, session_log=start))
 
     def add(self, step: int, figures: dict) -> None:
         """Write numbers by name; of a list, each number as NAME/INDEX. All is on disk when this returns."""
+        from tensorboard.compat.proto.event_pb2 import Event
+        from torch.utils.tensorboard.summary import scalar
+
+        events = []
         for name, value in figures.items():
             several = isinstance(value, (list, tuple))
             for tag, number in [(f"{name}/{n}", v) for n, v in enumerate(value)] if several else [(name, value)]:
-                self._writer.add_scalar(tag, number, step)
-        self._writer.flush()
+                events.append(Event(step=step, summary=scalar(tag, number)))
+        self._write(*events)
 
     def close(self) -> None:
-        self._writer.close()
+        if self._file:
+            self._file.close()
+
+    def _write(self, *events) -> None:
+        from torch.utils.tensorboard import RecordWriter
+
+        if not self._file:
+            return
+        writer = RecordWriter(self._file)
+        try:
+            for event in events:
+                event.wall_time = time.time()
+                writer.write(event.SerializeToString())
+            writer.flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        if self._file:
+            with suppress(OSError):  # of what is still in its buffer
+                self._file.close()
+            self._file = None
+        reason = (error.strerror or str(error)).lower()
+        print(f"{self._folder} cannot be written: {reason}. The figures go to log.jsonl only", file=sys.stderr)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import DiagdError, UsageError
 
 PATIENCE = timedelta(days=7)  # how long a process waits for another: the first one may decode a folder of clips
 
@@ -40,6 +40,10 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield device
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise DiagdError("Another process of this training has ended", "Its own message says why") from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -82,6 +86,13 @@ def wrap(model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model, device_ids=places, broadcast_buffers=False)
 
 
+def need(batch: int) -> None:
+    """Raise UsageError where a batch of so many samples leaves a process without any."""
+    if batch < size():
+        message = f"A batch of {batch} cannot be split over {size()} processes"
+        raise UsageError(message, "Start fewer processes, or a larger batch: --batch, or that of the recipe")
+
+
 def parts(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tuple[Tensor, float]]:
     """This process's share of a batch [B, ...], in up to `accumulate` parts, each with the weight of its mean loss.
 
@@ -89,9 +100,7 @@ def parts(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tupl
     `wrap` returned: processes exchange gradients in the last part only, so that each part must be backpropagated before
     the next one is asked for. Raises UsageError where there are fewer samples than processes.
     """
-    if len(batch) < size():
-        message = f"A batch of {len(batch)} cannot be split over {size()} processes"
-        raise UsageError(message, "Start fewer processes, or a larger batch: --batch, or that of the recipe")
+    need(len(batch))
     share = batch.tensor_split(size())[rank()]
     pieces = share.tensor_split(min(accumulate, len(share)))
     for n, piece in enumerate(pieces):

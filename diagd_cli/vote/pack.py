@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diagd_cli.clip.write import check_target, start_ffmpeg, write_json
+from diagd_cli.clip.write import check_target, is_full, start_ffmpeg, write_failure, write_json
 from diagd_cli.errors import ClipError, OutputError, UsageError
 from diagd_cli.vote.records import Key, Pair, VoteError
 
@@ -34,9 +34,11 @@ def pack(a: Path, b: Path, folder: Path, seed: int, question: str) -> Key:
     `seed` decides the pairs' order and their sides; nothing in the folder depends on it otherwise. Both appear when
     they are complete. Raises UsageError, VoteError, ClipError or OutputError.
     """
-    question = question.strip()
+    question = _text(question.strip())
     if not 0 < len(question) <= LONGEST_QUESTION:
         raise UsageError(f"The question has {len(question)} characters", f"Write 1 to {LONGEST_QUESTION}")
+    if not folder.name:
+        raise UsageError(f"{folder} is no folder to make", "Name a new one, such as -o ballot")
     drawn = draw_pairs(paired_names(a, b), seed)
     for path in (folder, key_path(folder)):
         if os.path.lexists(path):
@@ -84,17 +86,23 @@ def draw_pairs(names: list[str], seed: int) -> dict[str, tuple[str, str]]:
 
 
 def copy_video(source: Path, target: Path) -> None:
-    """Copy a video's pictures as they are coded, without sound, names, dates or other tags. Raises ClipError."""
+    """Copy a video's pictures as they are coded, without sound, names, dates or other tags.
+
+    Raises ClipError, or an OSError where the disk of the target is full.
+    """
     read = ["-protocol_whitelist", "file", "-f", "mov", "-i", "file:" + os.path.abspath(source)]
     bare = ["-map", "0:V:0", "-c", "copy", "-map_metadata", "-1", "-map_metadata:s:v", "-1", "-map_chapters", "-1"]
     written = ["-fflags", "+bitexact", "-movflags", "+faststart", "-f", "mp4", f"file:{target}"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    pipes["restore_signals"] = False  # as VideoWriter's: a file size limit is then reported
     process = start_ffmpeg(["-loglevel", "error", *read, *bare, *written], ClipError, **pipes)
     try:
         log = process.communicate()[1].decode("utf-8", "replace")
     finally:
         process.kill()
         process.wait()
+    if process.returncode and is_full(log):
+        raise OSError(log)
     if process.returncode:
         reason = textwrap.shorten(log.replace(f"{target}", "the copy"), 200, placeholder=" ...")
         raise ClipError(f"{source} cannot be copied as an MP4: {reason}", "Make the video again, or leave it out")
@@ -124,10 +132,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             key_path(folder).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            reason = (error.strerror or str(error)).lower()
-            raise OutputError(
-                f"{folder} cannot be written: {reason}", "Choose a folder that you may write to"
-            ) from error
+            raise write_failure(folder, error.strerror or str(error)) from error
         raise
 
 
@@ -149,5 +154,5 @@ def _listed(names: set[str]) -> str:
 
 
 def _text(name: str | Path) -> str:
-    """A name as JSON can hold it: bytes that are not UTF-8 are replaced."""
+    """A name or a question as JSON can hold it: bytes that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")

@@ -1,6 +1,7 @@
 """diagd eval: figures over clips and seeds, resumed runs, tables, VBench's way out and back."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -188,6 +189,33 @@ def test_words_and_other_transformers_are_rows_of_their_own(evaluate, world, tmp
     folders = {path.name for path in (tmp_path / "videos").iterdir()} - {"results"}
     kinds = ["", "-above", "-no-repair", "-zero-slots", "-tuned"]
     assert folders == {"ntp", *(f"diagd-k1-d2{kind}" for kind in kinds)}
+
+
+def test_what_is_missing_is_noticed_before_the_models_are_loaded(evaluate, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("diagd_cli.cli.eval.load_judged", lambda *_, **__: pytest.fail("loaded"))
+    (tmp_path / "file").touch()
+    clips = [world / "clips" / "0.mp4"]
+    for arguments, message in [
+        ({"clips": [*clips, tmp_path / "none.mp4"]}, "none.mp4 does not exist. Check the name and the folder"),
+        ({"clips": [*clips, tmp_path]}, "is a directory. Name one video or image file"),
+    ]:
+        done = evaluate(**arguments)
+        assert done.code == 1 and done.err.endswith(f"{message}\n")
+    done = evaluate("--export-vbench", tmp_path / "file" / "videos")
+    assert done.code == 1 and "file/videos/ntp/0000-0-0.mp4 cannot be written: Not a directory" in done.err
+
+
+def test_memory_is_for_the_clips_that_there_are(evaluate, world, monkeypatch):
+    required = []
+    monkeypatch.setattr("diagd_cli.engine.memory.require", lambda *_, batch, **__: required.append(batch))
+    assert rows(evaluate("--batch", 10**6, clips=[world / "clips" / "0.mp4"]))["NTP"]["samples"] == 1
+    assert required == [1]
+
+
+def test_a_folder_of_other_bytes(evaluate, world, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff")
+    [report] = evaluate("--export-vbench", folder, "--out", folder, clips=[world / "clips" / "0.mp4"]).objects
+    assert json.loads((folder / "report.json").read_text()) == report and "\ufffd/ntp" in report["vbench_commands"][0]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_failures_are_one_line(diagd, folders, tmp_path):
     pack, count = ["vote", "pack", *folders, "-o"], ["vote", "count", tmp_path / "bad.json", "--key"]
     for arguments, code, message in [
         ([*pack, tmp_path / "taken"], 1, "exists already. Choose another name"),
+        ([*pack, "."], 2, ". is no folder to make. Name a new one"),
         ([*pack, tmp_path / "new", "--question", ""], 2, "The question has 0 characters. Write 1 to 300"),
         (["vote", "pack", folders[0], folders[0], "-o", tmp_path / "new"], 2, "are the same folder"),
         (

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from limits import small_disk
 
+from diagd_cli.errors import OutputError
 from diagd_cli.evaluate.store import LINES, Record, Store
 
 
@@ -37,6 +39,13 @@ def test_arrays_that_are_lost(filled, damage):
     for path in (filled / "samples").iterdir():
         damage(path)
     assert found(filled, 0) is None
+
+
+def test_a_full_disk(tmp_path):
+    with small_disk(tmp_path):
+        store, figures = Store(tmp_path, {}), {"psnr": [1.0] * 10_000}  # arrays of no bytes to speak of
+        with pytest.raises(OutputError, match=f"{LINES} cannot be written: no space left on device. Free some space"):
+            store.add(Record({"seed": 0}, figures), Record({"seed": 1}, figures))
 
 
 def test_without_a_folder():

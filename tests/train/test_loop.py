@@ -165,6 +165,17 @@ def test_curves_of_steps_that_are_trained_again_are_void(tmp_path):
     assert [(e.step, e.value) for e in events.Scalars("loss")] == [(2, 1.0), (4, 3.0)]
 
 
+def test_a_full_disk_ends_the_curves_and_not_the_run(tmp_path, capfd):
+    with small_disk(tmp_path):
+        (tmp_path / "filler").write_bytes(b"x" * (60 << 10))
+        board = Board(tmp_path / "tensorboard", 1)
+        for step in range(100):
+            board.add(step, {"nll": [1.0] * 9})
+        board.close()
+    message = f"{tmp_path}/tensorboard cannot be written: no space left on device. The figures go to log.jsonl only\n"
+    assert capfd.readouterr().err == message
+
+
 def test_without_tensorboard_there_is_the_log(world, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "installed", lambda: False)
     trained(world, tmp_path)

@@ -9,6 +9,7 @@ import torch
 import yaml
 from tiny import moving, save_clip
 
+from diagd_cli.cli.app import TRAINING_INTERRUPTED
 from diagd_cli.config import load_preset
 from diagd_cli.train import loop, transformer
 from diagd_cli.train import tokenizer as codec
@@ -122,7 +123,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(train, world, monke
             train("tokenizer", "parts")
     else:
         done = train("tokenizer", "parts")
-        assert (done.code, done.err) == (130, "error: interrupted; nothing half-written was left\n")
+        assert (done.code, done.err) == (130, f"error: {TRAINING_INTERRUPTED}\n")
     assert not (world / "parts" / "preset.yaml").exists()
     assert train("tokenizer", "parts").code == 0
     assert equal(state(world / "whole" / "tokenizer"), state(world / "parts" / "tokenizer"))

@@ -8,6 +8,7 @@ from collections import Counter
 
 import imageio_ffmpeg
 import pytest
+from limits import small_disk
 from vote.ballots import GREY, make_folders
 
 from diagd_cli.clip.read import read_clip
@@ -131,6 +132,18 @@ def test_a_broken_video_leaves_nothing(tmp_path):
     with pytest.raises(ClipError, match=r"diagd/b.mp4 cannot be copied as an MP4: "):
         pack(a, b, tmp_path / "ballot", 0, QUESTION)
     assert sorted(os.listdir(tmp_path)) == ["diagd", "ntp"]
+
+
+def test_a_full_disk_is_not_blamed_on_the_video(folders, tmp_path):
+    with small_disk(tmp_path):
+        (tmp_path / "filler").write_bytes(b"x" * (52 << 10))
+        with pytest.raises(OutputError, match=r"ballot cannot be written: no space left on device. Free some space"):
+            pack(*folders, tmp_path / "ballot", 0, QUESTION)
+        assert os.listdir(tmp_path) == ["filler"]
+
+
+def test_a_question_of_other_bytes_can_be_read(folders, tmp_path):
+    assert pack(*folders, tmp_path / "ballot", 0, "Which\udcff?").question == "Which\ufffd?"
 
 
 def test_what_exists_is_not_replaced(folders, tmp_path):

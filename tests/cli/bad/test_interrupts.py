@@ -54,7 +54,7 @@ def test_ctrl_c_at_any_time(tiny, tmp_path, delay):
     """From the first argument that is read, while torch is imported, until a decoding of minutes is under way."""
     target = tmp_path / "walk.mp4"
     target.write_bytes(b"precious")
-    code = "import sys\nfrom diagd_cli.cli.app import main\nprint('ready', flush=True)\nmain()"
+    code = "import sys\nfrom diagd_cli.__main__ import main\nprint('ready', flush=True)\nmain()"
     options = ["generate", tiny.clip, "-p", tiny.preset, "-o", target, "--force", "--frames", 20000]
     command = [sys.executable, "-c", code, *map(str, options)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -65,6 +65,24 @@ def test_ctrl_c_at_any_time(tiny, tmp_path, delay):
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (130, "", INTERRUPTED)
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"precious"]
+
+
+@pytest.mark.parametrize("module", ["diagd_cli.errors", "rich", "typer"])
+def test_ctrl_c_while_modules_are_imported(module):
+    code = f"""
+import signal, sys
+class Interrupts:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupts())
+from diagd_cli.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "presets", "list"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
 
 
 def test_ctrl_c_in_a_batch_keeps_what_is_done(diagd, tiny, tmp_path, monkeypatch):

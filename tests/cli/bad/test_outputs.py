@@ -1,5 +1,6 @@
 """Outputs that cannot be written: they exist, may not be, or the disk is full."""
 
+import errno
 import os
 import resource
 import tempfile
@@ -69,6 +70,15 @@ def test_disk_full(diagd, tiny, full_disk):
     assert os.listdir(full_disk) == ["filler"]
 
 
+def test_disk_full_wherever_it_is_noticed(diagd, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("diagd_cli.config.load_preset", full)
+    message = "error: A file cannot be written: no space left on device. Free some space, or write to another disk\n"
+    assert diagd("plan").err == message
+
+
 def test_file_size_limit(start, tiny, tmp_path):
     out = tmp_path / "out"
 
@@ -88,3 +98,18 @@ def test_nobody_reads_stdout(start):
     process = start("presets", "show", "freedoom", stdout=writer)
     os.close(writer)
     assert (process.communicate(timeout=60)[1], process.returncode) == ("", 1)
+
+
+@pytest.mark.parametrize("command", [["presets", "show", "freedoom"], ["train", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("stdout, reason", [("/dev/full", "no space left on device"), (None, "it is closed")])
+def test_stdout_takes_nothing(start, command, stdout, reason):
+    if stdout and not os.path.exists(stdout):
+        pytest.skip(f"needs {stdout}")
+    closed = {"stdout": None, "preexec_fn": lambda: os.close(1)}
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open(stdout or os.devnull, "w") as file:
+        process = start(*command, env=buffered, **({"stdout": file} if stdout else closed))
+        errors = process.communicate(timeout=60)[1]
+    hint = "Send it to a file or pipe that can hold it"
+    message = f"error: The result cannot be written to stdout: {reason}. {hint}\n"
+    assert (process.returncode, errors) == (1, message)
