@@ -88,6 +88,23 @@ def test_a_run_may_go_on_with_another_number_of_processes(diagd, world):
         assert torch.allclose(value, mixed["average"][name], atol=1e-4), name
 
 
+def test_what_stops_one_process_is_told_once(world, tmp_path):
+    """The other one only loses its peer; a batch that is too small for both is told before the clips are read."""
+    shutil.copytree(world / "data", tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
+    (tmp_path / "data/train/0.mp4").write_bytes(b"no video")
+    where = ["--recipe", world / "recipe.yaml", "--out", tmp_path / "run"]
+    done = torchrun(2, "train", "tokenizer", tmp_path / "data", *where)
+    assert done.returncode and done.stderr.count("0.mp4 is not a video file") == 1 and "bug" not in done.stderr
+    assert "Another process of this training has ended. Its own message says why" in done.stderr
+    tuning = ["finetune", tmp_path / "data", "--preset", world / "tiny.yaml", "--out", tmp_path / "tuned"]
+    done = torchrun(2, *tuning)
+    assert (
+        done.returncode
+        and "A batch of 1 cannot be split over 2 processes" in done.stderr
+        and "0.mp4" not in done.stderr
+    )
+
+
 def test_more_processes_than_windows(monkeypatch):
     monkeypatch.setattr(parallel, "size", lambda: 4)
     with pytest.raises(UsageError, match=r"A batch of 3 .* 4 processes. Start fewer processes, or .* --batch"):
