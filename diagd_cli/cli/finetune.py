@@ -62,8 +62,8 @@ def finetune(
     window: Annotated[
         int | None, typer.Option(**o.FRAMES, help="Frames of a training sample; the preset's window by default.")
     ] = None,
-    steps: Annotated[int, typer.Option(**o.POSITIVE, help="Steps.")] = 1000,
-    batch: Annotated[int, typer.Option(**o.POSITIVE, help="Windows of a step.")] = 1,
+    steps: Annotated[int, typer.Option(**t.COUNTED, help="Steps.")] = 1000,
+    batch: Annotated[int, typer.Option(**t.COUNTED, help="Windows of a step.")] = 1,
     balance: Annotated[
         float, typer.Option(**SHARE, help="Draw windows of rare actions more often; 1: the most.")
     ] = 0.0,

@@ -35,6 +35,7 @@ its folder. Several GPUs or machines: start it with torchrun.
 """,
 )
 
+COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)
 DataArgument = Annotated[
     Path, typer.Argument(help="Folder of clips: train/ and val/, or all in one. Actions lie beside, in NAME.jsonl.")
 ]
@@ -47,9 +48,9 @@ InitOption = Annotated[
     str | None,
     typer.Option(help="Start from this preset's weights, not from nothing; a Transformer's codes may be others."),
 ]
-StepsOption = Annotated[int | None, typer.Option(**o.POSITIVE, help="Steps; the recipe's number by default.")]
+StepsOption = Annotated[int | None, typer.Option(**COUNTED, help="Steps; the recipe's number by default.")]
 AccumulateOption = Annotated[
-    int | None, typer.Option(**o.POSITIVE, help="Parts of a batch, one after the other, to save memory.")
+    int | None, typer.Option(**COUNTED, help="Parts of a batch, one after the other, to save memory.")
 ]
 EveryOption = Annotated[
     int, typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint.")

@@ -13,6 +13,7 @@ from diagd_cli.errors import PresetError
 from diagd_cli.model.config import Strict
 from diagd_cli.train.muon import Muon
 
+MOST = 10**7
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -24,9 +25,9 @@ class Optimiser(Strict):
     `frozen`: parts of the model that stay as they are, such as "encoder": a tokenizer's codes are then what they were.
     """
 
-    steps: int = Field(gt=0, lt=2**40)
-    batch: int = Field(default=1, gt=0, lt=2**20)
-    accumulate: int = Field(default=1, gt=0, lt=2**20)
+    steps: int = Field(gt=0, le=MOST)
+    batch: int = Field(default=1, gt=0, le=MOST)
+    accumulate: int = Field(default=1, gt=0, le=MOST)
     lr: float = Field(gt=0)
     muon: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=100, ge=0)

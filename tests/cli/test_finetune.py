@@ -129,6 +129,8 @@ def test_the_set_of_decodings(made):
         (["--window", 6], 2, "The window is 6 frame(s). The preset tiny takes 3 to 5"),
         (["--balance", 2], 2, "Invalid value for '--balance': '2' is not a number in 0..1"),
         (["--lr", 0], 2, "Invalid value for '--lr': '0' is not a number above 0"),
+        (["--batch", 2e9], 2, "Invalid value for '--batch': '2000000000.0' is not a whole number in 1..10000000"),
+        (["--steps", 10**8], 2, "Invalid value for '--steps': '100000000' is not a whole number in 1..10000000"),
         (["--stand-in", "x"], 2, "Invalid value for '--stand-in'"),
         (["--prompt-embedding", "x"], 2, "The preset tiny takes no text, and --prompt-embedding gives one"),
         (["--out", "{w}", "--preset", "{w}/preset.yaml"], 2, "{w} is the folder of the preset itself"),
