@@ -218,7 +218,7 @@ def windows(start, frames):
 
 def test_bad_options(train):
     for options, message in [
-        (["--steps", 0], "Invalid value for '--steps': '0' is not a whole number, 1 or more"),
+        (["--steps", 0], "Invalid value for '--steps': '0' is not a whole number in 1..10000000"),
         (["--precision", "fp8"], "Invalid value for '--precision': 'fp8' is not one of auto, bf16, fp32"),
         (["--device", "gpu"], "Unknown device 'gpu'"),
     ]:
