@@ -128,9 +128,9 @@ def load_judged(
 
     Raises DiagdError.
     """
-    from diagd_cli.evaluate.inverse import load_inverse
     from diagd_cli.evaluate.measure import Models
     from diagd_cli.pipeline import load
+    from diagd_cli.weights.load import load_inverse
 
     folder, others = machine.weights_dir, [base] if base != preset else []
     loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])

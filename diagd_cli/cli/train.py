@@ -35,7 +35,7 @@ its folder. Several GPUs or machines: start it with torchrun.
 """,
 )
 
-COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)
+COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)  # as in recipes
 DataArgument = Annotated[
     Path, typer.Argument(help="Folder of clips: train/ and val/, or all in one. Actions lie beside, in NAME.jsonl.")
 ]

@@ -32,6 +32,7 @@ def inverse(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
+        from diagd_cli.clip.write import check_target
         from diagd_cli.engine.device import choose_device
         from diagd_cli.evaluate.inverse_train import SETTINGS
         from diagd_cli.tokens.actions import NamedActions
@@ -46,6 +47,7 @@ def inverse(
         set_threads(threads)
         chosen, out = load_recipe(recipe), out or Path("runs") / Path(recipe).stem
         model = trained_preset(chosen, out, preset)
+        check_target(out / "preset.yaml", force=True)
         if not isinstance(model.actions, NamedActions):
             hint = "Inverse dynamics reads named actions: name them under actions, with kind: names"
             raise PresetError(f"The preset {model.name} has no named actions", hint)

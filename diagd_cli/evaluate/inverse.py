@@ -7,17 +7,11 @@ Frechet distance "FD-inv".
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-from diagd_cli.config import Preset
-from diagd_cli.tokens.actions import NamedActions
-from diagd_cli.weights.locate import locate, verify
-from diagd_cli.weights.native import native_tensors
 
 HEIGHT, WIDTH = 60, 80  # frames are brought to this size, whatever theirs is
 FEATURES = 64
@@ -65,17 +59,3 @@ def _pairs(frames: np.ndarray, device: torch.device) -> Iterator[Tensor]:
     for start in range(0, len(frames) - 1, PAIRS_AT_ONCE):
         small = to_small(frames[start : start + PAIRS_AT_ONCE + 1], device)
         yield torch.cat([small[:-1], small[1:]], dim=1)
-
-
-def load_inverse(
-    preset: Preset, device: torch.device | str = "cpu", folder: Path | None = None
-) -> InverseDynamics | None:
-    """The preset's inverse dynamics in float32, None where it names none; `folder` is looked in first. Raises WeightsError."""
-    if preset.inverse_weights is None or not isinstance(preset.actions, NamedActions):
-        return None
-    source, [path] = locate(preset, "inverse", folder)
-    verify(path, source.files[0])
-    model = InverseDynamics(len(preset.actions.names))
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    model.load_state_dict({name: rows[0] for name, rows in native_tensors(path, shapes)})
-    return model.to(device).eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from diagd_cli.clip.write import atomic
 from diagd_cli.config import Preset
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.transformer import Transformer
+from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.weights import cosmos, mineworld, wham
 from diagd_cli.weights.archive import fill_rows
 from diagd_cli.weights.build import (
@@ -79,6 +80,13 @@ def load_tokenizer(
 ) -> nn.Module:
     """The preset's tokenizer with its weights, ready for inference, as in `load_transformer`. Raises WeightsError."""
     return _loaded(preset, "tokenizer", device, dtype, files, folder)
+
+
+def load_inverse(preset: Preset, device: torch.device | str = "cpu", folder: Path | None = None) -> nn.Module | None:
+    """The preset's inverse dynamics in float32, None where it names none; `folder` is looked in first. Raises WeightsError."""
+    if preset.inverse_weights is None or not isinstance(preset.actions, NamedActions):
+        return None
+    return _loaded(preset, "inverse", device, torch.float32, None, folder)
 
 
 def _loaded(
