@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 import textwrap
 from enum import IntEnum
 
@@ -62,6 +64,33 @@ class MissingExtra(DiagdError):
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(f"{purpose} needs the package {package}", f"Install it with: pip install 'diagd[{extra}]'")
+
+
+# What torch, the C library, the loader of libraries and ffmpeg say where there is no more memory.
+_NO_MEMORY = re.compile(
+    "out of memory|(can't|cannot|unable to|failed to) allocate|not enough memory|bad_alloc|bad allocation"
+    "|failed to map segment",
+    re.IGNORECASE,
+)
+
+
+def says_no_memory(text: str) -> bool:
+    """Whether the message of a library or of another program is that memory ran out."""
+    return bool(_NO_MEMORY.search(text))
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out: this error is that, or a DiagdError that was made of one.
+
+    A MemoryError under a DiagdError is not counted: files that claim absurd sizes raise it, and are told as such. Nor is a
+    DiagdError that speaks of memory itself.
+    """
+    if isinstance(error, DiagdError):
+        inner = error.__cause__ or error.__context__
+        return "memory" not in str(error) and not isinstance(inner, MemoryError) and is_out_of_memory(inner)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, MemoryError) or (error is not None and says_no_memory(str(error)))
 
 
 def one_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from diagd_cli.cli.app import app
 from diagd_cli.config import preset_folder
+from diagd_cli.engine.device import NATIVE_BFLOAT16
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs as a background job is deaf to Ctrl-C
@@ -27,7 +28,8 @@ settings.register_profile("thorough", max_examples=2000, **slow)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
-    del os.environ[variable]
+    if variable != NATIVE_BFLOAT16:  # which makes the whole suite believe in another processor
+        del os.environ[variable]
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ def start():
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(params=["0", "1"], ids=["cpu-without-bfloat16", "cpu-with-bfloat16"])
+def each_processor(request, monkeypatch):
+    """Runs a test as on a CPU without bfloat16 products, and as on one that has them: in this process and its children."""
+    monkeypatch.setenv(NATIVE_BFLOAT16, request.param)
 
 
 @pytest.fixture(scope="session")

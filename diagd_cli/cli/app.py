@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from diagd_cli import __version__
 from diagd_cli.cli.console import Reporter, stdout_failure
-from diagd_cli.errors import INTERRUPTED, DiagdError, Exit
+from diagd_cli.errors import INTERRUPTED, DiagdError, Exit, is_out_of_memory
 
 TRAINING_INTERRUPTED = "interrupted; what was trained is kept, and the same command goes on from there"
 _UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
@@ -113,10 +113,10 @@ def report(reporter: Reporter, error: BaseException) -> None:
 
 def explain(error: BaseException) -> str:
     """What to say about any exception."""
+    if is_out_of_memory(error):
+        return "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
     if isinstance(error, DiagdError):
         return str(error)
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower() or "can't allocate" in str(error):
-        return "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
     if isinstance(error, OSError):
         from diagd_cli.clip.write import is_full, write_failure
 

@@ -13,7 +13,8 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
-from diagd_cli.cli.settings import Settings, make_request, merge, set_threads, size_of
+from diagd_cli.cli.settings import Settings, make_request, merge, size_of
+from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def bench(
             walk.resolve(chosen.grid, chosen.latents(settings.context))
         batches = parse_batches(batch)
         check_outputs(output, plot, force)
-        set_threads(threads)
+        THREADS.fix(threads)  # what is measured is this machine, whoever else is using it
         where, kinds = machine_of(device, dtypes, chosen)
         for kind in kinds:
             require(chosen, where, batch=max(batches), dtype=kind, frames=settings.context + settings.frames)

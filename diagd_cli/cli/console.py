@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import OutputError
 
 POLL = 0.2  # seconds between looks at the clock's display
@@ -52,6 +53,7 @@ class Reporter:
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """A spinner while something of unknown length happens."""
+        THREADS.look()
         if not self.live:
             yield
             return
@@ -99,6 +101,7 @@ class Bar:
 
     def update(self, done: int, text: Callable[[float], str] = lambda seconds: "") -> None:
         """Report `done` steps; text(seconds so far) is asked for only when something is drawn."""
+        THREADS.look()
         now = time.perf_counter()
         if self.base is None:
             self.base = done - 1  # a resumed run starts in the middle

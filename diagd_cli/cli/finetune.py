@@ -16,7 +16,8 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import merge_decoding, set_threads
+from diagd_cli.cli.settings import merge_decoding
+from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import Decoding
 
@@ -84,6 +85,7 @@ def finetune(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True), ExitStack() as stack:
+        spin_little()
         from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
         from diagd_cli.engine.device import choose_device
@@ -91,7 +93,7 @@ def finetune(
         from diagd_cli.train.parallel import need, processes, rank
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
-        set_threads(threads)
+        THREADS.fix(threads)
         chosen = load_preset(preset)
         out = out or Path("runs") / f"{chosen.name}-diagonal"
         if chosen.path.resolve() == (out / "preset.yaml").resolve():

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagd_cli.cli.options import Draw, Lengths, Machine, Walk, one_of
+from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, TOP_P_RULES, Decoding
 
@@ -80,11 +81,9 @@ def merge_decoding(defaults, walk: Walk, method: str | None = None) -> Decoding:
 
 
 def set_threads(threads: int) -> None:
-    """Let torch use this many CPU threads; 0 leaves its choice."""
+    """Let torch use this many CPU threads; for 0, as many as there are cores that nobody else is using."""
     if threads:
-        import torch
-
-        torch.set_num_threads(threads)
+        THREADS.fix(threads)
 
 
 def make_request(

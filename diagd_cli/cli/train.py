@@ -13,7 +13,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
-from diagd_cli.cli.settings import set_threads
+from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
 commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
@@ -87,6 +87,7 @@ def _command(part: str, about: str) -> None:
     ) -> None:
         reporter = Reporter(quiet, verbose)
         with guard(reporter, training=True), ExitStack() as stack:
+            spin_little()
             from diagd_cli.clip.write import check_target
             from diagd_cli.config import load_preset
             from diagd_cli.engine.device import choose_device
@@ -94,7 +95,7 @@ def _command(part: str, about: str) -> None:
             from diagd_cli.train.recipe import load_recipe, trained_preset
 
             o.one_of(precision, PRECISIONS, "'--precision'")
-            set_threads(threads)
+            THREADS.fix(threads)
             chosen = load_recipe(recipe)
             out = out or Path("runs") / Path(recipe).stem
             model = trained_preset(chosen, out, preset)

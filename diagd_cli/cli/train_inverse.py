@@ -9,7 +9,7 @@ from diagd_cli.cli import train as t
 from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.job import Job, load_splits, show_loss
-from diagd_cli.cli.settings import set_threads
+from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
 
@@ -32,6 +32,7 @@ def inverse(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
+        spin_little()
         from diagd_cli.clip.write import check_target
         from diagd_cli.engine.device import choose_device
         from diagd_cli.evaluate.inverse_train import SETTINGS
@@ -44,7 +45,7 @@ def inverse(
             raise UsageError(
                 f"These are {started()} processes, and one trains inverse dynamics", "Start it without torchrun"
             )
-        set_threads(threads)
+        THREADS.fix(threads)
         chosen, out = load_recipe(recipe), out or Path("runs") / Path(recipe).stem
         model = trained_preset(chosen, out, preset)
         check_target(out / "preset.yaml", force=True)

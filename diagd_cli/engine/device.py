@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import shutil
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -14,6 +15,9 @@ import torch
 from diagd_cli.errors import DiagdError, UsageError
 
 CPU = torch.device("cpu")
+NATIVE_BFLOAT16 = "DIAGD_NATIVE_BFLOAT16"
+# oneDNN's names of instruction sets that have no bfloat16 products.
+_WITHOUT_BFLOAT16 = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -69,10 +73,27 @@ def require_compiler(what: str, way_out: str) -> None:
 
 
 def native_bfloat16(device: torch.device = CPU) -> bool:
-    """Whether the device has bfloat16 products (of GPUs those since Ampere); elsewhere they are emulated, and slow."""
+    """Whether the device has bfloat16 products (of GPUs those since Ampere); elsewhere they are emulated, and slow.
+
+    Of a CPU the variable DIAGD_NATIVE_BFLOAT16 (0 or 1) says so where it is set: what one kind of processor chooses can be
+    had, and tested, on the other. Raises UsageError for another value.
+    """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    told = os.environ.get(NATIVE_BFLOAT16, "")
+    if told not in ("", "0", "1"):
+        raise UsageError(f"{NATIVE_BFLOAT16} is {told!r}", "Set it to 0 or 1, or leave it unset")
+    return told == "1" if told else _multiplies_bfloat16()
+
+
+@cache
+def _multiplies_bfloat16() -> bool:
+    """What the processor has, as far as oneDNN, whose products they are, was not told to do without it."""
+    limit = next(filter(None, (os.environ.get(f"{name}_MAX_CPU_ISA") for name in ("ONEDNN", "DNNL"))), "")
+    if limit.upper() in _WITHOUT_BFLOAT16:
+        return False
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # private: another torch may not have them
+    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
 
 
 def device_name(device: torch.device) -> str:

@@ -34,7 +34,7 @@ NEUTRAL = np.array([0] * BUTTONS + [BINS // 2] * STICKS, dtype=np.float32)
 
 LARGEST = 1 << 32  # bytes of a recording: a small file may unpack to any size
 # what NumPy raises for files that hold something else
-_DAMAGED = (ValueError, EOFError, LookupError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (ValueError, EOFError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
 _FORMS = ({"buttons": BUTTONS, "sticks": STICKS}, {"action": VALUES})
 _JSONL = '{"buttons": [12 of 0 or 1], "sticks": [4 from -1 to 1]} or {"action": [16, sticks as bins 0 to 10]}'
 
@@ -160,6 +160,9 @@ def read_npz(path: Path, images: bool = True) -> Episode:
             fields = {name: file[name] for name in names}
     except OSError as error:
         raise UsageError(f"Cannot read {path}: {error.strerror or error}", "Give an official .npz") from None
+    except MemoryError as error:  # or it claims to be larger than it is
+        hint = "Free some memory; if the recording should be smaller, fetch it again"
+        raise UsageError(f"{path} does not fit into memory: {error}", hint) from None
     except _DAMAGED as error:
         raise UsageError(f"{path} is no .npz of plain arrays, or damaged: {error}", "Fetch it again") from None
     actions, frames = fields["actions"], fields.get("images", np.empty((0, 3, 0, 0), np.uint8))
