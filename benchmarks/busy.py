@@ -32,7 +32,9 @@ def main(argv: list[str] | None = None) -> None:
         "as it comes": partial(generate, args, {}),
         f"{args.threads} threads": partial(generate, args, {}, "--threads", args.threads),
         "one thread": partial(generate, args, {}, "--threads", 1),
-        f"{args.threads} threads that do not spin": partial(generate, args, {"GOMP_SPINCOUNT": "0"}, "--threads", args.threads),
+        f"{args.threads} threads that do not spin": partial(
+            generate, args, {"GOMP_SPINCOUNT": "0"}, "--threads", args.threads
+        ),
     }
     rows: list[dict] = []
     for busy in (0, os.cpu_count() or 1):

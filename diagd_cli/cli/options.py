@@ -125,7 +125,11 @@ CompileOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int,
-    option("--threads", **number(int, "a whole number in 0..1024", 0, 1024), help="CPU threads; 0 is torch's choice."),
+    option(
+        "--threads",
+        **number(int, "a whole number in 0..1024", 0, 1024),
+        help="CPU threads; 0: as many as cores are free.",
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace outputs that exist.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")]

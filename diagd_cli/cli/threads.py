@@ -18,7 +18,10 @@ LOOK = 0.5  # seconds between looks at who uses the cores; clocks of the system 
 # Whoever has set one of these has chosen.
 NUMBER = "OMP_NUM_THREADS"
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
-SPINS = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "0"}  # some microseconds: of GNU's OpenMP, and of LLVM's and Intel's
+SPINS = {
+    "GOMP_SPINCOUNT": "1000",
+    "KMP_BLOCKTIME": "0",
+}  # some microseconds: of GNU's OpenMP, and of LLVM's and Intel's
 
 
 def spin_little(environment: MutableMapping[str, str] = os.environ) -> None:
