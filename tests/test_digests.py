@@ -1,19 +1,17 @@
 """The same seed gives the same tokens, from one version of diagd to the next: digests of what the command line has made.
 
 The shipped weights, and random ones of the official presets' shrunken forms; every decoding, stand-in and way of sampling;
-windows that roll, batches and samples. `python tests/test_digests.py` writes them anew: only where tokens are meant to change.
+windows that roll, batches and samples. `PYTHONPATH=tests:. python tests/test_digests.py` writes them anew: only where
+tokens are meant to change.
 """
 
 import hashlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]  # as a script
 
 from families.small import steer, write_small
 from tiny import moving, save_clip
