@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
-
 from families.small import steer, write_small
+from safetensors.numpy import save_file
 from tiny import moving, save_clip
 
 DIGESTS = Path(__file__).with_suffix(".json")
