@@ -137,11 +137,11 @@ class Batch:
 
     def check_free(self, target: Path) -> None:
         """Raise OutputError where a video's files exist already, unless they may be replaced."""
-        from diagd_cli.clip.outputs import check_target
+        from diagd_cli.clip.outputs import check_free
 
         free = self.force or (self.resume and sidecar.made_before(target) is not None)
         for path, _ in self.outputs(target):
-            check_target(path, free)
+            check_free(path, free)
 
     def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
         """A clip's context and what steers its continuation."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagd_cli.cli.console import Reporter
-from diagd_cli.errors import WeightsError
+from diagd_cli.errors import OutputError, WeightsError
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
@@ -97,7 +97,10 @@ def check_run(
     check_outputs(writes, others + (start if start and begins else []), instead="Choose another folder with --out")
     place = cache or data / "cache"
     if not place.is_dir():  # what is in one that is there may be all that is needed
-        check_outputs([(place / "frames.npy", "the cache")], instead="Choose another folder with --cache")
+        try:
+            check_outputs([(place / "frames.npy", "the cache")])
+        except OutputError as error:
+            raise OutputError(error.message, f"{error.hint}, with --cache FOLDER") from None
 
 
 def _place(path: Path) -> str:

@@ -148,12 +148,12 @@ def check(
     out: Path, chart: bool, write_preset: Path | None, bounded: bool, reads: list[Named], force: bool
 ) -> None:  # fmt: skip
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs, check_target
+    from diagd_cli.clip.outputs import check_free, check_outputs
     from diagd_cli.sweep.chart import check as check_chart
 
     if write_preset:
         check_preset(write_preset, bounded)
-        check_target(write_preset, force)
+        check_free(write_preset, force)
     presets = [(write_preset, "the new preset")] if write_preset else []
     check_outputs(results_of(out, FILES) + presets, reads, instead="Choose another folder with --out, or another name")
     if chart:

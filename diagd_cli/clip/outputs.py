@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -33,7 +34,7 @@ def check_outputs(
     writes, reads = list(writes), list(reads)
     _check_apart(writes, reads, instead)
     for path, _ in writes:
-        check_target(path, force)
+        check_free(path, force)
     by_folder: dict[Path, list[Named]] = {}
     for path, what in writes:
         by_folder.setdefault(_existing_folder(path), []).append((path, what))
@@ -43,11 +44,15 @@ def check_outputs(
 
 
 def check_target(path: str | Path, force: bool) -> None:
+    """`check_outputs` of one file."""
+    check_outputs([(Path(path), "the output")], force=force)
+
+
+def check_free(path: Path, force: bool) -> None:
     """Check that a file may be put at `path`; in place of an existing one only with `force`.
 
     Raises OutputError where it exists already, is a directory or a device, or may not be replaced.
     """
-    path = Path(path)
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -61,11 +66,6 @@ def check_target(path: str | Path, force: bool) -> None:
     if not force:
         raise OutputError(f"{path} exists already", "Choose another name, or replace it with --force")
     _check_replaceable(path, status)
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Whether two paths lead to one file that exists."""
-    return _identity(one) is not None and _identity(one) == _identity(other)
 
 
 def _check_apart(writes: list[Named], reads: list[Named], instead: str) -> None:
@@ -113,9 +113,8 @@ def _rehearse(folder: Path, named: list[Named], instead: str) -> None:
             try:
                 os.close(os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             except FileExistsError:
-                twin = next(own for name, own in made.items() if os.path.samefile(name, trial))
-                raise _one_file(twin, (path, what), instead) from None
-            made[str(trial)] = (path, what)
+                raise _one_file(made.get(_folded(trial), named[0]), (path, what), instead) from None
+            made[_folded(trial)] = (path, what)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM):
             message = f"{path} cannot be written: the directory {folder} is not writable"
@@ -123,6 +122,11 @@ def _rehearse(folder: Path, named: list[Named], instead: str) -> None:
         raise write_failure(path, error.strerror or str(error)) from error
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _folded(path: Path) -> str:
+    """What names that a file system may take for one have in common."""
+    return unicodedata.normalize("NFC", str(path).casefold())
 
 
 def _check_replaceable(path: Path, status: os.stat_result) -> None:
