@@ -57,7 +57,7 @@ def compare(
     steer: o.Steer,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="PATH", help="An .mp4 file, or a folder/.")
+        str | None, typer.Option("-o", "--output", metavar="<path>", help="An .mp4 file, or a folder/.")
     ] = None,
     heat: Annotated[bool, typer.Option("--heat", help="Below each panel, its difference to the first one.")] = False,
     race: Annotated[

@@ -61,7 +61,7 @@ def generate(
         typer.Option(
             "-o",
             "--output",
-            metavar="PATH",
+            metavar="<path>",
             help="An .mp4 file, or a folder/; with --stream also -, YUV4MPEG on stdout.",
         ),
     ] = None,

@@ -53,7 +53,7 @@ def a_file(text) -> Path:
     return Path(text)
 
 
-FILE = {"parser": a_file, "metavar": "PATH"}
+FILE = {"parser": a_file, "metavar": "<path>"}
 COUNT = number(int, "a whole number, 0 or more", 0)
 POSITIVE = number(int, "a whole number, 1 or more", 1)
 FRAMES = number(int, f"a whole number in 1..{MOST_FRAMES}", 1, MOST_FRAMES)
