@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 
 from diagd_cli.clip.outputs import check_outputs
-from diagd_cli.errors import WeightsError
+from diagd_cli.errors import OutputError, WeightsError
 from diagd_cli.weights.locate import Role, cached, entry_of, locate, roles, verify
 from diagd_cli.weights.source import WeightsFile
 
@@ -130,7 +130,10 @@ def _check_place(wanted: list[Wanted], target: Path, chosen: bool, preset: Prese
     files = {target / each.folder / each.file.file: "the weights" for each in wanted}
     writes = list(files.items()) if chosen else [(target / "weights", "the weights")]
     reads = [(preset.path, "the preset")] if preset.path else []
-    check_outputs(writes, reads, instead="Name another folder with --weights-dir")
+    try:
+        check_outputs(writes, reads, instead="Name another folder with --weights-dir")
+    except OutputError as error:
+        raise WeightsError(error.message, "Name another folder with --weights-dir") from None
 
 
 def _verify(path: Path, file: WeightsFile, preset: Preset) -> None:

@@ -30,8 +30,8 @@ def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None 
     found = {role: _found(preset, role, weights_dir) for role in roles(preset)}
     reads = [(path, f"the {role} weights") for role, paths in found.items() for path in paths]
     reads += [(preset.path, "the preset")] if preset.path else []
-    names = [name for role in roles(preset)[bits == 8 :] for name in copied_names(role, found[role])]
-    names += [PRESET, *(["transformer.safetensors"] if bits == 8 else [])]
+    names = [PRESET, *(["transformer.safetensors"] if bits == 8 else [])]
+    names += [name for role in roles(preset)[bits == 8 :] for name in copied_names(role, found[role])]
     check_outputs([(folder / name, "the packed file") for name in names], reads, force=force, instead=ELSEWHERE)
     wrong = next((finding for finding in check(preset, weights_dir) if finding.good is False), None)
     if wrong:
