@@ -15,6 +15,7 @@ import pytest
 from tiny import moving, save_clip
 
 from diagd_cli import pipeline
+from diagd_cli.cli.app import TRAINING_INTERRUPTED
 from diagd_cli.cli.console import Follow
 from diagd_cli.clip import read
 from diagd_cli.clip.write import VideoWriter
@@ -123,6 +124,19 @@ def test_other_signals_end_it_as_ctrl_c_does(start, tiny, tmp_path, number):
     assert (process.returncode, out, err) == (128 + number, "", INTERRUPTED)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
     assert not any(os.path.exists(f"/proc/{child}") for child in ffmpeg)
+
+
+def test_a_training_that_is_ended_keeps_its_checkpoint(start, tiny, tmp_path):
+    for split in ("train", "val"):
+        save_clip(tmp_path / "data" / split / "a.mp4", moving(6))
+    run, options = tmp_path / "run", ("--steps", 100_000, "--every", 2, "--no-samples", "-q", "--precision", "fp32")
+    process = start("train", "tokenizer", tmp_path / "data", "-p", tiny.preset, "-o", run, *options)
+    while not (run / "tokenizer" / "log.jsonl").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (143, "", f"error: {TRAINING_INTERRUPTED}\n")
+    assert os.listdir(run) == ["tokenizer"] and (run / "tokenizer" / "checkpoint.pt").exists()
 
 
 def test_a_command_under_nohup_goes_on(start, tiny, tmp_path):
