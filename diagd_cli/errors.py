@@ -14,12 +14,14 @@ INTERRUPTED = "interrupted; nothing half-written was left"
 
 
 class Exit(IntEnum):
-    """Exit codes of the command line."""
+    """Exit codes of the command line. What a signal ends, ends with 128 and the signal's number."""
 
     OK = 0
     FAILED = 1
     USAGE = 2
+    HANGUP = 129
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 class DiagdError(Exception):

@@ -136,6 +136,7 @@ def trouble(clips, tmp_path, monkeypatch):
     (tmp_path / "short.mp4").write_bytes(whole[:20_000])
     (tmp_path / "notes.txt").write_text("hi\n")
     (tmp_path / "done.mp4").touch()
+    (tmp_path / "act.json").write_text('{"action": "forward"}\n')
     preset = (preset_folder() / "freedoom.yaml").read_text().replace("kernel:", "kernle:")
     (tmp_path / "mine.yaml").write_text(preset)
     monkeypatch.chdir(tmp_path)

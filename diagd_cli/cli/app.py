@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from diagd_cli import __version__
+from diagd_cli.cli import signals
 from diagd_cli.cli.console import Reporter, stdout_failure
 from diagd_cli.errors import INTERRUPTED, DiagdError, Exit, is_out_of_memory
 
@@ -22,7 +23,7 @@ _UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies
 
 
 class CommandLine(TyperGroup):
-    """Typer's group, with usage errors and Ctrl-C in one line like every other failure, instead of a box."""
+    """Typer's group, with usage errors and what interrupts it in one line like every other failure, instead of a box."""
 
     def main(self, *args, **options):
         try:
@@ -40,6 +41,7 @@ class CommandLine(TyperGroup):
                 Reporter().error(str(failure))
         if code == Exit.INTERRUPTED:
             Reporter().error(INTERRUPTED)
+            code = signals.exit_code()
         sys.exit(code)
 
 
@@ -88,7 +90,7 @@ def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
         if not training:
             raise
         reporter.error(TRAINING_INTERRUPTED)
-        raise SystemExit(Exit.INTERRUPTED) from None
+        raise SystemExit(signals.exit_code()) from None
     except DiagdError as error:
         report(reporter, error)
         raise typer.Exit(error.exit_code) from None
@@ -118,26 +120,18 @@ def explain(error: BaseException) -> str:
     if isinstance(error, DiagdError):
         return str(error)
     if isinstance(error, OSError):
-        from diagd_cli.clip.write import is_full, write_failure
+        from diagd_cli.clip.files import is_full, write_failure
 
+        if error.errno == errno.ENAMETOOLONG:
+            return f"The name {error.filename} is too long. Choose a shorter one"
         if is_full(str(error)):
             return str(write_failure(error.filename or "A file", str(error)))
     return f"{type(error).__name__}: {error}. This is a bug in diagd; -v shows where"
 
 
-def interrupt(*_) -> None:
-    """What Ctrl-C does: raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, only after that."""
-    if getattr(getattr(sys.modules.get("torch"), "__spec__", None), "_initializing", False):
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
-        return
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Run the command of the command line. KeyboardInterrupt passes where there is none yet."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler and hasattr(signal, "setitimer"):
-        for number in (signal.SIGINT, signal.SIGALRM):
-            signal.signal(number, interrupt)
+    signals.listen()
     if sys.stdout is None:  # it is closed: what is written must fail, and no file that is opened may take its place
         os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
         sys.stdout = os.fdopen(1, "w")

@@ -10,12 +10,14 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import clip_actions, load_models, merge, parse_actions
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from diagd_cli.attention import AttentionMap
+    from diagd_cli.cli.inputs import Named
     from diagd_cli.config import Preset
 
 HELP = """Show where the model looks: a PNG of one frame's attention, and shares on its neighbours.
@@ -69,7 +71,9 @@ def attention(
     steer: o.Steer,
     start: Annotated[int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")] = 0,
     seed: o.SeedOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="A .png file; CLIP-attention.png here.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", **o.FILE, help="A .png file; CLIP-attention.png here.")
+    ] = None,
     picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")] = True,
     machine: o.Machine,
     random_weights: o.RandomWeightsOption = False,
@@ -85,7 +89,8 @@ def attention(
         settings = merge(chosen, walk=o.Walk(k, d), seed=seed, method=decoding)
         at = frame_of(chosen, frame)
         check_model(chosen, layer, head)
-        target = target_of(clip, output, force) if picture else None
+        reads = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
+        target = target_of(clip, output, reads + clip_inputs(chosen, [clip], steer), force) if picture else None
         source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start)
         asked = parse_actions(chosen, steer.actions)
         steering = clip_actions(clip, chosen, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
@@ -128,16 +133,16 @@ def check_model(preset: Preset, layer: int | None, head: int | None) -> None:
             raise UsageError(f"--{name} is {value}", f"The preset {preset.name} has {count}: give 0 to {count - 1}")
 
 
-def target_of(clip: Path, output: Path | None, force: bool) -> Path:
+def target_of(clip: Path, output: Path | None, reads: list[Named], force: bool) -> Path:
     """Where the picture goes, checked before any work is done, as is what draws it. Raises DiagdError."""
-    from diagd_cli.clip.write import check_target
+    from diagd_cli.clip.outputs import check_outputs
     from diagd_cli.picture.figure import figure_class
 
     target = output or Path(f"{clip.stem}-attention.png")
     if target.suffix.lower() != ".png":
         raise UsageError(f"-o is {str(target)!r}", "Name a .png file")
     figure_class("The picture (leave it out with --no-picture)")
-    check_target(target, force)
+    check_outputs([(target, "the picture")], reads, force=force)
     return target
 
 

@@ -20,6 +20,7 @@ from diagd_cli.cli.settings import Settings, clip_actions, context_of, load_mode
 if TYPE_CHECKING:
     import numpy as np
 
+    from diagd_cli.cli.inputs import Named
     from diagd_cli.cli.prompts import Prompts
     from diagd_cli.clip.read import Clip
     from diagd_cli.config import Preset
@@ -71,6 +72,24 @@ class Batch:
     loaded: Loaded | None = None
     failed: list[Path] = field(default_factory=list)  # clips
 
+    def check(self, jobs: list[Job], reads: list[Named]) -> None:
+        """Refuse, before any work is done, outputs that cannot be written or are inputs; those that exist fail alone later.
+
+        Raises UsageError, OutputError.
+        """
+        from diagd_cli.clip.outputs import check_outputs
+
+        check_outputs([named for job in jobs for named in self.outputs(job.target)], reads)
+
+    def outputs(self, target: Path) -> list[Named]:
+        """The files of one video."""
+        from diagd_cli.clip.files import STDOUT
+
+        if target == STDOUT:
+            return []
+        tokens = [(target.with_suffix(".npz"), "the tokens")] if self.save_tokens else []
+        return [(target, "the output"), *tokens, (target.with_suffix(".json"), "the sidecar")]
+
     def run(self, jobs: list[Job]) -> int:
         """Make every video; returns of how many clips one or more failed."""
         waiting: dict[int, list[Work]] = {}  # by context frames: those of a batch have equally many
@@ -101,16 +120,28 @@ class Batch:
     def ready(self, jobs: list[Job]) -> Iterator[Work]:
         """The jobs that are to be made and may be; each clip is read once for all of its samples."""
         for path, samples in groupby(jobs, key=lambda job: job.path):
-            clip = None
+            allowed, clip = [], None
+            for job in samples:
+                with self.attempt(path):
+                    self.check_free(job.target)
+                    allowed.append(job)
             with self.attempt(path):
-                clip, actions = self.read(path)
-            for job in samples if clip else ():
+                clip, actions = self.read(path) if allowed else (None, None)
+            for job in allowed if clip else ():
                 work = Work(job, clip, actions)
                 missing = False
                 with self.attempt(path):
                     missing = self.missing(work)
                 if missing:
                     yield work
+
+    def check_free(self, target: Path) -> None:
+        """Raise OutputError where a video's files exist already, unless they may be replaced."""
+        from diagd_cli.clip.outputs import check_free
+
+        free = self.force or (self.resume and sidecar.made_before(target) is not None)
+        for path, _ in self.outputs(target):
+            check_free(path, free)
 
     def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
         """A clip's context and what steers its continuation."""
@@ -121,19 +152,13 @@ class Batch:
         return clip, clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
 
     def missing(self, work: Work) -> bool:
-        """Whether a video has to be made: not where --resume finds it. Raises OutputError where it may not be."""
-        from diagd_cli.clip.write import STDOUT, check_target
-
+        """Whether a video has to be made: not where --resume finds it."""
         target = work.job.target
-        if target == STDOUT:
-            return True
         made = sidecar.made_before(target) if self.resume else None
         if made and sidecar.matches(self, made, work):
             self.reporter.note(f"{target} is there already, with these settings")
             self.reporter.result(made if self.json else str(target))
             return False
-        for suffix in (target.suffix, ".json", *([".npz"] if self.save_tokens else [])):
-            check_target(target.with_suffix(suffix), self.force or made is not None)
         return True
 
     def load(self) -> Loaded:
@@ -168,7 +193,8 @@ class Batch:
                 with self.attempt(work.job.path):
                     output = Output(work.job.target, sidecar.fps(self, work.clip), self.stream, self.alone)
                     if self.stream:
-                        output.open(self.preset.clip.height, self.preset.clip.width)
+                        size = self.preset.clip.height, self.preset.clip.width
+                        output.begin(*size, sidecar.unfinished(self, work))
                     outputs[output] = work
             results: list[Result] = []
             with self.attempt(*(work.job.path for work in outputs.values())):
@@ -200,29 +226,29 @@ class Batch:
             )  # fmt: skip
 
     def finish(self, loaded: Loaded, output: Output, work: Work, result: Result) -> None:
-        """Write what is left of one video, and its sidecar last; say what was made."""
-        from diagd_cli.clip.write import STDOUT, write_json, write_npz
+        """Write what is left of one video, and its sidecar last: all of its files or none; say what was made."""
+        from diagd_cli.clip.files import STDOUT, together, write_json, write_npz
 
-        target, started = work.job.target, time.perf_counter()
-        with self.reporter.stage("writing"):
-            output.close(result.frames)
-        if self.save_tokens:
-            write_npz(target.with_suffix(".npz"), codes=result.codes, context=result.context)
-        result.seconds["write"] = time.perf_counter() - started
+        target, started, made = work.job.target, time.perf_counter(), None
+        with together() as held:
+            with self.reporter.stage("writing"):
+                output.close(result.frames)
+            if self.save_tokens:
+                write_npz(target.with_suffix(".npz"), codes=result.codes, context=result.context)
+            result.seconds["write"] = time.perf_counter() - started
+            if target != STDOUT:
+                made = sidecar.describe(self, loaded, work, result, held.at(target))
+                write_json(target.with_suffix(".json"), made)
+        output.keep()
         rates, shown = result.rates, sidecar.first_frame(self, result)
         of = f" in a batch of {result.batch}" if result.batch > 1 else ""
-        summary = (
+        self.reporter.note(
             f"{target}: {self.settings.frames} new frames, {result.steps} steps in {result.seconds['decode']:.2f} s{of} "
             f"({rates['tokens_per_second']:.0f} tokens/s, {rates['frames_per_second']:.1f} frames/s), "
             f"first frame after {shown['decode']:.2f} s ({shown['command']:.2f} s from the start), seed {work.job.seed}"
         )
-        if target == STDOUT:
-            self.reporter.note(summary)
-            return
-        made = sidecar.describe(self, loaded, work, result)
-        write_json(target.with_suffix(".json"), made)
-        self.reporter.note(summary)
-        self.reporter.result(made if self.json else str(target))
+        if made:
+            self.reporter.result(made if self.json else str(target))
 
     def show(self, jobs: list[Job]) -> None:
         """What would be done: the plan and the paths."""

@@ -13,6 +13,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import Settings, make_request, merge, size_of
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from diagd_cli.bench.measure import Timing
+    from diagd_cli.cli.inputs import Named
     from diagd_cli.config import Preset
     from diagd_cli.schedule.decoding import Decoding
 
@@ -68,8 +70,8 @@ def bench(
     ] = None,
     pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Time the tokenizer's decoder too.")] = True,
     seed: o.SeedOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write the report as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a PNG: speed-up against steps.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", **o.FILE, help="Write the report as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(**o.FILE, help="Write a PNG: speed-up against steps.")] = None,
     device: o.DeviceOption = "auto",
     compile: o.CompileOption = False,
     threads: o.ThreadsOption = 0,
@@ -81,7 +83,7 @@ def bench(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.bench.table import describe, table
-        from diagd_cli.clip.write import write_json
+        from diagd_cli.clip.files import together, write_json
         from diagd_cli.config import load_preset
         from diagd_cli.engine.memory import require
 
@@ -92,7 +94,8 @@ def bench(
         for walk in walks:
             walk.resolve(chosen.grid, chosen.latents(settings.context))
         batches = parse_batches(batch)
-        check_outputs(output, plot, force)
+        reads = preset_inputs(chosen, folder=weights_dir, weights=not random_weights)
+        check(output, plot, reads, force)
         THREADS.fix(threads)  # what is measured is this machine, whoever else is using it
         where, kinds = machine_of(device, dtypes, chosen)
         for kind in kinds:
@@ -102,12 +105,13 @@ def bench(
         for kind in kinds:
             runs.add(where, kind, weights_dir, random_weights)
         facts = runs.report(where, random_weights)
-        if output:
-            write_json(output, facts)
-        if plot:
-            from diagd_cli.bench.plot import write_plot
+        with together():
+            if output:
+                write_json(output, facts)
+            if plot:
+                from diagd_cli.bench.plot import write_plot
 
-            write_plot(plot, facts["rows"], f"{chosen.name}, {settings.frames} new frames\n{describe(facts)}")
+                write_plot(plot, facts["rows"], f"{chosen.name}, {settings.frames} new frames\n{describe(facts)}")
         reporter.result(facts if tell.json else table(facts))
 
 
@@ -119,12 +123,12 @@ def parse_batches(text: str) -> list[int]:
     return list(dict.fromkeys(map(int, parts)))
 
 
-def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
+def check(output: Path | None, plot: Path | None, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, files that cannot be written. Raises DiagdError."""
-    from diagd_cli.clip.write import check_target
+    from diagd_cli.clip.outputs import check_outputs
 
-    for path in filter(None, (output, plot)):
-        check_target(path, force)
+    writes = [(path, what) for path, what in ((output, "the report"), (plot, "the plot")) if path]
+    check_outputs(writes, reads, force=force, instead="Choose another name for it")
     if plot:
         from diagd_cli.picture.figure import figure_class
 

@@ -13,10 +13,13 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
+from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import clip_actions, context_of, load_models, make_request, merge, parse_actions
 
 if TYPE_CHECKING:
+    from diagd_cli.cli.inputs import Named
+    from diagd_cli.clip.files import Held
     from diagd_cli.report.comparison import Comparison
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
@@ -53,7 +56,9 @@ def compare(
     seed: o.SeedOption = None,
     steer: o.Steer,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="An .mp4 file.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", metavar="<path>", help="An .mp4 file, or a folder/.")
+    ] = None,
     heat: Annotated[bool, typer.Option("--heat", help="Below each panel, its difference to the first one.")] = False,
     race: Annotated[
         bool, typer.Option("--race", help="Also write NAME-race.mp4: frames when the decoders had them.")
@@ -71,8 +76,8 @@ def compare(
     with guard(reporter):
         from diagd_cli.cli.generate import output_paths
         from diagd_cli.cli.sidecar import weights
+        from diagd_cli.clip.files import together, write_json
         from diagd_cli.clip.read import read_clip
-        from diagd_cli.clip.write import write_json
         from diagd_cli.config import load_preset
         from diagd_cli.engine.device import device_name
 
@@ -80,8 +85,9 @@ def compare(
         settings = merge(chosen, lengths, walk, draw, seed)
         prefix = context_of(clip, chosen, settings)
         asked = parse_candidates(decodings, chosen, replace(settings, context=prefix))
-        target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
-        check_outputs(target, race, sheet, html, force)
+        target = output_paths([clip], output or f"{clip.stem}-compared.mp4")[0]
+        reads = preset_inputs(chosen, *others_of(asked), folder=machine.weights_dir, weights=not random_weights)
+        check(target, race, sheet, html, reads + clip_inputs(chosen, [clip], steer), force)
         source = read_clip(clip, prefix, start, settings.frames)
         given, truth = parse_actions(chosen, steer.actions), len(source.future)
         steering = clip_actions(clip, chosen, given, start, prefix, settings.frames, truth)
@@ -102,11 +108,11 @@ def compare(
         facts |= {"command": command_line(ctx, settings.seed), "weights": weights(chosen, random_weights)}
         facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
         facts["machine"]["name"] = device_name(loaded.device)
-        with reporter.stage("drawing"):
+        with reporter.stage("drawing"), together() as held:
             facts |= write_pictures(target, comparison, heat, race, sheet)
             if html:
-                write_report(target, facts, comparison, asked, chosen)
-        write_json(target.with_suffix(".json"), facts)
+                write_report(target, facts, comparison, asked, chosen, held)
+            write_json(target.with_suffix(".json"), facts)
         if not tell.quiet:
             reporter.err.print(table(facts))
         reporter.result(facts if tell.json else str(target))
@@ -117,14 +123,16 @@ def race_path(target: Path) -> Path:
     return target.with_name(f"{target.stem}-race.mp4")
 
 
-def check_outputs(target: Path, race: bool, sheet: bool, html: bool, force: bool) -> None:
-    """Refuse, before any work is done, what cannot be written or drawn. Raises OutputError, MissingExtra."""
-    from diagd_cli.clip.write import check_target
+def check(target: Path, race: bool, sheet: bool, html: bool, reads: list[Named], force: bool) -> None:
+    """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
+    from diagd_cli.clip.outputs import check_outputs
     from diagd_cli.picture.figure import figure_class
 
-    suffixes = [target.suffix, ".json", *([".png"] if sheet else []), *([".html"] if html else [])]
-    for path in [*map(target.with_suffix, suffixes), *([race_path(target)] if race else [])]:
-        check_target(path, force)
+    writes = [(target, "the output"), (target.with_suffix(".json"), "the report")]
+    writes += [(race_path(target), "the race")] if race else []
+    writes += [(target.with_suffix(".png"), "the contact sheet")] if sheet else []
+    writes += [(target.with_suffix(".html"), "the page")] if html else []
+    check_outputs(writes, reads, force=force)
     if html:
         figure_class("--html")
 
@@ -168,19 +176,19 @@ def write_pictures(target: Path, comparison: Comparison, heat: bool, race: bool,
     return about
 
 
-def write_report(target: Path, facts: dict, comparison: Comparison, asked: list, preset) -> None:
-    """Write the page beside the video."""
+def write_report(target: Path, facts: dict, comparison: Comparison, asked: list, preset, held: Held) -> None:
+    """Write the page beside the video, which is `held` back with it."""
     from diagd_cli.cli.plan import plans_of
     from diagd_cli.picture.timeline import timeline
     from diagd_cli.report.page import write_page
     from diagd_cli.report.race import pace
     from diagd_cli.report.sheet import contact_sheet_of
 
-    videos = {"The continuations at the clip's own speed": target}
+    videos = {"The continuations at the clip's own speed": held.at(target)}
     if heat := facts["heat"]:
-        videos = {f"The continuations, and below each its difference to {heat['reference']}": target}
+        videos = {f"The continuations, and below each its difference to {heat['reference']}": held.at(target)}
     if facts["race"]:
-        videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = race_path(target)
+        videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = held.at(race_path(target))
     known = preset.latents(comparison.context)
     new = preset.new_latents(comparison.new)
     lines = [

@@ -10,6 +10,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.errors import UsageError
 
 HELP = """Run a preset's text encoder on a prompt, and write what generate --prompt-embedding reads.
@@ -27,7 +28,9 @@ def embed(
     prompt: Annotated[str | None, typer.Argument(help="The text; or use --prompt-file.")] = None,
     prompt_file: o.PromptFileOption = None,
     preset: o.PresetOption = "cosmos-5b-video2world",
-    output: Annotated[Path, typer.Option("-o", "--output", help="A .safetensors file.")] = Path("prompt.safetensors"),
+    output: Annotated[Path, typer.Option("-o", "--output", **o.FILE, help="A .safetensors file.")] = Path(
+        "prompt.safetensors"
+    ),
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -35,7 +38,8 @@ def embed(
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
         from diagd_cli.cli.prompts import Prompts
-        from diagd_cli.clip.write import atomic, check_target
+        from diagd_cli.clip.files import atomic
+        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.config import load_preset
         from diagd_cli.text import prompt_of
 
@@ -44,7 +48,8 @@ def embed(
             raise UsageError("There is no prompt", "Give a text or --prompt-file")
         if chosen.text is None:
             raise UsageError(f"The preset {chosen.name} takes no text", "Use a video2world preset")
-        check_target(output, force)
+        reads = preset_inputs(chosen, weights=False) + ([(prompt_file, "the prompt")] if prompt_file else [])
+        check_outputs([(output, "the embedding")], reads, force=force)
         prompts = Prompts(chosen, {output: text})
         prompts.embed(reporter)
         from safetensors.torch import save

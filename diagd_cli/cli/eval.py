@@ -12,13 +12,15 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
+from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, clip_actions, load_models, make_request, merge
 from diagd_cli.errors import ClipError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+    from diagd_cli.cli.inputs import Named
     from diagd_cli.cli.prompts import Prompts
     from diagd_cli.config import Preset
     from diagd_cli.evaluate.measure import Case, Models
@@ -40,6 +42,8 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 
   diagd eval clips/*.mp4 --i3d i3d_torchscript.pt --export-vbench videos
 """
+
+FILES = ("report.json", "table.md")
 
 
 @app.command("eval", help=HELP)
@@ -73,8 +77,8 @@ def evaluate(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
+        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.clip.read import check_clip
-        from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
         from diagd_cli.evaluate import vbench
         from diagd_cli.evaluate.i3d import I3d
@@ -89,12 +93,15 @@ def evaluate(
         base = load_preset(base_preset) if base_preset else chosen
         check_same_tokens(base, chosen)
         judged = vbench.read_results(vbench_results or [], folders)
-        for name in ("report.json", "table.md") if out else ():
-            check_target(out / name, force=True)
+        writes = results_of(out, FILES) if out else []
+        if export_vbench:
+            writes += exports(export_vbench, folders, clips, trials.drawn)
+        reads = preset_inputs(chosen, base, *others_of(asked), folder=machine.weights_dir) + clip_inputs(chosen, clips)
+        reads += [(i3d, "I3D")] if i3d else []
+        reads += [(path, "VBench's result") for path in vbench_results or []]
+        check_outputs(writes, reads, instead="Choose other folders")
         for clip in clips:
             check_clip(clip)
-        if export_vbench:
-            check_export(export_vbench, folders, clips, trials.drawn)
         prompts = find_prompts(chosen, clips)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
@@ -171,22 +178,27 @@ def decisive(models: Models, settings: Settings, batch: int) -> dict:
     }
 
 
-def check_export(root: Path, folders: list[str], clips: list[Path], seeds: list[int]) -> None:
-    """Refuse, before any work is done, folders that hold other videos or cannot be written. Raises OutputError."""
-    from diagd_cli.clip.write import check_target
+def results_of(out: Path, names: Iterable[str]) -> list[Named]:
+    """What an evaluation writes into its folder: its store, and files of these names."""
+    from diagd_cli.evaluate.store import files
+
+    return files(out) + [(out / name, "the report") for name in names]
+
+
+def exports(root: Path, folders: list[str], clips: list[Path], seeds: list[int]) -> list[Named]:
+    """The videos for VBench. Raises OutputError where their folders hold others."""
     from diagd_cli.evaluate.run import Evaluation
     from diagd_cli.evaluate.vbench import check_export
 
     names = {Evaluation.video_name(n, clip, seed) for n, clip in enumerate(clips) for seed in seeds}
     for folder in folders:
-        for name in sorted(names):
-            check_target(root / folder / name, force=True)
         check_export(root / folder, names)
+    return [(root / folder / name, "a video for VBench") for folder in folders for name in sorted(names)]
 
 
 def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:
     """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself."""
-    from diagd_cli.clip.write import write_json, write_text
+    from diagd_cli.clip.files import together, write_json, write_text
     from diagd_cli.evaluate.table import markdown, tables
 
     if not reporter.quiet:
@@ -195,6 +207,7 @@ def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None
     for command in report.get("vbench_commands", ()):
         reporter.note(command)
     if out:
-        write_json(out / "report.json", report)
-        write_text(out / "table.md", markdown(report))
+        with together():
+            write_json(out / "report.json", report)
+            write_text(out / "table.md", markdown(report))
     reporter.result(report if json else str(out / "table.md") if out else markdown(report).rstrip())

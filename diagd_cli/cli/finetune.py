@@ -14,7 +14,8 @@ from diagd_cli.cli import train as t
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
-from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
+from diagd_cli.cli.inputs import preset_inputs
+from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.cli.threads import THREADS, spin_little
@@ -86,7 +87,6 @@ def finetune(
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True), ExitStack() as stack:
         spin_little()
-        from diagd_cli.clip.write import check_target
         from diagd_cli.config import load_preset
         from diagd_cli.engine.device import choose_device
         from diagd_cli.train.optimiser import Optimiser
@@ -100,7 +100,9 @@ def finetune(
             raise UsageError(f"{out} is the folder of the preset itself", "Name another folder with --out")
         if (out / "preset.yaml").exists() and not (out / "finetune").exists():
             raise UsageError(f"{out} holds a preset that was not fine-tuned there", "Name another folder with --out")
-        check_target(out / "preset.yaml", force=True)
+        reads = preset_inputs(chosen, folder=weights_dir)
+        reads += [(prompt_embedding, "the prompt's embedding")] if prompt_embedding else []
+        check_run(out, "finetune", data, chosen, reads, cache, weights="transformer")
         default = merge_decoding(chosen.decoding, o.Walk(stand_in=stand_in, repair=repair))
         mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch, balance)
         text = context_text(chosen, prompt_embedding, reporter)
@@ -122,6 +124,7 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     """Fine-tune and write the preset that names the new weights."""
     import torch
 
+    from diagd_cli.clip.files import together
     from diagd_cli.engine.device import require_compiler
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens
@@ -148,9 +151,10 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     tell_steps(job, done)
     if rank():
         return job.out
-    kept = keep_weights(job, preset, "tokenizer")
-    entry = save_weights(job.out / "transformer.safetensors", done.weights)
-    return write_preset(preset, job.out, **kept, transformer_weights=entry)
+    with together():
+        kept = keep_weights(job, preset, "tokenizer")
+        entry = save_weights(job.out / "transformer.safetensors", done.weights)
+        return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 
 def decoding_set(

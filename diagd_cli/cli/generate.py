@@ -13,6 +13,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import merge, parse_actions
 from diagd_cli.errors import Exit, UsageError
@@ -56,8 +57,13 @@ def generate(
         typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
     ] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="An .mp4 file, or a folder; with --stream also -, YUV4MPEG on stdout."),
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="<path>",
+            help="An .mp4 file, or a folder/; with --stream also -, YUV4MPEG on stdout.",
+        ),
     ] = None,
     batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
     samples: Annotated[
@@ -105,6 +111,8 @@ def generate(
             random_weights, min(batch, len(jobs)), stream, save_tokens, force, resume,
             seeded=seed is not None, json=tell.json, reporter=reporter, alone=len(jobs) == 1,
         )  # fmt: skip
+        inputs = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
+        work.check(jobs, inputs + clip_inputs(chosen, clips, steer))
         if dry_run:
             work.show(jobs)
             return
@@ -112,11 +120,11 @@ def generate(
     raise typer.Exit(Exit.FAILED if failed else Exit.OK)
 
 
-def stream_paths(clips: list[Path], output: Path | None, samples: int, given: dict[str, object]) -> list[Path] | None:
+def stream_paths(clips: list[Path], output: str | None, samples: int, given: dict[str, object]) -> list[Path] | None:
     """The path of a stream to stdout where one is asked for, else None; `given` is what else was. Raises UsageError."""
     if given["--stream"] and given["--offload"]:
         raise UsageError("--stream needs the tokenizer while --offload takes it away", "Leave one of them out")
-    if output is None or str(output) != "-":
+    if output != "-":
         return None
     if not given["--stream"]:
         raise UsageError("-o - writes a video to stdout, which only --stream can", "Add --stream, or name a file")
@@ -127,43 +135,32 @@ def stream_paths(clips: list[Path], output: Path | None, samples: int, given: di
             raise UsageError(f"-o - fills stdout with the video and leaves no file for {name}", f"Leave {name} out")
     if sys.stdout.isatty():
         raise UsageError("-o - would write a video to the terminal", "Pipe it into a player: | ffplay -")
-    return [output]
+    return [Path(output)]
 
 
-def output_paths(clips: list[Path], output: Path | None, samples: int = 1) -> list[Path]:
+def output_paths(clips: list[Path], output: str | Path | None, samples: int = 1) -> list[Path]:
     """The MP4 paths of each clip's samples in turn: `-o FILE`, `-o FOLDER` (FOLDER/CLIP.mp4), or CLIP-continued.mp4 here.
 
-    Several samples of a clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ... Raises UsageError.
+    A folder is one that exists, ends with a slash, or has no dot in its name. Several samples of a clip are numbered:
+    CLIP-1.mp4, CLIP-2.mp4, ... Raises UsageError.
     """
-    folder = output and os.path.isdir(output)
+    path = Path(output or "")
     if output is None:
         targets = [Path(f"{clip.stem}-continued.mp4") for clip in clips]
-    elif output.suffix.lower() == ".mp4" and not folder:
-        if len(clips) > 1:
-            raise UsageError(f"-o {output} is one file for {len(clips)} clips", "Name a folder")
-        targets = [output]
-    elif output.suffix and not folder:
-        raise UsageError(f"-o {output} does not end in .mp4", "Name an .mp4 file or a folder")
+    elif str(output).endswith(o.SLASHES) or os.path.isdir(path) or not path.suffix:
+        targets = [path / f"{clip.stem}.mp4" for clip in clips]
+    elif path.suffix.lower() != ".mp4":
+        raise UsageError(f"-o {output} does not end in .mp4", f"Name an .mp4 file or a folder, such as {path}/")
+    elif len(clips) > 1:
+        raise UsageError(f"-o {output} is one file for {len(clips)} clips", "Name a folder")
     else:
-        targets = [output / f"{clip.stem}.mp4" for clip in clips]
+        targets = [path]
     numbers = [f"-{n + 1}" for n in range(samples)] if samples > 1 else [""]
     targets = [target.with_name(f"{target.stem}{n}{target.suffix}") for target in targets for n in numbers]
-    sources = [clip for clip in clips for _ in numbers]
-    inputs, taken = {_identity(clip) for clip in clips} - {None}, {}
-    for clip, target in zip(sources, targets, strict=True):
+    taken: dict[Path, Path] = {}
+    for clip, target in zip([clip for clip in clips for _ in numbers], targets, strict=True):
         if target in taken:
             pair = f"{taken[target]} and {clip} would both be written to {target}"
             raise UsageError(pair, "Rename one, or run them apart")
-        if _identity(target) in inputs:
-            raise UsageError(f"The output {target} is an input too", "Choose another output with -o")
         taken[target] = clip
     return targets
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """What tells whether two paths are one file; None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino

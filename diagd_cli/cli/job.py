@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diagd_cli.cli.console import Reporter
-from diagd_cli.errors import WeightsError
+from diagd_cli.errors import OutputError, WeightsError
+
+if TYPE_CHECKING:
+    from diagd_cli.cli.inputs import Named
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,47 @@ def tell_notes(data: Path, preset, reporter: Reporter) -> None:
         reporter.note(f"{data} has no train and val: every tenth clip, by a hash of its name, validates ({share})")
     if reporter.verbose and not installed():
         reporter.note("tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only")
+
+
+def check_run(
+    out: Path,
+    part: str,
+    data: Path,
+    preset,
+    reads: list[Named],
+    cache: Path | None,
+    *,
+    weights: str | None = None,
+    start: list[Named] | None = None,
+) -> None:
+    """Refuse, before any work is done, a training that could not keep its results, or would write over what it reads.
+
+    out: the run's folder, whose files are both read and written: it goes on with them. part: where its checkpoint lies;
+    weights: the model whose weights it makes, `part` by default. start: files of the preset that it begins with, which are
+    no part of the run. Raises DiagdError.
+    """
+    from diagd_cli.cli.inputs import clip_inputs
+    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.train.clips import find_clips
+
+    clips = [clip for own in find_clips(data, preset).values() for clip in own]
+    writes = [(out / "preset.yaml", "the run's preset"), (out / f"{weights or part}.safetensors", "the weights")]
+    writes += [(out / part / name, f"the run's {name}") for name in ("checkpoint.pt", "log.jsonl")]
+    own = {_place(path) for path, _ in writes}
+    others = [named for named in reads + clip_inputs(preset, clips) if _place(named[0]) not in own]
+    begins = not (out / part / "checkpoint.pt").exists()
+    check_outputs(writes, others + (start if start and begins else []), instead="Choose another folder with --out")
+    place = cache or data / "cache"
+    if not place.is_dir():  # what is in one that is there may be all that is needed
+        try:
+            check_outputs([(place / "frames.npy", "the cache")])
+        except OutputError as error:
+            raise OutputError(error.message, f"{error.hint}, with --cache FOLDER") from None
+
+
+def _place(path: Path) -> str:
+    """The folder and the name that a path leads to, whatever a link of that name leads to."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def load_splits(job: Job, name: str, load: Callable) -> list:

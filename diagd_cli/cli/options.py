@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -15,6 +16,8 @@ import typer
 from diagd_cli.schedule.decoding import METHODS, STAND_INS
 
 MOST_FRAMES = 100_000  # of one clip: an hour and a half; all of its tokens and pixels are held in memory
+
+SLASHES = ("/", os.sep)  # at the end of a folder's name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -43,6 +46,14 @@ def number(kind: type, rule: str, low: float = -math.inf, high: float = math.inf
     return {"parser": parse, "metavar": f"<{kind.__name__}>"}
 
 
+def a_file(text) -> Path:
+    """Reads an option that names a file to write: what ends with a slash is a folder. Raises typer.BadParameter."""
+    if str(text).endswith(SLASHES):
+        raise typer.BadParameter(f"{str(text)!r} is a folder. Name a file")
+    return Path(text)
+
+
+FILE = {"parser": a_file, "metavar": "<path>"}
 COUNT = number(int, "a whole number, 0 or more", 0)
 POSITIVE = number(int, "a whole number, 1 or more", 1)
 FRAMES = number(int, f"a whole number in 1..{MOST_FRAMES}", 1, MOST_FRAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +15,29 @@ if TYPE_CHECKING:
 class Output:
     """A VideoWriter that may outlive a failure of its own, so that the other clips of a batch go on.
 
-    strict: a failure is raised at once, since nothing else is being made.
+    strict: a failure is raised at once, since nothing else is being made. A stream is complete when `keep` is called:
+    before that `drop` removes it, and what was at its place is there again.
     """
 
     def __init__(self, target: Path, fps: float, stream: bool, strict: bool):
         self.target, self.fps, self.stream, self.strict = target, fps, stream, strict
         self.writer: VideoWriter | None = None
         self.failure: Exception | None = None
+        self.place = ExitStack()  # of a stream: what is undone where it is not completed
+
+    def begin(self, height: int, width: int, unfinished: dict) -> None:
+        """Start a stream; its sidecar says that it is `unfinished` as long as it is. Raises OutputError."""
+        from diagd_cli.clip.files import STDOUT, set_aside, write_json
+
+        try:
+            if self.target != STDOUT:
+                sidecar = self.target.with_suffix(".json")
+                self.place.enter_context(set_aside(self.target, sidecar))
+                write_json(sidecar, unfinished)
+            self.open(height, width)
+        except BaseException:
+            self.drop()
+            raise
 
     def open(self, height: int, width: int) -> None:
         """Start the file. Raises OutputError."""
@@ -49,9 +66,14 @@ class Output:
         writer, self.writer = self.writer, None
         writer.__exit__(None, None, None)
 
+    def keep(self) -> None:
+        """All files of the video are complete."""
+        self.place.close()
+
     def drop(self) -> None:
         """Remove the file unless it is complete."""
         writer, self.writer = self.writer, None
+        error = self.failure or RuntimeError("not completed")
         if writer:
-            error = self.failure or RuntimeError("not completed")
             writer.__exit__(type(error), error, error.__traceback__)
+        self.place.__exit__(type(error), error, error.__traceback__)

@@ -12,10 +12,12 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from diagd_cli.cli.inputs import Named
     from diagd_cli.schedule.plan import Plan
 
 HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over next-token prediction, and the order.
@@ -47,7 +49,8 @@ def plan(
     decoding: o.DecodingOption = None,
     walk: o.Walk,
     animate: Annotated[
-        Path | None, typer.Option(help="Write an .mp4 or .gif: the order in which tokens are made, step by step.")
+        Path | None,
+        typer.Option(**o.FILE, help="Write an .mp4 or .gif: the order in which tokens are made, step by step."),
     ] = None,
     compare_with: Annotated[
         str | None, typer.Option(help="With --animate, a second decoding below: NAME, NAME:K or NAME:K:D.")
@@ -78,7 +81,7 @@ def plan(
             chosen.check_frames(chosen.clip.context, frames or chosen.clip.frames)
             new = chosen.new_latents(frames or chosen.clip.frames)
         shown = merge_decoding(defaults, walk, decoding)
-        check_animation(animate, compare_with, force)
+        check_animation(animate, compare_with, preset_inputs(chosen, weights=False), force)
         walks = [shown, *([parse_decoding(compare_with, shown)] if compare_with else [])]
         facts = summary(shape, context, new, shown, chosen)
         text = describe(facts) + "\n\n" + picture(shape, facts["k"], facts["d"], new)
@@ -90,18 +93,18 @@ def plan(
         reporter.result(facts if json else text)
 
 
-def check_animation(animate: Path | None, compare_with: str | None, force: bool) -> None:
+def check_animation(animate: Path | None, compare_with: str | None, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, what cannot be written. Raises DiagdError."""
     if compare_with and not animate:
         raise UsageError("--compare-with is a part of an animation", "Add --animate OUT.mp4")
     if compare_with:
         o.one_of(compare_with.partition(":")[0].strip(), o.METHODS, "'--compare-with'")
-    if animate:
-        from diagd_cli.clip.write import check_target
+    if animate and animate.suffix.lower() not in (".mp4", ".gif"):
+        raise UsageError(f"--animate is {str(animate)!r}", "Name an .mp4 or a .gif file")
+    from diagd_cli.clip.outputs import check_outputs
 
-        if animate.suffix.lower() not in (".mp4", ".gif"):
-            raise UsageError(f"--animate is {str(animate)!r}", "Name an .mp4 or a .gif file")
-        check_target(animate, force)
+    writes = [(animate, "the animation")] if animate else []
+    check_outputs(writes, reads, force=force, instead="Choose another name for it")
 
 
 def film(path: Path, decodings: list[list[Plan]]) -> dict:

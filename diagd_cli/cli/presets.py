@@ -51,9 +51,12 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
     with guard(reporter):
         import yaml
 
+        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.config import load_preset
 
-        settings = load_preset(preset).model_dump(mode="json")
+        chosen = load_preset(preset)
+        check_outputs([], [(chosen.path, "the preset")])
+        settings = chosen.model_dump(mode="json")
         text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
         reporter.result(settings if json else text.rstrip())
 

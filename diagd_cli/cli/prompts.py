@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,8 +47,8 @@ class Prompts:
         text, dim = self.preset.text, self.preset.transformer.cross_dim
         if self.embedding:
             return {"": read_embedding(self.embedding, text.length, dim)}
-        beside = self.preset.path.parent / text.encoder if self.preset.path else None
-        encoder = str(beside) if beside and beside.is_dir() else text.encoder
+        beside = encoder_folder(self.preset)
+        encoder = str(beside) if beside else text.encoder
         prompts = list(dict.fromkeys(self.texts.values()))
         found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=reporter.note)
         return dict(zip(prompts, found, strict=True))
@@ -55,6 +56,12 @@ class Prompts:
     def of(self, clip: Path) -> Tensor | None:
         """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without text."""
         return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
+
+
+def encoder_folder(preset: Preset) -> Path | None:
+    """The folder of a text encoder that lies beside its preset, None where it is one of the hub's."""
+    beside = preset.path.parent / preset.text.encoder if preset.path and preset.text else None
+    return beside if beside and os.path.isdir(beside) else None
 
 
 def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), random: bool = False) -> Prompts:
@@ -77,7 +84,7 @@ def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), rand
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:
         beside = clip.with_suffix(".txt")
-        own = prompt_of(None, beside) if shared is None and beside.is_file() else shared
+        own = prompt_of(None, beside) if shared is None and os.path.isfile(beside) else shared
         if own is not None:
             texts[clip] = own
         elif not random:

@@ -22,7 +22,8 @@ Every command, argument and option, as `--help` tells them. This page is generat
 
 An option wins over its variable, the variable over the preset, the preset over the default. `--help` (`-h`) works
 everywhere; `diagd --version` prints the version, `diagd --install-completion` teaches the shell the commands.
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
+(143 by SIGTERM, 129 by SIGHUP).
 """
 COMPLETION = ("--install-completion", "--show-completion", "--help")
 KINDS = {Path: "<path>", int: "<int>", float: "<float>", str: "<str>"}

@@ -48,20 +48,33 @@ def fps(run: Batch, clip: Clip) -> float:
     return clip.fps or run.preset.clip.fps
 
 
-def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
-    """The sidecar of a clip that is made: settings, input, machine, counts, times."""
+def source(run: Batch, clip: Clip) -> dict:
+    """What a sidecar tells of the clip that is continued."""
+    return {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)}
+
+
+def unfinished(run: Batch, work: Work) -> dict:
+    """The sidecar of a video while it grows under its own name: what a killed run leaves is known by it."""
+    from diagd_cli.clip.hidden import process_name
+
+    about = {"output": path_text(work.job.target), "unfinished": process_name()}
+    return {**about, "settings": choices(run, work.job.seed), "input": source(run, work.clip)}
+
+
+def describe(run: Batch, loaded: Loaded, work: Work, result: Result, written: Path) -> dict:
+    """The sidecar of a clip that is made: settings, input, machine, counts, times. written: where its MP4 is now."""
     from diagd_cli.cli.info import versions
     from diagd_cli.engine.device import device_name
     from diagd_cli.weights.locate import digest
 
-    clip, target = work.clip, work.job.target
+    clip = work.clip
     compiling = {"compile": loaded.compile_seconds} if run.compile else {}
     seconds = {"load": loaded.seconds, **compiling, **result.seconds}
     return {
-        "output": path_text(target),
-        "output_sha256": digest(target),
+        "output": path_text(work.job.target),
+        "output_sha256": digest(written),
         "settings": choices(run, work.job.seed),
-        "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)},
+        "input": source(run, clip),
         "weights": weights(run.preset, run.random),
         "steered_by": steered_by(run, work.actions),
         **run.prompts.about(clip.path),
@@ -105,11 +118,19 @@ def memory(run: Batch, loaded: Loaded, result: Result) -> dict[str, int]:
 
 
 def made_before(target: Path) -> dict | None:
-    """The sidecar of an output that diagd made, None where there is none: such an output --resume may replace."""
+    """The sidecar of an output that diagd made, None where there is none: such an output --resume may replace.
+
+    An output that is still being made by another process is none.
+    """
+    from diagd_cli.clip.hidden import is_running
+
     try:
         made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
-        return made if made["settings"]["preset"] and made["input"]["sha256"] and made["output_sha256"] else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if "unfinished" in made and is_running(made["unfinished"]):
+            return None
+        told = made["settings"]["preset"] and made["input"]["sha256"]
+        return made if told and ("unfinished" in made or made["output_sha256"]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
@@ -117,6 +138,8 @@ def matches(run: Batch, made: dict, work: Work) -> bool:
     """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
     from diagd_cli.weights.locate import digest
 
+    if "unfinished" in made:
+        return False
     clip, target = work.clip, work.job.target
     free = ["actions"] if run.seeded else ["actions", "seed"]  # the text of --actions; steered_by is what it means
     wanted = choices(run, work.job.seed)

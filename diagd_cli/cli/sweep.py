@@ -13,13 +13,15 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import command_line, machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
-from diagd_cli.cli.eval import decisive, load_judged, read_case
+from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
+from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, merge
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
 
 if TYPE_CHECKING:
+    from diagd_cli.cli.inputs import Named
     from diagd_cli.config import Preset
     from diagd_cli.evaluate.run import Evaluation
     from diagd_cli.sweep.bounds import Choice
@@ -74,7 +76,8 @@ def sweep(
         typer.Option(help="Name the fastest within bounds on the difference to NTP: nll, psnr, ssim, actions."),
     ] = None,
     write_preset: Annotated[
-        Path | None, typer.Option(help="Write the preset with what is recommended as its default: a .yaml file.")
+        Path | None,
+        typer.Option(**o.FILE, help="Write the preset with what is recommended as its default: a .yaml file."),
     ] = None,
     chart: Annotated[bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")] = True,
     machine: o.Machine,
@@ -91,12 +94,14 @@ def sweep(
         settings = merge(chosen, lengths, draw=draw, seed=trials.seed, method="ntp")
         combined = combinations(chosen, settings, k, d, decodings, stand_ins, repairs)
         bounds = parse_bounds(recommend) if recommend else []
-        check_outputs(out, chart, write_preset, bool(bounds), force)
+        base = load_preset(base_preset) if base_preset else chosen
+        reads = preset_inputs(chosen, base, folder=machine.weights_dir) + clip_inputs(chosen, clips)
+        check(out, chart, write_preset, bool(bounds), reads, force)
         for name, reason in combined.skipped:
             reporter.note(f"left out: {name}: {reason}")
         prompts = find_prompts(chosen, clips)
         prompts.embed(reporter)
-        evaluation = prepare(chosen, base_preset, settings, combined, trials, out, machine, reporter)
+        evaluation = prepare(chosen, base, settings, combined, trials, out, machine, reporter)
         if evaluation.models.inverse is None and any(bound.name == "actions" for bound in bounds):
             raise UsageError(f"The preset {chosen.name} has nothing that reads actions", "Bound another measure")
         groups = trials.groups(clips)
@@ -139,39 +144,44 @@ def combinations(
     return combine([*named, *pairs], kinds, [REPAIRS[name] for name in wanted], grid, context)
 
 
-def check_outputs(out: Path, chart: bool, write_preset: Path | None, bounded: bool, force: bool) -> None:
-    """Refuse, before any work is done, what cannot be written or drawn. Raises OutputError, UsageError, MissingExtra."""
-    from diagd_cli.clip.write import check_target
-    from diagd_cli.config import is_plain
-    from diagd_cli.sweep.chart import check
+def check(
+    out: Path, chart: bool, write_preset: Path | None, bounded: bool, reads: list[Named], force: bool
+) -> None:  # fmt: skip
+    """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
+    from diagd_cli.clip.outputs import check_free, check_outputs
+    from diagd_cli.sweep.chart import check as check_chart
 
-    for name in FILES:
-        check_target(out / name, force=True)
+    if write_preset:
+        check_preset(write_preset, bounded)
+        check_free(write_preset, force)
+    presets = [(write_preset, "the new preset")] if write_preset else []
+    check_outputs(results_of(out, FILES) + presets, reads, instead="Choose another folder with --out, or another name")
     if chart:
-        check()
-    if not write_preset:
-        return
+        check_chart()
+
+
+def check_preset(write_preset: Path, bounded: bool) -> None:
+    """Raise UsageError where no preset can be written under this name, or none will be chosen."""
+    from diagd_cli.config import is_plain
+
     if not bounded:
         raise UsageError("--write-preset needs a choice", "Give the bounds with --recommend, such as 'nll<=+2%'")
     if write_preset.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--write-preset is {str(write_preset)!r}", "Name a .yaml file")
     if not is_plain(write_preset.stem):
         raise UsageError(f"No preset can be called {write_preset.stem!r}", "Give --write-preset another file name")
-    check_target(write_preset, force)
 
 
 def prepare(
-    preset: Preset, base_preset: str | None, settings: Settings, combined: Combinations, trials: o.Trials, out: Path,
+    preset: Preset, base: Preset, settings: Settings, combined: Combinations, trials: o.Trials, out: Path,
     machine: o.Machine, reporter: Reporter,
 ) -> Evaluation:  # fmt: skip
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
-    from diagd_cli.config import load_preset
     from diagd_cli.evaluate.likelihood import check_same_tokens
     from diagd_cli.evaluate.run import Evaluation
     from diagd_cli.evaluate.store import Store
     from diagd_cli.schedule.decoding import labels
 
-    base = load_preset(base_preset) if base_preset else preset
     check_same_tokens(base, preset)
     with reporter.stage(f"loading {preset.name}"):
         models = load_judged(preset, base, settings, machine, batch=trials.batch)
@@ -197,19 +207,19 @@ def save(
 
 
 def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
-    """The files in `out`, and the tables on stderr."""
-    from diagd_cli.clip.write import write_json
+    """The files in `out`, all of them or none, and the tables on stderr."""
+    from diagd_cli.clip.files import together, write_json
     from diagd_cli.evaluate.table import title
     from diagd_cli.sweep.chart import write_chart
     from diagd_cli.sweep.page import write_page
     from diagd_cli.sweep.table import table, write_csv
 
     about, drawn = f"Decodings of {title(report)}", out / "sweep.png" if chart else None
-    with reporter.stage("drawing"):
+    with reporter.stage("drawing"), together() as held:
         write_csv(out / "sweep.csv", report["rows"])
         if drawn:
             write_chart(drawn, report["rows"], about)
-        write_page(out / "sweep.html", report, about, drawn)
+        write_page(out / "sweep.html", report, about, held.at(drawn) if drawn else None)
         write_json(out / "sweep.json", report)
     if not reporter.quiet:
         for part in table(report):

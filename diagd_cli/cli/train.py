@@ -12,7 +12,8 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
-from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
+from diagd_cli.cli.inputs import preset_inputs
+from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
@@ -88,18 +89,21 @@ def _command(part: str, about: str) -> None:
         reporter = Reporter(quiet, verbose)
         with guard(reporter, training=True), ExitStack() as stack:
             spin_little()
-            from diagd_cli.clip.write import check_target
             from diagd_cli.config import load_preset
             from diagd_cli.engine.device import choose_device
             from diagd_cli.train.parallel import need, processes, rank
-            from diagd_cli.train.recipe import load_recipe, trained_preset
+            from diagd_cli.train.recipe import load_recipe, recipe_path, trained_preset
 
             o.one_of(precision, PRECISIONS, "'--precision'")
             THREADS.fix(threads)
             chosen = load_recipe(recipe)
             out = out or Path("runs") / Path(recipe).stem
             model = trained_preset(chosen, out, preset)
-            check_target(out / "preset.yaml", force=True)
+            start = load_preset(init) if init else None
+            reads = [*preset_inputs(model, folder=weights_dir), (recipe_path(recipe), "the recipe")]
+            reads += [(Path(preset), "the preset")] if preset else []
+            begun = preset_inputs(start, folder=weights_dir)
+            check_run(out, part, data, model, reads, cache, start=begun)
             asked = {"steps": steps, "accumulate": accumulate}
             settings = chosen.part(part).model_copy(update={name: value for name, value in asked.items() if value})
             where = stack.enter_context(processes(choose_device(device)))
@@ -107,7 +111,6 @@ def _command(part: str, about: str) -> None:
             reporter.quiet, reporter.live = quiet or rank() > 0, reporter.live and rank() == 0
             tell_notes(data, model, reporter)
             options = {"every": every, "precision": precision}
-            start = load_preset(init) if init else None
             job = Job(data, out, chosen, model, settings, where, samples, cache, weights_dir, options, reporter, start)
             path = PARTS[part](job)
             if rank() == 0:
@@ -118,6 +121,7 @@ def _train_tokenizer(job: Job) -> Path:
     """Train the image tokenizer and write the preset that names it."""
     import torch
 
+    from diagd_cli.clip.files import together
     from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
     from diagd_cli.train.optimiser import freeze
@@ -151,19 +155,22 @@ def _train_tokenizer(job: Job) -> Path:
     tell_steps(job, run)
     if rank():
         return job.out
-    kept = keep_weights(job, coded, "transformer") if coded else {}
-    entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
-    if entry != preset.tokenizer_weights and not kept:
-        kept = {"transformer_weights": None}  # whatever there was has learnt the codes of another tokenizer
-        if job.goes_on("transformer"):
-            job.reporter.note(f"Remove {job.out / 'transformer'}, which has learnt other codes, to train a Transformer")
-    return write_preset(preset, job.out, **kept, tokenizer_weights=entry)
+    with together():
+        kept = keep_weights(job, coded, "transformer") if coded else {}
+        entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
+        if entry != preset.tokenizer_weights and not kept:
+            kept = {"transformer_weights": None}  # whatever there was has learnt the codes of another tokenizer
+            if job.goes_on("transformer"):
+                lost = job.out / "transformer"
+                job.reporter.note(f"Remove {lost}, which has learnt other codes, to train a Transformer")
+        return write_preset(preset, job.out, **kept, tokenizer_weights=entry)
 
 
 def _train_transformer(job: Job) -> Path:
     """Train the Transformer on the tokens of the preset's tokenizer and write the preset that names both."""
     import torch
 
+    from diagd_cli.clip.files import together
     from diagd_cli.model.transformer import initialise
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens
@@ -198,9 +205,10 @@ def _train_transformer(job: Job) -> Path:
     tell_steps(job, run)
     if rank():
         return job.out
-    kept = keep_weights(job, preset, "tokenizer")
-    entry = save_weights(job.out / "transformer.safetensors", run.weights)
-    return write_preset(preset, job.out, **kept, transformer_weights=entry)
+    with together():
+        kept = keep_weights(job, preset, "tokenizer")
+        entry = save_weights(job.out / "transformer.safetensors", run.weights)
+        return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 
 def _start_tokenizer(job: Job, model) -> None:

@@ -8,7 +8,8 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
 from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
-from diagd_cli.cli.job import Job, load_splits, show_loss
+from diagd_cli.cli.inputs import preset_inputs
+from diagd_cli.cli.job import Job, check_run, load_splits, show_loss
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
@@ -33,12 +34,11 @@ def inverse(
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
         spin_little()
-        from diagd_cli.clip.write import check_target
         from diagd_cli.engine.device import choose_device
         from diagd_cli.evaluate.inverse_train import SETTINGS
         from diagd_cli.tokens.actions import NamedActions
         from diagd_cli.train.parallel import started
-        from diagd_cli.train.recipe import load_recipe, trained_preset
+        from diagd_cli.train.recipe import load_recipe, recipe_path, trained_preset
 
         o.one_of(precision, t.PRECISIONS, "'--precision'")
         if started() > 1:
@@ -48,7 +48,9 @@ def inverse(
         THREADS.fix(threads)
         chosen, out = load_recipe(recipe), out or Path("runs") / Path(recipe).stem
         model = trained_preset(chosen, out, preset)
-        check_target(out / "preset.yaml", force=True)
+        reads = [*preset_inputs(model, weights=False), (recipe_path(recipe), "the recipe")]
+        reads += [(Path(preset), "the preset")] if preset else []
+        check_run(out, "inverse", data, model, reads, cache)
         if not isinstance(model.actions, NamedActions):
             hint = "Inverse dynamics reads named actions: name them under actions, with kind: names"
             raise PresetError(f"The preset {model.name} has no named actions", hint)
@@ -64,7 +66,7 @@ def train(job: Job) -> Path:
     """Train it, say how well it reads the validation clips (`inverse/confusion.json`), and write the preset."""
     import torch
 
-    from diagd_cli.clip.write import write_json
+    from diagd_cli.clip.files import together, write_json
     from diagd_cli.evaluate.inverse import InverseDynamics
     from diagd_cli.evaluate.inverse_train import Pairs, accuracies, confusion, train_inverse
     from diagd_cli.train.data import load_episodes
@@ -81,9 +83,10 @@ def train(job: Job) -> Path:
         run = train_inverse(model, *pairs, settings, folder, on_step=show_loss(bar), **job.fit)
     table = confusion(run.shipped(), pairs[1])
     shares = accuracies(table)
-    write_json(folder / "confusion.json", {"actions": names, **shares, "confusion": table.tolist()})
     by_action = zip(names, shares["by_action"], strict=True)
     told = ", ".join(f"{name} {share:.0%}" for name, share in by_action if share is not None)
     job.reporter.note(f"read right: {shares['accuracy']:.1%} of {table.sum()} validation pairs ({told})")
-    entry = save_weights(job.out / "inverse.safetensors", run.weights, torch.float16)
-    return write_preset(preset, job.out, inverse_weights=entry)
+    with together():
+        write_json(folder / "confusion.json", {"actions": names, **shares, "confusion": table.tolist()})
+        entry = save_weights(job.out / "inverse.safetensors", run.weights, torch.float16)
+        return write_preset(preset, job.out, inverse_weights=entry)

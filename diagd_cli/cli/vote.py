@@ -62,9 +62,11 @@ def count(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
+        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.vote.count import check_votes, count_votes
         from diagd_cli.vote.records import Key, Votes, read_record
 
+        check_outputs([], [(key, "the key"), *((path, "a file of votes") for path in votes)])
         known = read_record(key, Key)
         files = [(path, read_record(path, Votes)) for path in votes]
         check_votes(known, files)

@@ -1,121 +1,55 @@
-"""Writing results so that a file is either complete or not there.
+"""Writing videos with ffmpeg: each appears when it is complete, as all files do.
 
-Everything goes to a hidden temporary file beside its target, which takes the target's name once it is complete. A
-failure or Ctrl-C removes the temporary file and leaves whatever was at the target as it was. The one exception is a video
-that is streamed: it grows under its own name, so that it can be watched, and is removed where it fails.
+The one exception is a video that is streamed: it grows under its own name, so that it can be watched, and is removed where
+it fails.
 """
 
 from __future__ import annotations
 
-import errno
-import json
 import math
 import os
-import secrets
 import signal
-import stat
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 
+from diagd_cli.clip.files import (
+    STDOUT,
+    atomic,
+    is_full,
+    set_aside,
+    temporary,
+    together,
+    write_failure,
+    write_json,
+    write_npz,
+    write_text,
+)
+from diagd_cli.clip.outputs import check_outputs, check_target
 from diagd_cli.errors import DiagdError, OutputError
 
-STDOUT = Path("-")  # the name of a stream that is written to standard output
+__all__ = [
+    "STDOUT",
+    "VideoWriter",
+    "atomic",
+    "check_outputs",
+    "check_target",
+    "is_full",
+    "set_aside",
+    "start_ffmpeg",
+    "together",
+    "write_failure",
+    "write_json",
+    "write_npz",
+    "write_text",
+]
+
 STREAM_GOP = 4  # frames of a fragment of a streamed video: as many as a player may be behind
-
-_OTHER_FOLDER = "Choose a folder that you may write to"
-_FULL = {  # what no reading of a file can meet
-    errno.ENOSPC: "Free some space, or write to another disk",
-    errno.EDQUOT: "Free some of your quota, or write to another disk",
-    errno.EFBIG: "The file system or a limit (ulimit -f) allows no larger file: write elsewhere",
-}
-_ADVICE = {
-    **_FULL,
-    errno.EACCES: _OTHER_FOLDER,
-    errno.EPERM: _OTHER_FOLDER,
-    errno.EROFS: _OTHER_FOLDER,
-    errno.EBADF: "It is closed: send it to a file or pipe that can hold it",
-    errno.EPIPE: "What read it has ended; keep it open until the last frame",
-}
-
-
-def check_target(path: str | Path, force: bool) -> None:
-    """Check, before any work is done, that a file may be written at `path`; an existing one only with `force`.
-
-    Raises OutputError where it exists already, is a directory or a device, or where its folder is not writable and
-    cannot be created.
-    """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        mode = None
-    except OSError as error:
-        raise write_failure(path, str(error.strerror)) from error
-    if mode is not None and stat.S_ISDIR(mode):
-        raise OutputError(f"{path} is a directory", f"Name a file in it, such as {path / 'out.mp4'}")
-    if mode is not None and not stat.S_ISREG(mode):
-        raise OutputError(f"{path} is not a regular file", "Name a file to write")
-    if mode is not None and not force:
-        raise OutputError(f"{path} exists already", "Choose another name, or replace it with --force")
-    folder = Path(os.path.realpath(path)).parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise OutputError(f"{path} cannot be written: {folder} is not a directory", _OTHER_FOLDER)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path} cannot be written: the directory {folder} is not writable", _OTHER_FOLDER)
-
-
-@contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its name when the block ends well, and is removed otherwise.
-
-    Folders that are missing are created. The block should do nothing but write the file: an OSError in it becomes
-    an OutputError.
-    """
-    with _temporary(Path(path)) as temporary:
-        try:
-            yield temporary
-        except OSError as error:
-            raise write_failure(Path(path), error.strerror or str(error)) from error
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write text as UTF-8; `path` is complete or untouched. Raises OutputError."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: str | Path, value: object) -> None:
-    """Write a value as indented JSON with a final newline, atomically. Raises OutputError."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_npz(path: str | Path, /, **arrays: np.ndarray) -> None:
-    """Write named arrays as a compressed .npz file, atomically. Raises OutputError."""
-    with atomic(path) as temporary, temporary.open("wb") as file:  # given a name, numpy would add a suffix to it
-        np.savez_compressed(file, **arrays)
-
-
-def write_failure(path: Path, reason: str) -> OutputError:
-    """An OutputError for `reason`, the system's or ffmpeg's words."""
-    name = "Standard output" if path == STDOUT else path
-    for code, hint in _ADVICE.items():
-        if os.strerror(code) in reason:
-            return OutputError(f"{name} cannot be written: {os.strerror(code).lower()}", hint)
-    return OutputError(f"{name} cannot be written: {reason}", "Check the name and the folder")
-
-
-def is_full(reason: str) -> bool:
-    """Whether `reason`, the system's or ffmpeg's words, is that no more can be written to a disk."""
-    return any(os.strerror(code) in reason for code in _FULL)
 
 
 def start_ffmpeg(arguments: list[str], failure: type[DiagdError], **options: object) -> subprocess.Popen:
@@ -151,12 +85,12 @@ class VideoWriter:
     def __enter__(self) -> VideoWriter:
         with ExitStack() as stack:
             piped = self.stream and self.path == STDOUT
-            place = nullcontext(STDOUT) if piped else (_growing if self.stream else _temporary)(self.path)
-            temporary = stack.enter_context(place)
+            place = nullcontext(STDOUT) if piped else (set_aside if self.stream else temporary)(self.path)
+            part = stack.enter_context(place) or Path(os.path.realpath(self.path))
             self._log = stack.enter_context(tempfile.TemporaryFile())
             pipes = {"stdin": subprocess.PIPE, "stdout": None if piped else subprocess.DEVNULL, "stderr": self._log}
             # SIGXFSZ stays ignored, as it is in Python: ffmpeg then reports a file size limit instead of dying of it.
-            self._process = start_ffmpeg(self._arguments(temporary), OutputError, restore_signals=False, **pipes)
+            self._process = start_ffmpeg(self._arguments(part), OutputError, restore_signals=False, **pipes)
             stack.push(self._end)
             self._stack = stack.pop_all()
         return self
@@ -225,40 +159,3 @@ class VideoWriter:
         if self._process.returncode < 0:
             reason = f"ffmpeg was ended by {signal.Signals(-self._process.returncode).name}"
         return write_failure(self.path, reason or f"ffmpeg failed with status {self._process.returncode}")
-
-
-@contextmanager
-def _growing(path: Path) -> Iterator[Path]:
-    """Yield where `path` is, with nothing there any more; a file that was written is removed where the block fails."""
-    target = Path(os.path.realpath(path))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-    except OSError as error:
-        raise write_failure(path, error.strerror or str(error)) from error
-    try:
-        yield target
-    except BaseException:
-        with suppress(OSError):
-            target.unlink()
-        raise
-
-
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """`atomic`, but what the block raises passes unchanged."""
-    target = Path(os.path.realpath(path))  # replace the file that a link points to, not the link
-    temporary = target.with_name(f".diagd-{os.getpid()}-{secrets.token_hex(4)}{target.suffix}")
-    try:
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_failure(path, error.strerror or str(error)) from error
-        yield temporary
-        try:
-            os.replace(temporary, target)
-        except OSError as error:
-            raise write_failure(path, error.strerror or str(error)) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

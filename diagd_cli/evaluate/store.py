@@ -24,6 +24,11 @@ class Record:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+def files(folder: Path) -> list[tuple[Path, str]]:
+    """What a store writes, and what that is; of the samples' arrays one stands for all."""
+    return [(folder / LINES, "the record of results"), (folder / "samples" / f"{_hash({})}.npz", "a sample")]
+
+
 class Store:
     """Records of one evaluation, in memory, and in `folder` where there is one.
 

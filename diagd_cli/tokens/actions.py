@@ -124,13 +124,18 @@ def action_lines(path: Path, hint: str) -> list[str]:
     return lines
 
 
+def file_beside(clip: Path, actions) -> Path | None:
+    """The file of actions beside a clip, None where there is none. `actions`: of the preset."""
+    beside = [clip.with_suffix(suffix) for suffix in actions.suffixes]
+    return next((file for file in beside if os.path.isfile(file)), None)  # false, too, for a name that none can have
+
+
 def recorded_beside(clip: Path, actions, frames: int) -> np.ndarray | None:
     """Rows of the file of actions beside a clip of which `frames` are read from its start; None where there is none.
 
     `actions`: of the preset. Raises UsageError where the file is bad or ends earlier (the last action may be missing).
     """
-    beside = [clip.with_suffix(suffix) for suffix in actions.suffixes]
-    file = next((file for file in beside if file.is_file()), None)
+    file = file_beside(clip, actions)
     rows = actions.read(file) if file else None
     if rows is not None and len(rows) < frames - 1:
         message = f"{file} has {len(rows)} actions, and {frames} frames of {clip.name} are read"

@@ -185,7 +185,7 @@ def fit(
     """Train until `run.settings.steps`; every `every` steps validate the shipped weights, log and save. Returns the last figures.
 
     loss(step) computes the loss of that step's batch with `run.model`: at once, or as parts that add up to it, each made
-    when the one before has been backpropagated (see `parallel.parts`). Ctrl-C saves a checkpoint first, and what is left
+    when the one before has been backpropagated (see `parallel.parts`). An interrupt saves a checkpoint first, and what is left
     of the run gives the same weights and figures as if it had not been stopped.
     """
     device = next(run.model.parameters()).device
@@ -233,19 +233,23 @@ def _backward(loss: Callable, step: int, autocast: Callable) -> Tensor:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block has ended: what half an update leaves could not be resumed exactly."""
-    handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+    """Hold what would end the run back until the block has ended: what half an update leaves could not be resumed exactly."""
+    names = ("SIGINT", "SIGTERM", "SIGHUP")
+    handlers = {number: signal.getsignal(number) for number in (getattr(signal, n, None) for n in names) if number}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     held = []
-    signal.signal(signal.SIGINT, lambda *_: held.append(True))
+    for number in handlers:
+        signal.signal(number, lambda *received: held.append(received))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     if held:
-        raise KeyboardInterrupt
+        handlers[held[0][0]](*held[0])
 
 
 def use_bfloat16(device: torch.device, precision: str) -> bool:

@@ -46,11 +46,15 @@ def recipe_names() -> list[str]:
     return sorted(path.stem for path in (preset_folder() / "recipes").glob("*.yaml"))
 
 
+def recipe_path(name_or_path: str) -> Path:
+    """Where a recipe lies."""
+    path = Path(name_or_path)
+    return path if path.suffix in (".yaml", ".yml") else preset_folder() / "recipes" / f"{name_or_path}.yaml"
+
+
 def load_recipe(name_or_path: str) -> Recipe:
     """A shipped recipe by name, or a YAML file. Raises PresetError."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = preset_folder() / "recipes" / f"{name_or_path}.yaml"
+    path = recipe_path(name_or_path)
     if not os.path.exists(path):
         raise PresetError(f"No recipe {path}", f"Use {', '.join(recipe_names())}, or a path to a YAML file")
     try:

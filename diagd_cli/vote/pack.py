@@ -8,13 +8,15 @@ import os
 import random
 import shutil
 import subprocess
-import tempfile
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diagd_cli.clip.write import check_target, is_full, start_ffmpeg, write_failure, write_json
+from diagd_cli.clip.files import is_full, make_folders, remove_folders, write_failure, write_json
+from diagd_cli.clip.hidden import hidden_name
+from diagd_cli.clip.outputs import check_outputs
+from diagd_cli.clip.write import start_ffmpeg
 from diagd_cli.errors import ClipError, OutputError, UsageError
 from diagd_cli.vote.records import Key, Pair, VoteError
 
@@ -43,7 +45,12 @@ def pack(a: Path, b: Path, folder: Path, seed: int, question: str) -> Key:
     for path in (folder, key_path(folder)):
         if os.path.lexists(path):
             raise OutputError(f"{path} exists already", "Choose another name: an older page's votes need its own key")
-    check_target(key_path(folder), force=False)
+    for source in (a, b):
+        if os.path.realpath(folder).startswith(os.path.join(os.path.realpath(source), "")):
+            raise UsageError(f"{folder} lies in {source}, whose videos are read", "Choose another folder with -o")
+    reads = [(source / name, "a video") for source in (a, b) for name, _ in drawn.values()]
+    writes = [(key_path(folder), "the key"), (folder / "index.html", "the page")]
+    check_outputs(writes, reads, force=False)
     with _new_folder(folder) as temporary:
         digest = hashlib.sha256(question.encode())
         (temporary / "videos").mkdir()
@@ -119,18 +126,19 @@ def page(vote: str, question: str, pairs: list[str]) -> str:
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder` that takes its name when the block ends well; else it and the key vanish."""
-    parent = Path(os.path.abspath(folder)).parent
+    parent, folders = Path(os.path.abspath(folder)).parent, []
     temporary = None
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".diagd-", dir=parent))
-        temporary.chmod(0o755)  # for a web server, too
+        folders = make_folders(parent)
+        temporary = hidden_name(parent / "pack")
+        temporary.mkdir()
         yield temporary
         temporary.rename(folder)
     except BaseException as error:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
             key_path(folder).unlink(missing_ok=True)
+        remove_folders(folders)
         if isinstance(error, OSError):
             raise write_failure(folder, error.strerror or str(error)) from error
         raise

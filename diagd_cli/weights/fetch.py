@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from diagd_cli.errors import WeightsError
+from diagd_cli.clip.outputs import check_outputs
+from diagd_cli.errors import OutputError, WeightsError
 from diagd_cli.weights.locate import Role, cached, entry_of, locate, roles, verify
 from diagd_cli.weights.source import WeightsFile
 
@@ -68,7 +69,7 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
         report(f"Licence of {preset.name}: {preset.licence}")
         if preset.duties:
             report(f"Your duties: {preset.duties}")
-        paths |= _fetch(list(wanted), folder, token, report)
+        paths |= _fetch(list(wanted), folder, token, report, preset)
     for path, file in paths.items():
         _verify(path, file, preset)
     return list(paths)
@@ -97,11 +98,14 @@ def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) ->
     return [Wanted(source.repo, file) for file in source.files]
 
 
-def _fetch(wanted: list[Wanted], folder: Path | None, token: str | None, report: Report) -> dict[Path, WeightsFile]:
+def _fetch(
+    wanted: list[Wanted], folder: Path | None, token: str | None, report: Report, preset: Preset
+) -> dict[Path, WeightsFile]:
     """Download the files, after a look at whether they are there and have room. Raises WeightsError."""
     from huggingface_hub import constants, hf_hub_download
 
     target = folder or Path(constants.HF_HUB_CACHE)
+    _check_place(wanted, target, folder is not None, preset)
     sizes = {}
     for each in wanted:
         with _explained(each, target, bool(token)):
@@ -119,6 +123,17 @@ def _fetch(wanted: list[Wanted], folder: Path | None, token: str | None, report:
             raise
         paths[Path(path)] = each.file
     return paths
+
+
+def _check_place(wanted: list[Wanted], target: Path, chosen: bool, preset: Preset) -> None:
+    """Raise DiagdError where a folder cannot be written to, or a file of the preset would be; before anything is fetched."""
+    files = {target / each.folder / each.file.file: "the weights" for each in wanted}
+    writes = list(files.items()) if chosen else [(target / "weights", "the weights")]
+    reads = [(preset.path, "the preset")] if preset.path else []
+    try:
+        check_outputs(writes, reads, instead="Name another folder with --weights-dir")
+    except OutputError as error:
+        raise WeightsError(error.message, "Name another folder with --weights-dir") from None
 
 
 def _verify(path: Path, file: WeightsFile, preset: Preset) -> None:

@@ -154,7 +154,13 @@ def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype | No
     with atomic(path) as part:
         save_file(stored, part)
         part.chmod(0o644)  # which safetensors makes readable for its owner alone
-    return Weights.single(path.name, digest(path))
+        written = digest(part)
+    return Weights.single(path.name, written)
+
+
+def copied_names(role: Role, paths: list[Path]) -> list[str]:
+    """What copies of a model's files are called."""
+    return [f"{role}{path.suffix}" for path in paths] if len(paths) == 1 else [path.name for path in paths]
 
 
 def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None = None) -> Weights:
@@ -164,7 +170,7 @@ def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None =
     """
     source, paths = _verified(preset, role, chosen)
     tensors(preset, role, paths)
-    names = [f"{role}{path.suffix}" for path in paths] if len(paths) == 1 else [path.name for path in paths]
+    names = copied_names(role, paths)
     for path, target in zip(paths, (folder / name for name in names), strict=True):
         if not target.exists() or not target.samefile(path):
             with atomic(target) as part:

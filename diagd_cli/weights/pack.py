@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 
-from diagd_cli.clip.write import check_target
+from diagd_cli.clip.files import make_folders, remove_folders, replace_all
+from diagd_cli.clip.hidden import hidden_name
+from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.config import Preset, save_preset
 from diagd_cli.errors import WeightsError
 from diagd_cli.weights.check import check
-from diagd_cli.weights.load import copy_weights, load_transformer, save_weights
-from diagd_cli.weights.locate import roles
+from diagd_cli.weights.load import copied_names, copy_weights, load_transformer, save_weights
+from diagd_cli.weights.locate import Role, locate, roles
 from diagd_cli.weights.native import in_8_bits
 
 PRESET = "preset.yaml"
+ELSEWHERE = "Choose another folder with --out"
 
 
 def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None = None, force: bool = False) -> Path:
@@ -25,11 +27,16 @@ def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None 
     whatever the file's were. All weights are checked before anything is written, and the folder changes once all is there;
     files are replaced with `force` only. Raises WeightsError and OutputError.
     """
-    check_target(folder / PRESET, force)
+    found = {role: _found(preset, role, weights_dir) for role in roles(preset)}
+    reads = [(path, f"the {role} weights") for role, paths in found.items() for path in paths]
+    reads += [(preset.path, "the preset")] if preset.path else []
+    names = [PRESET, *(["transformer.safetensors"] if bits == 8 else [])]
+    names += [name for role in roles(preset)[bits == 8 :] for name in copied_names(role, found[role])]
+    check_outputs([(folder / name, "the packed file") for name in names], reads, force=force, instead=ELSEWHERE)
     wrong = next((finding for finding in check(preset, weights_dir) if finding.good is False), None)
     if wrong:
         raise WeightsError(wrong.text)
-    stage = folder / f".diagd-{os.getpid()}-{secrets.token_hex(4)}"
+    stage, folders = hidden_name(folder / "stage"), make_folders(folder)
     try:
         copied = roles(preset)[bits == 8 :]
         entries = {f"{role}_weights": copy_weights(preset, role, stage, weights_dir) for role in copied}
@@ -37,11 +44,20 @@ def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None 
             weights = load_transformer(preset, folder=weights_dir).state_dict()
             entries["transformer_weights"] = save_weights(stage / "transformer.safetensors", in_8_bits(weights), None)
         save_preset(preset.model_copy(update=entries), stage / PRESET)
-        made = sorted(stage.iterdir(), key=lambda path: path.name == PRESET)  # a preset comes after what it names
-        for path in made:
-            check_target(folder / path.name, force)
-        for path in made:
-            path.replace(folder / path.name)
-    finally:
+        made = sorted(stage.iterdir(), key=lambda path: path.name != PRESET)  # the last one is moved first
+        parts = {Path(os.path.realpath(folder / path.name)): path for path in made}
+        replace_all(parts, {target: folder / target.name for target in parts})
+    except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
+        remove_folders(folders)
+        raise
+    shutil.rmtree(stage, ignore_errors=True)
     return folder / PRESET
+
+
+def _found(preset: Preset, role: Role, weights_dir: Path | None) -> list[Path]:
+    """The files of one model, none where they are missing, which `check` tells."""
+    try:
+        return locate(preset, role, weights_dir)[1]
+    except WeightsError:
+        return []

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from diagd_cli.clip.files import together, write_text
+from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import MissingExtra, UsageError
 
@@ -231,10 +233,16 @@ def play(game, seed: int, frames: int, height: int, width: int) -> tuple[np.ndar
 
 def write_clip(stem: Path, video: np.ndarray, actions: list[str]) -> None:
     """Write `STEM.mp4` from frames uint8 (T, H, W, 3), and `STEM.jsonl` with their actions."""
-    with VideoWriter(Path(f"{stem}.mp4"), *video.shape[1:3], FPS, crf=8) as writer:
-        writer.write(video)
     lines = (json.dumps({"frame": i, "action": action}) for i, action in enumerate(actions))
-    Path(f"{stem}.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with together():
+        with VideoWriter(f"{stem}.mp4", *video.shape[1:3], FPS, crf=8) as writer:
+            writer.write(video)
+        write_text(f"{stem}.jsonl", "".join(f"{line}\n" for line in lines))
+
+
+def _plan(scenarios: list[str], episodes: int, seed: int) -> list[tuple[str, int]]:
+    """Scenario and seed of each episode."""
+    return [(scenarios[n % len(scenarios)], seed + n // len(scenarios)) for n in range(episodes)]
 
 
 def record(
@@ -253,10 +261,12 @@ def record(
     """
     if RENDER_H % height or RENDER_W % width:
         raise UsageError(f"{height}x{width} frames cannot be made", f"Use whole fractions of {RENDER_H}x{RENDER_W}")
+    stems = [Path(out) / split_of(own) / f"{name}-{own:05d}" for name, own in _plan(scenarios, episodes, seed)]
+    files = [(Path(f"{stem}{suffix}"), "a clip") for stem in dict.fromkeys(stems) for suffix in (".mp4", ".jsonl")]
+    check_outputs(files, instead="Choose another folder with --out")
     with contextlib.ExitStack() as stack:
         games = {name: stack.enter_context(open_game(name)) for name in dict.fromkeys(scenarios)}
-        for episode in range(episodes):
-            name, episode_seed = scenarios[episode % len(scenarios)], seed + episode // len(scenarios)
+        for episode, (name, episode_seed) in enumerate(_plan(scenarios, episodes, seed)):
             video, actions = play(games[name], episode_seed, frames, height, width)
             write_clip(Path(out) / split_of(episode_seed) / f"{name}-{episode_seed:05d}", video, actions)
             if on_episode:

@@ -151,10 +151,10 @@ def test_output_names(diagd, tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "output, message",
     [
-        ("out.avi", "-o out.avi does not end in .mp4. Name an .mp4 file or a folder"),
+        ("out.avi", "-o out.avi does not end in .mp4. Name an .mp4 file or a folder, such as out.avi/"),
         ("two.mp4", "-o two.mp4 is one file for 2 clips. Name a folder"),
         ("same", "in/walk.mp4 and walk.mp4 would both be written to same/walk.mp4. Rename one, or run them apart"),
-        ("in", "The output in/walk.mp4 is an input too. Choose another output with -o"),
+        ("in", "in/walk.mp4 and walk.mp4 would both be written to in/walk.mp4. Rename one, or run them apart"),
     ],
 )
 def test_outputs_that_cannot_be_right(diagd, tiny, tmp_path, monkeypatch, output, message):
@@ -270,7 +270,7 @@ def test_actions_inline_and_from_a_file(tokens, tmp_path):
 def test_start_chooses_the_context(tokens, generate, tiny):
     assert not same(tokens("--start", 0), tokens())
     assert same(tokens("--start", 6), tokens())
-    assert "Start at frame 6 or before" in generate(tiny.clip, "--start", 7).err
+    assert "Start at frame 6 or before" in generate(tiny.clip, "--start", 7, "--force").err
 
 
 def test_frames_beyond_the_window_roll_it(tokens, generate, tiny):

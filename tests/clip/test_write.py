@@ -245,7 +245,9 @@ def test_check_target(tmp_path):
     assert "is a directory. Name a file in it" in fails(check_target, tmp_path, True)
     assert "/dev/null is not a regular file" in fails(check_target, "/dev/null", True)
     assert "a.mp4 cannot be written: Not a directory" in fails(check_target, old / "a.mp4", False)
-    assert "cannot be written: File name too long" in fails(check_target, tmp_path / ("a" * 300), False)
+    assert "cannot be written: file name too long. Choose a shorter name" in fails(
+        check_target, tmp_path / ("a" * 300), False
+    )
 
 
 def test_json_and_npz(tmp_path):

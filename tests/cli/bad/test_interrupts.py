@@ -1,16 +1,21 @@
-"""Ctrl-C, at any time, leaves nothing half-written."""
+"""Ctrl-C, SIGTERM and SIGHUP, at any time, leave nothing half-written; what SIGKILL leaves is known and made anew."""
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
+from pathlib import Path
 
 import pytest
 from tiny import moving, save_clip
 
 from diagd_cli import pipeline
+from diagd_cli.cli.app import TRAINING_INTERRUPTED
 from diagd_cli.cli.console import Follow
 from diagd_cli.clip import read
 from diagd_cli.clip.write import VideoWriter
@@ -83,6 +88,118 @@ main()
 """
     done = subprocess.run([sys.executable, "-c", code, "presets", "list"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
+
+
+ENDINGS = [signal.SIGTERM, signal.SIGHUP]
+
+
+def begun(start, tiny, target, *options, **more):
+    """A long generation, once a temporary file or a stream is there."""
+    command = ("generate", tiny.clip, "-p", tiny.preset, "--frames", 20000, "-o", target, "--stream", "-q", *options)
+    process, deadline = start(*command, **more), time.monotonic() + 60
+    while not (target.exists() and target.stat().st_size > 10_000) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def children_of(process):
+    """Processes that it has started."""
+    return set(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize("number", ENDINGS, ids=lambda number: number.name)
+def test_other_signals_end_it_as_ctrl_c_does(start, tiny, tmp_path, number):
+    """The stream goes, what it has replaced is there again, and no ffmpeg goes on; the exit code tells the signal."""
+    old = {"walk.mp4": b"precious", "walk.json": b"{}"}
+    for name, data in old.items():
+        (tmp_path / name).write_bytes(data)
+    process = begun(start, tiny, tmp_path / "walk.mp4", "--force")
+    ffmpeg = children_of(process)
+    assert ffmpeg and json.loads((tmp_path / "walk.json").read_text())["unfinished"]
+    process.send_signal(number)
+    process.send_signal(number)  # as when a machine is shut down
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (128 + number, "", INTERRUPTED)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+    assert not any(os.path.exists(f"/proc/{child}") for child in ffmpeg)
+
+
+def test_a_training_that_is_ended_keeps_its_checkpoint(start, tiny, tmp_path):
+    for split in ("train", "val"):
+        save_clip(tmp_path / "data" / split / "a.mp4", moving(6))
+    run, options = tmp_path / "run", ("--steps", 100_000, "--every", 2, "--no-samples", "-q", "--precision", "fp32")
+    process = start("train", "tokenizer", tmp_path / "data", "-p", tiny.preset, "-o", run, *options)
+    while not (run / "tokenizer" / "log.jsonl").exists() and process.poll() is None:
+        time.sleep(0.02)
+    process.terminate()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (143, "", f"error: {TRAINING_INTERRUPTED}\n")
+    assert os.listdir(run) == ["tokenizer"] and (run / "tokenizer" / "checkpoint.pt").exists()
+
+
+def test_a_command_under_nohup_goes_on(start, tiny, tmp_path):
+    ignored = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    process = begun(start, tiny, tmp_path / "walk.mp4", preexec_fn=ignored)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(60) == 143 and os.listdir(tmp_path) == []
+
+
+def test_a_terminal_that_is_closed(start, tiny, tmp_path):
+    """Nothing can be said any more, and all is put in order nevertheless."""
+    master, slave = pty.openpty()
+
+    def own_terminal():
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    streams = {"stdin": slave, "stdout": slave, "stderr": slave, "preexec_fn": own_terminal}
+    process = begun(start, tiny, tmp_path / "walk.mp4", **streams)
+    os.close(slave), os.close(master)
+    assert process.wait(60) == 129 and os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("when", ["before", "torch"])
+def test_sigterm_while_modules_are_imported(when):
+    module = {"before": "diagd_cli.cli.app", "torch": "torch._C"}[when]
+    code = f"""
+import signal, sys
+class Ends:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            sys.meta_path.remove(self)
+            signal.raise_signal(signal.SIGTERM)
+sys.meta_path.insert(0, Ends())
+from diagd_cli.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code, "info"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", INTERRUPTED)
+
+
+def test_the_library_leaves_signals_alone():
+    code = "import signal, diagd_cli.cli.app, diagd_cli.clip.write; print(signal.getsignal(signal.SIGTERM).name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "SIG_DFL\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs to know processes that have ended")
+def test_what_a_kill_leaves_is_made_anew(start, diagd, tiny, tmp_path):
+    """A stream under its final name by --resume; hidden files by the next run that writes there."""
+    process = begun(start, tiny, tmp_path / "walk.mp4")
+    options = ("-p", tiny.preset, "--seed", 1, "-o", tmp_path / "walk.mp4")
+    assert "walk.mp4 exists already" in diagd("generate", tiny.clip, *options, "--resume").err  # it is being made
+    process.kill()
+    process.wait()
+    assert "walk.mp4 exists already" in diagd("generate", tiny.clip, *options).err
+    (tmp_path / f".diagd-{json.loads((tmp_path / 'walk.json').read_text())['unfinished']}-00000000.npz").touch()
+    done = diagd("generate", tiny.clip, *options, "--resume", "--stream")
+    assert done.code == 0 and sorted(os.listdir(tmp_path)) == ["walk.json", "walk.mp4"]
+    assert "is there already" in diagd("generate", tiny.clip, *options, "--resume").err
 
 
 def test_ctrl_c_in_a_batch_keeps_what_is_done(diagd, tiny, tmp_path, monkeypatch):
