@@ -79,7 +79,6 @@ def compare(
         from diagd_cli.clip.files import together, write_json
         from diagd_cli.clip.read import read_clip
         from diagd_cli.config import load_preset
-        from diagd_cli.engine.device import device_name
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, seed)
@@ -107,6 +106,8 @@ def compare(
         facts |= {"sampling": settings.sampling, "steered_by": told, **prompts.about(clip)}
         facts |= {"command": command_line(ctx, settings.seed), "weights": weights(chosen, random_weights)}
         facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
+        from diagd_cli.engine.device import device_name
+
         facts["machine"]["name"] = device_name(loaded.device)
         with reporter.stage("drawing"), together() as held:
             facts |= write_pictures(target, comparison, heat, race, sheet)

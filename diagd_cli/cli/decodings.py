@@ -66,7 +66,6 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
     Another preset must make the same tokens. Raises UsageError, PresetError.
     """
     from diagd_cli.config import load_preset
-    from diagd_cli.evaluate.likelihood import check_same_tokens
 
     found: dict[tuple, tuple[Decoding, Preset | None]] = {}
     for text in texts.split(","):
@@ -74,6 +73,8 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
         decoding, other = parse_decoding(walk, settings.decoding), load_preset(name.strip()) if name.strip() else None
         decoding.resolve(preset.grid, preset.latents(settings.context))
         if other:
+            from diagd_cli.evaluate.likelihood import check_same_tokens  # and torch, which takes long
+
             check_same_tokens(other, preset)
             other.check_frames(settings.context, settings.frames)
         other = None if other == preset else other

@@ -81,17 +81,12 @@ def evaluate(
         from diagd_cli.clip.read import check_clip
         from diagd_cli.config import load_preset
         from diagd_cli.evaluate import vbench
-        from diagd_cli.evaluate.i3d import I3d
-        from diagd_cli.evaluate.likelihood import check_same_tokens
-        from diagd_cli.evaluate.run import Evaluation
-        from diagd_cli.evaluate.store import Store
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, trials.seed)
         asked = parse_candidates(decodings, chosen, settings)
         folders = [vbench.folder_of(one.facts(chosen, settings.context)) for one in asked]
         base = load_preset(base_preset) if base_preset else chosen
-        check_same_tokens(base, chosen)
         judged = vbench.read_results(vbench_results or [], folders)
         writes = results_of(out, FILES) if out else []
         if export_vbench:
@@ -100,6 +95,12 @@ def evaluate(
         reads += [(i3d, "I3D")] if i3d else []
         reads += [(path, "VBench's result") for path in vbench_results or []]
         check_outputs(writes, reads, instead="Choose other folders")
+        from diagd_cli.evaluate.i3d import I3d  # and torch, which takes long
+        from diagd_cli.evaluate.likelihood import check_same_tokens
+        from diagd_cli.evaluate.run import Evaluation
+        from diagd_cli.evaluate.store import Store
+
+        check_same_tokens(base, chosen)
         for clip in clips:
             check_clip(clip)
         prompts = find_prompts(chosen, clips)
@@ -187,10 +188,9 @@ def results_of(out: Path, names: Iterable[str]) -> list[Named]:
 
 def exports(root: Path, folders: list[str], clips: list[Path], seeds: list[int]) -> list[Named]:
     """The videos for VBench. Raises OutputError where their folders hold others."""
-    from diagd_cli.evaluate.run import Evaluation
-    from diagd_cli.evaluate.vbench import check_export
+    from diagd_cli.evaluate.vbench import check_export, video_name
 
-    names = {Evaluation.video_name(n, clip, seed) for n, clip in enumerate(clips) for seed in seeds}
+    names = {video_name(n, clip, seed) for n, clip in enumerate(clips) for seed in seeds}
     for folder in folders:
         check_export(root / folder, names)
     return [(root / folder / name, "a video for VBench") for folder in folders for name in sorted(names)]

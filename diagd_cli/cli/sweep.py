@@ -88,7 +88,6 @@ def sweep(
     with guard(reporter):
         from diagd_cli.config import load_preset
         from diagd_cli.sweep.bounds import advise, parse_bounds
-        from diagd_cli.sweep.run import results, run
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, draw=draw, seed=trials.seed, method="ntp")
@@ -97,6 +96,8 @@ def sweep(
         base = load_preset(base_preset) if base_preset else chosen
         reads = preset_inputs(chosen, base, folder=machine.weights_dir) + clip_inputs(chosen, clips)
         check(out, chart, write_preset, bool(bounds), reads, force)
+        from diagd_cli.sweep.run import results, run  # and torch, which takes long
+
         for name, reason in combined.skipped:
             reporter.note(f"left out: {name}: {reason}")
         prompts = find_prompts(chosen, clips)

@@ -109,15 +109,10 @@ class Evaluation:
                 if self.i3d:
                     self.videos.setdefault(label, []).append(self.i3d.features(frames))
                 if self.export:
-                    name = self.video_name(len(self.truths) - 1, case.clip.path, record.about["seed"])
+                    name = vbench.video_name(len(self.truths) - 1, case.clip.path, record.about["seed"])
                     path = self.export / vbench.folder_of(record.about["decoding"]) / name
                     preset = self.models.loaded.preset
                     vbench.export(path, stamped(frames, preset.stamp), case.clip.fps or preset.clip.fps)
-
-    @staticmethod
-    def video_name(index: int, clip: Path, seed: int) -> str:
-        """The name of an exported video; the index keeps clips of one name apart."""
-        return f"{index:04d}-{clip.stem}-{seed}.mp4"
 
     def report(self, judged: dict[str, dict[str, float]]) -> dict:
         """Rows and notes, as JSON can hold them. judged: VBench's means by folder and dimension."""

@@ -37,6 +37,11 @@ def folder_of(decoding: dict) -> str:
     return name + (f"-{re.sub(r'[^A-Za-z0-9._-]', '_', decoding['preset'])}" if "preset" in decoding else "")
 
 
+def video_name(index: int, clip: Path, seed: int) -> str:
+    """The name of an exported video; the index keeps clips of one name apart."""
+    return f"{index:04d}-{clip.stem}-{seed}.mp4"
+
+
 def check_export(folder: Path, names: set[str]) -> None:
     """Raise OutputError where a decoding's folder holds anything but `names`: VBench would judge that too."""
     strangers = sorted(path.name for path in folder.glob("*") if path.name not in names)
