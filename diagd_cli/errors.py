@@ -64,6 +64,10 @@ class MissingExtra(DiagdError):
         super().__init__(f"{purpose} needs the package {package}", f"Install it with: pip install 'diagd[{extra}]'")
 
 
+class DiagdWarning(UserWarning):
+    """What is done all the same, and may not be what was meant. The command line tells it in a line on stderr."""
+
+
 def one_line(error: BaseException) -> str:
     """What any exception says, on one line of bounded length."""
     return textwrap.shorten(str(error), 200, placeholder=" ...") or type(error).__name__

@@ -78,12 +78,13 @@ def _main(
 
 @contextmanager
 def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
-    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v.
+    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v. Warnings are lines too.
 
     Ctrl-C passes, for `CommandLine.main` to report; but a `training`, which leaves more than nothing, says so here.
     """
     try:
-        yield
+        with reporter.told_warnings():
+            yield
     except KeyboardInterrupt:
         if not training:
             raise

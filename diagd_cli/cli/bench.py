@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.settings import Settings, make_request, merge, set_threads, size_of
 from diagd_cli.errors import UsageError
+from diagd_cli.layout import width_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,7 +81,7 @@ def bench(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.bench.table import describe, table
+        from diagd_cli.bench.table import describe, text
         from diagd_cli.clip.write import write_json
         from diagd_cli.config import load_preset
         from diagd_cli.engine.memory import require
@@ -107,7 +109,7 @@ def bench(
             from diagd_cli.bench.plot import write_plot
 
             write_plot(plot, facts["rows"], f"{chosen.name}, {settings.frames} new frames\n{describe(facts)}")
-        reporter.result(facts if tell.json else table(facts))
+        reporter.result(facts if tell.json else text(facts, width_of(sys.stdout)))
 
 
 def parse_batches(text: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.layout import listed, width_of
 
 commands = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
 app.add_typer(
@@ -42,7 +44,8 @@ def list_presets(json: o.JsonOption = False) -> None:
 
         for name in preset_names():
             preset = load_preset(name)
-            reporter.result({"name": name, "about": preset.about} if json else f"{name:<24}{preset.about}")
+            lines = listed((name, preset.about), (24,), width_of(sys.stdout))
+            reporter.result({"name": name, "about": preset.about} if json else "\n".join(lines))
 
 
 @commands.command(help="Every setting of a preset, as YAML, environment variables not applied.")

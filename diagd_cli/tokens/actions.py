@@ -157,3 +157,18 @@ def steering(
         wanted = np.concatenate([asked, np.tile(asked[-1], (total, 1))])
         rows[context - 1 :] = wanted[: total - context + 1]
     return rows
+
+
+def clip_actions(
+    path: Path, actions, asked: np.ndarray | None, first: int, context: int, frames: int, truth: int = 0
+) -> np.ndarray | None:
+    """Rows int64 [context + frames, size] for a clip, from those asked for and those recorded beside it.
+
+    `actions`: of the preset, None for one that takes none, which has none. A recording must reach to the end of the
+    context; as far as `truth` frames after it where nothing is asked for, since a continuation is held against them.
+    Raises UsageError.
+    """
+    if actions is None:
+        return None
+    recorded = recorded_beside(path, actions, first + context + (truth if asked is None else 0))
+    return steering(asked, recorded, first, context, frames, actions.rest)

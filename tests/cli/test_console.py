@@ -4,12 +4,14 @@ import io
 import json
 import os
 import time
+import warnings
 
 import pytest
 from rich.console import Console
 
 from diagd_cli.cli import console
 from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import DiagdWarning
 
 
 def on_a_terminal(**options) -> Reporter:
@@ -36,6 +38,15 @@ def test_quiet_keeps_errors(capsys):
     reporter.note("a note")
     reporter.error("no luck")
     assert capsys.readouterr().err == "error: no luck\n"
+
+
+def test_warnings_are_a_line_each_told_once(capsys, recwarn):
+    for quiet in (False, True):
+        with Reporter(quiet=quiet).told_warnings():
+            for message in ("not\nmeant?", "not\nmeant?", "nor this"):
+                warnings.warn(DiagdWarning(message), stacklevel=1)
+    assert capsys.readouterr().err == "warning: not meant?\nwarning: nor this\n"
+    assert not recwarn.list
 
 
 def test_errors_are_one_line_whatever_they_quote(capsys):
