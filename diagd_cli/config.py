@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import reprlib
@@ -15,7 +14,7 @@ import numpy as np
 import yaml
 from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
-from diagd_cli.errors import DiagdWarning, PresetError, UsageError
+from diagd_cli.errors import DiagdWarning, PresetError, UsageError, did_you_mean, near
 from diagd_cli.mapping import read_mapping
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
 from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
@@ -282,9 +281,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
         if is_path:
             hint = "Give a path to a YAML file, or a name from: diagd presets list"
             raise PresetError(f"No preset file {path}", hint)
-        near = difflib.get_close_matches(text, preset_names(), n=1)
-        guess = f"Did you mean {near[0]}?" if near else "See: diagd presets list"
-        raise PresetError(f"Unknown preset {text!r}", guess)
+        raise PresetError(f"Unknown preset {text!r}", did_you_mean(text, preset_names(), "See: diagd presets list"))
     try:
         return Preset.model_validate({**read_mapping(path), "path": path})
     except ValidationError as error:
@@ -311,8 +308,8 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
     where = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])  # which may be right elsewhere
-        near = difflib.get_close_matches(key, _known_keys(model) - {key}, n=1)
-        return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+        found = near(key, _known_keys(model) - {key})
+        return f"unknown key {where!r}" + (f" (did you mean {found[0]!r}?)" if found else "")
     message = first["msg"].removeprefix("Value error, ")
     seen = first.get("input")
     value = f" (it is {reprlib.repr(seen)})" if not isinstance(seen, dict) and first["type"] != "missing" else ""

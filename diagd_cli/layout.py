@@ -75,7 +75,7 @@ def _table(head: Row, rows: Sequence[Row], group: list[int], left: Collection[st
         table.add_column(Text(head[n]), justify="left" if n == 0 or head[n] in left else "right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(row[n]) for n in group))
-    console = Console(width=1 << 16, no_color=True, highlight=False, emoji=False)
+    console = Console(width=1 << 16, height=1, force_terminal=False, no_color=True, highlight=False, emoji=False)
     with console.capture() as drawn:
         console.print(table)
     return "\n".join(line.rstrip() for line in drawn.get().strip("\n").splitlines())

@@ -58,6 +58,15 @@ def test_wide_narrow_and_narrower():
     assert lay_out(head, [row], 22) == "NTP without repair\n  steps     4,800\n  tokens/s  1,300\n  speed-up  1.0x"
 
 
+def test_a_table_is_text_alone_and_whole_on_any_kind_of_terminal(monkeypatch):
+    head, row = [str(n) * 20 for n in range(9)], ["figures"] * 9
+    plain = lay_out(head, [row], None)
+    for kind in ("dumb", "xterm-256color"):
+        monkeypatch.setenv("TERM", kind)
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        assert lay_out(head, [row], None) == plain
+
+
 def test_a_label_that_fills_the_line_has_a_block():
     label = "DiagD k=2 d=10, " + "n" * 44
     assert lay_out(["decoding", "steps"], [[label, "156"]], 60) == f"{label}\n  steps  156"

@@ -12,11 +12,12 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.help import Commands
 from diagd_cli.cli.job import Job, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.settings import set_threads
 from diagd_cli.errors import PresetError, UsageError
 
-commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=True)
 app.add_typer(
     commands,
     name="train",
@@ -48,7 +49,9 @@ InitOption = Annotated[
     str | None,
     typer.Option(help="Start from this preset's weights, not from nothing; a Transformer's codes may be others."),
 ]
-StepsOption = Annotated[int | None, typer.Option(**COUNTED, help="Steps; the recipe's number by default.")]
+StepsOption = Annotated[
+    int | None, typer.Option(**COUNTED, rich_help_panel="Training", help="Steps; the recipe's number by default.")
+]
 AccumulateOption = Annotated[
     int | None, typer.Option(**COUNTED, help="Parts of a batch, one after the other, to save memory.")
 ]
@@ -56,7 +59,12 @@ EveryOption = Annotated[
     int, typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint.")
 ]
 SamplesOption = Annotated[
-    bool, typer.Option("--samples/--no-samples", help="Write what the model makes at each validation, to look at.")
+    bool,
+    typer.Option(
+        "--samples/--no-samples",
+        rich_help_panel="Output",
+        help="Write what the model makes at each validation, to look at.",
+    ),
 ]
 CacheOption = Annotated[Path | None, typer.Option(help="Folder for decoded frames and tokens; DATA/cache by default.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]

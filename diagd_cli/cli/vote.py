@@ -12,6 +12,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.help import Commands
 from diagd_cli.layout import lay_out, width_of
 
 HELP = """Let people compare two decodings blindly, and count their votes.
@@ -27,7 +28,7 @@ HELP = """Let people compare two decodings blindly, and count their votes.
   diagd vote count votes-*.json --key ballot.key.json
 """
 
-commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=True)
 app.add_typer(commands, name="vote", help=HELP)
 
 

@@ -11,10 +11,11 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.help import Commands
 from diagd_cli.errors import Exit, WeightsError
 from diagd_cli.layout import listed, width_of
 
-commands = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=False)
 app.add_typer(
     commands,
     name="weights",
