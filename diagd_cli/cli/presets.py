@@ -80,4 +80,7 @@ def check(
         wrong = next((finding for finding in findings if finding.good is False), None)
         if wrong:
             raise WeightsError(wrong.text)
+        for finding in findings:
+            if finding.subject == "settings":
+                reporter.warning(f"{preset.name}: {finding.text}")
         reporter.result(f"{preset.name}: the preset is valid and its weights fit")

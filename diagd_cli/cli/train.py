@@ -133,6 +133,7 @@ def _train_tokenizer(job: Job) -> Path:
     from diagd_cli.train.samples import write_reconstructions
     from diagd_cli.train.tokenizer import train_tokenizer
     from diagd_cli.weights.load import save_weights
+    from diagd_cli.weights.untold import metadata
 
     preset, settings = job.preset, job.settings
     if preset.tokenizer.kind != "fsq-image":
@@ -159,7 +160,8 @@ def _train_tokenizer(job: Job) -> Path:
     if rank():
         return job.out
     kept = keep_weights(job, coded, "transformer") if coded else {}
-    entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
+    told = metadata(preset, "tokenizer")
+    entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16, told=told)
     if entry != preset.tokenizer_weights and not kept:
         kept = {"transformer_weights": None}  # whatever there was has learnt the codes of another tokenizer
         if job.goes_on("transformer"):
@@ -180,6 +182,7 @@ def _train_transformer(job: Job) -> Path:
     from diagd_cli.train.samples import write_continuation
     from diagd_cli.train.transformer import Sampler, train_transformer
     from diagd_cli.weights.load import build_transformer, load_tokenizer, save_weights
+    from diagd_cli.weights.untold import metadata
 
     preset, settings = job.preset, job.settings
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
@@ -206,7 +209,7 @@ def _train_transformer(job: Job) -> Path:
     if rank():
         return job.out
     kept = keep_weights(job, preset, "tokenizer")
-    entry = save_weights(job.out / "transformer.safetensors", run.weights)
+    entry = save_weights(job.out / "transformer.safetensors", run.weights, told=metadata(preset, "transformer"))
     return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 
