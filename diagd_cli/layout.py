@@ -56,17 +56,29 @@ def lay_out(
 
 
 def split(widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """Which columns go into each table, the first one into all of them; none where tables would not fit or be too many."""
+    """Which columns go into each table, the first one into all of them; none where tables would not fit or be too many.
+
+    No more tables than needed, and these of about the same width.
+    """
+    groups = _filled(widths, width)
+    while width is not None and len(groups) > 1 and len(even := _filled(widths, width - 1)) == len(groups):
+        groups, width = even, width - 1
+    return groups
+
+
+def _filled(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """The same, each table as full as it can be."""
+    room = sum(widths) + GAP * len(widths) if width is None else width
     groups, used = [[0]], widths[0]
     for n, wide in enumerate(widths[1:], 1):
-        if width is not None and used + GAP + wide > width and len(groups[-1]) > 1:
+        if used + GAP + wide > room and len(groups[-1]) > 1:
             groups.append([0])
             used = widths[0]
         groups[-1].append(n)
         used += GAP + wide
-        if width is not None and used > width:
+        if used > room:
             return []
-    return groups if len(groups) <= MOST_TABLES and (width is None or widths[0] <= width) else []
+    return groups if len(groups) <= MOST_TABLES and widths[0] <= room else []
 
 
 def _table(head: Row, rows: Sequence[Row], group: list[int], left: Collection[str]) -> str:

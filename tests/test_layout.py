@@ -54,6 +54,7 @@ def test_wide_narrow_and_narrower():
     assert table.splitlines()[0] == "decoding steps tokens/s speed-up" and lay_out(head, [row], None) == table
     first, second = lay_out(head, [row], 25).split("\n\n")
     assert [part.splitlines()[0] for part in (first, second)] == ["decoding steps tokens/s", "decoding speed-up"]
+    assert split([8, 5, 8, 8, 4, 4], 40) == [[0, 1, 2], [0, 3, 4, 5]]  # not all but one, and one
     row[0] = "NTP without repair"
     assert lay_out(head, [row], 22) == "NTP without repair\n  steps     4,800\n  tokens/s  1,300\n  speed-up  1.0x"
 

@@ -14,12 +14,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from diagd_cli.errors import DiagdWarning, OutputError
 from diagd_cli.layout import wrapped
 
 POLL = 0.2  # seconds between looks at the clock's display
+ROOMY = 100  # columns of a terminal with room for a long bar
 LINE_EVERY = 5.0  # seconds between plain lines when stderr is not a terminal
 
 
@@ -112,15 +114,16 @@ class Bar:
         self.started = self.drawn = self.lined = time.perf_counter()
         self.base, self.progress = None, None
         if reporter.live:
+            # Where it is narrow, the bar is shorter, and names and figures go on below: rich would cut them.
+            words, whole = Column(overflow="fold"), Column(no_wrap=True)
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(30),
-                TextColumn("{task.fields[text]}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=words),
+                BarColumn(30 if reporter.err.width >= ROOMY else 8, table_column=whole),
+                TextColumn("{task.fields[text]}", markup=False, table_column=words.copy()),
+                TimeRemainingColumn(table_column=whole.copy()),
             )
-            self.progress = Progress(
-                *columns, TimeRemainingColumn(), console=reporter.err, transient=True, auto_refresh=False
-            )
+            self.progress = Progress(*columns, console=reporter.err, transient=True, auto_refresh=False)
             self.task = self.progress.add_task(name, total=total, text="")
             self.progress.start()
 

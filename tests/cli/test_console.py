@@ -89,6 +89,28 @@ def test_bar_and_spinner_on_a_terminal():
     assert "3/3 steps" in shown and "tokens/s" in shown and "frames/s" in shown and "\x1b[" in shown
 
 
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_figure_of_the_bar_is_cut(width, monkeypatch):
+    reporter = on_a_terminal()
+    reporter.err = Console(file=io.StringIO(), force_terminal=True, width=width, emoji=False, soft_wrap=True)
+    monkeypatch.setattr(console, "POLL", 0)
+    with reporter.bar("DiagD k=2 d=10, previous-frame-target, no repair, freedoom-diagonal", 4800) as bar:
+        bar.update(1234, lambda seconds: "1358 tokens/s, 101.5 frames/s")
+    shown = reporter.err.file.getvalue()
+    assert "…" not in shown
+    for word in (
+        "d=10,",
+        "previous-frame-target,",
+        "freedoom-diagonal",
+        "1234/4800",
+        "1358",
+        "tokens/s,",
+        "101.5",
+        "frames/s",
+    ):
+        assert word in shown
+
+
 def test_progress_does_not_slow_the_loop(monkeypatch):
     """Most updates only look at the clock; what is shown is drawn at most every POLL seconds."""
     reporter = on_a_terminal()
