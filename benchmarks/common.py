@@ -57,12 +57,6 @@ def plain_mineworld(size: str, frames: int) -> Preset:
     return vary(mineworld(size, frames), actions=None, transformer={"outputs": 0})
 
 
-def sampling_of(preset: Preset) -> Sampling:
-    """Sampling as the preset has it by default."""
-    s = preset.decoding
-    return Sampling(preset.tokenizer.codebook, s.temperature, s.top_k, s.top_p, s.top_p_rule, s.first)
-
-
 def greedy(preset: Preset) -> Sampling:
     """The most probable of all tokens that the Transformer can make."""
     return Sampling(preset.transformer.logits, temperature=0)

@@ -40,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
     clip = read_clip(preset_folder() / "freedoom" / "clips" / "rooms.mp4", 4, 0)
     rows = []
     for name, (frames, decoding) in DECODINGS.items():
-        request = Request(frames=frames, decoding=decoding, seed=0, top_p=loaded.preset.decoding.top_p)
+        request = loaded.request(frames, seed=0, decoding=decoding)
         rows.append({"decoding": name, **measure(loaded, clip, request)})
     for cells in (list(rows[0]), ["---"] * len(rows[0]), *(row.values() for row in rows)):
         print("| " + " | ".join(map(str, cells)) + " |")

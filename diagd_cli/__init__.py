@@ -17,8 +17,9 @@ _PUBLIC = {
     "engine.sample": ("Sampler", "Sampling"),
     "engine.session": ("Session",),
     "clip.read": ("read_clip",),
+    "start": ("sampling_of",),
     "pipeline": ("Request", "Result", "load", "continue_clip", "continue_clips"),
-    "errors": ("DiagdError",),
+    "errors": ("DiagdError", "DiagdWarning"),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_MODULE]

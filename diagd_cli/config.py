@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import reprlib
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
+import numpy as np
 import yaml
 from pydantic import Field, NonNegativeInt, ValidationError, field_validator, model_validator
 
-from diagd_cli.errors import PresetError, UsageError
+from diagd_cli.errors import DiagdWarning, PresetError, UsageError, did_you_mean, near
 from diagd_cli.mapping import read_mapping
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
-from diagd_cli.schedule.decoding import METHODS, TOP_P_RULES, Decoding
+from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.tokens.config import TokenizerConfig, VitVqConfig
@@ -66,7 +67,8 @@ class Walk(Strict):
 class Defaults(Strict):
     """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
 
-    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`.
+    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a
+    temperature between 0, which is greedy, and it is raised to, as official code may do.
     """
 
     method: Literal[METHODS] = "diagd"
@@ -78,12 +80,28 @@ class Defaults(Strict):
     top_p: float = Field(default=1.0, gt=0, le=1)
     top_p_rule: Literal[TOP_P_RULES] = "nucleus"
     first: int = Field(default=0, ge=0)
+    coldest: float = Field(default=0.0, ge=0, le=1000)
     others: tuple[Walk, ...] = ()
 
     @property
     def sampling(self) -> dict:
         """How tokens are drawn, by the names of `pipeline.Request`."""
-        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "top_p_rule")}
+        return self.sampling_with()
+
+    def sampling_with(self, **given) -> dict:
+        """The same with what is given, by name, in place of the defaults; None is not given.
+
+        A temperature below `coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that there is not.
+        """
+        chosen = {name: getattr(self, name) for name in SAMPLING}
+        chosen |= {name: value for name, value in given.items() if value is not None}
+        if chosen["top_p_rule"] not in TOP_P_RULES:
+            raise UsageError(f"Unknown rule of top_p {chosen['top_p_rule']!r}", f"Use {' or '.join(TOP_P_RULES)}")
+        if 0 < (asked := chosen["temperature"]) < self.coldest:
+            told = f"temperature {asked:g} counts as {self.coldest:g}, as in this model's official code; 0 is greedy"
+            warnings.warn(told, DiagdWarning, stacklevel=2)
+            chosen["temperature"] = self.coldest
+        return chosen
 
     @property
     def decoding(self) -> Decoding:
@@ -223,6 +241,12 @@ class Preset(Strict):
             hint = f"Ask for at most {room}" if room else "Give it less context"
             raise UsageError(f"The preset {self.name} cannot make {frames} frames after {context}", hint)
 
+    def parse_actions(self, text: str | None) -> np.ndarray | None:
+        """Rows of tokens int64 [n, A] that a text asks for, None for none. Raises UsageError where no actions are taken."""
+        if text and self.actions is None:
+            raise UsageError(f"The preset {self.name} takes no actions", "Leave --actions out")
+        return self.actions.parse(text) if text else None
+
     def whole(self, frames: int) -> int:
         """The most of `frames` (1 or more) frames that make whole latent frames."""
         return frames - (frames - 1) % self.tokenizer.temporal
@@ -257,9 +281,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
         if is_path:
             hint = "Give a path to a YAML file, or a name from: diagd presets list"
             raise PresetError(f"No preset file {path}", hint)
-        near = difflib.get_close_matches(text, preset_names(), n=1)
-        guess = f"Did you mean {near[0]}?" if near else "See: diagd presets list"
-        raise PresetError(f"Unknown preset {text!r}", guess)
+        raise PresetError(f"Unknown preset {text!r}", did_you_mean(text, preset_names(), "See: diagd presets list"))
     try:
         return Preset.model_validate({**read_mapping(path), "path": path})
     except ValidationError as error:
@@ -286,8 +308,8 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
     where = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])  # which may be right elsewhere
-        near = difflib.get_close_matches(key, _known_keys(model) - {key}, n=1)
-        return f"unknown key {where!r}" + (f" (did you mean {near[0]!r}?)" if near else "")
+        found = near(key, _known_keys(model) - {key})
+        return f"unknown key {where!r}" + (f" (did you mean {found[0]!r}?)" if found else "")
     message = first["msg"].removeprefix("Value error, ")
     seen = first.get("input")
     value = f" (it is {reprlib.repr(seen)})" if not isinstance(seen, dict) and first["type"] != "missing" else ""

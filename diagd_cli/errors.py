@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import re
 import textwrap
+from collections.abc import Iterable
 from enum import IntEnum
 
 INTERRUPTED = "interrupted; nothing half-written was left"
@@ -93,6 +95,23 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, MemoryError) or (error is not None and says_no_memory(str(error)))
+
+
+class DiagdWarning(UserWarning):
+    """What is done all the same, and may not be what was meant. The command line tells it in a line on stderr."""
+
+
+def near(word: str, known: Iterable[str], count: int = 1) -> list[str]:
+    """The names that a word may have been meant to be, the nearest first; case, and _ for -, make no difference."""
+    plain = {name.lower().replace("_", "-"): name for name in known}
+    word = word.lower().replace("_", "-")
+    return [plain[found] for found in difflib.get_close_matches(word, plain, n=count)]
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str = "") -> str:
+    """`Did you mean NAME?`, or something else where no name is near."""
+    found = near(word, known)
+    return f"Did you mean {found[0]}?" if found else otherwise
 
 
 def one_line(error: BaseException) -> str:

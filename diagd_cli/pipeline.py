@@ -2,7 +2,7 @@
 
 loaded = load("freedoom")
 clip = read_clip("walk.mp4", context=loaded.preset.clip.context)
-result = continue_clip(loaded, clip, Request(frames=16, decoding=loaded.preset.decoding.decoding, seed=0))
+result = continue_clip(loaded, clip, loaded.request(frames=16, seed=0, clip=clip))
 result.frames  # uint8 [context + 16, H, W, 3]
 """
 
@@ -23,13 +23,16 @@ from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
-from diagd_cli.engine.device import choose_device, peak_memory, require_compiler
+from diagd_cli.engine.device import choose_device, choose_dtype, peak_memory, require_compiler
 from diagd_cli.engine.memory import codec_dtype
+from diagd_cli.errors import UsageError
 from diagd_cli.model.linear import pack
+from diagd_cli.model.parameters import transformer_parameters
 from diagd_cli.model.transformer import Transformer
-from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.decoding import SAMPLING, Decoding
 from diagd_cli.start import start_session
 from diagd_cli.stream import OnFrames, PixelStream
+from diagd_cli.tokens.actions import clip_actions
 from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import to_pixels
 from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
@@ -56,10 +59,37 @@ class Loaded:
     compile_seconds: float = 0.0
     base: int = 0
 
+    def request(
+        self,
+        frames: int | None = None,
+        seed: int = 0,
+        *,
+        clip: Clip | None = None,
+        actions: np.ndarray | str | None = None,
+        decoding: Decoding | None = None,
+        text: Tensor | None = None,
+        **sampling,
+    ) -> Request:
+        """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing else is given.
+
+        clip: what is to be continued; the actions recorded beside it steer, as far as they go. actions: those of the new
+        frames, as --actions takes them, for which the clip is needed; or rows int64 [context + frames, A], used as they
+        are. sampling: temperature, top_k, top_p, top_p_rule. Raises UsageError; TypeError for another name.
+        """
+        preset = self.preset
+        frames = preset.clip.frames if frames is None else frames
+        if clip is None and isinstance(actions, str):
+            raise UsageError("actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)")
+        if clip is not None and (actions is None or isinstance(actions, str)):
+            asked = preset.parse_actions(actions)
+            actions = clip_actions(clip.path, preset.actions, asked, clip.first, len(clip.frames), frames)
+        request = Request(frames, decoding or preset.decoding.decoding, seed, actions=actions, text=text, **sampling)
+        return replace(request, **preset.decoding.sampling_with(**request.sampling))
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """What to make of a clip.
+    """What to make of a clip; `Loaded.request` makes one. What is None of the sampling is the preset's.
 
     `actions`: rows int64 [context + frames, A], the tokens after each frame. `text`: embedding float [N, cross_dim].
     """
@@ -67,12 +97,17 @@ class Request:
     frames: int
     decoding: Decoding
     seed: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    top_p_rule: str = "nucleus"
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    top_p_rule: str | None = None
     actions: np.ndarray | None = None
     text: Tensor | None = None
+
+    @property
+    def sampling(self) -> dict:
+        """What is said of the sampling, by name."""
+        return {name: getattr(self, name) for name in SAMPLING}
 
 
 @dataclass
@@ -116,7 +151,7 @@ class Result:
 def load(
     preset: str | Preset,
     device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     *,
     folder: Path | None = None,
     random: int | None = None,
@@ -125,13 +160,16 @@ def load(
 ) -> Loaded:
     """Load a preset's models, by name, path or object; or with `random`, a seed, make up their weights.
 
-    folder: where weight files are looked for first. Without `pixels` the tokenizer is left out (None). compile: the
-    Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the packed
-    products. Raises PresetError, WeightsError; UsageError and DiagdError for a device that is not there.
+    device, dtype: "auto" is what the command line chooses. folder: where weight files are looked for first. Without
+    `pixels` the tokenizer is left out (None). compile: the Transformer's blocks go through torch.compile when they are
+    first used (see `warm_up`), instead of the packed products. Raises PresetError, WeightsError; UsageError and DiagdError
+    for a device that is not there.
     """
     started, base = time.perf_counter(), peak_memory(torch.device("cpu"))["host"]
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     device, tokenizer = choose_device(str(device)), None
+    if isinstance(dtype, str):
+        dtype = choose_dtype(dtype, device, transformer_parameters(preset.transformer, preset.positions))
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
         if pixels:
@@ -190,7 +228,7 @@ def continue_clips(
     while later ones are made, on a thread of its own; without it all pixels are decoded at the end. kv_dtype: of the
     cache; None is the model's. offload: a tokenizer on CUDA waits in main memory while tokens are made.
     """
-    _check_batch(clips, requests, on_frames, offload)
+    _check_batch(loaded.preset, clips, requests, on_frames, offload)
     request, context, seconds = requests[0], len(clips[0].frames), {}
     total, new = context + request.frames, loaded.preset.new_latents(request.frames)
     with _timed(loaded, stage, seconds, "encode"):
@@ -229,12 +267,15 @@ def continue_clips(
     ]
 
 
-def _check_batch(clips: list[Clip], requests: list[Request], on_frames: OnFrames | None, offload: bool) -> None:
+def _check_batch(
+    preset: Preset, clips: list[Clip], requests: list[Request], on_frames: OnFrames | None, offload: bool
+) -> None:
     if len(clips) != len(requests) or not clips:
         raise ValueError(f"{len(clips)} clips and {len(requests)} requests: needs one request a clip, and a clip")
     if len({len(clip.frames) for clip in clips}) > 1:
         raise ValueError(f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames")
-    if len({(r.frames, r.decoding, r.temperature, r.top_k, r.top_p, r.top_p_rule) for r in requests}) > 1:
+    rules = [(r.frames, r.decoding, preset.decoding.sampling_with(**r.sampling)) for r in requests]
+    if any(rule != rules[0] for rule in rules):
         raise ValueError("requests of a batch may differ in seed, actions and text only")
     if on_frames and offload:
         raise ValueError("frames cannot be decoded while the tokenizer is offloaded")

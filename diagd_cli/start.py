@@ -24,27 +24,24 @@ def start_session(
     preset, request = loaded.preset, requests[0]
     length = codes.shape[1] + preset.new_latents(request.frames)
     window = min(preset.window, length)
-    sampling = Sampling(
-        preset.tokenizer.codebook,
-        request.temperature,
-        request.top_k,
-        request.top_p,
-        request.top_p_rule,
-        preset.decoding.first,
-    )
     return Session(
         loaded.transformer,
         preset.grid,
         codes,
         np.stack([_conditioning(preset, r.actions, length) for r in requests]),
         [r.seed for r in requests],
-        sampling,
+        sampling_of(preset, **request.sampling),
         window=window,
         overlap=min(preset.overlap, window - 1),
         prefix=np.array(preset.prefix, dtype=np.int64),
         cross=_cross(loaded, [r.text for r in requests]),
         kv_dtype=kv_dtype,
     )
+
+
+def sampling_of(preset: Preset, **given) -> Sampling:
+    """How tokens of a preset are drawn; given: temperature, top_k, top_p, top_p_rule, where they are not the preset's."""
+    return Sampling(preset.tokenizer.codebook, **preset.decoding.sampling_with(**given), first=preset.decoding.first)
 
 
 def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from diagd_cli.config import Preset, is_plain, load_preset, preset_names
-from diagd_cli.errors import PresetError
+from diagd_cli.errors import DiagdWarning, PresetError
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
 
@@ -26,6 +26,17 @@ def test_tiny(tiny):
 def test_presets_do_not_change(tiny):
     with pytest.raises(ValueError, match="frozen"):
         load_preset(tiny.preset).name = "other"
+
+
+def test_temperatures_of_wham_end_where_its_official_code_ends_them():
+    """It takes none below 0.1; 0 is greedy everywhere in diagd. What is changed is told."""
+    for name in ("wham-200m", "wham-1.6b"):
+        decoding = load_preset(name).decoding
+        for temperature in (0, 0.1, 0.5):
+            assert decoding.sampling_with(temperature=temperature)["temperature"] == temperature
+        with pytest.warns(DiagdWarning, match=r"temperature 0\.05 counts as 0\.1, as in this model's official code"):
+            assert decoding.sampling_with(temperature=0.05)["temperature"] == 0.1
+    assert load_preset("freedoom").decoding.sampling_with(temperature=0.05)["temperature"] == 0.05
 
 
 def test_without_actions_the_grid_has_no_conditioning(tiny):

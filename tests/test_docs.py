@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -217,17 +218,51 @@ def test_table_of_presets():
         assert f"| {' | '.join(cells)} |" in (DOCS / "presets.md").read_text(), cells
 
 
-def test_python_examples(clips, tmp_path, monkeypatch):
-    shutil.copy(clips / "rooms.mp4", tmp_path / "walk.mp4")
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def walk(clips, tmp_path_factory):
+    """A folder with the clip that the examples name, and the actions that were recorded with it."""
+    folder = tmp_path_factory.mktemp("walk")
+    for suffix in (".mp4", ".jsonl"):
+        shutil.copy(clips / f"rooms{suffix}", folder / f"walk{suffix}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(diagd, walk):
+    """The tokens int64 [T, h, w] that the command makes of it: two frames by seed 0."""
+    output = walk / "made.mp4"
+    assert diagd("generate", walk / "walk.mp4", "-o", output, "--frames", 2, "--seed", 0, "--save-tokens").code == 0
+    return np.load(output.with_suffix(".npz"))["codes"]
+
+
+@pytest.fixture
+def generated(made, walk, monkeypatch):
+    """The same, to be compared with what an example makes in that folder."""
+    monkeypatch.chdir(walk)
+    return made
+
+
+def test_python_examples(generated):
+    """They run, and make what the command makes."""
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
     names: dict = {}
     for block in blocks:
         exec(compile(block, "python.md", "exec"), names)
     assert len(blocks) > 5
     assert names["result"].frames.shape == (6, 120, 160, 3)
+    assert (names["result"].codes == generated).all()
     assert names["made"].shape == (1, names["plan"].length)
     assert (names["made"][:, : names["ids"].shape[1]] == names["ids"]).all()
+
+
+def test_the_example_of_the_readme(generated):
+    lines = list(code_lines(ROOT / "README.md"))
+    start = lines.index("import diagd_cli as diagd")
+    example = [line for line in lines[start : start + 9] if line][:5]
+    assert example[-1].endswith("those of diagd generate walk.mp4 --frames 16 --seed 0")
+    names: dict = {}
+    exec("\n".join(example).replace("frames=16", "frames=2"), names)
+    assert (names["result"].codes == generated).all()
 
 
 def test_everything_public_is_there():

@@ -40,6 +40,57 @@ def test_shipped_preset(clips):
     assert result.rates["tokens_per_second"] == pytest.approx(300 / result.seconds["decode"])
 
 
+SHARP = {"temperature": 0.8, "top_k": 7, "top_p": 0.9, "top_p_rule": "strict"}
+
+
+@pytest.fixture(scope="module")
+def sharp(loaded):
+    """The tiny model by a preset with a sampling of its own."""
+    decoding = loaded.preset.decoding.model_copy(update=SHARP)
+    return replace(loaded, preset=loaded.preset.model_copy(update={"decoding": decoding}))
+
+
+def test_a_request_has_the_sampling_of_the_preset(sharp, tiny):
+    """It cannot be forgotten: not even where a Request is made by hand."""
+    assert sharp.request(seed=3).sampling == SHARP
+    assert sharp.request().frames == sharp.preset.clip.frames
+    assert sharp.request(2, seed=1, top_k=0, temperature=0).sampling == {**SHARP, "top_k": 0, "temperature": 0}
+    clip = read_clip(tiny.clip, 2)
+    codes = [
+        continue_clip(sharp, clip, made).codes
+        for made in (
+            sharp.request(3, 0),
+            request(sharp),
+            request(sharp, **SHARP),
+            request(sharp, top_k=2, temperature=3.0),
+        )
+    ]
+    assert (codes[0] == codes[1]).all() and (codes[0] == codes[2]).all() and (codes[0] != codes[3]).any()
+    with pytest.raises(TypeError, match="top_q"):
+        sharp.request(top_q=1)
+    with pytest.raises(UsageError, match="Unknown rule of top_p 'strct'"):
+        sharp.request(top_p_rule="strct")
+
+
+def test_a_request_for_a_clip_is_steered_as_the_command_line_does(diagd, loaded, tiny, tmp_path):
+    clip = read_clip(save_clip(tmp_path / "a.mp4", moving(4)), 2)
+    (tmp_path / "a.jsonl").write_text('{"action": "left"}\n' * 4)
+    asked = {"recorded": (None, []), "given": ("right", ["--actions", "right"])}
+    for name, (actions, options) in asked.items():
+        made = continue_clip(loaded, clip, loaded.request(3, seed=5, clip=clip, actions=actions)).codes
+        target = tmp_path / f"{name}.mp4"
+        arguments = ["-p", tiny.preset, "-o", target, "--frames", 3, "--context", 2, "--seed", 5, "--save-tokens"]
+        assert diagd("generate", clip.path, *arguments, *options).code == 0
+        assert (np.load(target.with_suffix(".npz"))["codes"] == made).all()
+    with pytest.raises(UsageError, match="Give the clip too"):
+        loaded.request(actions="left")
+
+
+def test_the_device_and_dtype_of_the_command_line_are_auto(tiny):
+    loaded = load(str(tiny.preset), "auto", "auto")
+    assert loaded.dtype == torch.float32 and loaded.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def test_context_is_kept_and_then_continued(loaded, tiny):
     clip = read_clip(tiny.clip, 2)
     result = continue_clip(loaded, clip, request(loaded))

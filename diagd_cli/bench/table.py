@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from statistics import median
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from diagd_cli.bench.report import rates
-
-WIDTH = 100  # columns
+from diagd_cli.layout import lay_out, wrapped
 
 
 def describe(facts: dict) -> str:
@@ -21,29 +16,23 @@ def describe(facts: dict) -> str:
     return f"{m['name']}, {threads}, torch {facts['versions']['torch']}: {m['bandwidth'] / 1e9:.1f} GB/s, {speeds}"
 
 
-def table(facts: dict) -> str:
-    """The rows as a table at most WIDTH columns wide, the machine and the other stages in lines around it."""
-    grid = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    names = [
+def text(facts: dict, width: int | None) -> str:
+    """The rows as a table, the machine and the other stages in lines around it."""
+    head = [
         "decoding", "dtype", "B", "steps", "tok/step", "ms/step", "tok/s", "fps", "speed-up", "ideal", "limit", "peak GB",
     ]  # fmt: skip
-    for n, name in enumerate(names):
-        grid.add_column(name, justify="right" if n > 1 else "left", no_wrap=True)
-    for row in facts["rows"]:
-        grid.add_row(*cells(row))
     s = facts["settings"]
-    console = Console(width=WIDTH, file=None, no_color=True, highlight=False, emoji=False, markup=False)
-    with console.capture() as text:
-        console.print(grid)
     made = f"{facts['preset']}, {s['frames']} new frames after {s['context_frames']} drawn at random, seed {s['seed']}"
-    lines = [describe(facts), made, *(line.rstrip() for line in text.get().strip("\n").splitlines())]
-    lines += stages(facts)
-    lines.append("ideal: speed-up over what the steps promise. limit: the machine's least time over the time taken.")
+    notes = [
+        *stages(facts),
+        "ideal: speed-up over what the steps promise. limit: the machine's least time over the time taken.",
+    ]
     if s["steps"]:
-        lines.append(
+        notes.append(
             f"~ is extrapolated from {s['steps']} steps after the first, by the machine's least time for the rest."
         )
-    return "\n".join(lines)
+    body = lay_out(head, [cells(row) for row in facts["rows"]], width, title=made, notes=notes, left=("dtype",))
+    return "\n".join([*wrapped(describe(facts), width), body])
 
 
 def cells(row: dict) -> list[str]:

@@ -4,35 +4,37 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from diagd_cli import __version__
 from diagd_cli.cli import signals
 from diagd_cli.cli.console import Reporter, stdout_failure
+from diagd_cli.cli.help import Commands, Group, asked_for_help, usage_message
 from diagd_cli.errors import INTERRUPTED, DiagdError, Exit, is_out_of_memory
 
 TRAINING_INTERRUPTED = "interrupted; what was trained is kept, and the same command goes on from there"
 _UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
 
 
-class CommandLine(TyperGroup):
-    """Typer's group, with usage errors and what interrupts it in one line like every other failure, instead of a box."""
+class CommandLine(Group):
+    """The whole of diagd: usage errors and what interrupts it are told in one line like every other failure, instead of a box."""
 
-    def main(self, *args, **options):
+    def main(self, args=None, *more, **options):
         try:
-            code = super().main(*args, **{**options, "standalone_mode": False})
+            code = super().main(asked_for_help(args), *more, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         except _UsageProblem as error:
             code = error.exit_code
-            if type(error).__name__ != "NoArgsIsHelpError":  # which has shown the help already
-                Reporter().error(_usage_message(error))
+            if type(error).__name__ == "NoArgsIsHelpError":  # diagd alone: who sees it wants to know what there is
+                code = Exit.OK
+                typer.echo(error.ctx.get_help())
+            else:
+                Reporter().error(usage_message(error))
         except (KeyboardInterrupt, typer.Abort):
             code = Exit.INTERRUPTED
         except OSError as error:  # help on a stdout that takes nothing; those of a command are told by `guard`
@@ -45,19 +47,11 @@ class CommandLine(TyperGroup):
         sys.exit(code)
 
 
-def _usage_message(error) -> str:
-    """Typer's message and where to read on; it names an option's variable only where that is set."""
-    text = re.sub(r" \(env var: '(\w+)'\)", lambda m: m[0] if m[1] in os.environ else "", error.format_message())
-    text += "" if text.endswith((".", "?")) else "."
-    return f"{text} See: {error.ctx.command_path} --help" if error.ctx else text
-
-
-app = typer.Typer(
+app = Commands(
     name="diagd",
     cls=CommandLine,
     help="Generate video with autoregressive Transformers, fast: Diagonal Decoding along (frame, row, column).",
     no_args_is_help=True,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
@@ -72,7 +66,7 @@ def _version(show: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     pass
@@ -80,12 +74,13 @@ def _main(
 
 @contextmanager
 def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
-    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v.
+    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v. Warnings are lines too.
 
     Ctrl-C passes, for `CommandLine.main` to report; but a `training`, which leaves more than nothing, says so here.
     """
     try:
-        yield
+        with reporter.told_warnings():
+            yield
     except KeyboardInterrupt:
         if not training:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,8 +13,9 @@ from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import clip_actions, load_models, merge, parse_actions
+from diagd_cli.cli.settings import load_models, merge
 from diagd_cli.errors import UsageError
+from diagd_cli.layout import lay_out, width_of
 
 if TYPE_CHECKING:
     from diagd_cli.attention import AttentionMap
@@ -84,6 +86,7 @@ def attention(
     with guard(reporter):
         from diagd_cli.clip.read import read_clip
         from diagd_cli.config import load_preset
+        from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
         settings = merge(chosen, walk=o.Walk(k, d), seed=seed, method=decoding)
@@ -92,8 +95,8 @@ def attention(
         reads = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
         target = target_of(clip, output, reads + clip_inputs(chosen, [clip], steer), force) if picture else None
         source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start)
-        asked = parse_actions(chosen, steer.actions)
-        steering = clip_actions(clip, chosen, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
+        asked = chosen.parse_actions(steer.actions)
+        steering = clip_actions(clip, chosen.actions, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
         prompts = find_prompts(chosen, [clip], steer, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
@@ -177,18 +180,21 @@ def title(facts: dict) -> str:
 
 def say(reporter: Reporter, facts: dict, json: bool) -> None:
     """The result on stdout: JSON, the picture's path with the table on stderr, or without a picture the table."""
-    lines = [title(facts), "", f"{'attention on':<42}{'share':>8}{'uniform':>9}{'times':>7}"]
-    for name, words in WORDS.items():
-        share, uniform = facts["shares"][name], facts["uniform"][name]
-        if uniform or name == "not_yet_made":
-            times = f"{share / uniform:.1f}" if uniform else "-"
-            label = words.format(r=facts["radius"], decoding=facts["decoding"]["label"])
-            lines.append(f"{label:<42}{share:>8.1%}{uniform:>9.1%}{times:>7}")
-    table = "\n".join(lines)
     if json:
         reporter.result(facts)
     elif "output" in facts:
-        reporter.note(table)
+        reporter.note(text(facts, width_of(sys.stderr)))
         reporter.result(facts["output"])
     else:
-        reporter.result(table)
+        reporter.result(text(facts, width_of(sys.stdout)))
+
+
+def text(facts: dict, width: int | None) -> str:
+    """The shares as a table."""
+    rows = []
+    for name, words in WORDS.items():
+        share, uniform = facts["shares"][name], facts["uniform"][name]
+        if uniform or name == "not_yet_made":
+            label = words.format(r=facts["radius"], decoding=facts["decoding"]["label"])
+            rows.append((label, f"{share:.1%}", f"{uniform:.1%}", f"{share / uniform:.1f}" if uniform else "-"))
+    return lay_out(["attention on", "share", "uniform", "times"], rows, width, title=title(facts))

@@ -15,7 +15,7 @@ from diagd_cli.cli import sidecar
 from diagd_cli.cli.app import report
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.output import Output
-from diagd_cli.cli.settings import Settings, clip_actions, context_of, load_models, make_request
+from diagd_cli.cli.settings import Settings, context_of, load_models, make_request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,10 +146,11 @@ class Batch:
     def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
         """A clip's context and what steers its continuation."""
         from diagd_cli.clip.read import read_clip
+        from diagd_cli.tokens.actions import clip_actions
 
         clip = read_clip(path, context_of(path, self.preset, self.settings), self.start)
         context = len(clip.frames)
-        return clip, clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
+        return clip, clip_actions(path, self.preset.actions, self.asked, clip.first, context, self.settings.frames)
 
     def missing(self, work: Work) -> bool:
         """Whether a video has to be made: not where --resume finds it."""

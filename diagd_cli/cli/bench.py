@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -17,6 +18,7 @@ from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import Settings, make_request, merge, size_of
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
+from diagd_cli.layout import width_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +84,7 @@ def bench(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.bench.table import describe, table
+        from diagd_cli.bench.table import describe, text
         from diagd_cli.clip.files import together, write_json
         from diagd_cli.config import load_preset
         from diagd_cli.engine.memory import require
@@ -112,7 +114,7 @@ def bench(
                 from diagd_cli.bench.plot import write_plot
 
                 write_plot(plot, facts["rows"], f"{chosen.name}, {settings.frames} new frames\n{describe(facts)}")
-        reporter.result(facts if tell.json else table(facts))
+        reporter.result(facts if tell.json else text(facts, width_of(sys.stdout)))
 
 
 def parse_batches(text: str) -> list[int]:

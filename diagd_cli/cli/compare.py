@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +16,8 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import clip_actions, context_of, load_models, make_request, merge, parse_actions
+from diagd_cli.cli.settings import context_of, load_models, make_request, merge
+from diagd_cli.layout import lay_out, width_of
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
@@ -79,6 +81,7 @@ def compare(
         from diagd_cli.clip.files import together, write_json
         from diagd_cli.clip.read import read_clip
         from diagd_cli.config import load_preset
+        from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, seed)
@@ -88,8 +91,8 @@ def compare(
         reads = preset_inputs(chosen, *others_of(asked), folder=machine.weights_dir, weights=not random_weights)
         check(target, race, sheet, html, reads + clip_inputs(chosen, [clip], steer), force)
         source = read_clip(clip, prefix, start, settings.frames)
-        given, truth = parse_actions(chosen, steer.actions), len(source.future)
-        steering = clip_actions(clip, chosen, given, start, prefix, settings.frames, truth)
+        given, truth = chosen.parse_actions(steer.actions), len(source.future)
+        steering = clip_actions(clip, chosen.actions, given, start, prefix, settings.frames, truth)
         prompts = find_prompts(chosen, [clip], steer, random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
@@ -115,7 +118,7 @@ def compare(
                 write_report(target, facts, comparison, asked, chosen, held)
             write_json(target.with_suffix(".json"), facts)
         if not tell.quiet:
-            reporter.err.print(table(facts))
+            reporter.note(text(facts, width_of(sys.stderr)))
         reporter.result(facts if tell.json else str(target))
 
 
@@ -222,26 +225,19 @@ def machine_facts(loaded) -> dict:
     return {"machine": machine(loaded), "versions": versions()}
 
 
-def table(facts: dict):
-    """The rows as a rich table."""
-    from rich import box
-    from rich.table import Table
-
-    title = f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}"
-    left = {"title_justify": "left", "caption_justify": "left"}
-    result = Table(title=title, **left, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)  # to fit 80 columns
-    columns = ("decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR", "SSIM", "same")
-    for i, name in enumerate(columns):
-        result.add_column(name, justify="right" if i else "left", no_wrap=True)
+def text(facts: dict, width: int | None) -> str:
+    """The figures as a table."""
+    head = ["decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR", "SSIM", "same"]
+    rows = []
     for row in facts["decodings"]:
         fidelity = (f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") if "psnr" in row else ("-", "-")
-        result.add_row(
+        rows.append((
             row["label"], str(row["steps"]), f"{row['seconds']['decode']:.2f}", f"{row['tokens_per_second']:.0f}",
             f"{row['frames_per_second']:.1f}", f"{row['speedup']:.1f}x", *fidelity, f"{row['token_agreement']:.0%}",
-        )  # fmt: skip
-    if facts["tokenizer_limit"]:
-        limit = facts["tokenizer_limit"]
-        result.caption = (
-            f"same: tokens equal to the first row's. Tokenizer alone: {limit['psnr']:.2f} dB, {limit['ssim']:.3f}"
-        )
-    return result
+        ))  # fmt: skip
+    notes = []
+    if limit := facts["tokenizer_limit"]:
+        alone = f"Tokenizer alone: {limit['psnr']:.2f} dB, {limit['ssim']:.3f}"
+        notes.append(f"same: tokens equal to the first row's. {alone}")
+    title = f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}"
+    return lay_out(head, rows, width, title=title, notes=notes)

@@ -7,18 +7,22 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from diagd_cli.cli.threads import THREADS
-from diagd_cli.errors import OutputError
+from diagd_cli.errors import DiagdWarning, OutputError
+from diagd_cli.layout import wrapped
 
 POLL = 0.2  # seconds between looks at the clock's display
+ROOMY = 100  # columns of a terminal with room for a long bar
 LINE_EVERY = 5.0  # seconds between plain lines when stderr is not a terminal
 
 
@@ -43,12 +47,37 @@ class Reporter:
         except OSError as error:
             raise stdout_failure(error) from None
 
-    def note(self, message: str) -> None:
+    def note(self, message: str, whole: bool = False) -> None:
+        """Lines on stderr. On a terminal they break between words, unless they are to be copied as a `whole`."""
         if not self.quiet:
-            self.err.print(message, markup=False)
+            width = None if whole or not self.err.is_terminal else self.err.width
+            lines = [part for line in message.split("\n") for part in wrapped(line, width) or [""]]
+            self.err.print("\n".join(lines), markup=False)
 
     def error(self, message: str) -> None:
         self.err.print(Text.assemble(("error:", "bold red"), " ", one_line(message)))
+
+    def warning(self, message: str) -> None:
+        if not self.quiet:
+            self.err.print(Text.assemble(("warning:", "bold yellow"), " ", one_line(message)))
+
+    @contextmanager
+    def told_warnings(self) -> Iterator[None]:
+        """Tell every DiagdWarning in a line, once; other warnings go their usual way."""
+        told: set[str] = set()
+        with warnings.catch_warnings():
+            usual = warnings.showwarning
+
+            def show(message, category, *where, **more) -> None:
+                if not issubclass(category, DiagdWarning):
+                    usual(message, category, *where, **more)
+                elif str(message) not in told:
+                    told.add(str(message))
+                    self.warning(str(message))
+
+            warnings.simplefilter("always", DiagdWarning)
+            warnings.showwarning = show
+            yield
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -87,15 +116,16 @@ class Bar:
         self.started = self.drawn = self.lined = time.perf_counter()
         self.base, self.progress = None, None
         if reporter.live:
+            # Where it is narrow, the bar is shorter, and names and figures go on below: rich would cut them.
+            words, whole = Column(overflow="fold"), Column(no_wrap=True)
             columns = (
                 SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                BarColumn(30),
-                TextColumn("{task.fields[text]}", markup=False),
+                TextColumn("{task.description}", markup=False, table_column=words),
+                BarColumn(30 if reporter.err.width >= ROOMY else 8, table_column=whole),
+                TextColumn("{task.fields[text]}", markup=False, table_column=words.copy()),
+                TimeRemainingColumn(table_column=whole.copy()),
             )
-            self.progress = Progress(
-                *columns, TimeRemainingColumn(), console=reporter.err, transient=True, auto_refresh=False
-            )
+            self.progress = Progress(*columns, console=reporter.err, transient=True, auto_refresh=False)
             self.task = self.progress.add_task(name, total=total, text="")
             self.progress.start()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.cli.options import one_of
 from diagd_cli.cli.settings import Settings
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import UsageError, did_you_mean
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, labels
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
     told = parts[len(numbers) :]
     if len(numbers) > 2 or parts != numbers + told or not all(words and word in WORDS for word in told):
         hint = f"{PLAIN_HINT}; after that any of {', '.join(f':{word}' for word in WORDS)}" if words else PLAIN_HINT
-        raise UsageError(f"Cannot read the decoding {text!r}", hint)
+        odd = next((word for word in told if word not in WORDS), "")
+        raise UsageError(f"Cannot read the decoding {text!r}", did_you_mean(odd, WORDS, hint) if words else hint)
     one_of(name, METHODS, "'--decodings'")
     chosen = dict(zip(("k", "d"), map(int, numbers), strict=False))
     for word in told:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +15,9 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import Settings, clip_actions, load_models, make_request, merge
+from diagd_cli.cli.settings import Settings, load_models, make_request, merge
 from diagd_cli.errors import ClipError
+from diagd_cli.layout import width_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -150,6 +152,7 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
     """A clip with its future, and what steers it. Raises ClipError where it ends before the new frames do."""
     from diagd_cli.clip.read import read_clip
     from diagd_cli.evaluate.measure import Case
+    from diagd_cli.tokens.actions import clip_actions
 
     clip = read_clip(path, settings.context, start, settings.frames)
     if len(clip.future) < settings.frames:
@@ -157,7 +160,7 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
             f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"
         )
         raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
-    actions = clip_actions(path, preset, None, start, settings.context, settings.frames, settings.frames)
+    actions = clip_actions(path, preset.actions, None, start, settings.context, settings.frames, settings.frames)
     steered = None if actions is None else preset.actions.describe(actions)
     about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
     return Case(clip, make_request(settings, settings.decoding, actions, prompts.of(path)), about)
@@ -197,17 +200,23 @@ def exports(root: Path, folders: list[str], clips: list[Path], seeds: list[int])
 
 
 def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:
-    """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself."""
-    from diagd_cli.clip.files import together, write_json, write_text
-    from diagd_cli.evaluate.table import markdown, tables
+    """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself.
 
-    if not reporter.quiet:
-        for table in tables(report):
-            reporter.err.print(table)
+    On a terminal the tables stand for the Markdown, whose lines would not fit.
+    """
+    from diagd_cli.clip.files import together, write_json, write_text
+    from diagd_cli.evaluate.table import markdown, text
+
+    document = not (out or json) and not sys.stdout.isatty()  # on a terminal the tables say it all
+    if not reporter.quiet and (out or json or document):
+        reporter.note(text(report, width_of(sys.stderr)))
     for command in report.get("vbench_commands", ()):
-        reporter.note(command)
+        reporter.note(command, whole=True)
     if out:
         with together():
             write_json(out / "report.json", report)
             write_text(out / "table.md", markdown(report))
-    reporter.result(report if json else str(out / "table.md") if out else markdown(report).rstrip())
+    if json or out:
+        reporter.result(report if json else str(out / "table.md"))
+    else:
+        reporter.result(markdown(report).rstrip() if document else text(report, width_of(sys.stdout)))

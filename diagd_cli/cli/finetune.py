@@ -133,6 +133,7 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.train.transformer import Sampler
     from diagd_cli.weights.load import load_tokenizer, load_transformer, save_weights
+    from diagd_cli.weights.untold import metadata
 
     preset = job.preset
     if job.device.type == "cuda":
@@ -153,7 +154,7 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
         return job.out
     with together():
         kept = keep_weights(job, preset, "tokenizer")
-        entry = save_weights(job.out / "transformer.safetensors", done.weights)
+        entry = save_weights(job.out / "transformer.safetensors", done.weights, told=metadata(preset, "transformer"))
         return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 

@@ -15,7 +15,7 @@ from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import merge, parse_actions
+from diagd_cli.cli.settings import merge
 from diagd_cli.errors import Exit, UsageError
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
@@ -104,7 +104,7 @@ def generate(
         }) or output_paths(clips, output, samples)  # fmt: skip
         seeds = o.seeds_from(settings.seed, samples)
         jobs = [Job(*job) for job in zip([c for c in clips for _ in seeds], targets, seeds * len(clips), strict=True)]
-        asked = parse_actions(chosen, steer.actions)
+        asked = chosen.parse_actions(steer.actions)
         prompts = find_prompts(chosen, clips, steer, random_weights)
         work = Batch(
             chosen, settings, steer.actions, asked, prompts, start, machine, kv_dtype, offload == "tokenizer", compile,

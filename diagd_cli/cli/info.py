@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import platform
+import sys
 
 from diagd_cli import __version__
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.layout import listed, width_of
 
 
 def versions() -> dict[str, str]:
@@ -43,7 +45,7 @@ def info(json: o.JsonOption = False) -> None:
         for key, value in facts.items():
             value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
             value = ", ".join(map(str, value)) if isinstance(value, list) else value
-            reporter.result(f"{key:<18}{value}")
+            reporter.result("\n".join(listed((key, str(value)), (18,), width_of(sys.stdout))))
 
 
 def gather() -> dict:

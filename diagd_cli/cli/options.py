@@ -13,6 +13,7 @@ from typing import Annotated, get_type_hints
 
 import typer
 
+from diagd_cli.errors import did_you_mean
 from diagd_cli.schedule.decoding import METHODS, STAND_INS
 
 MOST_FRAMES = 100_000  # of one clip: an hour and a half; all of its tokens and pixels are held in memory
@@ -271,4 +272,5 @@ def numbers(text: str | None, default: int, option: str) -> list[int]:
 def one_of(value: str | None, known: tuple[str, ...], hint: str) -> None:
     """Raise typer.BadParameter for a name that is given and unknown."""
     if value is not None and value not in known:
-        raise typer.BadParameter(f"{value!r} is not one of {', '.join(known)}", param_hint=hint)
+        told = f"{value!r} is not one of {', '.join(known)}. {did_you_mean(value, known)}"
+        raise typer.BadParameter(told.removesuffix(". "), param_hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +16,7 @@ from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
+from diagd_cli.layout import width_of, wrapped
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
@@ -84,7 +86,9 @@ def plan(
         check_animation(animate, compare_with, preset_inputs(chosen, weights=False), force)
         walks = [shown, *([parse_decoding(compare_with, shown)] if compare_with else [])]
         facts = summary(shape, context, new, shown, chosen)
-        text = describe(facts) + "\n\n" + picture(shape, facts["k"], facts["d"], new)
+        width = width_of(sys.stderr if animate else sys.stdout)
+        lines = [part for line in describe(facts) for part in wrapped(line, width)]
+        text = "\n".join([*lines, "", picture(shape, facts["k"], facts["d"], new, min(78, width or 78))])
         if animate:
             with reporter.stage("drawing"):
                 facts["animation"] = film(animate, [plans_of(shape, context, new, w, chosen) for w in walks])
@@ -157,19 +161,17 @@ def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
     }
 
 
-def describe(facts: dict) -> str:
+def describe(facts: dict) -> list[str]:
     """The facts as a few lines."""
     per_step = facts["tokens_per_step"]
     rolls = f" in {facts['windows']} windows" if facts["windows"] > 1 else ""
     frames, h, w = facts["grid"]
-    return "\n".join(
-        [
-            f"{facts['label']}, stand-in {facts['stand_in']}{'' if facts['repair'] else ', no repair'}",
-            f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens in {facts['steps']} steps{rolls}",
-            f"{per_step['mean']} tokens a step (at most {per_step['max']}): "
-            f"up to {facts['ideal_speedup']}x faster than next-token prediction",
-        ]
-    )
+    return [
+        f"{facts['label']}, stand-in {facts['stand_in']}{'' if facts['repair'] else ', no repair'}",
+        f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens in {facts['steps']} steps{rolls}",
+        f"{per_step['mean']} tokens a step (at most {per_step['max']}): "
+        f"up to {facts['ideal_speedup']}x faster than next-token prediction",
+    ]
 
 
 def picture(grid, k: int, d: int, frames: int, columns: int = 78) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,8 +11,10 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.help import Commands
+from diagd_cli.layout import listed, width_of
 
-commands = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=False)
 app.add_typer(
     commands,
     name="presets",
@@ -42,7 +45,8 @@ def list_presets(json: o.JsonOption = False) -> None:
 
         for name in preset_names():
             preset = load_preset(name)
-            reporter.result({"name": name, "about": preset.about} if json else f"{name:<24}{preset.about}")
+            lines = listed((name, preset.about), (24,), width_of(sys.stdout))
+            reporter.result({"name": name, "about": preset.about} if json else "\n".join(lines))
 
 
 @commands.command(help="Every setting of a preset, as YAML, environment variables not applied.")
@@ -79,4 +83,7 @@ def check(
         wrong = next((finding for finding in findings if finding.good is False), None)
         if wrong:
             raise WeightsError(wrong.text)
+        for finding in findings:
+            if finding.subject == "settings":
+                reporter.warning(f"{preset.name}: {finding.text}")
         reporter.result(f"{preset.name}: the preset is valid and its weights fit")

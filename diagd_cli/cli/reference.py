@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import typer
 from rich.text import Text
 
 from diagd_cli.cli.app import app
+from diagd_cli.cli.help import default_of, option_names, panels_of, placeholder, usage
 
 WRITE = "python -m diagd_cli.cli.reference > docs/cli.md"
 INTRODUCTION = f"""# Commands
@@ -21,12 +21,13 @@ INTRODUCTION = f"""# Commands
 Every command, argument and option, as `--help` tells them. This page is generated: `{WRITE}`.
 
 An option wins over its variable, the variable over the preset, the preset over the default. `--help` (`-h`) works
-everywhere; `diagd --version` prints the version, `diagd --install-completion` teaches the shell the commands.
-Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted
-(143 by SIGTERM, 129 by SIGHUP).
+everywhere, as does `diagd help COMMAND`, and `diagd` alone lists the commands; `diagd --version` (`-V`) prints the version,
+`diagd --install-completion` teaches the shell the commands.
+Tables and help are as wide as the terminal, or as `$COLUMNS` says, and nothing in them is cut; elsewhere tables take what
+they need. Results go to stdout, everything else, warnings too, to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+130 interrupted (143 by SIGTERM, 129 by SIGHUP).
 """
 COMPLETION = ("--install-completion", "--show-completion", "--help")
-KINDS = {Path: "<path>", int: "<int>", float: "<float>", str: "<str>"}
 
 
 def reference() -> str:
@@ -55,16 +56,21 @@ def section(name: str, command) -> str:
     hints = get_type_hints(command.callback) if command.callback else {}
     arguments = [p for p in shown if p.param_type_name == "argument"]
     options = [p for p in shown if p.param_type_name == "option"]
-    words = [name, *(["[OPTIONS]"] if options else []), *map(_placeholder, arguments)]
-    lines = [f"{'#' * (1 + name.count(' '))} {name}", "", f"    Usage: {' '.join(words)}", "", *_help(command.help)]
+    lines = [
+        f"{'#' * (1 + name.count(' '))} {name}",
+        "",
+        f"    Usage: {usage(name, command)}",
+        "",
+        *_help(command.help),
+    ]
     if below := sorted(getattr(command, "commands", {})):
         lines += ["Commands: " + ", ".join(f"[{each}](#{_anchor(f'{name} {each}')})" for each in below), ""]
     if arguments:
-        rows = [f"| `{_placeholder(p)}` | {_prose(p.help or '')} |" for p in arguments]
+        rows = [f"| `{placeholder(p)}` | {_prose(p.help or '')} |" for p in arguments]
         lines += ["| argument | |", "|---|---|", *rows, ""]
-    if options:
-        lines += ["| option | | default | variable |", "|---|---|---|---|"]
-        lines += [_row(p, hints.get(p.name)) for p in options] + [""]
+    for title, members in panels_of(options).items():
+        lines += [f"| {title} | | default | variable |", "|---|---|---|---|"]
+        lines += [_row(p, hints.get(p.name)) for p in members] + [""]
     return "\n".join(lines)
 
 
@@ -81,29 +87,13 @@ def _anchor(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _placeholder(argument) -> str:
-    name = (argument.metavar or argument.name.upper()) + ("..." if argument.nargs != 1 else "")
-    return name if argument.required else f"[{name}]"
-
-
 def _row(option, hint) -> str:
     """A line of the table of options."""
-    kind = "" if option.is_flag else " " + (option.metavar or _kind(hint))
-    first, *others = [*sorted(option.opts, key=len, reverse=True), *option.secondary_opts]
-    names = ", ".join([f"`{first}{kind}`", *(f"`{name}`" for name in others)])
-    default = option.default
-    if option.is_flag:
-        value = f"`{(option.opts if default else option.secondary_opts)[0]}`" if option.secondary_opts else ""
-    elif option.required:
-        value = "required"
-    else:
-        value = "" if default in (None, "", ()) else f"`{default}`"
+    names = ", ".join(f"`{name}`" for name in option_names(option, hint))
+    default = default_of(option)
+    value = default if default == "required" or not default else f"`{default}`"
     variable = f"`{option.envvar}`" if option.envvar else ""
     return f"| {names} | {_prose(option.help or '')} | {value} | {variable} |"
-
-
-def _kind(hint) -> str:
-    return next((KINDS[kind] for kind in (hint, *get_args(hint)) if kind in KINDS), "<str>")
 
 
 def _help(text: str | None) -> list[str]:

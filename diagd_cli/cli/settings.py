@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.cli.options import Draw, Lengths, Machine, Walk, one_of
 from diagd_cli.cli.threads import THREADS
-from diagd_cli.errors import UsageError
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, TOP_P_RULES, Decoding
+from diagd_cli.schedule.decoding import METHODS, SAMPLING, STAND_INS, TOP_P_RULES, Decoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +36,7 @@ class Settings:
     @property
     def sampling(self) -> dict:
         """How tokens are drawn, by the names of `pipeline.Request`."""
-        return {name: getattr(self, name) for name in ("temperature", "top_k", "top_p", "top_p_rule")}
+        return {name: getattr(self, name) for name in SAMPLING}
 
 
 def merge(
@@ -60,10 +59,7 @@ def merge(
         frames=frames,
         context=context,
         seed=secrets.randbelow(2**32) if seed is None else seed,
-        temperature=defaults.temperature if draw.temperature is None else draw.temperature,
-        top_k=defaults.top_k if draw.top_k is None else draw.top_k,
-        top_p=defaults.top_p if draw.top_p is None else draw.top_p,
-        top_p_rule=draw.top_p_rule or defaults.top_p_rule,
+        **defaults.sampling_with(**vars(draw)),
     )
 
 
@@ -103,29 +99,6 @@ def context_of(path: Path, preset: Preset, settings: Settings) -> int:
     context = 1 if path.suffix.lower() in IMAGE_FORMATS else settings.context
     preset.check_frames(context, settings.frames)
     return context
-
-
-def parse_actions(preset: Preset, text: str | None) -> np.ndarray | None:
-    """The rows of tokens that --actions asks for, None for none. Raises UsageError."""
-    if text and preset.actions is None:
-        raise UsageError(f"The preset {preset.name} takes no actions", "Leave --actions out")
-    return preset.actions.parse(text) if text else None
-
-
-def clip_actions(
-    path: Path, preset: Preset, asked: np.ndarray | None, first: int, context: int, frames: int, truth: int = 0
-) -> np.ndarray | None:
-    """Rows for context + continuation of a clip, from those asked for and those recorded beside it.
-
-    A recording must reach to the end of the context; as far as `truth` frames after it where nothing is asked for, since
-    a continuation is held against them. None when the preset takes none. Raises UsageError.
-    """
-    from diagd_cli.tokens.actions import recorded_beside, steering
-
-    if preset.actions is None:
-        return None
-    recorded = recorded_beside(path, preset.actions, first + context + (truth if asked is None else 0))
-    return steering(asked, recorded, first, context, frames, preset.actions.rest)
 
 
 def size_of(preset: Preset) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +19,7 @@ from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, merge
 from diagd_cli.errors import UsageError
+from diagd_cli.layout import width_of, wrapped
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
 
 if TYPE_CHECKING:
@@ -121,8 +123,11 @@ def sweep(
             reporter.result(report)
             return
         told = report["recommended"]["text"] if choice else []
-        for line in [str(out / "sweep.html"), *told, *([str(write_preset)] if write_preset else [])]:
-            reporter.result(line)
+        reporter.result(str(out / "sweep.html"))
+        for line in told:
+            reporter.result("\n".join(wrapped(line, width_of(sys.stdout))))
+        if write_preset:
+            reporter.result(str(write_preset))
 
 
 def combinations(
@@ -213,7 +218,7 @@ def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
     from diagd_cli.evaluate.table import title
     from diagd_cli.sweep.chart import write_chart
     from diagd_cli.sweep.page import write_page
-    from diagd_cli.sweep.table import table, write_csv
+    from diagd_cli.sweep.table import text, write_csv
 
     about, drawn = f"Decodings of {title(report)}", out / "sweep.png" if chart else None
     with reporter.stage("drawing"), together() as held:
@@ -223,5 +228,4 @@ def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
         write_page(out / "sweep.html", report, about, held.at(drawn) if drawn else None)
         write_json(out / "sweep.json", report)
     if not reporter.quiet:
-        for part in table(report):
-            reporter.err.print(part)
+        reporter.note(text(report, width_of(sys.stderr)))

@@ -12,12 +12,13 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.help import Commands
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
-commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=True)
 app.add_typer(
     commands,
     name="train",
@@ -49,7 +50,9 @@ InitOption = Annotated[
     str | None,
     typer.Option(help="Start from this preset's weights, not from nothing; a Transformer's codes may be others."),
 ]
-StepsOption = Annotated[int | None, typer.Option(**COUNTED, help="Steps; the recipe's number by default.")]
+StepsOption = Annotated[
+    int | None, typer.Option(**COUNTED, rich_help_panel="Training", help="Steps; the recipe's number by default.")
+]
 AccumulateOption = Annotated[
     int | None, typer.Option(**COUNTED, help="Parts of a batch, one after the other, to save memory.")
 ]
@@ -57,7 +60,12 @@ EveryOption = Annotated[
     int, typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint.")
 ]
 SamplesOption = Annotated[
-    bool, typer.Option("--samples/--no-samples", help="Write what the model makes at each validation, to look at.")
+    bool,
+    typer.Option(
+        "--samples/--no-samples",
+        rich_help_panel="Output",
+        help="Write what the model makes at each validation, to look at.",
+    ),
 ]
 CacheOption = Annotated[Path | None, typer.Option(help="Folder for decoded frames and tokens; DATA/cache by default.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
@@ -130,6 +138,7 @@ def _train_tokenizer(job: Job) -> Path:
     from diagd_cli.train.samples import write_reconstructions
     from diagd_cli.train.tokenizer import train_tokenizer
     from diagd_cli.weights.load import save_weights
+    from diagd_cli.weights.untold import metadata
 
     preset, settings = job.preset, job.settings
     if preset.tokenizer.kind != "fsq-image":
@@ -155,9 +164,10 @@ def _train_tokenizer(job: Job) -> Path:
     tell_steps(job, run)
     if rank():
         return job.out
+    told = metadata(preset, "tokenizer")
     with together():
         kept = keep_weights(job, coded, "transformer") if coded else {}
-        entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16)
+        entry = save_weights(job.out / "tokenizer.safetensors", run.weights, torch.float16, told=told)
         if entry != preset.tokenizer_weights and not kept:
             kept = {"transformer_weights": None}  # whatever there was has learnt the codes of another tokenizer
             if job.goes_on("transformer"):
@@ -180,6 +190,7 @@ def _train_transformer(job: Job) -> Path:
     from diagd_cli.train.samples import write_continuation
     from diagd_cli.train.transformer import Sampler, train_transformer
     from diagd_cli.weights.load import build_transformer, load_tokenizer, save_weights
+    from diagd_cli.weights.untold import metadata
 
     preset, settings = job.preset, job.settings
     encoder = load_tokenizer(preset, job.device, folder=job.weights_dir)
@@ -207,7 +218,7 @@ def _train_transformer(job: Job) -> Path:
         return job.out
     with together():
         kept = keep_weights(job, preset, "tokenizer")
-        entry = save_weights(job.out / "transformer.safetensors", run.weights)
+        entry = save_weights(job.out / "transformer.safetensors", run.weights, told=metadata(preset, "transformer"))
         return write_preset(preset, job.out, **kept, transformer_weights=entry)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.help import Commands
+from diagd_cli.layout import lay_out, width_of
 
 HELP = """Let people compare two decodings blindly, and count their votes.
 
@@ -25,7 +28,7 @@ HELP = """Let people compare two decodings blindly, and count their votes.
   diagd vote count votes-*.json --key ballot.key.json
 """
 
-commands = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=True)
 app.add_typer(commands, name="vote", help=HELP)
 
 
@@ -71,28 +74,20 @@ def count(
         files = [(path, read_record(path, Votes)) for path in votes]
         check_votes(known, files)
         facts = count_votes(known, [ballot for _, ballot in files])
-        reporter.result(facts if json else table(facts))
+        reporter.result(facts if json else text(facts, width_of(sys.stdout)))
 
 
-def table(facts: dict) -> str:
-    """The counts as a table of 80 columns: a row over all pairs, then one for each."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    grid = Table(box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for n, name in enumerate(("pair", "votes", "win (95% interval)", "tie", "lose", "clip")):
-        grid.add_column(name, justify="right" if 0 < n < 5 else "left", no_wrap=True)
+def text(facts: dict, width: int | None) -> str:
+    """The counts as a table: a row over all pairs, then one for each."""
+    head = ["pair", "votes", "win (95% interval)", "tie", "lose", "clip"]
+    rows = []
     for row in [facts["overall"], *facts["pairs"]]:
-        name = one_line(row.get("name", ""))
-        grid.add_row(row.get("pair", "all"), str(row["votes"]), *map(cell, (row["win"], row["tie"], row["lose"])), name)
-    console = Console(width=80, file=None, no_color=True, highlight=False, emoji=False, markup=False)
-    with console.capture() as text:
-        console.print(grid)
+        outcomes = map(cell, (row["win"], row["tie"], row["lose"]))
+        rows.append((row.get("pair", "all"), str(row["votes"]), *outcomes, one_line(row.get("name", ""))))
     voters = f"{facts['voters']} voter{'s' if facts['voters'] > 1 else ''}"
     first = f"{one_line(facts['question'])} {voters}; win: {one_line(facts['a'])} over {one_line(facts['b'])}"
     last = f"Sign test, ties left out: p = {facts['overall']['p']:.2g}. Intervals take votes to be independent."
-    return "\n".join([first, *(line.rstrip() for line in text.get().strip("\n").splitlines()), last])
+    return lay_out(head, rows, width, title=first, notes=[last], left=("clip",))
 
 
 def cell(outcome: dict) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,11 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.help import Commands
 from diagd_cli.errors import Exit, WeightsError
+from diagd_cli.layout import listed, width_of
 
-commands = typer.Typer(no_args_is_help=False, rich_markup_mode="rich")
+commands = Commands(no_args_is_help=False)
 app.add_typer(
     commands,
     name="weights",
@@ -53,7 +56,7 @@ def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = Fa
 
         for name in preset_names():
             facts = gather(load_preset(name), weights_dir)
-            reporter.result(facts if json else _line(facts))
+            reporter.result(facts if json else "\n".join(listed(_cells(facts), (24, 10), width_of(sys.stdout))))
 
 
 def gather(preset, folder: Path | None) -> dict:
@@ -71,13 +74,13 @@ def gather(preset, folder: Path | None) -> dict:
     return {"name": preset.name, "missing": missing, "files": [path_text(path) for path in paths], "bytes": size}
 
 
-def _line(facts: dict) -> str:
+def _cells(facts: dict) -> list[str]:
     from rich.filesize import decimal
 
     if facts["missing"]:
-        return f"{facts['name']:<24}{'missing':<10}{' and '.join(facts['missing'])}"
+        return [facts["name"], "missing", " and ".join(facts["missing"])]
     folders = dict.fromkeys(str(Path(file).parent) for file in facts["files"])
-    return f"{facts['name']:<24}{decimal(facts['bytes']):<10}{', '.join(folders)}"
+    return [facts["name"], decimal(facts["bytes"]), ", ".join(folders)]
 
 
 @commands.command(
@@ -131,7 +134,8 @@ def check(
 
 def _finding(finding) -> str:
     about = f"{finding.path}: " if finding.path and str(finding.path) not in finding.text else ""
-    return f"{finding.role:<13}{finding.subject:<10}{MARKS[finding.good]:<9}{one_line(about + finding.text)}"
+    cells = (finding.role, finding.subject, MARKS[finding.good], one_line(about + finding.text))
+    return "\n".join(listed(cells, (13, 10, 9), width_of(sys.stdout)))
 
 
 @commands.command(

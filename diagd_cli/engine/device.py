@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from diagd_cli.errors import DiagdError, UsageError
+from diagd_cli.errors import DiagdError, UsageError, did_you_mean
 
 CPU = torch.device("cpu")
 NATIVE_BFLOAT16 = "DIAGD_NATIVE_BFLOAT16"
@@ -57,7 +57,8 @@ def choose_dtype(name: str, device: torch.device, parameters: int = 0) -> torch.
         worthwhile = device.type == "cuda" or parameters > LARGE
         return torch.bfloat16 if worthwhile and native_bfloat16(device) else torch.float32
     if name not in DTYPES:
-        raise UsageError(f"Unknown dtype {name!r}", f"Use auto, {', '.join(DTYPES)}")
+        known = ["auto", *DTYPES]
+        raise UsageError(f"Unknown dtype {name!r}", did_you_mean(name, known, f"Use {', '.join(known)}"))
     return DTYPES[name]
 
 

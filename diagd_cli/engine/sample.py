@@ -34,12 +34,15 @@ class Sampler:
     """Chooses tokens by the Gumbel-max rule with noise drawn per (seed, place, id), on the device, without a stream.
 
     seeds: one per clip. places: int64 [positions], the absolute place in the video of each flat position (so that a
-    window that rolls goes on drawing fresh noise). opening: bool [positions], where a frame's first token lies.
+    window that rolls goes on drawing fresh noise). opening: bool [positions], where a frame's first token lies
+    (`Grid.opening`); a sampling with `first` needs it, and raises ValueError without.
     """
 
     def __init__(
         self, sampling: Sampling, seeds: list[int], places: np.ndarray, opening: np.ndarray | None = None, device=None
     ):
+        if sampling.first and opening is None:
+            raise ValueError(f"first is {sampling.first}: give opening, where frames begin (Grid.opening)")
         self.sampling = sampling
         keys = torch.tensor([[_signed(s)] for s in seeds], device=device)
         places = torch.as_tensor(places, device=device)

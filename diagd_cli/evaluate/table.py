@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from diagd_cli.layout import lay_out
+
 VBENCH = {
     "subject consistency": "subject_consistency",
     "image quality": "imaging_quality",
@@ -73,26 +77,25 @@ def title(report: dict) -> str:
     return f"{report['preset']}: {sizes}, {report['frames']} new frames"
 
 
-def tables(report: dict) -> list:
-    """Rich tables, each narrow enough for 80 columns: measures, the others that have figures, and paired differences."""
+def text(report: dict, width: int | None) -> str:
+    """The report for a terminal: the figures that there are, paired differences below, and what they mean."""
     rows = [(row["label"], plain(row)) for row in report["rows"]]
     used = [name for name in rows[0][1] if any(columns[name] != NOTHING for _, columns in rows)]
-    parts = [_rich(title(report), rows, [name for name in used if name in MEASURES])]
-    parts.append(_rich("", rows, [name for name in used if name not in MEASURES]))
-    if paired := differences(report):
-        parts.append(_rich("Differences to the first decoding, paired", paired, list(MEASURES)))
-    parts[-1].caption = "\n".join([KEY.format(base=report["base_preset"]), *report["notes"]])
-    return parts
+    first = [name for name in used if name in MEASURES]
+    names, notes = [*first, *(name for name in used if name not in MEASURES)], legend(report)
+    paired = differences(report)
+    told = table(rows, names, width, title(report), () if paired else notes)
+    if not paired:
+        return told
+    return f"{told}\n\n{table(paired, list(MEASURES), width, 'Differences to the first decoding, paired', notes)}"
 
 
-def _rich(heading: str, rows: list[tuple[str, dict[str, str]]], names: list[str]):
-    from rich import box
-    from rich.table import Table
+def legend(report: dict) -> list[str]:
+    """What the columns are, and what there is to say of the figures; a line each."""
+    return [KEY.format(base=report["base_preset"]), *report["notes"]]
 
-    left = {"title_justify": "left", "caption_justify": "left"}
-    result = Table(title=heading or None, **left, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for i, name in enumerate(["decoding", *names]):
-        result.add_column(name, justify="right" if i else "left", no_wrap=True)
-    for label, columns in rows:
-        result.add_row(label, *(columns[name] for name in names))
-    return result
+
+def table(rows: list[tuple[str, dict]], names: list[str], width: int | None, title: str, notes: Sequence[str]) -> str:
+    """Some columns of (label, columns), laid out."""
+    cells = [[label, *(columns[name] for name in names)] for label, columns in rows]
+    return lay_out(["decoding", *names], cells, width, title=title, notes=notes)

@@ -16,6 +16,7 @@ Method = Literal["ntp", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
 STAND_INS: tuple[str, ...] = get_args(StandIn)
 TOP_P_RULES = ("nucleus", "strict")
+SAMPLING = ("temperature", "top_k", "top_p", "top_p_rule")  # how tokens are drawn, by the names of `pipeline.Request`
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import UsageError, did_you_mean
 
 MEASURES = {  # by the name in a bound: the row's key, what it is called, digits, which way is worse, and its unit
     "nll": ("nll", "NLL", 3, "<=", ""),
@@ -54,7 +54,7 @@ def _parse(part: str) -> Bound:
         raise UsageError(f"Cannot read the bound {part.strip()!r}", example)
     name, side, sign, number, percent = match.groups()
     if name not in MEASURES:
-        raise UsageError(f"{name!r} is not one of {', '.join(MEASURES)}", example)
+        raise UsageError(f"{name!r} is not one of {', '.join(MEASURES)}", did_you_mean(name, MEASURES, example))
     wanted = MEASURES[name][3]
     if side != wanted:
         better = "low" if wanted == "<=" else "high"

@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 
 from diagd_cli.clip.write import atomic
-from diagd_cli.evaluate.table import KEY, MEASURES, NOTHING, number, plain, title
+from diagd_cli.evaluate.table import MEASURES, NOTHING, legend, number, plain, title
+from diagd_cli.layout import lay_out
 
 ESTIMATES = ("nll", "psnr", "ssim", "action_accuracy")  # with their differences to NTP
 RATES = ("speedup", "tokens_per_second", "frames_per_second", "token_agreement")
@@ -52,25 +53,11 @@ def over(row: dict) -> str:
     return number(row["difference"]["nll"], MEASURES["NLL"][1], "+") if row["difference"] else NOTHING
 
 
-def table(report: dict) -> list:
-    """Rich tables, each narrow enough for 80 columns: speed and NLL, then the other measures. The front has a dot."""
+def text(report: dict, width: int | None) -> str:
+    """The sweep for a terminal; what is on the front has a dot."""
     rows = [(("• " if row["front"] else "  ") + row["label"], columns(row)) for row in report["rows"]]
-    used = [name for name in rows[0][1] if any(found[name] != NOTHING for _, found in rows)]
-    split = used.index("over NTP") + 1
-    parts = [_rich(f"{title(report)}; • on the front", rows, used[:split]), _rich(None, rows, used[split:])]
-    key = KEY.format(base=report["base_preset"]).replace("the first decoding's", "NTP's")
-    parts[-1].caption = "\n".join([f"{key}. over NTP: paired difference", *report["notes"]])
-    return parts
-
-
-def _rich(heading: str | None, rows: list[tuple[str, dict[str, str]]], names: list[str]):
-    from rich import box
-    from rich.table import Table
-
-    left = {"title_justify": "left", "caption_justify": "left"}
-    result = Table(title=heading, **left, box=box.SIMPLE_HEAD, padding=0, pad_edge=False)
-    for i, name in enumerate(["  decoding", *names]):
-        result.add_column(name, justify="right" if i else "left", no_wrap=True)
-    for label, found in rows:
-        result.add_row(label, *(found[name] for name in names))
-    return result
+    names = [name for name in rows[0][1] if any(found[name] != NOTHING for _, found in rows)]
+    key, *notes = legend(report)
+    notes.insert(0, f"{key.replace('the first decoding', 'NTP')}. over NTP: paired difference")
+    cells = [[label, *(found[name] for name in names)] for label, found in rows]
+    return lay_out(["  decoding", *names], cells, width, title=f"{title(report)}; • on the front", notes=notes)

@@ -8,7 +8,6 @@ known), `read` and `parse` (rows of a file, or of the text of --actions), `descr
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import UsageError, did_you_mean
 from diagd_cli.model.config import Strict
 
 ACTION_FILES = (".jsonl", ".json", ".npz")
@@ -87,8 +86,7 @@ class NamedActions(Strict):
     def _known(self, name: object, where: str = "") -> str:
         if name in self.names:
             return str(name)
-        near = difflib.get_close_matches(str(name), self.names, n=1)
-        guess = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(self.names)}"
+        guess = did_you_mean(str(name), self.names, f"Known: {', '.join(self.names)}")
         raise UsageError(f"{where}unknown action {str(name)!r}", guess)
 
 
@@ -162,3 +160,18 @@ def steering(
         wanted = np.concatenate([asked, np.tile(asked[-1], (total, 1))])
         rows[context - 1 :] = wanted[: total - context + 1]
     return rows
+
+
+def clip_actions(
+    path: Path, actions, asked: np.ndarray | None, first: int, context: int, frames: int, truth: int = 0
+) -> np.ndarray | None:
+    """Rows int64 [context + frames, size] for a clip, from those asked for and those recorded beside it.
+
+    `actions`: of the preset, None for one that takes none, which has none. A recording must reach to the end of the
+    context; as far as `truth` frames after it where nothing is asked for, since a continuation is held against them.
+    Raises UsageError.
+    """
+    if actions is None:
+        return None
+    recorded = recorded_beside(path, actions, first + context + (truth if asked is None else 0))
+    return steering(asked, recorded, first, context, frames, actions.rest)

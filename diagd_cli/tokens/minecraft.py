@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import UsageError, did_you_mean
 from diagd_cli.model.config import Strict
 from diagd_cli.tokens.actions import action_lines, is_file, repeated
 
@@ -170,7 +170,7 @@ def spelt(text: str) -> dict[str, Any]:
             action[part] = 1
         elif part != "none":
             hint = f"Join keys by +, such as forward+jump or yaw=15. Keys: {', '.join(KEYS)}"
-            raise UsageError(f"Unknown action {part!r}", hint)
+            raise UsageError(f"Unknown action {part!r}", did_you_mean(part, KEYS, hint))
     return action
 
 

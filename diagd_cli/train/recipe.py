@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import ValidationError, model_validator
 
 from diagd_cli.config import Preset, describe, load_preset, preset_folder, read_mapping, save_preset
-from diagd_cli.errors import PresetError
+from diagd_cli.errors import PresetError, did_you_mean
 from diagd_cli.model.config import Strict
 from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Windows
@@ -56,7 +56,8 @@ def load_recipe(name_or_path: str) -> Recipe:
     """A shipped recipe by name, or a YAML file. Raises PresetError."""
     path = recipe_path(name_or_path)
     if not os.path.exists(path):
-        raise PresetError(f"No recipe {path}", f"Use {', '.join(recipe_names())}, or a path to a YAML file")
+        hint = f"Use {', '.join(recipe_names())}, or a path to a YAML file"
+        raise PresetError(f"No recipe {path}", did_you_mean(path.stem, recipe_names(), hint))
     try:
         recipe = Recipe.model_validate(read_mapping(path))
     except ValidationError as error:

@@ -13,7 +13,7 @@ from diagd_cli.clip.image import contact_sheet, write_png
 from diagd_cli.clip.panels import side_by_side
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
-from diagd_cli.pipeline import Loaded, Request, continue_clip
+from diagd_cli.pipeline import Loaded, continue_clip
 from diagd_cli.tokens.image import FsqImageTokenizer
 from diagd_cli.train import parallel
 from diagd_cli.train.clips import action_rows
@@ -43,8 +43,7 @@ def write_continuation(run: Run, loaded: Loaded, val: Tokens) -> None:
     context, new = preset.clip.context, room * preset.tokenizer.temporal
     clip = read_clip(path, context, start=0, future=new)
     actions = action_rows(path, preset, length)[: context + new] if preset.actions else None
-    defaults = preset.decoding
-    request = Request(new, defaults.decoding, 0, **defaults.sampling, actions=actions)
+    request = loaded.request(new, seed=0, actions=actions)
     made = continue_clip(replace(loaded, transformer=run.shipped()), clip, request).frames
     truth = fit_frames(np.concatenate([clip.frames, clip.future]), preset.clip.height, preset.clip.width).numpy()
     label = request.decoding.label(preset.grid)

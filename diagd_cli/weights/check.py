@@ -22,7 +22,7 @@ class Finding:
     """What was seen of one model's weights. good: None where it cannot be told. path: the file it is about, if one."""
 
     role: Role
-    subject: Literal["files", "checksum", "content"]
+    subject: Literal["files", "checksum", "content", "settings"]
     good: bool | None
     text: str
     path: Path | None = None
@@ -38,6 +38,7 @@ def check(preset: Preset, folder: Path | None) -> list[Finding]:
 
 def _role(preset: Preset, role: Role, folder: Path | None) -> Iterator[Finding]:
     from diagd_cli.weights.load import tensors
+    from diagd_cli.weights.untold import deviations
 
     try:
         source, paths = locate(preset, role, folder)
@@ -53,6 +54,7 @@ def _role(preset: Preset, role: Role, folder: Path | None) -> Iterator[Finding]:
         yield Finding(role, "content", False, str(error))
     else:
         yield Finding(role, "content", True, "names and shapes fit the preset")
+        yield from (Finding(role, "settings", None, line) for line in deviations(preset, role, paths))
 
 
 def _checksum(role: Role, path: Path, file: WeightsFile) -> Finding:

@@ -6,6 +6,7 @@ Parameters are allocated once, in the dtype and on the device asked for, and fil
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from diagd_cli.clip.write import atomic
 from diagd_cli.config import Preset
-from diagd_cli.errors import WeightsError
+from diagd_cli.errors import DiagdWarning, WeightsError
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.weights import cosmos, mineworld, wham
@@ -30,7 +31,8 @@ from diagd_cli.weights.build import (
 from diagd_cli.weights.locate import ALWAYS_VERIFIED, Role, digest, entry_of, locate, verify
 from diagd_cli.weights.match import Rows
 from diagd_cli.weights.native import native_tensors
-from diagd_cli.weights.source import Format, Source, Weights
+from diagd_cli.weights.source import FORMAT_OF, Source, Weights
+from diagd_cli.weights.untold import deviations
 
 __all__ = [
     "build_tokenizer",
@@ -44,12 +46,6 @@ __all__ = [
     "tensors",
 ]
 
-FORMAT_OF: dict[str, Format] = {  # by the kind of the preset's tokenizer, where no entry says it
-    "fsq-image": "diagd",
-    "cosmos-dv": "cosmos",
-    "vq-image": "mineworld",
-    "vit-vq": "wham",
-}
 Build = Callable[[Preset, torch.device | str, torch.dtype], nn.Module]
 BUILD: dict[Role, Build] = {"transformer": build_transformer, "tokenizer": build_tokenizer, "inverse": build_inverse}
 
@@ -97,7 +93,10 @@ def _loaded(
     files: list[Path] | None,
     folder: Path | None,
 ) -> nn.Module:
-    rows = tensors(preset, role, files or _verified(preset, role, folder)[1])
+    paths = files or _verified(preset, role, folder)[1]
+    rows = tensors(preset, role, paths)
+    for line in deviations(preset, role, paths):
+        warnings.warn(f"{preset.name}: {line}", DiagdWarning, stacklevel=3)
     model = BUILD[role](preset, device, dtype)
     fill_rows(model, rows)
     return model.eval().requires_grad_(False)
@@ -144,15 +143,24 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     return adapter.tokenizer_tensors(paths[0], preset.tokenizer)
 
 
-def save_weights(path: Path, weights: dict[str, Tensor], dtype: torch.dtype | None = torch.bfloat16) -> Weights:
-    """Write weights in `dtype`, None for each one's own, and return the preset entry for them."""
+def save_weights(
+    path: Path,
+    weights: dict[str, Tensor],
+    dtype: torch.dtype | None = torch.bfloat16,
+    *,
+    told: dict[str, str] | None = None,
+) -> Weights:
+    """Write weights in `dtype`, None for each one's own, and return the preset entry for them.
+
+    told: what they say of themselves, `untold.metadata` of the preset that they were trained with.
+    """
     # copies, because safetensors refuses tensors that share memory, as a tied output layer does
     stored = {
         k: v.to(dtype if dtype and v.is_floating_point() else v.dtype, copy=True).contiguous()
         for k, v in weights.items()
     }
     with atomic(path) as part:
-        save_file(stored, part)
+        save_file(stored, part, told)
         part.chmod(0o644)  # which safetensors makes readable for its owner alone
         written = digest(part)
     return Weights.single(path.name, written)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import count, takewhile
 from pathlib import Path
 
 from diagd_cli.model.config import TransformerConfig
@@ -69,7 +70,10 @@ def tokenizer_tensors(path: Path, config: VqImageConfig) -> Rows:
     big = any(name.startswith("tokenizer.") for name in found)
     if big:
         found = {name: stored for name, stored in found.items() if not name.startswith("transformer.")}
-    layout = tokenizer_layout(config, "tokenizer.model." if big else "model.")
+    prefix = "tokenizer.model." if big else "model."
+    told = _tokenizer_sizes(found, f"{prefix}encoder.")
+    compare(path, "tokenizer", told, config.model_dump(), {}, official_tokenizer(told))
+    layout = tokenizer_layout(config, prefix)
     match(path, found, flat(layout), NOT_OURS)
     return rows(gather(layout, found).items())
 
@@ -125,6 +129,28 @@ def _sizes(path: Path, found: Mapping[str, Stored]) -> dict[str, int]:
         "kv_heads x head_dim": matrix(path, found, f"{layer}.self_attn.k_proj.weight", hint)[0],
         "mlp_dim": matrix(path, found, f"{layer}.mlp.gate_proj.weight", hint)[0],
     }
+
+
+def _tokenizer_sizes(found: Mapping[str, Stored], encoder: str) -> dict[str, object]:
+    """The hyper-parameters that the encoder's shapes reveal, by the names of `VqImageConfig`; nothing where it is not there."""
+
+    def rows(name: str) -> int:
+        stored = found.get(f"{encoder}{name}.weight")
+        return stored.shape[0] if stored and len(stored.shape) == 4 else 0
+
+    block = "down_blocks.{}.resnets.{}.conv1".format
+    widths = tuple(takewhile(bool, (rows(block(level, 0)) for level in count())))
+    blocks = len(list(takewhile(bool, (rows(block(0, n)) for n in count()))))
+    told = {"channels": widths, "blocks": blocks, "latent": rows("conv_out")}
+    return {name: value for name, value in told.items() if value}
+
+
+def official_tokenizer(told: Mapping[str, object]) -> str:
+    """What to do about a tokenizer that is another one."""
+    official = VqImageConfig().model_dump()
+    if told and all(official[name] == value for name, value in told.items()):
+        return "It is the official one, which the presets mineworld-* describe: leave these settings out"
+    return "Correct them under tokenizer in the preset"
 
 
 def _wanted(config: TransformerConfig) -> dict[str, object]:

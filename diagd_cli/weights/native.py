@@ -21,17 +21,18 @@ def native_tensors(path: Path, expected: dict[str, Shape]) -> Rows:
     found = read_weights(path)
     packed = {name for name, shape in expected.items() if len(shape) == 2 and name + SCALE in found}
     for name in packed:
-        found[name] = _unpacked(path, expected[name], found.get(name), found.pop(name + SCALE))
+        found[name] = _unpacked(path, found.get(name), found.pop(name + SCALE))
     match(path, found, expected, "The file belongs to another model or preset")
     return rows((name, [found[name]]) for name in expected)
 
 
-def _unpacked(path: Path, shape: Shape, stored: Stored | None, scale: Stored) -> Stored:
+def _unpacked(path: Path, stored: Stored | None, scale: Stored) -> Stored:
     """A matrix that is computed when it is loaded. Raises WeightsError."""
     if (
         stored is None
         or stored.dtype != torch.int8
-        or scale.shape != (shape[0], 1)
+        or len(stored.shape) != 2
+        or scale.shape != (stored.shape[0], 1)
         or not scale.dtype.is_floating_point
     ):
         raise WeightsError(f"{path} holds a scale that belongs to no matrix in 8 bits", FETCH)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import warnings
 from pathlib import Path
 
 from diagd_cli.clip.files import make_folders, remove_folders, replace_all
 from diagd_cli.clip.hidden import hidden_name
 from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.config import Preset, save_preset
-from diagd_cli.errors import WeightsError
+from diagd_cli.errors import DiagdWarning, WeightsError
 from diagd_cli.weights.check import check
 from diagd_cli.weights.load import copied_names, copy_weights, load_transformer, save_weights
 from diagd_cli.weights.locate import Role, locate, roles
 from diagd_cli.weights.native import in_8_bits
+from diagd_cli.weights.untold import saying
 
 PRESET = "preset.yaml"
 ELSEWHERE = "Choose another folder with --out"
@@ -33,16 +35,22 @@ def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None 
     names = [PRESET, *(["transformer.safetensors"] if bits == 8 else [])]
     names += [name for role in roles(preset)[bits == 8 :] for name in copied_names(role, found[role])]
     check_outputs([(folder / name, "the packed file") for name in names], reads, force=force, instead=ELSEWHERE)
-    wrong = next((finding for finding in check(preset, weights_dir) if finding.good is False), None)
+    findings = check(preset, weights_dir)
+    wrong = next((finding for finding in findings if finding.good is False), None)
     if wrong:
         raise WeightsError(wrong.text)
+    for finding in findings:
+        if finding.subject == "settings":
+            warnings.warn(f"{preset.name}: {finding.text}", DiagdWarning, stacklevel=2)
     stage, folders = hidden_name(folder / "stage"), make_folders(folder)
     try:
         copied = roles(preset)[bits == 8 :]
         entries = {f"{role}_weights": copy_weights(preset, role, stage, weights_dir) for role in copied}
         if bits == 8:
             weights = load_transformer(preset, folder=weights_dir).state_dict()
-            entries["transformer_weights"] = save_weights(stage / "transformer.safetensors", in_8_bits(weights), None)
+            told = saying(locate(preset, "transformer", weights_dir)[1])
+            path = stage / "transformer.safetensors"
+            entries["transformer_weights"] = save_weights(path, in_8_bits(weights), None, told=told)
         save_preset(preset.model_copy(update=entries), stage / PRESET)
         made = sorted(stage.iterdir(), key=lambda path: path.name != PRESET)  # the last one is moved first
         parts = {Path(os.path.realpath(folder / path.name)): path for path in made}

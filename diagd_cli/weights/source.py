@@ -9,6 +9,12 @@ from pydantic import Field, model_validator
 from diagd_cli.model.config import Strict
 
 Format = Literal["diagd", "cosmos", "mineworld", "wham"]
+FORMAT_OF: dict[str, Format] = {  # by the kind of the preset's tokenizer, where no entry says it
+    "fsq-image": "diagd",
+    "cosmos-dv": "cosmos",
+    "vq-image": "mineworld",
+    "vit-vq": "wham",
+}
 
 
 class WeightsFile(Strict):

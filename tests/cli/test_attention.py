@@ -41,7 +41,7 @@ def test_picture_and_table(attention, tmp_path, options):
     assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
     lines = done.err.splitlines()
     assert lines[0].startswith("tiny, walk.mp4: attention of frame ") and max(map(len, lines)) <= 80
-    shares = {line[:42].strip(): line[42:].split() for line in lines[3:]}
+    shares = {label.strip(): figures for line in lines[4:] for label, *figures in [line.rsplit(maxsplit=3)]}
     assert shares["this frame"][0].endswith("%") and shares["the token itself"]
 
 

@@ -4,12 +4,14 @@ import io
 import json
 import os
 import time
+import warnings
 
 import pytest
 from rich.console import Console
 
 from diagd_cli.cli import console
 from diagd_cli.cli.console import Reporter
+from diagd_cli.errors import DiagdWarning
 
 
 def on_a_terminal(**options) -> Reporter:
@@ -36,6 +38,15 @@ def test_quiet_keeps_errors(capsys):
     reporter.note("a note")
     reporter.error("no luck")
     assert capsys.readouterr().err == "error: no luck\n"
+
+
+def test_warnings_are_a_line_each_told_once(capsys, recwarn):
+    for quiet in (False, True):
+        with Reporter(quiet=quiet).told_warnings():
+            for message in ("not\nmeant?", "not\nmeant?", "nor this"):
+                warnings.warn(DiagdWarning(message), stacklevel=1)
+    assert capsys.readouterr().err == "warning: not meant?\nwarning: nor this\n"
+    assert not recwarn.list
 
 
 def test_errors_are_one_line_whatever_they_quote(capsys):
@@ -76,6 +87,28 @@ def test_bar_and_spinner_on_a_terminal():
     shown = reporter.err.file.getvalue()
     assert "a [/b] :smile:.mp4: encoding" in shown and "a [/b] :smile:.mp4: prefill" in shown
     assert "3/3 steps" in shown and "tokens/s" in shown and "frames/s" in shown and "\x1b[" in shown
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_figure_of_the_bar_is_cut(width, monkeypatch):
+    reporter = on_a_terminal()
+    reporter.err = Console(file=io.StringIO(), force_terminal=True, width=width, emoji=False, soft_wrap=True)
+    monkeypatch.setattr(console, "POLL", 0)
+    with reporter.bar("DiagD k=2 d=10, previous-frame-target, no repair, freedoom-diagonal", 4800) as bar:
+        bar.update(1234, lambda seconds: "1358 tokens/s, 101.5 frames/s")
+    shown = reporter.err.file.getvalue()
+    assert "…" not in shown
+    for word in (
+        "d=10,",
+        "previous-frame-target,",
+        "freedoom-diagonal",
+        "1234/4800",
+        "1358",
+        "tokens/s,",
+        "101.5",
+        "frames/s",
+    ):
+        assert word in shown
 
 
 def test_progress_does_not_slow_the_loop(monkeypatch):

@@ -171,6 +171,12 @@ def test_ids_below_first_never_open_a_frame(temperature):
     assert (tokens[~opening] == 0).float().mean() > 0.9
 
 
+def test_first_is_not_forgotten():
+    """Without being told where frames begin, a sampler cannot keep ids from there: it is not made."""
+    with pytest.raises(ValueError, match=r"first is 1: give opening"):
+        Sampler(Sampling(3, first=1), [0], np.arange(4))
+
+
 def test_strict_top_p_drops_the_token_that_crosses():
     """Of 0.5, 0.3, 0.15, 0.05 with top_p 0.6 the usual nucleus keeps two, WHAM's rule one."""
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()

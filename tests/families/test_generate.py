@@ -62,6 +62,23 @@ def test_a_still_image_is_context_enough(name, small, tmp_path, diagd):
     assert (facts["context_frames"], facts["new_frames"]) == (1, frames)
 
 
+def test_a_temperature_below_the_least_of_wham_is_told(small, clip, tmp_path, diagd):
+    arguments = [
+        "generate",
+        clip,
+        "-p",
+        small("wham-200m"),
+        "--temperature",
+        0.01,
+        "--random-weights",
+        "--dry-run",
+        "--json",
+    ]
+    done = diagd(*arguments, "-o", tmp_path / "out.mp4")
+    assert done.objects[0]["settings"]["temperature"] == 0.1
+    assert done.err == "warning: temperature 0.01 counts as 0.1, as in this model's official code; 0 is greedy\n"
+
+
 def test_actions_decide_what_is_made(small, clip, tmp_path, diagd):
     """MineWorld: other keys, other tokens; without a file, as with no key pressed."""
     preset, target, tokens = small("mineworld-300m"), tmp_path / "o.mp4", {}

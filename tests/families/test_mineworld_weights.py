@@ -115,6 +115,37 @@ def test_a_tokenizer_that_does_not_fit_is_named(tmp_path):
         tokenizer_tensors(tmp_path / "a.safetensors", TOKENIZER_CONFIG)
 
 
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"blocks": 1}, r"blocks is 2 in the file, 1 in the preset\. Correct them under tokenizer"),
+        ({"channels": (16, 16)}, r"channels is \(\d+, .*\) in the file, \(16, 16\) in the preset\. Correct them"),
+        (
+            {"blocks": 3, "latent": 16},
+            r"blocks is 2 in the file, 3 in the preset; latent is \d+ in the file, 16 in the preset",
+        ),
+    ],
+)
+def test_blocks_and_channels_of_another_tokenizer_are_named(settings, message):
+    with pytest.raises(WeightsError, match=f"holds another tokenizer than the preset's: {message}"):
+        tokenizer_tensors(GOLDEN / "vae.safetensors", TOKENIZER_CONFIG.model_copy(update=settings))
+
+
+def test_the_official_tokenizer_is_known(tmp_path):
+    shapes = {f"model.{name}": t.shape for name, t in _state(VqImageConfig()).items()}
+    torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "vae.ckpt")
+    with pytest.raises(
+        WeightsError, match=r"blocks is 2 in the file, 3 .* It is the official one, which the presets mineworld"
+    ):
+        tokenizer_tensors(tmp_path / "vae.ckpt", VqImageConfig(blocks=3))
+    tokenizer_tensors(tmp_path / "vae.ckpt", VqImageConfig())
+
+
+def _state(config: VqImageConfig) -> dict[str, torch.Tensor]:
+    with Unset("meta"):
+        return VqImageTokenizer(config).state_dict()
+
+
 def test_official_sizes_and_the_preset_that_fits(tmp_path):
     configs = {}
     for name, variant in FULL_SIZE["transformer"].items():

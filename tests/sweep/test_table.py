@@ -3,11 +3,10 @@
 import csv
 
 import pytest
-from rich.console import Console
 from sweep.small import ntp, report, row
 
 from diagd_cli.sweep.front import ranked
-from diagd_cli.sweep.table import table, write_csv
+from diagd_cli.sweep.table import columns, text, write_csv
 
 ROWS = ranked([ntp(), row(2, 10, 9, 0.1), row(4, 20, 5, 0.12, None)])
 
@@ -25,10 +24,13 @@ def test_csv(tmp_path):
 
 
 def test_terminal():
-    console = Console(width=80, record=True, file=None)
-    with console.capture() as shown:
-        for part in table(report(ROWS)):
-            console.print(part)
-    text = shown.get()
-    assert "• DiagD k=2 d=10" in text and "  DiagD k=4 d=20" in text and "+0.100 ±0.020" in text
-    assert "…" not in text and "actions" not in text.split("±: half")[0]
+    shown = text(report(ROWS), 80)
+    assert "• DiagD k=2 d=10" in shown and "  DiagD k=4 d=20" in shown and "+0.100 ±0.020" in shown
+    assert "actions" not in shown.split("±: half")[0]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_figure_is_cut(width):
+    shown = text(report(ROWS), width)
+    assert all(len(line) <= width for line in shown.splitlines())
+    assert all(cell in shown for row in ROWS for cell in columns(row).values())

@@ -1,0 +1,86 @@
+"""The reports of the commands at the widths of terminals: no figure and no label is cut, and no line is too long."""
+
+import os
+import re
+
+import pytest
+from rich.cells import cell_len
+from tiny import moving, save_clip
+from vote.ballots import make_key, make_votes
+
+from diagd_cli.bench.table import text as of_bench
+from diagd_cli.cli.attention import text as of_attention
+from diagd_cli.cli.compare import text as of_compare
+from diagd_cli.cli.vote import text as of_vote
+from diagd_cli.evaluate.table import text as of_eval
+from diagd_cli.sweep.table import text as of_sweep
+from diagd_cli.vote.count import count_votes
+
+LONG = "ntp,diagd:1:2,diagd:2:3:previous-frame-target:no-repair"
+
+
+@pytest.fixture(scope="module")
+def reports(diagd, tiny, tmp_path_factory):
+    """What each command reports, made once for all widths."""
+    folder = tmp_path_factory.mktemp("reports")
+    clips = [save_clip(folder / "a.mp4", moving(8)), save_clip(folder / "日本の部屋.mp4", moving(8)[::-1])]
+    common = ["-p", tiny.preset, "--json", "-q"]
+    calls = {
+        of_compare: ["compare", clips[1], "--decodings", LONG, "-o", folder / "c.mp4", *common],
+        of_bench: ["bench", "--decodings", "ntp,diagd:1:2", "--batch", "1,4", "--repeats", 1, *common],
+        of_eval: ["eval", *clips, "--decodings", LONG, *common],
+        of_sweep: ["sweep", *clips, "--k", "1,2", "--d", "1,2", "--no-chart", "--out", folder / "s", *common],
+        of_attention: ["attention", clips[1], "--no-picture", *common],
+    }
+    done = {layout: diagd(*arguments) for layout, arguments in calls.items()}
+    assert not any(each.code for each in done.values()), done
+    votes = make_votes({"1": "left", "2": "left", "3": "right", "4": "equal"})
+    return {of_vote: count_votes(make_key(), [votes]), **{layout: each.objects[0] for layout, each in done.items()}}
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_no_figure_of_a_report_is_cut(reports, width):
+    for layout, facts in reports.items():
+        whole, shown = layout(facts, None), layout(facts, width)
+        assert "…" not in shown and max(map(cell_len, shown.splitlines())) <= width, shown
+        assert words_of(whole) <= words_of(shown) | {"decoding", "pair"}, shown  # a block needs no name for its label
+        assert layout(facts, 1000) == whole  # what is no terminal gets the whole width
+
+
+def words_of(text: str) -> set[str]:
+    """What may not be cut: all but the lines of tables."""
+    return set(text.replace("─", "").split())
+
+
+def test_lists_and_plans(diagd):
+    plan = ["plan", "--grid", "3,40,64", "--k", "2", "--d", "10"]
+    for words in (["presets"], ["weights"], ["info"], plan):
+        shown, whole = diagd(*words, COLUMNS="60").out, diagd(*words).out
+        longest = max(map(len, whole.split()))  # a path is not broken
+        assert max(map(len, shown.splitlines())) <= max(60, longest + 2)
+        assert words in (plan, ["info"]) or words_of(whole) == words_of(shown)
+
+
+def test_on_a_terminal(start, tiny, tmp_path):
+    """All that is seen there, the bars that come and go included."""
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    if not hasattr(termios, "tcsetwinsize"):
+        pytest.skip("needs Python 3.11")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 60))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
+    arguments = ["compare", tiny.clip, "-p", tiny.preset, "--decodings", LONG, "-o", tmp_path / "c.mp4"]
+    process = start(*arguments, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    try:
+        while part := os.read(ours, 10_000):
+            shown += part
+    except OSError:  # the end, on Linux
+        pass
+    os.close(ours)
+    assert process.wait(60) == 0
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", shown.decode())
+    table = plain.split("tiny, 3 new frames")[1]
+    assert "…" not in plain and max(map(len, re.split(r"[\r\n]+", table))) <= 60
+    assert "speed-up" in table and "previous-frame-target, no repair" in " ".join(table.split())
