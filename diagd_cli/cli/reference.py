@@ -24,7 +24,8 @@ An option wins over its variable, the variable over the preset, the preset over 
 everywhere, as does `diagd help COMMAND`, and `diagd` alone lists the commands; `diagd --version` (`-V`) prints the version,
 `diagd --install-completion` teaches the shell the commands.
 Tables and help are as wide as the terminal, or as `$COLUMNS` says, and nothing in them is cut; elsewhere tables take what
-they need. Results go to stdout, everything else, warnings too, to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+they need. Results go to stdout, everything else, warnings too, to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage,
+130 interrupted.
 """
 COMPLETION = ("--install-completion", "--show-completion", "--help")
 
