@@ -19,7 +19,7 @@ import numpy as np
 from diagd_cli.clip.files import together, write_text
 from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.clip.write import VideoWriter
-from diagd_cli.errors import MissingExtra, UsageError
+from diagd_cli.errors import MissingExtra, UsageError, did_you_mean
 
 ACTIONS = (
     "idle", "forward", "back", "left", "right", "forward+left", "forward+right", "back+left", "back+right",
@@ -159,7 +159,8 @@ def open_game(scenario: str) -> Iterator:
     vzd = _vizdoom()
     config = Path(vzd.scenarios_path) / f"{scenario}.cfg"
     if not config.is_file():
-        raise UsageError(f"There is no scenario {scenario!r}", f"Use one of: {', '.join(SCENARIOS)}")
+        hint = f"Use one of: {', '.join(SCENARIOS)}"
+        raise UsageError(f"There is no scenario {scenario!r}", did_you_mean(scenario, SCENARIOS, hint))
     game = vzd.DoomGame()
     game.load_config(str(config))
     game.set_window_visible(False)

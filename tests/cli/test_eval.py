@@ -137,7 +137,8 @@ def test_a_second_start_does_what_is_missing(evaluate, tmp_path, monkeypatch):
     assert measured == [1] * 13
 
 
-def test_tables(evaluate, tmp_path):
+def test_tables(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     done = evaluate("--out", tmp_path)
     text = (tmp_path / "table.md").read_text()
     paper = "| decoding | FVD | subject consistency | image quality | dynamic degree | FPS | TP | STEP | PSNR |"

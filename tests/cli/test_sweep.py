@@ -64,7 +64,8 @@ def lines(folder):
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_files(diagd, words, tmp_path):
+def test_files(diagd, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     done = diagd(*words("--decodings", "zipar:1", "--batch", 2, d="2,9"))
     assert done.code == 0, done.err
     out = tmp_path / "out"

@@ -48,6 +48,22 @@ def test_a_flat_folder_of_clips(train, world):
     assert train("transformer", "-q").code == 0
 
 
+def test_what_is_trained_says_its_settings(diagd, train, world):
+    """So that a preset with others, which load as well, is told."""
+    assert [train(part, "-q").code for part in ("tokenizer", "transformer")] == [0, 0]
+    path = world / "run/preset.yaml"
+    assert diagd("presets", "check", path).err == ""
+    raw = yaml.safe_load(path.read_text())
+    raw["transformer"]["positions"]["base"], raw["tokenizer"]["levels"] = 500.0, [25]
+    path.write_text(yaml.safe_dump(raw))
+    assert diagd("presets", "check", path).code == 1  # one level has another shape
+    raw["tokenizer"]["levels"] = [5, 5]
+    path.write_text(yaml.safe_dump(raw))
+    done = diagd("presets", "check", path)
+    told = "transformer.positions.base is 500.0; the weights were trained with 10000.0"
+    assert done.code == 0 and done.err == f"warning: tiny: {told}\n"
+
+
 def log(world, part):
     return [json.loads(line) for line in (world / "run" / part / "log.jsonl").read_text().splitlines()]
 
