@@ -1,7 +1,7 @@
 """Decoded frames as they are meant to be seen: RGB on square pixels, upright, whole, of a screen's range and colours.
 
-ffmpeg's filters do the work, as far as a frame needs it: one that is RGB or YUV of a usual kind gets the very pixels that
-`ffmpeg -pix_fmt rgb24` makes of it.
+ffmpeg's filters do the work, as far as a frame needs it: one that needs nothing more gets the very pixels that `ffmpeg
+-pix_fmt rgb24` makes of it.
 """
 
 from __future__ import annotations
@@ -14,32 +14,29 @@ from itertools import pairwise
 import av
 import numpy as np
 from av.filter import Graph
-from av.video.reformatter import ColorPrimaries, ColorTrc
 
+from diagd_cli.clip.hdr import for_other_screens, to_screen
 from diagd_cli.clip.image import over_black
 
-_HDR = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)  # PQ, HLG
-_WIDE = (ColorPrimaries.BT2020, ColorPrimaries.SMPTE431, ColorPrimaries.SMPTE432)  # BT.2020, DCI-P3, Display P3
 _LEAST = 3  # rows and columns that the deinterlacer needs
 
 
 def convert(
-    frames: Iterable[tuple[int, av.VideoFrame]], aspect: Fraction | None, woven: bool = False
+    frames: Iterable[tuple[int, av.VideoFrame]], aspect: Fraction | None, first_field: str | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Numbered frames of a decoder -> the same numbers with uint8 RGB [H, W, 3].
 
     `aspect` is the width of a pixel through its height; None is square. A frame of two fields is deinterlaced from
-    itself and its neighbours, which are the frames given before and after it; `woven` says that those which do not
-    tell are of two fields, too.
+    itself and its neighbours, which are the frames given before and after it; with `first_field`, "tff" or "bff", all are.
     """
-    graph, key, waiting, fields = None, None, deque(), woven
+    graph, key, waiting, fields = None, None, deque(), bool(first_field)
     for number, frame in frames:
         fields = fields or frame.interlaced_frame  # for good: single frames of it may be whole
         own = (*_look(frame), fields and min(frame.width, frame.height) >= _LEAST)
         if own != key:
             yield from _drain(graph, waiting)
-            graph, key = _graph(frame, aspect, own[-1], woven), own
-        waiting.append((number, _matrix(frame)))
+            graph, key = _graph(frame, aspect, own[-1], first_field), own
+        waiting.append((number, (int(frame.color_trc), int(frame.color_primaries)), _matrix(frame)))
         graph.push(frame)
         yield from _pulled(graph, waiting)
     yield from _drain(graph, waiting)
@@ -50,22 +47,21 @@ def _look(frame: av.VideoFrame) -> tuple:
     return (frame.width, frame.height, frame.format.name, *map(int, colours))
 
 
-def _graph(frame: av.VideoFrame, aspect: Fraction | None, fields: bool, woven: bool) -> Graph:
+def _graph(frame: av.VideoFrame, aspect: Fraction | None, fields: bool, first_field: str | None) -> Graph:
     """The filters for frames that look like this one."""
     width, height, form, space, span, *_ = _look(frame)
     graph = Graph()
     colours = f":colorspace={space}:range={span}"
     chain = [graph.add("buffer", f"video_size={width}x{height}:pix_fmt={form}:time_base=1/1000{colours}")]
     if fields:
-        chain.append(graph.add("bwdif", f"mode=send_frame:deint={'all' if woven else 'interlaced'}"))
-    options = []
-    if aspect and aspect > 0 and aspect != 1:
-        options = [f"w={max(1, round(width * aspect))}", f"h={height}"]
-    if frame.color_trc in _HDR or frame.color_primaries in _WIDE:
-        options += ["out_primaries=bt709", "out_transfer=bt709"]
-    chain.append(graph.add("scale", ":".join(["flags=bicubic", *options])))
+        every = f"parity={first_field}:deint=all" if first_field else "deint=interlaced"
+        chain.append(graph.add("bwdif", f"mode=send_frame:{every}"))
+    size = f":w={max(1, round(width * aspect))}:h={height}" if aspect and aspect > 0 and aspect != 1 else ""
+    chain.append(graph.add("scale", f"flags=bicubic{size}"))
     alpha = any(part.is_alpha for part in frame.format.components) or form == "pal8"
-    chain += [graph.add("format", f"pix_fmts={'rgba' if alpha else 'rgb24'}"), graph.add("buffersink")]
+    deep = for_other_screens(frame.color_trc, frame.color_primaries)
+    rgb = "rgb48le" if deep else "rgba" if alpha else "rgb24"
+    chain += [graph.add("format", f"pix_fmts={rgb}"), graph.add("buffersink")]
     for one, after in pairwise(chain):
         one.link_to(after)
     graph.configure()
@@ -78,9 +74,12 @@ def _pulled(graph: Graph, waiting: deque) -> Iterator[tuple[int, np.ndarray]]:
             frame = graph.pull()
         except (av.BlockingIOError, av.EOFError):
             return
-        number, matrix = waiting.popleft()
+        number, colours, matrix = waiting.popleft()
         pixels = frame.to_ndarray()
-        pixels = over_black(pixels) if pixels.shape[2] == 4 else pixels
+        if pixels.dtype == np.uint16:
+            pixels = to_screen(pixels, *colours)
+        elif pixels.shape[2] == 4:
+            pixels = over_black(pixels)
         yield number, pixels if matrix is None else _upright(pixels, matrix)
 
 

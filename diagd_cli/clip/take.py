@@ -43,14 +43,14 @@ def read_video(path: Path, context: int, start: int | None, future: int, tell: C
     begin, count = kept[0][0], kept[-1][0] + 1
     first = max(count - context, 0) if start is None else start
     wanted = range(first, count if start is None else min(count, start + context + future))
-    paced = zip(range(begin, count), _paced(convert(kept, contents.aspect, contents.woven)), strict=False)
+    paced = zip(range(begin, count), _paced(convert(kept, contents.aspect, contents.fields)), strict=False)
     return Found([pixels for step, pixels in paced if step in wanted], count, contents.fps, damage)
 
 
 def every_frame(path: Path) -> Generator[np.ndarray, None, str | None]:
     """Every frame, uint8 RGB [H, W, 3]; returns what is missing or broken, None for nothing. Raises ClipError."""
     contents, tally = look_through(path), Tally()
-    yield from _paced(convert(decode(path, contents, tally), contents.aspect, contents.woven))
+    yield from _paced(convert(decode(path, contents, tally), contents.aspect, contents.fields))
     if not tally.shown:
         raise _nothing(path, tally)
     return damaged(contents, tally, True)

@@ -25,17 +25,25 @@ def pace(times: np.ndarray, declared: Iterable[float], tick: float) -> tuple[flo
     count = len(times)
     if count < 2 or times[-1] <= times[0]:
         return usable(declared), np.arange(count)
+    gaps = np.diff(times)
+    gaps = gaps[gaps > 0]
+    near = gaps[np.abs(gaps - np.median(gaps)) <= np.maximum(tick, 0.25 * np.median(gaps))]
+    local = 1 / (near.mean() if len(near) else np.median(gaps))
+    declared = [rate for rate in declared if rate and rate > 0]
+    for rate in (*declared, *_whole(local), *_USUAL):  # of some recordings single frames were left out
+        places = (times - times[0]) * rate
+        if abs(rate - local) <= 0.03 * local and np.abs(places - places.round()).max() <= tick * rate + 0.02:
+            steps = places.round().astype(np.int64)
+            if rate <= MAX_FPS and (np.diff(steps) > 0).all():
+                return float(rate), steps
     index = np.arange(count)
     mean = np.polyfit(index, times - times[0], 1)[0] if count > 2 else times[1] - times[0]
     error = _spread(times, index, mean)
     if error < 0.49 * mean:
-        fitting = [rate for rate in (*declared, *_whole(1 / mean), *_USUAL) if rate and rate > 0]
-        rate = next((r for r in fitting if _spread(times, index, 1 / r) <= error + tick), 1 / mean)
+        rates = (*declared, *_whole(1 / mean), *_USUAL)
+        rate = next((r for r in rates if _spread(times, index, 1 / r) <= error + tick), 1 / mean)
         return usable([rate]), index
-    gaps = np.diff(times)
-    gaps = gaps[gaps > 0]
-    near = gaps[np.abs(gaps - np.median(gaps)) <= np.maximum(tick, 0.25 * np.median(gaps))]
-    rate = 1 / (near.mean() if len(near) else np.median(gaps))
+    rate = local
     usual = min((*declared, *_USUAL), key=lambda one: abs(one - rate))
     if abs(usual - rate) <= 0.002 * rate:
         rate = usual

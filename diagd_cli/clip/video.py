@@ -30,6 +30,8 @@ AGAIN = "Copy or download it again"
 # Decoders that take any bytes for a picture: a block of zeros in what they decode is a hole in the file.
 _UNCHECKED = {"vp8", "vp9", "wmv1", "wmv2", "wmv3"}
 _HOLE = bytes(128)
+_UNMARKED = {"mjpeg", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "qtrle", "png", "v210", "cfhd"}  # with fields
+_SILENT = {"mjpeg"}  # decoders that complain, but do not mark the frames
 
 
 @dataclass
@@ -46,7 +48,7 @@ class Contents:
     packets: int  # of frames that are shown
     claimed: int  # frames, by what the container says of its length; 0 where it says nothing
     aspect: Fraction | None  # width of a pixel through its height
-    woven: bool  # whether every frame is of two fields, by what the container says
+    fields: str | None  # "tff" or "bff", which field is first, where the container tells and the decoder does not
     shown: list[int] = field(default_factory=list)
     steps: np.ndarray | None = None
     keys: list[int] = field(default_factory=list)
@@ -54,8 +56,11 @@ class Contents:
 
 
 @contextmanager
-def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first stream of pictures, cover art apart. Raises ClipError."""
+def opened_video(path: Path, said: list | None = None) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its first stream of pictures, cover art apart; `said` gains what libav complains of.
+
+    Raises ClipError.
+    """
     with _errors() as log:
         try:
             container = av.open("file:" + os.path.abspath(path), options=dict(_SAFE), metadata_errors="replace")
@@ -63,6 +68,8 @@ def opened_video(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
             raise _unreadable(path, log) from error
+        if said is not None:
+            said += log
     with container:
         covers = av.stream.Disposition.attached_pic
         stream = next((one for one in container.streams.video if not one.disposition & covers), None)
@@ -107,9 +114,11 @@ def _oversized(path: Path, log: list) -> ClipError | None:
 
 def look_through(path: Path) -> Contents:
     """Read a video's packets. Raises ClipError for a file that is no video."""
-    with opened_video(path) as (container, stream):
+    said: list = []
+    with opened_video(path, said) as (container, stream):
         packets = _Packets(stream)
         with _errors() as log:
+            log += said
             packets.read(container, log)
         contents = packets.contents(container)
         if end := missing_end(path, container.format.name):
@@ -195,14 +204,20 @@ def _packets(container, stream, tally: Tally, begin: int | None) -> Iterator[av.
 
 def _frames(packets: Iterator, stream, tally: Tally) -> Iterator[tuple[int | None, av.VideoFrame]]:
     """What the decoder makes of the packets: frames and their time stamps."""
-    frame = None
+    frame, name = None, stream.codec_context.name
     for packet in packets:
         if packet is not None and not packet.size:
             if frame is not None:
                 yield packet.pts, frame
             continue
         try:
-            for frame in stream.codec_context.decode(packet):
+            if name in _SILENT:
+                with _errors() as log:
+                    frames = stream.codec_context.decode(packet)
+                tally.refused += bool(log)
+            else:
+                frames = stream.codec_context.decode(packet)
+            for frame in frames:
                 yield frame.pts, frame
         except MemoryError:
             raise
@@ -273,6 +288,7 @@ class _Packets:
         keys = sorted(key for key in self.keys if key is not None)
         seconds = (container.duration or 0) / av.time_base
         claimed = stream.frames or round(seconds * (fps or 0))
-        woven = getattr(stream.codec_context, "field_order", 0) > 1
-        found = self.codec, fps, len(self.stamps), claimed, stream.sample_aspect_ratio, woven
+        order = getattr(stream.codec_context, "field_order", 0) if self.codec in _UNMARKED else 0  # since PyAV 18
+        fields = ("tff" if order in (2, 4) else "bff") if order > 1 else None
+        found = self.codec, fps, len(self.stamps), claimed, stream.sample_aspect_ratio, fields
         return Contents(*found, shown, steps, keys, list(self.damage))
