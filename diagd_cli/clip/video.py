@@ -152,7 +152,8 @@ def decode(
     base, step = 0, -1
     with opened_video(path) as (container, stream):
         if begin is not None:
-            container.seek(begin, stream=stream)
+            earlier = contents.keys[max(0, contents.keys.index(begin) - 1)]  # some containers are only roughly searched
+            container.seek(earlier, stream=stream)
         for stamp, frame in _frames(_packets(container, stream, tally, begin), stream, tally):
             if begin is not None and (stamp is None or stamp < begin):
                 continue  # of the group of frames before, which was not decoded
@@ -239,23 +240,25 @@ class _Packets:
         self.stream, self.codec = stream, stream.codec_context.name
         self.stamps: list[int | None] = []  # of what is shown
         self.keys: list[int | None] = []
-        self.orderly, self.latest, self.end = True, None, 0.0
+        self.orderly, self.latest = True, None  # whether every time stamp of decoding is later than the one before
         self.damage: dict[str, None] = {}  # in the order in which it was found
 
     def read(self, container: av.container.InputContainer, log: list) -> None:
         try:
-            for packet in container.demux():
-                if any(name == container.format.name for _, name, _ in log):  # of the container, not of the pictures
-                    self.damage["parts of it cannot be read"] = None
-                log.clear()
-                if packet.pts is not None and packet.time_base:
-                    self.end = max(self.end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-                if packet.stream is self.stream and (packet.size or _again(packet, self.codec)):
+            for packet in container.demux(self.stream):
+                if log:
+                    self._complain(container.format.name, log)
+                if packet.size or _again(packet, self.codec):
                     self._add(packet)
         except MemoryError:
             raise
         except (av.FFmpegError, OSError):
             self.damage["it cannot be read to its end"] = None
+
+    def _complain(self, container: str, log: list) -> None:
+        if any(name == container for _, name, _ in log):  # of the container, not of the pictures
+            self.damage["parts of it cannot be read"] = None
+        log.clear()  # a bad file says much
 
     def _add(self, packet: av.Packet) -> None:
         if packet.is_corrupt:
@@ -268,8 +271,7 @@ class _Packets:
         if self.codec == "vp8" and not data[0] & 0x10:  # a picture that others are made of, never shown
             return
         if packet.dts is not None:
-            step = (packet.dts - self.latest) * self.stream.time_base if self.latest is not None else 1
-            self.orderly = self.orderly and step > 0
+            self.orderly = self.orderly and (self.latest is None or packet.dts > self.latest)
             self.latest = packet.dts
         self.stamps.append(packet.pts)
         if packet.is_keyframe:
