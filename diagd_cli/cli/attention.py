@@ -86,7 +86,9 @@ def attention(
         at = frame_of(chosen, frame)
         check_model(chosen, layer, head)
         target = target_of(clip, output, force) if picture else None
-        source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start)
+        source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start, tell=reporter.note)
+        if source.damage:
+            reporter.note(f"{clip} is {source.damage}")
         asked = parse_actions(chosen, steer.actions)
         steering = clip_actions(clip, chosen, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
         prompts = find_prompts(chosen, [clip], steer, random_weights)

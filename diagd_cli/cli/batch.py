@@ -116,8 +116,11 @@ class Batch:
         """A clip's context and what steers its continuation."""
         from diagd_cli.clip.read import read_clip
 
-        clip = read_clip(path, context_of(path, self.preset, self.settings), self.start)
+        clip = read_clip(path, context_of(path, self.preset, self.settings), self.start, tell=self.reporter.note)
         context = len(clip.frames)
+        if clip.damage:
+            last = clip.first + context - 1
+            self.reporter.note(f"{path} is {clip.damage}; it is continued after frame {last} (frames count from 0)")
         return clip, clip_actions(path, self.preset, self.asked, clip.first, context, self.settings.frames)
 
     def missing(self, work: Work) -> bool:

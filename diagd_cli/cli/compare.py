@@ -82,7 +82,7 @@ def compare(
         asked = parse_candidates(decodings, chosen, replace(settings, context=prefix))
         target = output_paths([clip], output or Path(f"{clip.stem}-compared.mp4"))[0]
         check_outputs(target, race, sheet, html, force)
-        source = read_clip(clip, prefix, start, settings.frames)
+        source = read_clip(clip, prefix, start, settings.frames, whole=True, tell=reporter.note)
         given, truth = parse_actions(chosen, steer.actions), len(source.future)
         steering = clip_actions(clip, chosen, given, start, prefix, settings.frames, truth)
         prompts = find_prompts(chosen, [clip], steer, random_weights)

@@ -92,7 +92,7 @@ def evaluate(
         for name in ("report.json", "table.md") if out else ():
             check_target(out / name, force=True)
         for clip in clips:
-            check_clip(clip)
+            check_clip(clip, whole=True)
         if export_vbench:
             check_export(export_vbench, folders, clips, trials.drawn)
         prompts = find_prompts(chosen, clips)
@@ -143,7 +143,7 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
     from diagd_cli.clip.read import read_clip
     from diagd_cli.evaluate.measure import Case
 
-    clip = read_clip(path, settings.context, start, settings.frames)
+    clip = read_clip(path, settings.context, start, settings.frames, whole=True)
     if len(clip.future) < settings.frames:
         message = (
             f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"

@@ -61,7 +61,8 @@ def describe(run: Batch, loaded: Loaded, work: Work, result: Result) -> dict:
         "output": path_text(target),
         "output_sha256": digest(target),
         "settings": choices(run, work.job.seed),
-        "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)},
+        "input": {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)}
+        | ({"damage": clip.damage} if clip.damage else {}),
         "weights": weights(run.preset, run.random),
         "steered_by": steered_by(run, work.actions),
         **run.prompts.about(clip.path),

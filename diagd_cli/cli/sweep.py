@@ -83,6 +83,7 @@ def sweep(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
+        from diagd_cli.clip.read import check_clip
         from diagd_cli.config import load_preset
         from diagd_cli.sweep.bounds import advise, parse_bounds
         from diagd_cli.sweep.run import results, run
@@ -92,6 +93,8 @@ def sweep(
         combined = combinations(chosen, settings, k, d, decodings, stand_ins, repairs)
         bounds = parse_bounds(recommend) if recommend else []
         check_outputs(out, chart, write_preset, bool(bounds), force)
+        for clip in clips:
+            check_clip(clip, whole=True)
         for name, reason in combined.skipped:
             reporter.note(f"left out: {name}: {reason}")
         prompts = find_prompts(chosen, clips)

@@ -14,8 +14,10 @@ from typing import IO
 
 import numpy as np
 
+from diagd_cli.clip.decode import Tally
 from diagd_cli.clip.image import IMAGE_FORMATS, Animation, check_size
-from diagd_cli.clip.take import Found, every_frame, read_video, told
+from diagd_cli.clip.packets import look_through
+from diagd_cli.clip.take import Found, damaged, every_frame, read_video, told
 from diagd_cli.clip.video import AGAIN
 from diagd_cli.errors import ClipError, UsageError
 from diagd_cli.tokens.gamepad import read_npz
@@ -127,10 +129,17 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise ClipError(f"{str(path)!r} cannot be read: {reason}", "Check the name and the folder") from error
 
 
-def check_clip(path: Path) -> None:
-    """Check, before any work is done, that a file can be opened. Raises ClipError."""
+def check_clip(path: Path, whole: bool = False) -> None:
+    """Check, before any work is done, that a file can be opened; with `whole` that all of a video seems to be there.
+
+    Raises ClipError. No frame is decoded: what only a decoder can see is not seen.
+    """
     with opened(path):
         pass
+    if whole and path.suffix.lower() not in (".npz", *IMAGE_FORMATS):
+        contents = look_through(path)
+        if contents.damage:
+            raise _damaged(path, str(damaged(contents, Tally(), False)))
 
 
 def _digest(path: Path, tell: Callable[[str], None]) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 from av import VideoFrame
 
+from diagd_cli.clip.decode import Tally, decode, lost
+from diagd_cli.clip.packets import Contents, look_through
 from diagd_cli.clip.pixels import convert
-from diagd_cli.clip.video import AGAIN, Contents, Tally, decode, look_through, lost
+from diagd_cli.clip.video import AGAIN
 from diagd_cli.errors import ClipError
 
 _BESIDE = 2  # frames before those asked for, from which their fields may be completed
@@ -31,7 +33,7 @@ class Found:
 
 def read_video(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
     """Frames from `start` on, `context` and `future` of them, or the last `context` frames. Raises ClipError."""
-    contents = look_through(path)
+    contents = look_through(path, tell)
     tally, ended = Tally(), start is None
     kept = _by_seeking(path, contents, context, start, future)
     if kept is None:
