@@ -30,11 +30,12 @@ class Animation:
 
     def __init__(self, path: Path):
         self.path, self.kind = path, IMAGE_FORMATS[path.suffix.lower()]
-        self.fps, self.steps = None, [0]
+        self.fps, self.steps, self.begin = None, [0], 0
         with self._opened() as image:
             count = getattr(image, "n_frames", 1)
             if count > 1:
-                times = np.cumsum([0.0, *(self._seconds(image, n) for n in range(count - 1))])
+                self.begin = int(image.info.get("default_image", False))  # a PNG's still for those who cannot do better
+                times = np.cumsum([0.0, *(self._seconds(image, n) for n in range(self.begin, count - 1))])
                 self.fps, steps = pace(times, (), 0.001)
                 self.steps = steps.tolist()
 
@@ -43,7 +44,7 @@ class Animation:
             for number, step in enumerate(self.steps):
                 after = self.steps[number + 1] if number + 1 < len(self.steps) else step + 1
                 if after > step:
-                    image.seek(number)
+                    image.seek(self.begin + number)
                     yield from repeat(_rgb(image), after - step)
 
     @contextmanager

@@ -112,6 +112,8 @@ class _Packets:
         if shown:
             times = np.array(shown) * float(stream.time_base)
             fps, steps = pace(times, declared, float(stream.time_base))
+            if container.format.name == "mpeg":  # of constant rate, with time stamps only here and there
+                steps = np.arange(len(shown))
         keys = sorted(key for key in self.keys if key is not None)
         seconds = (container.duration or 0) / av.time_base
         claimed = stream.frames or round(seconds * (fps or 0))

@@ -26,16 +26,18 @@ def convert(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Numbered frames of a decoder -> the same numbers with uint8 RGB [H, W, 3].
 
-    `aspect` is the width of a pixel through its height; None is square. A frame of two fields is deinterlaced from
+    `aspect` is the width of a pixel through its height; None is square. All get the size of the first.
+    A frame of two fields is deinterlaced from
     itself and its neighbours, which are the frames given before and after it; with `first_field`, "tff" or "bff", all are.
     """
-    graph, key, waiting, fields = None, None, deque(), bool(first_field)
+    graph, key, waiting, fields, size = None, None, deque(), bool(first_field), None
     for number, frame in frames:
         fields = fields or frame.interlaced_frame  # for good: single frames of it may be whole
         own = (*_look(frame), fields and min(frame.width, frame.height) >= _LEAST)
         if own != key:
             yield from _drain(graph, waiting)
-            graph, key = _graph(frame, aspect, own[-1], first_field), own
+            size = size or (max(1, round(frame.width * (aspect or 1))), frame.height)  # of all, whatever follows
+            graph, key = _graph(frame, size, own[-1], first_field), own
         waiting.append((number, (int(frame.color_trc), int(frame.color_primaries)), _matrix(frame)))
         graph.push(frame)
         yield from _pulled(graph, waiting)
@@ -47,7 +49,7 @@ def _look(frame: av.VideoFrame) -> tuple:
     return (frame.width, frame.height, frame.format.name, *map(int, colours))
 
 
-def _graph(frame: av.VideoFrame, aspect: Fraction | None, fields: bool, first_field: str | None) -> Graph:
+def _graph(frame: av.VideoFrame, size: tuple[int, int], fields: bool, first_field: str | None) -> Graph:
     """The filters for frames that look like this one."""
     width, height, form, space, span, *_ = _look(frame)
     graph = Graph()
@@ -56,8 +58,8 @@ def _graph(frame: av.VideoFrame, aspect: Fraction | None, fields: bool, first_fi
     if fields:
         every = f"parity={first_field}:deint=all" if first_field else "deint=interlaced"
         chain.append(graph.add("bwdif", f"mode=send_frame:{every}"))
-    size = f":w={max(1, round(width * aspect))}:h={height}" if aspect and aspect > 0 and aspect != 1 else ""
-    chain.append(graph.add("scale", f"flags=bicubic{size}"))
+    scale = f":w={size[0]}:h={size[1]}" if size != (width, height) else ""
+    chain.append(graph.add("scale", f"flags=bicubic{scale}"))
     alpha = any(part.is_alpha for part in frame.format.components) or form == "pal8"
     deep = for_other_screens(frame.color_trc, frame.color_primaries)
     rgb = "rgb48le" if deep else "rgba" if alpha else "rgb24"
