@@ -54,7 +54,7 @@ def decode(
             tally.shown.append(stamp)
             tally.broken += frame.is_corrupt
             tally.fields = tally.fields or frame.interlaced_frame
-            step = place[stamp] - base if stamp in place else step + 1
+            step = max(step + 1, place.get(stamp, 0) - base) if contents.shown else step + 1
             yield step, frame
 
 

@@ -17,6 +17,7 @@ from diagd_cli.clip.whole import missing_end
 # Decoders that take any bytes for a picture: a block of zeros in what they decode is a hole in the file.
 _UNCHECKED = {"vp8", "vp9", "wmv1", "wmv2", "wmv3"}
 _HOLE = bytes(128)
+_REORDERED = 16  # frames, at most, by which the order in the file differs from that in which they are shown
 # Codecs of pictures without a mark of their own for fields.
 _UNMARKED = {"mjpeg", "huffyuv", "ffvhuff", "utvideo", "magicyuv", "qtrle", "png", "v210", "cfhd"}
 
@@ -50,10 +51,9 @@ def look_through(path: Path, tell: Callable[[str], None] = lambda line: None) ->
         with complaints() as log:
             log += said
             packets.read(container, log, lambda count: tell(f"reading {path.name}: {count} packets so far"))
-        contents = packets.contents(container)
-        if end := missing_end(path, container.format.name):
-            contents.damage.append(end)
-        return contents
+        if end := missing_end(path, container.format.name, stream.id):
+            packets.damage[end] = None
+        return packets.contents(container)
 
 
 class _Packets:
@@ -105,7 +105,9 @@ class _Packets:
     def contents(self, container: av.container.InputContainer) -> Contents:
         stream = self.stream
         declared = [float(r) for r in (stream.guessed_rate, stream.average_rate, stream.base_rate) if r]
-        shown = sorted(self.stamps) if self.orderly and None not in self.stamps else []
+        # AVI has no time stamps: those of frames that are stored in another order than they are shown are made up.
+        guessed = container.format.name == "avi" and len(self.keys) < len(self.stamps)
+        shown = sorted(self.stamps) if self.orderly and None not in self.stamps and not guessed else []
         fps, steps = usable(declared), None
         if len(set(shown)) < len(shown):
             shown = []
@@ -114,6 +116,10 @@ class _Packets:
             fps, steps = pace(times, declared, float(stream.time_base))
             if container.format.name == "mpeg":  # of constant rate, with time stamps only here and there
                 steps = np.arange(len(shown))
+            if self.damage:  # of frames that refer to later ones, the last that are left have gaps, to be left out
+                gaps = np.diff(steps, prepend=-1)
+                gaps[-_REORDERED:] = np.minimum(gaps[-_REORDERED:], 1)
+                steps = np.cumsum(gaps) - 1
         keys = sorted(key for key in self.keys if key is not None)
         seconds = (container.duration or 0) / av.time_base
         claimed = stream.frames or round(seconds * (fps or 0))

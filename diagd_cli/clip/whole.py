@@ -1,10 +1,12 @@
-"""Whether a video file has the end that its beginning promises. Only sizes are read, no pictures."""
+"""Whether a video file has the end that its beginning promises, and all between. Only sizes and counters are read."""
 
 from __future__ import annotations
 
 import mmap
 import struct
 from pathlib import Path
+
+import numpy as np
 
 _BOXES = {
     b"ftyp",
@@ -25,14 +27,17 @@ _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the File Proper
 _TS_PACKETS = (188, 192, 204)  # bytes: plain, with a time stamp (M2TS), with error correction
 
 
-def missing_end(path: Path, container: str) -> str | None:
-    """What is missing at the end of a file of libavformat's format `container`; None where nothing is known to be."""
+def missing_end(path: Path, container: str, stream: int) -> str | None:
+    """What is missing of a file of libavformat's format `container`; None where nothing is known to be.
+
+    `stream` is the number of the stream of pictures in it.
+    """
     name = container.split(",")[0]
-    if name not in _CHECKS:
+    if name not in (*_CHECKS, "mpegts"):
         return None
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
-            return _CHECKS[name](data)
+            return _mpegts(data, stream) if name == "mpegts" else _CHECKS[name](data)
         except (struct.error, IndexError):
             return "it ends within a part"
 
@@ -124,8 +129,20 @@ def _asf(data: mmap.mmap) -> str | None:
     return _short(data, struct.unpack_from("<Q", data, place + 40)[0])
 
 
-def _mpegts(data: mmap.mmap) -> str | None:
-    return "it ends within a packet" if all(len(data) % size for size in _TS_PACKETS) else None
+def _mpegts(data: mmap.mmap, pid: int) -> str | None:
+    """By its packets' counters, which count to 16."""
+    size = next((size for size in _TS_PACKETS if len(data) % size == 0), None)
+    if size is None:
+        return "it ends within a packet"
+    heads = np.frombuffer(data, np.uint8).reshape(-1, size)[:, 4 * (size == 192) :][:, :6]
+    own = heads[((heads[:, 1] & 31).astype(int) << 8 | heads[:, 2]) == pid]
+    jumps = (own[:, 3] & 32 > 0) & (own[:, 4] > 0) & (own[:, 5] & 128 > 0)  # which the file itself announces
+    filled = own[:, 3] & 16 > 0
+    counts, jumps = own[filled, 3] & 15, jumps[filled][1:]
+    gaps = (np.diff(counts) & 15 > 1) & ~jumps  # a packet may come twice
+    if (heads[:, 0] != 0x47).any() or gaps.any():
+        return "packets of it are missing"
+    return None
 
 
-_CHECKS = {"mov": _mov, "matroska": _matroska, "avi": _avi, "ogg": _ogg, "gif": _gif, "asf": _asf, "mpegts": _mpegts}
+_CHECKS = {"mov": _mov, "matroska": _matroska, "avi": _avi, "ogg": _ogg, "gif": _gif, "asf": _asf}
