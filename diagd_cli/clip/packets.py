@@ -52,7 +52,7 @@ def look_through(path: Path, tell: Callable[[str], None] = lambda line: None) ->
             log += said
             packets.read(container, log, lambda count: tell(f"reading {path.name}: {count} packets so far"))
         if end := missing_end(path, container.format.name, stream.id):
-            packets.damage[end] = None
+            packets.damage = {end: None}  # which explains the rest
         return packets.contents(container)
 
 

@@ -70,7 +70,8 @@ def damaged(contents: Contents, tally: Tally, ended: bool) -> str | None:
     text = f"{read} of {contents.claimed} frames" if contents.claimed > read else told(read)
     if tally.broken:
         text += f", {tally.broken} of them in part,"
-    return f"cut short or damaged: {text} can be read" + "".join(f", {what}" for what in contents.damage)
+    why = f" ({', '.join(contents.damage)})" if contents.damage else ""
+    return f"cut short or damaged: {text} can be read{why}"
 
 
 def told(count: int) -> str:
