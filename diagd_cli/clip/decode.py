@@ -10,7 +10,7 @@ import av
 
 from diagd_cli.clip.image import check_size
 from diagd_cli.clip.packets import Contents
-from diagd_cli.clip.video import again, complaints, opened_video
+from diagd_cli.clip.video import again, complaints, need_memory, opened_video
 
 _SILENT = {"mjpeg"}  # decoders that complain, but do not mark the frames
 
@@ -110,7 +110,10 @@ def _frames(packets: Iterator, stream, tally: Tally) -> Iterator[tuple[int | Non
                 yield frame.pts, frame
         except MemoryError:
             raise
+        except av.BlockingIOError as error:  # no thread can be started
+            raise MemoryError("no memory is left to decode") from error
         except av.EOFError:
             return
         except av.FFmpegError:
+            need_memory()
             tally.refused += 1

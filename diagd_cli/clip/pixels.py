@@ -89,7 +89,8 @@ def _drain(graph: Graph | None, waiting: deque) -> Iterator[tuple[int, np.ndarra
     if graph is not None:
         graph.push(None)
         yield from _pulled(graph, waiting)
-    waiting.clear()
+    if waiting:  # the filters give a frame for each, unless they fail, which they keep to themselves
+        raise MemoryError("no memory is left to convert frames")
 
 
 def _matrix(frame: av.VideoFrame) -> np.ndarray | None:

@@ -37,6 +37,7 @@ def opened_video(path: Path, said: list | None = None) -> Iterator[tuple[av.cont
         except MemoryError:
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
+            need_memory()
             raise _unreadable(path, log) from error
         if said is not None:
             said += log
@@ -80,6 +81,11 @@ def _oversized(path: Path, log: list) -> ClipError | None:
     sizes = (re.search(r"Picture size ([1-9]\d*)x([1-9]\d*)", text) for _, _, text in log)
     found = next(filter(None, sizes), None)
     return too_large(path, int(found[1]), int(found[2])) if found else None
+
+
+def need_memory() -> None:
+    """Raise MemoryError where there is hardly any: decoders that get none call it invalid data."""
+    bytearray(32 << 20)
 
 
 def again(packet: av.Packet, codec: str) -> bool:

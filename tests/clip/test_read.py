@@ -5,6 +5,7 @@ import os
 import re
 import struct
 import subprocess
+import sys
 import tempfile
 import tracemalloc
 import zlib
@@ -239,3 +240,22 @@ def test_no_ffmpeg_is_needed(tmp_path, monkeypatch):
     path = video(tmp_path / "a.mp4")
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     assert greys(read_clip(path, 4).frames) == [6, 7, 8, 9]
+
+
+@pytest.mark.parametrize("room", [4, 20, 40])
+def test_too_little_memory_is_no_damage(tmp_path, room):
+    """Decoders that get no memory call it invalid data."""
+    path = video(tmp_path / "a.mp4", width=1280, height=720)
+    code = f"""
+import resource
+import av, numpy
+from diagd_cli.clip.read import read_clip
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + {room} * 1_000_000
+resource.setrlimit(resource.RLIMIT_AS, (used, used))
+try:
+    read_clip({str(path)!r}, 4)
+except MemoryError:
+    print("memory")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "memory\n", done.stderr
