@@ -26,9 +26,9 @@ def convert(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Numbered frames of a decoder -> the same numbers with uint8 RGB [H, W, 3].
 
-    `aspect` is the width of a pixel through its height; None is square. All get the size of the first.
-    A frame of two fields is deinterlaced from
-    itself and its neighbours, which are the frames given before and after it; with `first_field`, "tff" or "bff", all are.
+    `aspect` is the width of a pixel through its height; None is square. All get the size of the first. A frame of two
+    fields is deinterlaced from itself and its neighbours, which are the frames given before and after it; with
+    `first_field`, "tff" or "bff", all are. Raises MemoryError where the filters get none.
     """
     graph, key, waiting, fields, size = None, None, deque(), bool(first_field), None
     for number, frame in frames:
