@@ -6,7 +6,7 @@ import hashlib
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,13 +70,7 @@ def read_clip(
     path = Path(path)
     tell = _patient(tell)
     digest = _digest(path, tell)
-    if path.suffix.lower() == ".npz":
-        found = _select(_recorded(path), context, start, future)
-    elif path.suffix.lower() in IMAGE_FORMATS:
-        frames = Animation(path)
-        found = _select(frames, context, start, future, fps=frames.fps)
-    else:
-        found = read_video(path, context, start, future, tell)
+    found = _select(path, context, start, future, tell)
     first = max(found.count - context, 0) if start is None else start
     if whole and found.damage:
         raise _damaged(path, found.damage)
@@ -175,10 +169,15 @@ def _recorded(path: Path) -> np.ndarray:
     return frames
 
 
-def _select(
-    frames: Iterable[np.ndarray], context: int, start: int | None, future: int, fps: float | None = None
-) -> Found:
-    """Those of `frames` that are asked for."""
+def _select(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
+    """The frames of a file that are asked for, fewer where it ends. Raises ClipError."""
+    if path.suffix.lower() == ".npz":
+        frames, fps = _recorded(path), None
+    elif path.suffix.lower() in IMAGE_FORMATS:
+        frames = Animation(path)
+        fps = frames.fps
+    else:
+        return read_video(path, context, start, future, tell)
     kept: deque = deque(maxlen=context if start is None else context + future)
     count = 0
     for frame in frames:
