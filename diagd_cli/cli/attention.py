@@ -94,7 +94,9 @@ def attention(
         check_model(chosen, layer, head)
         reads = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
         target = target_of(clip, output, reads + clip_inputs(chosen, [clip], steer), force) if picture else None
-        source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start)
+        source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start, tell=reporter.note)
+        if source.damage:
+            reporter.note(f"{clip} is {source.damage}")
         asked = chosen.parse_actions(steer.actions)
         steering = clip_actions(clip, chosen.actions, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
         prompts = find_prompts(chosen, [clip], steer, random_weights)

@@ -148,8 +148,11 @@ class Batch:
         from diagd_cli.clip.read import read_clip
         from diagd_cli.tokens.actions import clip_actions
 
-        clip = read_clip(path, context_of(path, self.preset, self.settings), self.start)
+        clip = read_clip(path, context_of(path, self.preset, self.settings), self.start, tell=self.reporter.note)
         context = len(clip.frames)
+        if clip.damage:
+            last = clip.first + context - 1
+            self.reporter.note(f"{path} is {clip.damage}; it is continued after frame {last} (frames count from 0)")
         return clip, clip_actions(path, self.preset.actions, self.asked, clip.first, context, self.settings.frames)
 
     def missing(self, work: Work) -> bool:

@@ -90,7 +90,7 @@ def compare(
         target = output_paths([clip], output or f"{clip.stem}-compared.mp4")[0]
         reads = preset_inputs(chosen, *others_of(asked), folder=machine.weights_dir, weights=not random_weights)
         check(target, race, sheet, html, reads + clip_inputs(chosen, [clip], steer), force)
-        source = read_clip(clip, prefix, start, settings.frames)
+        source = read_clip(clip, prefix, start, settings.frames, whole=True, tell=reporter.note)
         given, truth = chosen.parse_actions(steer.actions), len(source.future)
         steering = clip_actions(clip, chosen.actions, given, start, prefix, settings.frames, truth)
         prompts = find_prompts(chosen, [clip], steer, random_weights)

@@ -104,7 +104,7 @@ def evaluate(
 
         check_same_tokens(base, chosen)
         for clip in clips:
-            check_clip(clip)
+            check_clip(clip, whole=True)
         prompts = find_prompts(chosen, clips)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
@@ -154,7 +154,7 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
     from diagd_cli.evaluate.measure import Case
     from diagd_cli.tokens.actions import clip_actions
 
-    clip = read_clip(path, settings.context, start, settings.frames)
+    clip = read_clip(path, settings.context, start, settings.frames, whole=True)
     if len(clip.future) < settings.frames:
         message = (
             f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"

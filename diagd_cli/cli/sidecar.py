@@ -50,7 +50,8 @@ def fps(run: Batch, clip: Clip) -> float:
 
 def source(run: Batch, clip: Clip) -> dict:
     """What a sidecar tells of the clip that is continued."""
-    return {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)}
+    told = {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(run, clip)}
+    return told | ({"damage": clip.damage} if clip.damage else {})
 
 
 def unfinished(run: Batch, work: Work) -> dict:

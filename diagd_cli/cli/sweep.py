@@ -88,6 +88,7 @@ def sweep(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
+        from diagd_cli.clip.read import check_clip
         from diagd_cli.config import load_preset
         from diagd_cli.sweep.bounds import advise, parse_bounds
 
@@ -98,6 +99,8 @@ def sweep(
         base = load_preset(base_preset) if base_preset else chosen
         reads = preset_inputs(chosen, base, folder=machine.weights_dir) + clip_inputs(chosen, clips)
         check(out, chart, write_preset, bool(bounds), reads, force)
+        for clip in clips:
+            check_clip(clip, whole=True)
         from diagd_cli.sweep.run import results, run  # and torch, which takes long
 
         for name, reason in combined.skipped:

@@ -2,41 +2,89 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from diagd_cli.clip.times import pace
 from diagd_cli.clip.write import atomic
 from diagd_cli.errors import ClipError
 
 MAX_SIDE = 8192  # pixels; the largest height or width of a frame that is read
-IMAGE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+IMAGE_FORMATS = {".png": "PNG", ".apng": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image, upright and without its transparency, as uint8 RGB (H, W, 3).
+class Animation:
+    """The frames of an image, uint8 RGB (H, W, 3), upright and on black where it is transparent; mostly a single one.
 
-    Raises ClipError where it is damaged, larger than `MAX_SIDE`, or not of the kind that its suffix says.
+    `fps` is in frames per second, None for a single one; frames that stand longer come as often as they last. Raises
+    ClipError where the image is damaged, larger than `MAX_SIDE`, or not of the kind that its suffix says.
     """
-    kind = IMAGE_FORMATS[path.suffix.lower()]
-    try:
-        with warnings.catch_warnings():
-            # A small file may claim billions of pixels; Pillow warns before it spends memory on them.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=[kind]) as image:
-                check_size(path, *image.size)
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would clip instead of scale
-                    upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
-                return np.asarray(upright.convert("RGB"))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        hint = f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}"
-        raise ClipError(f"{path} has far too many pixels", hint) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ClipError(f"{path} is damaged or not a {kind} image", "Copy or download it again") from error
+
+    def __init__(self, path: Path):
+        self.path, self.kind = path, IMAGE_FORMATS[path.suffix.lower()]
+        self.fps, self.steps, self.begin = None, [0], 0
+        with self._opened() as image:
+            count = getattr(image, "n_frames", 1)
+            if count > 1:
+                self.begin = int(image.info.get("default_image", False))  # a PNG's still for those who cannot do better
+                times = np.cumsum([0.0, *(self._seconds(image, n) for n in range(self.begin, count - 1))])
+                self.fps, steps = pace(times, (), 0.001)
+                self.steps = steps.tolist()
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        with self._opened() as image:
+            for number, step in enumerate(self.steps):
+                after = self.steps[number + 1] if number + 1 < len(self.steps) else step + 1
+                if after > step:
+                    image.seek(self.begin + number)
+                    yield from repeat(_rgb(image), after - step)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Image.Image]:
+        path = self.path
+        try:
+            with warnings.catch_warnings():
+                # A small file may claim billions of pixels; Pillow warns before it spends memory on them.
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                with Image.open(path, formats=[self.kind]) as image:
+                    check_size(path, *image.size)
+                    yield image
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+            hint = f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}"
+            raise ClipError(f"{path} has far too many pixels", hint) from error
+        except (OSError, SyntaxError, ValueError, struct.error) as error:
+            raise ClipError(f"{path} is damaged or not a {self.kind} image", "Copy or download it again") from error
+
+    @staticmethod
+    def _seconds(image: Image.Image, number: int) -> float:
+        """How long a frame is shown; at most 10 ms is what browsers take for 100 ms."""
+        image.seek(number)
+        image.load()  # only then does Pillow know
+        duration = image.info.get("duration") or 0
+        return (duration if duration > 10 else 100) / 1000
+
+
+def _rgb(image: Image.Image) -> np.ndarray:
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I"):  # 16 bits of grey, which convert() would clip instead of scale
+        upright = Image.fromarray((np.asarray(upright) // 256).astype(np.uint8))
+    if upright.has_transparency_data:
+        return over_black(np.asarray(upright.convert("RGBA")))
+    return np.asarray(upright.convert("RGB"))
+
+
+def over_black(pixels: np.ndarray) -> np.ndarray:
+    """uint8 RGBA (H, W, 4) -> uint8 RGB (H, W, 3), as a player shows it."""
+    colours, alpha = pixels[..., :3].astype(np.uint16), pixels[..., 3:]
+    return ((colours * alpha + 127) // 255).astype(np.uint8)
 
 
 def check_size(path: Path, width: int, height: int) -> None:
