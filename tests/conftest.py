@@ -30,6 +30,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
     if variable != NATIVE_BFLOAT16:  # which makes the whole suite believe in another processor
         del os.environ[variable]
+os.environ.pop("COLUMNS", None)  # which several processes of tests set, and which tables heed
 
 
 @dataclass(frozen=True)

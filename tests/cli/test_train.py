@@ -10,7 +10,7 @@ import yaml
 from safetensors.torch import load_file
 from tiny import TINY, moving, save_clip
 
-from diagd_cli.clip.image import read_image
+from diagd_cli.clip.image import Animation
 from diagd_cli.clip.read import read_clip
 from diagd_cli.train import board
 
@@ -185,7 +185,7 @@ def test_samples_of_the_transformer(train, world):
 
 def test_samples_of_the_tokenizer(train, world):
     assert train("tokenizer", "-q").code == 0
-    sheet = read_image(world / "run" / "tokenizer" / "samples" / "step-000004.png")
+    sheet = next(iter(Animation(world / "run" / "tokenizer" / "samples" / "step-000004.png")))
     assert sheet.shape == (2 * 16 + 2, 6 * 26 - 2, 3)
 
 

@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_work(diagd, world, monk
     """By every command, before a model is loaded or a frame is read."""
     if not os.path.isdir("/proc/self"):
         pytest.skip("needs a file system that takes no files")
-    monkeypatch.setattr("diagd_cli.clip.read.start_ffmpeg", None)
+    monkeypatch.setattr("diagd_cli.clip.read.read_video", None)
     monkeypatch.setattr("diagd_cli.weights.load.tensors", None)
     before = world()
     done = diagd(*command.format(P=P, no="/proc/nope").split())
