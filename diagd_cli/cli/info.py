@@ -21,6 +21,7 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         "torch": version("torch"),
         "numpy": version("numpy"),
+        "av": version("av"),
     }
 
 
