@@ -70,10 +70,10 @@ class MissingExtra(DiagdError):
         super().__init__(f"{purpose} needs the package {package}", f"Install it with: pip install 'diagd[{extra}]'")
 
 
-# What torch, the C library, the loader of libraries and ffmpeg say where there is no more memory.
+# What torch, oneDNN, the C library, the loader of libraries and ffmpeg say where there is no more memory.
 _NO_MEMORY = re.compile(
     "out of memory|(can't|cannot|unable to|failed to) allocate|not enough memory|bad_alloc|bad allocation"
-    "|failed to map segment",
+    "|failed to map segment|could not create a (primitive|memory)|can't start new thread",
     re.IGNORECASE,
 )
 

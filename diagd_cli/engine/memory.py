@@ -213,17 +213,28 @@ def free_memory(device: torch.device | str) -> int | None:
 
 
 def free_main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of main memory that can be had now, within the limits of the control groups of this process."""
+    """Bytes of main memory that can be had now, within the limits of this process and of its control groups."""
     try:
         found = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE)
     except OSError:
         found = None
     if found:
-        return min([int(found[1]) * 1024, *_group_room(proc, groups)])
+        return min([int(found[1]) * 1024, *_group_room(proc, groups), *_address_room(proc)])
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, AttributeError, OSError):
         return None
+
+
+def _address_room(proc: Path) -> Iterator[int]:
+    """Bytes left below this process's own limit (ulimit -v), where it has one."""
+    try:
+        limit = re.search(r"^Max address space +(\d+)", (proc / "self" / "limits").read_text(), re.MULTILINE)
+        used = re.search(r"^VmSize:\s*(\d+) kB", (proc / "self" / "status").read_text(), re.MULTILINE)
+    except OSError:
+        return
+    if limit and used:
+        yield max(0, int(limit[1]) - 1024 * int(used[1]))
 
 
 def _group_room(proc: Path, groups: Path) -> Iterator[int]:

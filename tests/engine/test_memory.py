@@ -312,3 +312,13 @@ def test_it_is_ready_without_torch():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     print(json.dumps(measured()))
+
+
+@pytest.mark.parametrize(("limit", "free"), [("unlimited", 1000 * 1024), (900 * 1024, 600 * 1024), (200 * 1024, 0)])
+def test_the_shells_limit_counts_address_space(tmp_path, limit, free):
+    """`ulimit -v`: of which the libraries have taken some already."""
+    limits = (
+        f"Limit                     Soft Limit           Hard Limit\nMax address space         {limit:<20} unlimited"
+    )
+    put(tmp_path, {"meminfo": "MemAvailable: 1000 kB", "self/limits": limits, "self/status": "VmSize:\t    300 kB"})
+    assert free_main_memory(tmp_path, tmp_path / "groups") == free
