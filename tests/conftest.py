@@ -1,6 +1,7 @@
 """Settings of the whole suite: one thread, and how many examples hypothesis tries (HYPOTHESIS_PROFILE)."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from tiny import Tiny, make_tiny
 from typer.testing import CliRunner
 
+from diagd_cli.cli import console
 from diagd_cli.cli.app import app
 from diagd_cli.config import preset_folder
 from diagd_cli.engine.device import NATIVE_BFLOAT16
@@ -74,6 +76,12 @@ def start():
     for process in started:
         process.kill()
         process.communicate()
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """On a slow or busy machine any command would tell of its progress, where tests say what else it tells."""
+    monkeypatch.setattr(console, "LINE_EVERY", math.inf)
 
 
 @pytest.fixture(params=["0", "1"], ids=["cpu-without-bfloat16", "cpu-with-bfloat16"])

@@ -57,6 +57,7 @@ def test_errors_are_one_line_whatever_they_quote(capsys):
 
 def test_without_a_terminal_plain_lines_now_and_then(capsys, monkeypatch):
     now = iter(range(0, 10_000))
+    monkeypatch.setattr(console, "LINE_EVERY", 5.0)
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))  # a second passes at every look at the clock
     reporter = Reporter()
     with reporter.stage("loading"), reporter.bar("walk.mp4", 20) as bar:
