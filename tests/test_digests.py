@@ -18,7 +18,6 @@ from tiny import moving, save_clip
 DIGESTS = Path(__file__).with_suffix(".json")
 SHIPPED = {
     "diagd, and the window rolls": ["--frames", 5],
-    "ntp": ["--frames", 1, "--decoding", "ntp"],
     "fine-tuned, steered": ["--frames", 1, "-p", "freedoom-diagonal", "--actions", "left", "--seed", 3],
     "samples in a batch, from the start": ["--frames", 1, "--samples", 2, "--batch", 2, "--start", 3, "--context", 2],
 }

@@ -54,9 +54,7 @@ def test_more_processes_than_gpus(monkeypatch):
         parallel.processes(torch.device("cuda")).__enter__()
 
 
-@pytest.mark.parametrize(
-    ("part", "precision"), [("transformer", "fp32"), ("transformer", "bf16"), ("tokenizer", "fp32")]
-)
+@pytest.mark.parametrize(("part", "precision"), [("transformer", "bf16"), ("tokenizer", "fp32")])
 def test_two_processes_train_what_one_does(diagd, world, part, precision):
     how = ["--precision", precision]
     start = f"start-{precision}"
@@ -82,7 +80,8 @@ def test_a_run_may_go_on_with_another_number_of_processes(diagd, world):
     """Half of it alone and half in two processes, at a constant rate: as if alone all the time."""
     steady = RECIPE | {"transformer": RECIPE["transformer"] | {"warmup": 1, "final": 1.0}}
     (world / "steady.yaml").write_text(yaml.safe_dump(steady))
-    options = ["train", "transformer", world / "data", "--recipe", world / "steady.yaml", "--no-samples", "-q", "--out"]
+    options = ["train", "transformer", world / "data", "--recipe", world / "steady.yaml", "--no-samples", "-q",
+               "--precision", "fp32", "--out"]  # fmt: skip
     assert diagd(*options, world / "whole").code == 0
     assert diagd(*options, world / "mixed", "--steps", 3).code == 0
     assert torchrun(2, *options, world / "mixed").returncode == 0
