@@ -6,9 +6,14 @@ import sys
 
 # What Windows' Python does not have. Other packages are imported first: they have their own ways round it.
 WITHOUT = """
-import importlib, os, pkgutil, signal, sys
-import av, matplotlib, numpy, PIL.Image, psutil, pydantic, rich, torch, transformers, typer, yaml
-import imageio.v3, imageio_ffmpeg, matplotlib.pyplot, safetensors.torch, torch.distributed, torch.nn.attention.flex_attention
+import contextlib, importlib, os, pkgutil, signal, sys
+
+for name in ("av", "imageio.v3", "imageio_ffmpeg", "numpy", "PIL.Image", "psutil", "pydantic", "rich"):
+    importlib.import_module(name)
+for name in ("safetensors.torch", "torch.distributed", "torch.nn.attention.flex_attention", "typer", "yaml"):
+    importlib.import_module(name)
+with contextlib.suppress(ImportError):
+    import matplotlib.pyplot, transformers
 
 for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "syslog", "termios", "tty"):
     sys.modules[name] = None
