@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import resource
 import shutil
 from functools import cache
 from pathlib import Path
@@ -118,5 +117,12 @@ def _peak_of_process() -> int:
         status = Path("/proc/self/status").read_text()
         return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
     except (OSError, TypeError):
-        unit = 1 if platform.system() == "Darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows, which keeps the figure itself; of other systems psutil does not tell it
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

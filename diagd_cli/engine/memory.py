@@ -7,7 +7,6 @@ tokenizers, a layer of the Transformers', and smaller ones. The text encoder is 
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -220,9 +219,11 @@ def free_main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cg
         found = None
     if found:
         return min([int(found[1]) * 1024, *_group_room(proc, groups), *_address_room(proc)])
+    import psutil
+
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, AttributeError, OSError):
+        return psutil.virtual_memory().available
+    except OSError:
         return None
 
 

@@ -1,8 +1,10 @@
 """Which precision a model runs in when nobody says."""
 
 import os
+import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -99,3 +101,27 @@ def test_what_is_asked_for_is_taken():
     assert device.choose_dtype("float16", CPU, 10**10) == torch.float16
     with pytest.raises(UsageError, match="Unknown dtype 'int4'"):
         device.choose_dtype("int4", CPU)
+
+
+@pytest.fixture
+def no_status(monkeypatch):
+    """A system without /proc."""
+
+    def read_text(path, *more, **options):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(device.Path, "read_text", read_text)
+
+
+def test_the_peak_of_a_process_without_proc_is_getrusage_s(monkeypatch, no_status):
+    resource = pytest.importorskip("resource")
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for system, unit in (("Darwin", 1), ("FreeBSD", 1024)):
+        monkeypatch.setattr(device.platform, "system", lambda system=system: system)
+        assert device.peak_memory(CPU)["host"] >= used * unit
+
+
+def test_the_peak_of_a_process_on_windows_is_its_peak_working_set(monkeypatch, no_status):
+    monkeypatch.setitem(sys.modules, "resource", None)
+    monkeypatch.setattr(psutil.Process, "memory_info", lambda self: SimpleNamespace(rss=1, peak_wset=123_456))
+    assert device.peak_memory(CPU) == {"host": 123_456}

@@ -7,7 +7,9 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from tiny import TINY
@@ -269,7 +271,19 @@ def test_memory_that_cannot_be_told_is_enough(monkeypatch):
 
 
 def test_free_memory_of_this_machine():
-    assert 0 < free_memory("cpu") <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < free_memory("cpu") <= psutil.virtual_memory().total
+
+
+def test_free_memory_of_a_system_without_proc(tmp_path, monkeypatch):
+    """macOS and Windows: what psutil tells, and nothing where it cannot."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=9000, available=5000))
+    assert free_main_memory(tmp_path, tmp_path) == 5000
+
+    def unknown():
+        raise OSError("not here")
+
+    monkeypatch.setattr(psutil, "virtual_memory", unknown)
+    assert free_main_memory(tmp_path, tmp_path) is None
 
 
 def put(folder: Path, files: dict[str, object]) -> None:
