@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import load_models, merge
@@ -54,7 +54,6 @@ WORDS = {
 }
 
 
-@app.command(help=HELP)
 @o.grouped
 def attention(
     clip: Annotated[Path, typer.Argument(help="A video file, or WHAM's .npz.")],

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli import sidecar
-from diagd_cli.cli.app import report
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import report
 from diagd_cli.cli.output import Output
 from diagd_cli.cli.settings import Settings, context_of, load_models, make_request
 

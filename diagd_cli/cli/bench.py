@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import Settings, make_request, merge, size_of
 from diagd_cli.cli.threads import THREADS
@@ -52,7 +52,6 @@ the same dtype and batch size. Peak memory on a CPU is the process's so far.
 """
 
 
-@app.command(help=HELP)
 @o.grouped
 def bench(
     *,

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.errors import UsageError
 
@@ -23,7 +23,6 @@ HELP = """Run a preset's text encoder on a prompt, and write what generate --pro
 """
 
 
-@app.command(help=HELP)
 def embed(
     prompt: Annotated[str | None, typer.Argument(help="The text; or use --prompt-file.")] = None,
     prompt_file: o.PromptFileOption = None,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, load_models, make_request, merge
@@ -48,7 +48,6 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 FILES = ("report.json", "table.md")
 
 
-@app.command("eval", help=HELP)
 @o.grouped
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],

@@ -11,9 +11,9 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.prompts import find_prompts
@@ -49,7 +49,6 @@ SHARE = o.number(float, "a number in 0..1", 0, 1)
 SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
 
 
-@app.command(help=HELP)
 def finetune(
     data: t.DataArgument,
     preset: o.PresetOption = "freedoom",

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import command_line, machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, merge
@@ -52,7 +52,6 @@ FILES = ("sweep.csv", "sweep.json", "sweep.png", "sweep.html")
 REPAIRS = {"yes": True, "no": False}
 
 
-@app.command(help=HELP)
 @o.grouped
 def sweep(
     ctx: typer.Context,

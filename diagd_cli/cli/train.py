@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
@@ -19,10 +19,7 @@ from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
 commands = Commands(no_args_is_help=True)
-app.add_typer(
-    commands,
-    name="train",
-    help="""Train a world of one's own on a folder of clips, with or without actions.
+HELP = """Train a world of one's own on a folder of clips, with or without actions.
 
 A run that is stopped goes on where it was: checkpoint.pt and log.jsonl are in
 its folder. Several GPUs or machines: start it with torchrun.
@@ -34,8 +31,7 @@ its folder. Several GPUs or machines: start it with torchrun.
   diagd train transformer data --out runs/mine
 
   diagd generate clip.mp4 --preset runs/mine/preset.yaml
-""",
-)
+"""
 
 COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)  # as in recipes
 DataArgument = Annotated[

@@ -6,17 +6,16 @@ from pathlib import Path
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
-from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, load_splits, show_loss
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
+HELP = "Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
 
-@t.commands.command(
-    help="Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
-)
+
 def inverse(
     data: t.DataArgument,
     out: t.OutOption = None,
