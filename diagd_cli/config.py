@@ -292,7 +292,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
 
 def save_preset(preset: Preset, path: Path) -> None:
     """Write a preset as YAML that `load_preset` reads. Raises OutputError."""
-    from diagd_cli.clip.write import write_text  # which imports much, and presets are mostly read
+    from diagd_cli.files.atomic import write_text  # which imports much, and presets are mostly read
 
     text = yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
     write_text(path, text)

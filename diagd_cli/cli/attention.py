@@ -139,7 +139,7 @@ def check_model(preset: Preset, layer: int | None, head: int | None) -> None:
 
 def target_of(clip: Path, output: Path | None, reads: list[Named], force: bool) -> Path:
     """Where the picture goes, checked before any work is done, as is what draws it. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
     from diagd_cli.picture.figure import figure_class
 
     target = output or Path(f"{clip.stem}-attention.png")

@@ -77,13 +77,13 @@ class Batch:
 
         Raises UsageError, OutputError.
         """
-        from diagd_cli.clip.outputs import check_outputs
+        from diagd_cli.files.outputs import check_outputs
 
         check_outputs([named for job in jobs for named in self.outputs(job.target)], reads)
 
     def outputs(self, target: Path) -> list[Named]:
         """The files of one video."""
-        from diagd_cli.clip.files import STDOUT
+        from diagd_cli.files.atomic import STDOUT
 
         if target == STDOUT:
             return []
@@ -137,7 +137,7 @@ class Batch:
 
     def check_free(self, target: Path) -> None:
         """Raise OutputError where a video's files exist already, unless they may be replaced."""
-        from diagd_cli.clip.outputs import check_free
+        from diagd_cli.files.outputs import check_free
 
         free = self.force or (self.resume and sidecar.made_before(target) is not None)
         for path, _ in self.outputs(target):
@@ -231,7 +231,7 @@ class Batch:
 
     def finish(self, loaded: Loaded, output: Output, work: Work, result: Result) -> None:
         """Write what is left of one video, and its sidecar last: all of its files or none; say what was made."""
-        from diagd_cli.clip.files import STDOUT, together, write_json, write_npz
+        from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
 
         target, started, made = work.job.target, time.perf_counter(), None
         with together() as held:

@@ -84,9 +84,9 @@ def bench(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.bench.table import describe, text
-        from diagd_cli.clip.files import together, write_json
         from diagd_cli.config import load_preset
         from diagd_cli.engine.memory import require
+        from diagd_cli.files.atomic import together, write_json
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, seed=seed)
@@ -126,7 +126,7 @@ def parse_batches(text: str) -> list[int]:
 
 def check(output: Path | None, plot: Path | None, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, files that cannot be written. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
 
     writes = [(path, what) for path, what in ((output, "the report"), (plot, "the plot")) if path]
     check_outputs(writes, reads, force=force, instead="Choose another name for it")

@@ -21,7 +21,7 @@ from diagd_cli.layout import lay_out, width_of
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
-    from diagd_cli.clip.files import Held
+    from diagd_cli.files.atomic import Held
     from diagd_cli.report.comparison import Comparison
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
@@ -77,9 +77,9 @@ def compare(
     with guard(reporter):
         from diagd_cli.cli.generate import output_paths
         from diagd_cli.cli.sidecar import weights
-        from diagd_cli.clip.files import together, write_json
         from diagd_cli.clip.read import read_clip
         from diagd_cli.config import load_preset
+        from diagd_cli.files.atomic import together, write_json
         from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
@@ -128,7 +128,7 @@ def race_path(target: Path) -> Path:
 
 def check(target: Path, race: bool, sheet: bool, html: bool, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
     from diagd_cli.picture.figure import figure_class
 
     writes = [(target, "the output"), (target.with_suffix(".json"), "the report")]

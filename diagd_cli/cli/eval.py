@@ -78,10 +78,10 @@ def evaluate(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.clip.read import check_clip
         from diagd_cli.config import load_preset
         from diagd_cli.evaluate import vbench
+        from diagd_cli.files.outputs import check_outputs
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, trials.seed)
@@ -203,8 +203,8 @@ def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None
 
     On a terminal the tables stand for the Markdown, whose lines would not fit.
     """
-    from diagd_cli.clip.files import together, write_json, write_text
     from diagd_cli.evaluate.table import markdown, text
+    from diagd_cli.files.atomic import together, write_json, write_text
 
     document = not (out or json) and not sys.stdout.isatty()  # on a terminal the tables say it all
     if not reporter.quiet and (out or json or document):

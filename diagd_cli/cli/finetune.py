@@ -123,8 +123,8 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     """Fine-tune and write the preset that names the new weights."""
     import torch
 
-    from diagd_cli.clip.files import together
     from diagd_cli.engine.device import require_compiler
+    from diagd_cli.files.atomic import together
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens
     from diagd_cli.train.diagonal import finetune

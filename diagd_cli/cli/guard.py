@@ -59,7 +59,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, DiagdError):
         return str(error)
     if isinstance(error, OSError):
-        from diagd_cli.clip.files import is_full, write_failure
+        from diagd_cli.files.atomic import is_full, write_failure
 
         if error.errno == errno.ENAMETOOLONG:
             return f"The name {error.filename} is too long. Choose a shorter one"

@@ -104,7 +104,7 @@ def check_animation(animate: Path | None, compare_with: str | None, reads: list[
         o.one_of(compare_with.partition(":")[0].strip(), o.METHODS, "'--compare-with'")
     if animate and animate.suffix.lower() not in (".mp4", ".gif"):
         raise UsageError(f"--animate is {str(animate)!r}", "Name an .mp4 or a .gif file")
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
 
     writes = [(animate, "the animation")] if animate else []
     check_outputs(writes, reads, force=force, instead="Choose another name for it")

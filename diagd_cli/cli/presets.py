@@ -51,8 +51,8 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
     with guard(reporter):
         import yaml
 
-        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.config import load_preset
+        from diagd_cli.files.outputs import check_outputs
 
         chosen = load_preset(preset)
         check_outputs([], [(chosen.path, "the preset")])

@@ -56,7 +56,7 @@ def source(run: Batch, clip: Clip) -> dict:
 
 def unfinished(run: Batch, work: Work) -> dict:
     """The sidecar of a video while it grows under its own name: what a killed run leaves is known by it."""
-    from diagd_cli.clip.hidden import process_name
+    from diagd_cli.files.hidden import process_name
 
     about = {"output": path_text(work.job.target), "unfinished": process_name()}
     return {**about, "settings": choices(run, work.job.seed), "input": source(run, work.clip)}
@@ -123,7 +123,7 @@ def made_before(target: Path) -> dict | None:
 
     An output that is still being made by another process is none.
     """
-    from diagd_cli.clip.hidden import is_running
+    from diagd_cli.files.hidden import is_running
 
     try:
         made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))

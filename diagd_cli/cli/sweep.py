@@ -156,7 +156,7 @@ def check(
     out: Path, chart: bool, write_preset: Path | None, bounded: bool, reads: list[Named], force: bool
 ) -> None:  # fmt: skip
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_free, check_outputs
+    from diagd_cli.files.outputs import check_free, check_outputs
     from diagd_cli.sweep.chart import check as check_chart
 
     if write_preset:
@@ -216,8 +216,8 @@ def save(
 
 def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
     """The files in `out`, all of them or none, and the tables on stderr."""
-    from diagd_cli.clip.files import together, write_json
     from diagd_cli.evaluate.table import title
+    from diagd_cli.files.atomic import together, write_json
     from diagd_cli.sweep.chart import write_chart
     from diagd_cli.sweep.page import write_page
     from diagd_cli.sweep.table import text, write_csv

@@ -125,7 +125,7 @@ def _train_tokenizer(job: Job) -> Path:
     """Train the image tokenizer and write the preset that names it."""
     import torch
 
-    from diagd_cli.clip.files import together
+    from diagd_cli.files.atomic import together
     from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
     from diagd_cli.train.optimiser import freeze
@@ -176,7 +176,7 @@ def _train_transformer(job: Job) -> Path:
     """Train the Transformer on the tokens of the preset's tokenizer and write the preset that names both."""
     import torch
 
-    from diagd_cli.clip.files import together
+    from diagd_cli.files.atomic import together
     from diagd_cli.model.transformer import initialise
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens

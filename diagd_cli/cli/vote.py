@@ -64,7 +64,7 @@ def count(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.clip.outputs import check_outputs
+        from diagd_cli.files.outputs import check_outputs
         from diagd_cli.vote.count import check_votes, count_votes
         from diagd_cli.vote.records import Key, Votes, read_record
 

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from diagd_cli.clip.times import pace
-from diagd_cli.clip.write import atomic
 from diagd_cli.errors import ClipError
+from diagd_cli.files.atomic import atomic
 
 MAX_SIDE = 8192  # pixels; the largest height or width of a frame that is read
 IMAGE_FORMATS = {".png": "PNG", ".apng": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}

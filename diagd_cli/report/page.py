@@ -11,7 +11,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 
-from diagd_cli.clip.write import write_text
+from diagd_cli.files.atomic import write_text
 from diagd_cli.picture.timeline import Timeline
 from diagd_cli.report.drawings import curve, step_map
 

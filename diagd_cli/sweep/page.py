@@ -7,7 +7,7 @@ from pathlib import Path
 
 import imageio.v3 as iio
 
-from diagd_cli.clip.write import write_text
+from diagd_cli.files.atomic import write_text
 from diagd_cli.report.page import filled, image, settings
 from diagd_cli.sweep.table import columns, records
 

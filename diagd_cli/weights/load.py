@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diagd_cli.clip.write import atomic
 from diagd_cli.config import Preset
 from diagd_cli.errors import DiagdWarning, WeightsError
+from diagd_cli.files.atomic import atomic
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.weights import cosmos, mineworld, wham
