@@ -19,12 +19,12 @@ from diagd_cli.mapping import read_mapping
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
 from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
 from diagd_cli.schedule.standin import StandIn
+from diagd_cli.sources import Weights
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.tokens.config import TokenizerConfig, VitVqConfig
 from diagd_cli.tokens.gamepad import GamepadActions
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.minecraft import MinecraftActions
-from diagd_cli.weights.source import Weights
 
 UNIONS = ("tokenizer", "actions")  # keys whose `kind` decides which other keys there are
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path

@@ -8,6 +8,22 @@ import pytest
 
 import diagd_cli
 
+# The floors of the house, from the ground up: a part may know those below it, and none beside it or above.
+FLOORS = [
+    "errors layout metrics",
+    "device files mapping",
+    "model",
+    "sources tokens",
+    "clip schedule",
+    "config engine picture world",
+    "start stream vote weights",
+    "pipeline t5",
+    "attention bench report text train",
+    "evaluate",
+    "sweep",
+    "cli",
+    "__main__",
+]
 ROOT = Path(diagd_cli.__file__).parent
 FILES = {
     ".".join(("diagd_cli", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
@@ -40,6 +56,16 @@ def test_no_circles(graph):
         for name in done:
             del left[name]
     assert not left
+
+
+def test_arrows_point_down(graph):
+    floor = {part: n for n, parts in enumerate(FLOORS) for part in parts.split()}
+    for name, found in graph.items():
+        own = name.split(".")[1:2]
+        for other in found & FILES.keys() - {"diagd_cli"}:
+            part = other.split(".")[1]
+            assert not own or part == own[0] or floor[part] < floor[own[0]], f"{name} imports {other}"
+    assert set(floor) == {name.split(".")[1] for name in FILES if "." in name}
 
 
 def test_nothing_below_knows_the_command_line(graph):

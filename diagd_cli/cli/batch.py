@@ -212,7 +212,7 @@ class Batch:
 
     def generate(self, loaded: Loaded, group: list[Work], outputs: list[Output]) -> list[Result]:
         """What the pipeline makes of the clips, followed on stderr."""
-        from diagd_cli.engine.device import choose_dtype
+        from diagd_cli.device import choose_dtype
         from diagd_cli.pipeline import continue_clips
 
         s, paths = self.settings, [work.clip.path for work in group]

@@ -85,8 +85,8 @@ def bench(
     with guard(reporter):
         from diagd_cli.bench.table import describe, text
         from diagd_cli.config import load_preset
-        from diagd_cli.engine.memory import require
         from diagd_cli.files.atomic import together, write_json
+        from diagd_cli.weights.memory import require
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, seed=seed)
@@ -140,7 +140,7 @@ def check(output: Path | None, plot: Path | None, reads: list[Named], force: boo
 
 def machine_of(device: str, dtypes: str, preset: Preset) -> tuple[torch.device, list[torch.dtype]]:
     """The device and the dtypes asked for, each once. Raises DiagdError."""
-    from diagd_cli.engine.device import choose_device, choose_dtype
+    from diagd_cli.device import choose_device, choose_dtype
 
     where, size = choose_device(device), size_of(preset)
     return where, list(dict.fromkeys(choose_dtype(name.strip(), where, size) for name in dtypes.split(",")))
@@ -214,7 +214,7 @@ class Runs:
         from diagd_cli.bench.machine import measure_machine
         from diagd_cli.bench.report import rows_of
         from diagd_cli.cli.info import versions
-        from diagd_cli.engine.device import DTYPES
+        from diagd_cli.device import DTYPES
 
         counts: dict = {}
         for timing in self.timings:

@@ -108,7 +108,7 @@ def compare(
         facts |= {"sampling": settings.sampling, "steered_by": told, **prompts.about(clip)}
         facts |= {"command": command_line(ctx, settings.seed), "weights": weights(chosen, random_weights)}
         facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
-        from diagd_cli.engine.device import device_name
+        from diagd_cli.device import device_name
 
         facts["machine"]["name"] = device_name(loaded.device)
         with reporter.stage("drawing"), together() as held:

@@ -87,7 +87,7 @@ def finetune(
     with guard(reporter, training=True), ExitStack() as stack:
         spin_little()
         from diagd_cli.config import load_preset
-        from diagd_cli.engine.device import choose_device
+        from diagd_cli.device import choose_device
         from diagd_cli.train.optimiser import Optimiser
         from diagd_cli.train.parallel import need, processes, rank
 
@@ -123,7 +123,7 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     """Fine-tune and write the preset that names the new weights."""
     import torch
 
-    from diagd_cli.engine.device import require_compiler
+    from diagd_cli.device import require_compiler
     from diagd_cli.files.atomic import together
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens

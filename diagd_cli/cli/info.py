@@ -56,9 +56,9 @@ def gather() -> dict:
     import torch
 
     from diagd_cli.config import load_preset, preset_names
-    from diagd_cli.engine.device import choose_device, device_name, native_bfloat16
-    from diagd_cli.engine.memory import free_main_memory
+    from diagd_cli.device import choose_device, device_name, native_bfloat16
     from diagd_cli.weights.locate import weights_folders
+    from diagd_cli.weights.memory import free_main_memory
 
     device = choose_device()
     names = preset_names()

@@ -94,7 +94,7 @@ def _command(part: str, about: str) -> None:
         with guard(reporter, training=True), ExitStack() as stack:
             spin_little()
             from diagd_cli.config import load_preset
-            from diagd_cli.engine.device import choose_device
+            from diagd_cli.device import choose_device
             from diagd_cli.train.parallel import need, processes, rank
             from diagd_cli.train.recipe import load_recipe, recipe_path, trained_preset
 

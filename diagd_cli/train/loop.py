@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diagd_cli.engine.device import native_bfloat16
+from diagd_cli.device import native_bfloat16
 from diagd_cli.errors import DiagdError, UsageError, WeightsError
 from diagd_cli.files.atomic import atomic, write_text
 from diagd_cli.train import parallel
