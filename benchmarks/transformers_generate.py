@@ -21,7 +21,7 @@ from transformers.generation.streamers import BaseStreamer
 from benchmarks import common
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, Preset, load_transformer, random_transformer, sampling_of
-from diagd_cli.engine.device import DTYPES
+from diagd_cli.device import DTYPES
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 

@@ -19,12 +19,12 @@ from diagd_cli.mapping import read_mapping
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
 from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
 from diagd_cli.schedule.standin import StandIn
+from diagd_cli.sources import Weights
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.tokens.config import TokenizerConfig, VitVqConfig
 from diagd_cli.tokens.gamepad import GamepadActions
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.minecraft import MinecraftActions
-from diagd_cli.weights.source import Weights
 
 UNIONS = ("tokenizer", "actions")  # keys whose `kind` decides which other keys there are
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
@@ -292,7 +292,7 @@ def load_preset(name_or_path: str | Path) -> Preset:
 
 def save_preset(preset: Preset, path: Path) -> None:
     """Write a preset as YAML that `load_preset` reads. Raises OutputError."""
-    from diagd_cli.clip.write import write_text  # which imports much, and presets are mostly read
+    from diagd_cli.files.atomic import write_text  # which imports much, and presets are mostly read
 
     text = yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
     write_text(path, text)

@@ -23,11 +23,9 @@ from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.config import Preset, load_preset
-from diagd_cli.engine.device import choose_device, choose_dtype, peak_memory, require_compiler
-from diagd_cli.engine.memory import codec_dtype
+from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
 from diagd_cli.errors import UsageError
 from diagd_cli.model.linear import pack
-from diagd_cli.model.parameters import transformer_parameters
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import SAMPLING, Decoding
 from diagd_cli.start import start_session
@@ -36,6 +34,8 @@ from diagd_cli.tokens.actions import clip_actions
 from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.cosmos import to_pixels
 from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
+from diagd_cli.weights.memory import codec_dtype
+from diagd_cli.weights.parameters import transformer_parameters
 
 Stage = Callable[[str], AbstractContextManager]
 OnSteps = Callable[[int, int], None]

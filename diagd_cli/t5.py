@@ -15,8 +15,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from diagd_cli.engine.memory import free_main_memory
 from diagd_cli.errors import DiagdError, MissingExtra, WeightsError, one_line
+from diagd_cli.weights.memory import free_main_memory
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diagd_cli.clip.write import atomic
 from diagd_cli.errors import OutputError, UsageError, WeightsError, one_line
+from diagd_cli.files.atomic import atomic
 from diagd_cli.t5 import encode
 
 if TYPE_CHECKING:

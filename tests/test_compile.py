@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from diagd_cli.engine.device import has_compiler
+from diagd_cli.device import has_compiler
 
 needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler")
 

@@ -20,7 +20,7 @@ import diagd_cli
 from diagd_cli.cli.app import app
 from diagd_cli.cli.reference import WRITE, reference
 from diagd_cli.config import Preset, load_preset, preset_folder, preset_names
-from diagd_cli.engine.memory import estimate
+from diagd_cli.weights.memory import estimate
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -141,7 +141,7 @@ def trouble(clips, tmp_path, monkeypatch):
     preset = (preset_folder() / "freedoom.yaml").read_text().replace("kernel:", "kernle:")
     (tmp_path / "mine.yaml").write_text(preset)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("diagd_cli.engine.memory.free_memory", lambda device: 10_100_000_000)
+    monkeypatch.setattr("diagd_cli.weights.memory.free_memory", lambda device: 10_100_000_000)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 

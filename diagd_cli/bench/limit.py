@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from diagd_cli.model.config import TransformerConfig
-from diagd_cli.model.parameters import transformer_parameters
 from diagd_cli.schedule.plan import Plan
+from diagd_cli.weights.parameters import transformer_parameters
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from diagd_cli.engine.device import device_name
+from diagd_cli.device import device_name
 from diagd_cli.model.linear import Linear, pack
 
 READ = {"cpu": 1 << 28, "cuda": 1 << 30}  # bytes, far more than the last-level cache holds

@@ -13,7 +13,7 @@ import torch
 
 from diagd_cli.bench.limit import Work, work_of
 from diagd_cli.config import Preset
-from diagd_cli.engine.device import peak_memory
+from diagd_cli.device import peak_memory
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import fresh_plans
 from diagd_cli.errors import UsageError

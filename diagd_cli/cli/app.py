@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from diagd_cli import __version__
-from diagd_cli.cli import signals
+from diagd_cli.cli import (
+    attention,
+    bench,
+    compare,
+    embed,
+    eval,
+    finetune,
+    generate,
+    info,
+    plan,
+    presets,
+    record,
+    signals,
+    sweep,
+    train,
+    train_inverse,
+    vote,
+    weights,
+)
 from diagd_cli.cli.console import Reporter, stdout_failure
+from diagd_cli.cli.guard import UsageProblem
 from diagd_cli.cli.help import Commands, Group, asked_for_help, usage_message
-from diagd_cli.errors import INTERRUPTED, DiagdError, Exit, is_out_of_memory
-
-TRAINING_INTERRUPTED = "interrupted; what was trained is kept, and the same command goes on from there"
-_UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
+from diagd_cli.errors import INTERRUPTED, Exit
 
 
 class CommandLine(Group):
@@ -28,7 +41,7 @@ class CommandLine(Group):
         try:
             code = super().main(asked_for_help(args), *more, **{**options, "standalone_mode": False})
             sys.stdout.flush()
-        except _UsageProblem as error:
+        except UsageProblem as error:
             code = error.exit_code
             if type(error).__name__ == "NoArgsIsHelpError":  # diagd alone: who sees it wants to know what there is
                 code = Exit.OK
@@ -72,56 +85,22 @@ def _main(
     pass
 
 
-@contextmanager
-def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
-    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v. Warnings are lines too.
-
-    Ctrl-C passes, for `CommandLine.main` to report; but a `training`, which leaves more than nothing, says so here.
-    """
-    try:
-        with reporter.told_warnings():
-            yield
-    except KeyboardInterrupt:
-        if not training:
-            raise
-        reporter.error(TRAINING_INTERRUPTED)
-        raise SystemExit(signals.exit_code()) from None
-    except DiagdError as error:
-        report(reporter, error)
-        raise typer.Exit(error.exit_code) from None
-    except BrokenPipeError as error:  # whoever read stdout has gone, and knows
-        stdout_failure(error)
-        raise typer.Exit(Exit.FAILED) from None
-    except Exception as error:
-        if isinstance(error, (typer.Exit, typer.Abort, _UsageProblem)):
-            raise
-        report(reporter, error)
-        raise typer.Exit(Exit.FAILED) from None
-
-
-def report(reporter: Reporter, error: BaseException) -> None:
-    """One line about an error; with -v its traceback first."""
-    if reporter.verbose:
-        import traceback
-
-        reporter.err.print("".join(traceback.format_exception(error)), markup=False)
-    reporter.error(explain(error))
-
-
-def explain(error: BaseException) -> str:
-    """What to say about any exception."""
-    if is_out_of_memory(error):
-        return "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
-    if isinstance(error, DiagdError):
-        return str(error)
-    if isinstance(error, OSError):
-        from diagd_cli.clip.files import is_full, write_failure
-
-        if error.errno == errno.ENAMETOOLONG:
-            return f"The name {error.filename} is too long. Choose a shorter one"
-        if is_full(str(error)):
-            return str(write_failure(error.filename or "A file", str(error)))
-    return f"{type(error).__name__}: {error}. This is a bug in diagd; -v shows where"
+app.command(help=attention.HELP)(attention.attention)
+app.command(help=bench.HELP)(bench.bench)
+app.command(help=compare.HELP)(compare.compare)
+app.command(help=embed.HELP)(embed.embed)
+app.command("eval", help=eval.HELP)(eval.evaluate)
+app.command(help=finetune.HELP)(finetune.finetune)
+app.command(help=generate.HELP)(generate.generate)
+app.command(help=info.HELP)(info.info)
+app.command(help=plan.HELP)(plan.plan)
+app.add_typer(presets.commands, name="presets", help=presets.HELP)
+app.command(help=record.HELP)(record.record)
+app.command(help=sweep.HELP)(sweep.sweep)
+train.commands.command(help=train_inverse.HELP)(train_inverse.inverse)
+app.add_typer(train.commands, name="train", help=train.HELP)
+app.add_typer(vote.commands, name="vote", help=vote.HELP)
+app.add_typer(weights.commands, name="weights", help=weights.HELP)
 
 
 def main() -> None:
@@ -133,23 +112,3 @@ def main() -> None:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as it is, whatever its bytes
     app()
-
-
-from diagd_cli.cli import (  # noqa: E402, F401  (they register)
-    attention,
-    bench,
-    compare,
-    embed,
-    eval,
-    finetune,
-    generate,
-    info,
-    plan,
-    presets,
-    record,
-    sweep,
-    train,
-    train_inverse,
-    vote,
-    weights,
-)

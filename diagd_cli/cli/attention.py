@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import load_models, merge
@@ -54,7 +54,6 @@ WORDS = {
 }
 
 
-@app.command(help=HELP)
 @o.grouped
 def attention(
     clip: Annotated[Path, typer.Argument(help="A video file, or WHAM's .npz.")],
@@ -140,7 +139,7 @@ def check_model(preset: Preset, layer: int | None, head: int | None) -> None:
 
 def target_of(clip: Path, output: Path | None, reads: list[Named], force: bool) -> Path:
     """Where the picture goes, checked before any work is done, as is what draws it. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
     from diagd_cli.picture.figure import figure_class
 
     target = output or Path(f"{clip.stem}-attention.png")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli import sidecar
-from diagd_cli.cli.app import report
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import report
 from diagd_cli.cli.output import Output
 from diagd_cli.cli.settings import Settings, context_of, load_models, make_request
 
@@ -77,13 +77,13 @@ class Batch:
 
         Raises UsageError, OutputError.
         """
-        from diagd_cli.clip.outputs import check_outputs
+        from diagd_cli.files.outputs import check_outputs
 
         check_outputs([named for job in jobs for named in self.outputs(job.target)], reads)
 
     def outputs(self, target: Path) -> list[Named]:
         """The files of one video."""
-        from diagd_cli.clip.files import STDOUT
+        from diagd_cli.files.atomic import STDOUT
 
         if target == STDOUT:
             return []
@@ -137,7 +137,7 @@ class Batch:
 
     def check_free(self, target: Path) -> None:
         """Raise OutputError where a video's files exist already, unless they may be replaced."""
-        from diagd_cli.clip.outputs import check_free
+        from diagd_cli.files.outputs import check_free
 
         free = self.force or (self.resume and sidecar.made_before(target) is not None)
         for path, _ in self.outputs(target):
@@ -212,7 +212,7 @@ class Batch:
 
     def generate(self, loaded: Loaded, group: list[Work], outputs: list[Output]) -> list[Result]:
         """What the pipeline makes of the clips, followed on stderr."""
-        from diagd_cli.engine.device import choose_dtype
+        from diagd_cli.device import choose_dtype
         from diagd_cli.pipeline import continue_clips
 
         s, paths = self.settings, [work.clip.path for work in group]
@@ -231,7 +231,7 @@ class Batch:
 
     def finish(self, loaded: Loaded, output: Output, work: Work, result: Result) -> None:
         """Write what is left of one video, and its sidecar last: all of its files or none; say what was made."""
-        from diagd_cli.clip.files import STDOUT, together, write_json, write_npz
+        from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
 
         target, started, made = work.job.target, time.perf_counter(), None
         with together() as held:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import Settings, make_request, merge, size_of
 from diagd_cli.cli.threads import THREADS
@@ -52,7 +52,6 @@ the same dtype and batch size. Peak memory on a CPU is the process's so far.
 """
 
 
-@app.command(help=HELP)
 @o.grouped
 def bench(
     *,
@@ -85,9 +84,9 @@ def bench(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.bench.table import describe, text
-        from diagd_cli.clip.files import together, write_json
         from diagd_cli.config import load_preset
-        from diagd_cli.engine.memory import require
+        from diagd_cli.files.atomic import together, write_json
+        from diagd_cli.weights.memory import require
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, seed=seed)
@@ -127,7 +126,7 @@ def parse_batches(text: str) -> list[int]:
 
 def check(output: Path | None, plot: Path | None, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, files that cannot be written. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
 
     writes = [(path, what) for path, what in ((output, "the report"), (plot, "the plot")) if path]
     check_outputs(writes, reads, force=force, instead="Choose another name for it")
@@ -141,7 +140,7 @@ def check(output: Path | None, plot: Path | None, reads: list[Named], force: boo
 
 def machine_of(device: str, dtypes: str, preset: Preset) -> tuple[torch.device, list[torch.dtype]]:
     """The device and the dtypes asked for, each once. Raises DiagdError."""
-    from diagd_cli.engine.device import choose_device, choose_dtype
+    from diagd_cli.device import choose_device, choose_dtype
 
     where, size = choose_device(device), size_of(preset)
     return where, list(dict.fromkeys(choose_dtype(name.strip(), where, size) for name in dtypes.split(",")))
@@ -215,7 +214,7 @@ class Runs:
         from diagd_cli.bench.machine import measure_machine
         from diagd_cli.bench.report import rows_of
         from diagd_cli.cli.info import versions
-        from diagd_cli.engine.device import DTYPES
+        from diagd_cli.device import DTYPES
 
         counts: dict = {}
         for timing in self.timings:

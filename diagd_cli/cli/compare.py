@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import context_of, load_models, make_request, merge
@@ -21,7 +21,7 @@ from diagd_cli.layout import lay_out, width_of
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
-    from diagd_cli.clip.files import Held
+    from diagd_cli.files.atomic import Held
     from diagd_cli.report.comparison import Comparison
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
@@ -44,7 +44,6 @@ that differences come from the decoding alone.
 """
 
 
-@app.command(help=HELP)
 @o.grouped
 def compare(
     ctx: typer.Context,
@@ -78,9 +77,9 @@ def compare(
     with guard(reporter):
         from diagd_cli.cli.generate import output_paths
         from diagd_cli.cli.sidecar import weights
-        from diagd_cli.clip.files import together, write_json
         from diagd_cli.clip.read import read_clip
         from diagd_cli.config import load_preset
+        from diagd_cli.files.atomic import together, write_json
         from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
@@ -109,7 +108,7 @@ def compare(
         facts |= {"sampling": settings.sampling, "steered_by": told, **prompts.about(clip)}
         facts |= {"command": command_line(ctx, settings.seed), "weights": weights(chosen, random_weights)}
         facts |= {"tokenizer_limit": limit, "decodings": comparison.rows, **machine_facts(loaded)}
-        from diagd_cli.engine.device import device_name
+        from diagd_cli.device import device_name
 
         facts["machine"]["name"] = device_name(loaded.device)
         with reporter.stage("drawing"), together() as held:
@@ -129,7 +128,7 @@ def race_path(target: Path) -> Path:
 
 def check(target: Path, race: bool, sheet: bool, html: bool, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
     from diagd_cli.picture.figure import figure_class
 
     writes = [(target, "the output"), (target.with_suffix(".json"), "the report")]

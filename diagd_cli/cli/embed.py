@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.errors import UsageError
 
@@ -23,7 +23,6 @@ HELP = """Run a preset's text encoder on a prompt, and write what generate --pro
 """
 
 
-@app.command(help=HELP)
 def embed(
     prompt: Annotated[str | None, typer.Argument(help="The text; or use --prompt-file.")] = None,
     prompt_file: o.PromptFileOption = None,
@@ -38,9 +37,9 @@ def embed(
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
         from diagd_cli.cli.prompts import Prompts
-        from diagd_cli.clip.files import atomic
-        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.config import load_preset
+        from diagd_cli.files.atomic import atomic
+        from diagd_cli.files.outputs import check_outputs
         from diagd_cli.text import prompt_of
 
         chosen, text = load_preset(preset), prompt_of(prompt, prompt_file)

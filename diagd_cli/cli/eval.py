@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, load_models, make_request, merge
@@ -48,7 +48,6 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 FILES = ("report.json", "table.md")
 
 
-@app.command("eval", help=HELP)
 @o.grouped
 def evaluate(
     clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
@@ -79,10 +78,10 @@ def evaluate(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.clip.read import check_clip
         from diagd_cli.config import load_preset
         from diagd_cli.evaluate import vbench
+        from diagd_cli.files.outputs import check_outputs
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, trials.seed)
@@ -204,8 +203,8 @@ def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None
 
     On a terminal the tables stand for the Markdown, whose lines would not fit.
     """
-    from diagd_cli.clip.files import together, write_json, write_text
     from diagd_cli.evaluate.table import markdown, text
+    from diagd_cli.files.atomic import together, write_json, write_text
 
     document = not (out or json) and not sys.stdout.isatty()  # on a terminal the tables say it all
     if not reporter.quiet and (out or json or document):

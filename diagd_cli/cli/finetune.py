@@ -11,9 +11,9 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.prompts import find_prompts
@@ -49,7 +49,6 @@ SHARE = o.number(float, "a number in 0..1", 0, 1)
 SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
 
 
-@app.command(help=HELP)
 def finetune(
     data: t.DataArgument,
     preset: o.PresetOption = "freedoom",
@@ -88,7 +87,7 @@ def finetune(
     with guard(reporter, training=True), ExitStack() as stack:
         spin_little()
         from diagd_cli.config import load_preset
-        from diagd_cli.engine.device import choose_device
+        from diagd_cli.device import choose_device
         from diagd_cli.train.optimiser import Optimiser
         from diagd_cli.train.parallel import need, processes, rank
 
@@ -124,8 +123,8 @@ def run(job: Job, mixed, windows, text: Tensor | None) -> Path:
     """Fine-tune and write the preset that names the new weights."""
     import torch
 
-    from diagd_cli.clip.files import together
-    from diagd_cli.engine.device import require_compiler
+    from diagd_cli.device import require_compiler
+    from diagd_cli.files.atomic import together
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens
     from diagd_cli.train.diagonal import finetune

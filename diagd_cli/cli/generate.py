@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import merge
@@ -40,7 +40,6 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 """
 
 
-@app.command(help=HELP)
 @o.grouped
 def generate(
     clips: Annotated[list[Path], typer.Argument(help="Video files, images, or WHAM's .npz.")],

@@ -7,8 +7,8 @@ import sys
 
 from diagd_cli import __version__
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.layout import listed, width_of
 
 
@@ -35,7 +35,6 @@ HELP = """Versions, devices, threads, memory, and where weights are looked for.
 """
 
 
-@app.command(help=HELP)
 def info(json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):
@@ -57,9 +56,9 @@ def gather() -> dict:
     import torch
 
     from diagd_cli.config import load_preset, preset_names
-    from diagd_cli.engine.device import choose_device, device_name, native_bfloat16
-    from diagd_cli.engine.memory import free_main_memory
+    from diagd_cli.device import choose_device, device_name, native_bfloat16
     from diagd_cli.weights.locate import weights_folders
+    from diagd_cli.weights.memory import free_main_memory
 
     device = choose_device()
     names = preset_names()

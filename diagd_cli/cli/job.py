@@ -85,7 +85,7 @@ def check_run(
     no part of the run. Raises DiagdError.
     """
     from diagd_cli.cli.inputs import clip_inputs
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
     from diagd_cli.train.clips import find_clips
 
     clips = [clip for own in find_clips(data, preset).values() for clip in own]

@@ -27,7 +27,7 @@ class Output:
 
     def begin(self, height: int, width: int, unfinished: dict) -> None:
         """Start a stream; its sidecar says that it is `unfinished` as long as it is. Raises OutputError."""
-        from diagd_cli.clip.files import STDOUT, set_aside, write_json
+        from diagd_cli.files.atomic import STDOUT, set_aside, write_json
 
         try:
             if self.target != STDOUT:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
@@ -39,7 +39,6 @@ HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over n
 MOST_TOKENS = 4_000_000  # of one plan, which takes some 300 bytes a token
 
 
-@app.command(help=HELP)
 @o.grouped
 def plan(
     *,
@@ -105,7 +104,7 @@ def check_animation(animate: Path | None, compare_with: str | None, reads: list[
         o.one_of(compare_with.partition(":")[0].strip(), o.METHODS, "'--compare-with'")
     if animate and animate.suffix.lower() not in (".mp4", ".gif"):
         raise UsageError(f"--animate is {str(animate)!r}", "Name an .mp4 or a .gif file")
-    from diagd_cli.clip.outputs import check_outputs
+    from diagd_cli.files.outputs import check_outputs
 
     writes = [(animate, "the animation")] if animate else []
     check_outputs(writes, reads, force=force, instead="Choose another name for it")

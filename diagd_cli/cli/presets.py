@@ -9,16 +9,13 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.layout import listed, width_of
 
 commands = Commands(no_args_is_help=False)
-app.add_typer(
-    commands,
-    name="presets",
-    help="""List, show and check presets.
+HELP = """List, show and check presets.
 
 [bold]Examples[/]
 
@@ -27,8 +24,7 @@ app.add_typer(
   diagd presets show freedoom       # every setting
 
   diagd presets check mine.yaml     # keys, sizes and weights of one's own
-""",
-)
+"""
 
 
 @commands.callback(invoke_without_command=True)
@@ -55,8 +51,8 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
     with guard(reporter):
         import yaml
 
-        from diagd_cli.clip.outputs import check_outputs
         from diagd_cli.config import load_preset
+        from diagd_cli.files.outputs import check_outputs
 
         chosen = load_preset(preset)
         check_outputs([], [(chosen.path, "the preset")])

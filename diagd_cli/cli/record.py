@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 
 SCENARIOS = "my_way_home,health_gathering_supreme"
 HELP = """Record clips and their per-frame actions from ViZDoom's Freedoom levels (extra: world).
@@ -24,7 +24,6 @@ Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a 
 """
 
 
-@app.command(help=HELP)
 def record(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
     episodes: Annotated[int, typer.Option(**o.POSITIVE, help="Clips in all.")] = 420,

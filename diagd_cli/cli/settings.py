@@ -103,7 +103,7 @@ def context_of(path: Path, preset: Preset, settings: Settings) -> int:
 
 def size_of(preset: Preset) -> int:
     """Parameters of a preset's Transformer."""
-    from diagd_cli.model.parameters import transformer_parameters
+    from diagd_cli.weights.parameters import transformer_parameters
 
     return transformer_parameters(preset.transformer, preset.positions)
 
@@ -125,9 +125,9 @@ def load_models(
     batch, kv_dtype, offload: of what is going to be decoded with them, which must fit too. beside: presets whose
     Transformers are going to be loaded as well.
     """
-    from diagd_cli.engine.device import choose_device, choose_dtype
-    from diagd_cli.engine.memory import require
+    from diagd_cli.device import choose_device, choose_dtype
     from diagd_cli.pipeline import load
+    from diagd_cli.weights.memory import require
 
     set_threads(machine.threads)
     where = choose_device(machine.device)

@@ -56,7 +56,7 @@ def source(run: Batch, clip: Clip) -> dict:
 
 def unfinished(run: Batch, work: Work) -> dict:
     """The sidecar of a video while it grows under its own name: what a killed run leaves is known by it."""
-    from diagd_cli.clip.hidden import process_name
+    from diagd_cli.files.hidden import process_name
 
     about = {"output": path_text(work.job.target), "unfinished": process_name()}
     return {**about, "settings": choices(run, work.job.seed), "input": source(run, work.clip)}
@@ -65,7 +65,7 @@ def unfinished(run: Batch, work: Work) -> dict:
 def describe(run: Batch, loaded: Loaded, work: Work, result: Result, written: Path) -> dict:
     """The sidecar of a clip that is made: settings, input, machine, counts, times. written: where its MP4 is now."""
     from diagd_cli.cli.info import versions
-    from diagd_cli.engine.device import device_name
+    from diagd_cli.device import device_name
     from diagd_cli.weights.locate import digest
 
     clip = work.clip
@@ -100,8 +100,9 @@ def first_frame(run: Batch, result: Result) -> dict[str, float]:
 
 def memory(run: Batch, loaded: Loaded, result: Result) -> dict[str, int]:
     """Peak bytes so far of this process and the CUDA allocator; before anything was loaded; and as predicted for the device."""
-    from diagd_cli.engine.device import peak_memory
-    from diagd_cli.engine.memory import LIBRARIES, chunk_on, codec_dtype, estimate
+    from diagd_cli.device import peak_memory
+    from diagd_cli.engine.chunk import chunk_on
+    from diagd_cli.weights.memory import LIBRARIES, codec_dtype, estimate
 
     need = estimate(
         run.preset,
@@ -123,7 +124,7 @@ def made_before(target: Path) -> dict | None:
 
     An output that is still being made by another process is none.
     """
-    from diagd_cli.clip.hidden import is_running
+    from diagd_cli.files.hidden import is_running
 
     try:
         made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.compare import command_line, machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, merge
@@ -52,7 +52,6 @@ FILES = ("sweep.csv", "sweep.json", "sweep.png", "sweep.html")
 REPAIRS = {"yes": True, "no": False}
 
 
-@app.command(help=HELP)
 @o.grouped
 def sweep(
     ctx: typer.Context,
@@ -157,7 +156,7 @@ def check(
     out: Path, chart: bool, write_preset: Path | None, bounded: bool, reads: list[Named], force: bool
 ) -> None:  # fmt: skip
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
-    from diagd_cli.clip.outputs import check_free, check_outputs
+    from diagd_cli.files.outputs import check_free, check_outputs
     from diagd_cli.sweep.chart import check as check_chart
 
     if write_preset:
@@ -217,8 +216,8 @@ def save(
 
 def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
     """The files in `out`, all of them or none, and the tables on stderr."""
-    from diagd_cli.clip.files import together, write_json
     from diagd_cli.evaluate.table import title
+    from diagd_cli.files.atomic import together, write_json
     from diagd_cli.sweep.chart import write_chart
     from diagd_cli.sweep.page import write_page
     from diagd_cli.sweep.table import text, write_csv

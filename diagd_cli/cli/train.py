@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
@@ -19,10 +19,7 @@ from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
 commands = Commands(no_args_is_help=True)
-app.add_typer(
-    commands,
-    name="train",
-    help="""Train a world of one's own on a folder of clips, with or without actions.
+HELP = """Train a world of one's own on a folder of clips, with or without actions.
 
 A run that is stopped goes on where it was: checkpoint.pt and log.jsonl are in
 its folder. Several GPUs or machines: start it with torchrun.
@@ -34,8 +31,7 @@ its folder. Several GPUs or machines: start it with torchrun.
   diagd train transformer data --out runs/mine
 
   diagd generate clip.mp4 --preset runs/mine/preset.yaml
-""",
-)
+"""
 
 COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)  # as in recipes
 DataArgument = Annotated[
@@ -98,7 +94,7 @@ def _command(part: str, about: str) -> None:
         with guard(reporter, training=True), ExitStack() as stack:
             spin_little()
             from diagd_cli.config import load_preset
-            from diagd_cli.engine.device import choose_device
+            from diagd_cli.device import choose_device
             from diagd_cli.train.parallel import need, processes, rank
             from diagd_cli.train.recipe import load_recipe, recipe_path, trained_preset
 
@@ -129,7 +125,7 @@ def _train_tokenizer(job: Job) -> Path:
     """Train the image tokenizer and write the preset that names it."""
     import torch
 
-    from diagd_cli.clip.files import together
+    from diagd_cli.files.atomic import together
     from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
     from diagd_cli.train.optimiser import freeze
@@ -180,7 +176,7 @@ def _train_transformer(job: Job) -> Path:
     """Train the Transformer on the tokens of the preset's tokenizer and write the preset that names both."""
     import torch
 
-    from diagd_cli.clip.files import together
+    from diagd_cli.files.atomic import together
     from diagd_cli.model.transformer import initialise
     from diagd_cli.pipeline import Loaded
     from diagd_cli.train.data import codes_digest, load_tokens

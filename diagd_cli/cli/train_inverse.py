@@ -6,17 +6,16 @@ from pathlib import Path
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
-from diagd_cli.cli.app import guard
 from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, load_splits, show_loss
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
 
+HELP = "Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
 
-@t.commands.command(
-    help="Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
-)
+
 def inverse(
     data: t.DataArgument,
     out: t.OutOption = None,
@@ -34,7 +33,7 @@ def inverse(
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
         spin_little()
-        from diagd_cli.engine.device import choose_device
+        from diagd_cli.device import choose_device
         from diagd_cli.evaluate.inverse_train import SETTINGS
         from diagd_cli.tokens.actions import NamedActions
         from diagd_cli.train.parallel import started
@@ -66,9 +65,9 @@ def train(job: Job) -> Path:
     """Train it, say how well it reads the validation clips (`inverse/confusion.json`), and write the preset."""
     import torch
 
-    from diagd_cli.clip.files import together, write_json
-    from diagd_cli.evaluate.inverse import InverseDynamics
     from diagd_cli.evaluate.inverse_train import Pairs, accuracies, confusion, train_inverse
+    from diagd_cli.files.atomic import together, write_json
+    from diagd_cli.model.inverse import InverseDynamics
     from diagd_cli.train.data import load_episodes
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.weights.load import save_weights

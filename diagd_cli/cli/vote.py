@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.layout import lay_out, width_of
 
@@ -29,7 +29,6 @@ HELP = """Let people compare two decodings blindly, and count their votes.
 """
 
 commands = Commands(no_args_is_help=True)
-app.add_typer(commands, name="vote", help=HELP)
 
 
 @commands.command(help="Make a folder with a page that shows shuffled pairs, and beside it the key, FOLDER.key.json.")
@@ -65,7 +64,7 @@ def count(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.clip.outputs import check_outputs
+        from diagd_cli.files.outputs import check_outputs
         from diagd_cli.vote.count import check_votes, count_votes
         from diagd_cli.vote.records import Key, Votes, read_record
 

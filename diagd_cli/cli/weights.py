@@ -9,17 +9,14 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.app import app, guard
 from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.errors import Exit, WeightsError
 from diagd_cli.layout import listed, width_of
 
 commands = Commands(no_args_is_help=False)
-app.add_typer(
-    commands,
-    name="weights",
-    help="""List, fetch and check the weights of presets.
+HELP = """List, fetch and check the weights of presets.
 
 [bold]Examples[/]
 
@@ -32,8 +29,7 @@ app.add_typer(
   diagd weights check cosmos-4b                    # whole, and of this model
 
   diagd weights pack runs/mine/preset.yaml --out mine --bits 8
-""",
-)
+"""
 
 PresetArgument = Annotated[str, typer.Argument(help="Name, or path of a YAML file.")]
 TokenOption = Annotated[

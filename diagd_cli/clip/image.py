@@ -6,16 +6,16 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from itertools import repeat
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from diagd_cli.clip.times import pace
-from diagd_cli.clip.write import atomic
 from diagd_cli.errors import ClipError
+from diagd_cli.files.atomic import atomic
 
 MAX_SIDE = 8192  # pixels; the largest height or width of a frame that is read
 IMAGE_FORMATS = {".png": "PNG", ".apng": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -103,7 +103,14 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     with atomic(Path(path)) as temporary:
-        temporary.write_bytes(iio.imwrite("<bytes>", image, extension=".png"))
+        temporary.write_bytes(png_bytes(image))
+
+
+def png_bytes(image: np.ndarray) -> bytes:
+    """An image, uint8 RGB (H, W, 3) or with opacity (H, W, 4), as a PNG file."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
 
 
 def stamped(frames: np.ndarray, text: str) -> np.ndarray:

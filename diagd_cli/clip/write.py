@@ -18,36 +18,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from diagd_cli.clip.files import (
-    STDOUT,
-    atomic,
-    is_full,
-    set_aside,
-    temporary,
-    together,
-    write_failure,
-    write_json,
-    write_npz,
-    write_text,
-)
-from diagd_cli.clip.outputs import check_outputs, check_target
 from diagd_cli.errors import DiagdError, OutputError
-
-__all__ = [
-    "STDOUT",
-    "VideoWriter",
-    "atomic",
-    "check_outputs",
-    "check_target",
-    "is_full",
-    "set_aside",
-    "start_ffmpeg",
-    "together",
-    "write_failure",
-    "write_json",
-    "write_npz",
-    "write_text",
-]
+from diagd_cli.files.atomic import STDOUT, set_aside, temporary, write_failure
 
 STREAM_GOP = 4  # frames of a fragment of a streamed video: as many as a player may be behind
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.engine.memory import chunk_on
+from diagd_cli.engine.chunk import chunk_on
 from diagd_cli.engine.steps import Choose, Cross, Pace, Replay, Steps
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import CAUSAL, Transformer

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diagd_cli.errors import ClipError
-from diagd_cli.evaluate.inverse import PAIRS_AT_ONCE, InverseDynamics, to_small
+from diagd_cli.model.inverse import PAIRS_AT_ONCE, InverseDynamics, to_small
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.train.clips import about
 from diagd_cli.train.data import Episodes

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diagd_cli.config import Preset
+from diagd_cli.engine.chunk import CHUNK
 from diagd_cli.engine.decode import prefill
-from diagd_cli.engine.memory import CHUNK
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import UsageError

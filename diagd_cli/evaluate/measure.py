@@ -8,9 +8,9 @@ import numpy as np
 
 from diagd_cli.clip.fit import fit_frames
 from diagd_cli.clip.read import Clip
-from diagd_cli.evaluate.inverse import InverseDynamics, read_motion
 from diagd_cli.evaluate.likelihood import token_nll
 from diagd_cli.metrics import psnr, ssim
+from diagd_cli.model.inverse import InverseDynamics, read_motion
 from diagd_cli.pipeline import Loaded, Request, continue_clips, encode_frames, to_frames
 from diagd_cli.start import start_session
 

@@ -6,9 +6,9 @@ from dataclasses import asdict
 
 import numpy as np
 
-from diagd_cli.evaluate.inverse import FEATURES
 from diagd_cli.evaluate.statistics import estimate, frechet
 from diagd_cli.evaluate.store import Record
+from diagd_cli.model.inverse import FEATURES
 
 MEASURES = ("psnr", "ssim", "nll", "action_accuracy")  # of which differences are told, too
 PLAIN = ("token_agreement", "tokens_per_second", "frames_per_second")

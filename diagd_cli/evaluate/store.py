@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diagd_cli.clip.write import write_failure, write_npz
+from diagd_cli.files.atomic import write_failure, write_npz
 
 LINES = "results.jsonl"
 

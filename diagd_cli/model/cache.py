@@ -36,10 +36,6 @@ class KVCache:
         for store in (self.keys, self.values):
             store.masked_fill_(slots[:, None], 0)
 
-    def read(self, layer: int, extent: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [B, kv_heads, extent, head_dim] of slots 0 .. extent-1, as views."""
-        return self.keys[layer, :, :, :extent], self.values[layer, :, :, :extent]
-
 
 def write(store: Tensor, slots: Tensor, x: Tensor) -> None:
     """Put x [B, Q, kv_heads, head_dim] at `slots` [Q] of a layer's keys or values; a later write replaces an earlier one."""

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diagd_cli.engine.device import native_bfloat16
+from diagd_cli.device import native_bfloat16
 
 FEW = 4  # tokens for which emulated bfloat16 is the fastest: it reads half as much
 BLOCK = 1 << 21  # numbers of a matrix that are made float32 at a time

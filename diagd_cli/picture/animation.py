@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diagd_cli.clip.write import VideoWriter, atomic
+from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import UsageError
+from diagd_cli.files.atomic import atomic
 from diagd_cli.picture.timeline import Timeline
 
 WIDTH, HEIGHT = 1280, 720  # pixels at most

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diagd_cli.clip.write import atomic
+from diagd_cli.files.atomic import atomic
 from diagd_cli.picture.figure import figure_class
 
 if TYPE_CHECKING:

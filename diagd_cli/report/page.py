@@ -8,10 +8,10 @@ from base64 import b64encode
 from html import escape
 from pathlib import Path
 
-import imageio.v3 as iio
 import numpy as np
 
-from diagd_cli.clip.write import write_text
+from diagd_cli.clip.image import png_bytes
+from diagd_cli.files.atomic import write_text
 from diagd_cli.picture.timeline import Timeline
 from diagd_cli.report.drawings import curve, step_map
 
@@ -94,7 +94,7 @@ def video(caption: str, path: Path) -> str:
 
 def image(caption: str, pixels: np.ndarray) -> str:
     """A picture uint8 [H, W, 3] as a PNG with its bytes in it."""
-    data = b64encode(iio.imwrite("<bytes>", pixels, extension=".png")).decode()
+    data = b64encode(png_bytes(pixels)).decode()
     return f"<figure class='wide'><img class='fit' alt='{escape(caption)}' src='data:image/png;base64,{data}'></figure>"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from diagd_cli.clip.write import atomic
+from diagd_cli.files.atomic import atomic
 from diagd_cli.picture.figure import figure_class
 from diagd_cli.picture.labels import spread
 

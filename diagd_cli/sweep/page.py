@@ -5,9 +5,10 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
-import imageio.v3 as iio
+import numpy as np
+from PIL import Image
 
-from diagd_cli.clip.write import write_text
+from diagd_cli.files.atomic import write_text
 from diagd_cli.report.page import filled, image, settings
 from diagd_cli.sweep.table import columns, records
 
@@ -47,7 +48,7 @@ def page(report: dict, title: str, chart: Path | None) -> str:
     if report["recommended"]:
         parts.append(f"<pre id='recommended'>{escape(chr(10).join(report['recommended']['text']))}</pre>")
     if chart:
-        parts += [image(CHART, iio.imread(chart)), f"<p class='faint'>{CHART}.</p>"]
+        parts += [image(CHART, np.asarray(Image.open(chart))), f"<p class='faint'>{CHART}.</p>"]
     parts += ["<h2>Figures</h2>", figures(report["rows"])]
     notes = [KEY.format(base=report["base_preset"]), *report["notes"]]
     parts += [f"<p class='faint'>{escape(note)}</p>" for note in notes]

@@ -9,8 +9,8 @@ from typing import get_args
 from diagd_cli.config import Preset, save_preset
 from diagd_cli.errors import WeightsError
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.sources import Source, Weights
 from diagd_cli.weights.locate import Role, locate
-from diagd_cli.weights.source import Source, Weights
 
 
 def write_chosen(path: Path, preset: Preset, walk: Decoding, sampling: dict, folder: Path | None = None) -> None:

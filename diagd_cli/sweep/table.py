@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from diagd_cli.clip.write import atomic
 from diagd_cli.evaluate.table import MEASURES, NOTHING, legend, number, plain, title
+from diagd_cli.files.atomic import atomic
 from diagd_cli.layout import lay_out
 
 ESTIMATES = ("nll", "psnr", "ssim", "action_accuracy")  # with their differences to NTP

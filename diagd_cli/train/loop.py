@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from diagd_cli.clip.write import atomic, write_text
-from diagd_cli.engine.device import native_bfloat16
+from diagd_cli.device import native_bfloat16
 from diagd_cli.errors import DiagdError, UsageError, WeightsError
+from diagd_cli.files.atomic import atomic, write_text
 from diagd_cli.train import parallel
 from diagd_cli.train.board import Board, installed
 from diagd_cli.train.optimiser import Optimiser, freeze, make_optimisers

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from diagd_cli.clip.files import is_full, make_folders, remove_folders, write_failure, write_json
-from diagd_cli.clip.hidden import hidden_name
-from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.clip.write import start_ffmpeg
 from diagd_cli.errors import ClipError, OutputError, UsageError
+from diagd_cli.files.atomic import is_full, make_folders, remove_folders, write_failure, write_json
+from diagd_cli.files.hidden import hidden_name
+from diagd_cli.files.outputs import check_outputs
 from diagd_cli.vote.records import Key, Pair, VoteError
 
 LONGEST_QUESTION = 300  # characters

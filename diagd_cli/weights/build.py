@@ -9,7 +9,7 @@ from torch import nn
 
 from diagd_cli.config import Preset
 from diagd_cli.errors import WeightsError
-from diagd_cli.evaluate.inverse import InverseDynamics
+from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.model.transformer import Block, Transformer, deviation
 from diagd_cli.model.unset import Unset
 from diagd_cli.tokens.actions import NamedActions

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from rich.filesize import decimal
 
 from diagd_cli.errors import WeightsError
+from diagd_cli.sources import WeightsFile
 from diagd_cli.weights.locate import Role, locate, roles, verify
-from diagd_cli.weights.source import WeightsFile
 
 if TYPE_CHECKING:
     from diagd_cli.config import Preset

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.errors import OutputError, WeightsError
+from diagd_cli.files.outputs import check_outputs
+from diagd_cli.sources import WeightsFile
 from diagd_cli.weights.locate import Role, cached, entry_of, locate, roles, verify
-from diagd_cli.weights.source import WeightsFile
 
 if TYPE_CHECKING:
     from diagd_cli.config import Preset

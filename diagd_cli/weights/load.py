@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diagd_cli.clip.write import atomic
 from diagd_cli.config import Preset
 from diagd_cli.errors import DiagdWarning, WeightsError
+from diagd_cli.files.atomic import atomic
 from diagd_cli.model.transformer import Transformer
+from diagd_cli.sources import FORMAT_OF, Source, Weights
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.weights import cosmos, mineworld, wham
 from diagd_cli.weights.archive import fill_rows
@@ -31,7 +32,6 @@ from diagd_cli.weights.build import (
 from diagd_cli.weights.locate import ALWAYS_VERIFIED, Role, digest, entry_of, locate, verify
 from diagd_cli.weights.match import Rows
 from diagd_cli.weights.native import native_tensors
-from diagd_cli.weights.source import FORMAT_OF, Source, Weights
 from diagd_cli.weights.untold import deviations
 
 __all__ = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.weights.source import Source, Weights, WeightsFile
+from diagd_cli.sources import Source, Weights, WeightsFile
 
 if TYPE_CHECKING:
     from diagd_cli.config import Preset

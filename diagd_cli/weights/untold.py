@@ -18,11 +18,11 @@ from diagd_cli.config import Preset, load_preset, preset_folder, preset_names
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.model.unset import Unset
+from diagd_cli.sources import FORMAT_OF
 from diagd_cli.tokens.actions import NamedActions
 from diagd_cli.tokens.config import VqImageConfig
 from diagd_cli.weights.build import TOKENIZERS
 from diagd_cli.weights.locate import Role
-from diagd_cli.weights.source import FORMAT_OF
 
 KEY = "diagd"  # of the entry in a file's metadata: the settings, as JSON
 Settings = dict[str, Any]  # by name, as a preset's YAML has them; what is within `positions` by a dotted name

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from diagd_cli.clip.files import together, write_text
-from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import MissingExtra, UsageError, did_you_mean
+from diagd_cli.files.atomic import together, write_text
+from diagd_cli.files.outputs import check_outputs
 
 ACTIONS = (
     "idle", "forward", "back", "left", "right", "forward+left", "forward+right", "back+left", "back+right",

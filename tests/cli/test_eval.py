@@ -11,7 +11,7 @@ from tiny import moving, save_clip
 
 from diagd_cli.config import load_preset, save_preset
 from diagd_cli.evaluate import run
-from diagd_cli.evaluate.inverse import InverseDynamics
+from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import save_weights
 
@@ -208,7 +208,7 @@ def test_what_is_missing_is_noticed_before_the_models_are_loaded(evaluate, world
 
 def test_memory_is_for_the_clips_that_there_are(evaluate, world, monkeypatch):
     required = []
-    monkeypatch.setattr("diagd_cli.engine.memory.require", lambda *_, batch, **__: required.append(batch))
+    monkeypatch.setattr("diagd_cli.weights.memory.require", lambda *_, batch, **__: required.append(batch))
     assert rows(evaluate("--batch", 10**6, clips=[world / "clips" / "0.mp4"]))["NTP"]["samples"] == 1
     assert required == [1]
 

@@ -17,8 +17,10 @@ from PIL import Image
 
 from diagd_cli.clip.image import contact_sheet, write_png
 from diagd_cli.clip.read import read_clip
-from diagd_cli.clip.write import STREAM_GOP, VideoWriter, atomic, check_target, write_json, write_npz
+from diagd_cli.clip.write import STREAM_GOP, VideoWriter
 from diagd_cli.errors import ClipError, OutputError
+from diagd_cli.files.atomic import atomic, write_json, write_npz
+from diagd_cli.files.outputs import check_target
 
 OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 

@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diagd_cli.config import load_preset
-from diagd_cli.evaluate.inverse import InverseDynamics
+from diagd_cli.model.inverse import InverseDynamics
+from diagd_cli.sources import Weights
 from diagd_cli.weights.check import check
 from diagd_cli.weights.load import load_transformer, save_weights
-from diagd_cli.weights.source import Weights
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from diagd_cli.config import load_preset
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import initialise
+from diagd_cli.sources import Weights
 from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VqImageConfig
 from diagd_cli.weights import load as module
 from diagd_cli.weights.load import (
@@ -28,7 +29,6 @@ from diagd_cli.weights.load import (
     save_weights,
     tensors,
 )
-from diagd_cli.weights.source import Weights
 
 SIZES = {"vocab": 64, "dim": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_dim": 16}
 ROLES = {"transformer": (load_transformer, random_transformer), "tokenizer": (load_tokenizer, random_tokenizer)}

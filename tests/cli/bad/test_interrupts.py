@@ -15,8 +15,8 @@ import pytest
 from tiny import moving, save_clip
 
 from diagd_cli import pipeline
-from diagd_cli.cli.app import TRAINING_INTERRUPTED
 from diagd_cli.cli.console import Follow
+from diagd_cli.cli.guard import TRAINING_INTERRUPTED
 from diagd_cli.clip import read
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import Exit

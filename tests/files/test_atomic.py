@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from diagd_cli.clip import files
-from diagd_cli.clip.files import set_aside, together, write_json, write_npz, write_text
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import OutputError
+from diagd_cli.files import atomic as files
+from diagd_cli.files.atomic import set_aside, together, write_json, write_npz, write_text
 
 
 def content(folder):

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diagd_cli.engine.chunk import CHUNK, chunk_on
 from diagd_cli.errors import DiagdError
 from diagd_cli.model.config import TransformerConfig
-from diagd_cli.model.parameters import COLOURS, table_bytes, tokenizer_parameters, transformer_parameters
 from diagd_cli.tokens.config import CosmosDvConfig, VitVqConfig, VqImageConfig
+from diagd_cli.weights.parameters import COLOURS, table_bytes, tokenizer_parameters, transformer_parameters
 
 if TYPE_CHECKING:
     import torch
 
     from diagd_cli.config import Preset
 
-CHUNK, CUDA_CHUNK = 512, 8192
 SAMPLED = 28  # bytes that choosing a token takes for each code
 LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are first used on a CPU
 TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where it does not take fewer
@@ -90,11 +90,6 @@ def estimate(
 def _weights(preset: Preset, item: int) -> int:
     config, places = preset.transformer, preset.positions
     return transformer_parameters(config, places) * item + table_bytes(config, places)
-
-
-def chunk_on(device: torch.device | str) -> int:
-    """Tokens of a prompt that go through the Transformer together: more on CUDA, whose kernels want them."""
-    return CUDA_CHUNK if str(device).startswith("cuda") else CHUNK
 
 
 def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.dtype | str:

@@ -16,8 +16,15 @@ from tiny import TINY
 from yaml import safe_load
 
 from diagd_cli.config import Preset, load_preset
-from diagd_cli.engine import memory
-from diagd_cli.engine.memory import (
+from diagd_cli.engine.chunk import CHUNK
+from diagd_cli.errors import DiagdError
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.config import Positions, TransformerConfig
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
+from diagd_cli.weights import memory
+from diagd_cli.weights.build import TOKENIZERS, build_tokenizer, build_transformer
+from diagd_cli.weights.memory import (
     estimate,
     free_main_memory,
     free_memory,
@@ -26,12 +33,6 @@ from diagd_cli.engine.memory import (
     tokenizer_parameters,
     transformer_parameters,
 )
-from diagd_cli.errors import DiagdError
-from diagd_cli.model.cache import KVCache
-from diagd_cli.model.config import Positions, TransformerConfig
-from diagd_cli.model.transformer import Transformer
-from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
-from diagd_cli.weights.build import TOKENIZERS, build_tokenizer, build_transformer
 
 ROPE, LEARNED = Positions(kind="rope-3d"), Positions(kind="learned")
 COSMOS = {"dim": 4096, "layers": 16, "heads": 32, "kv_heads": 8, "head_dim": 128, "mlp_dim": 14336, "qk_norm": True}
@@ -205,7 +206,7 @@ def measured_prefill() -> tuple[int, int]:
     config, length = TransformerConfig(**sizes), 2048
     model = Transformer(config, torch.zeros(length, 3, dtype=torch.long)).requires_grad_(False)
     cache, tokens = KVCache(config, 1, length), torch.zeros(1, length, dtype=torch.long)
-    last = torch.arange(length - memory.CHUNK, length).numpy()
+    last = torch.arange(length - CHUNK, length).numpy()
     prefill(model, cache, tokens, last[:8])
     grown = growth(lambda: prefill(model, cache, tokens, last))
     return grown, memory.prefill_work(config, 1, length, 4)
@@ -319,7 +320,7 @@ def test_control_groups_of_the_first_version(tmp_path):
 
 
 def test_it_is_ready_without_torch():
-    code = "import sys, diagd_cli.engine.memory; sys.exit('torch' in sys.modules)"
+    code = "import sys, diagd_cli.weights.memory; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from diagd_cli.clip.files import OTHER_FOLDER, write_failure
-from diagd_cli.clip.hidden import hidden_name, remove_leftovers
 from diagd_cli.errors import OutputError, UsageError
+from diagd_cli.files.atomic import OTHER_FOLDER, write_failure
+from diagd_cli.files.hidden import hidden_name, remove_leftovers
 
 Named = tuple[Path, str]  # a file and what it is, such as "the sidecar"
 BLOCK = 4096  # bytes, which a disk that is full has not

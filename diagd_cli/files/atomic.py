@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diagd_cli.clip.hidden import hidden_name
 from diagd_cli.errors import OutputError
+from diagd_cli.files.hidden import hidden_name
 
 STDOUT = Path("-")  # the name of a stream that is written to standard output
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from limits import as_nobody, small_disk
 
-from diagd_cli.clip.hidden import has_ended, hidden_name, is_running, process_name, remove_leftovers
-from diagd_cli.clip.outputs import check_outputs
 from diagd_cli.errors import DiagdError, OutputError, UsageError
+from diagd_cli.files.hidden import has_ended, hidden_name, is_running, process_name, remove_leftovers
+from diagd_cli.files.outputs import check_outputs
 
 
 def refused(kind, writes, reads=(), **options):
@@ -163,7 +163,7 @@ def test_full_and_read_only_disks(tmp_path):
 
 def test_only_what_the_dead_have_left_is_removed(tmp_path):
     """A process of this machine that has ended; nothing of one that runs, of another place, or of another program."""
-    code = "from diagd_cli.clip.hidden import process_name; print(process_name())"
+    code = "from diagd_cli.files.hidden import process_name; print(process_name())"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     if not has_ended(dead):
         pytest.skip("processes cannot be told apart here")

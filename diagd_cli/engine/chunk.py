@@ -1,0 +1,15 @@
+"""In what parts a prompt is fed: what the engine does, and the estimate of its memory counts on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK, CUDA_CHUNK = 512, 8192  # tokens
+
+
+def chunk_on(device: torch.device | str) -> int:
+    """Tokens of a prompt that go through the Transformer together: more on CUDA, whose kernels want them."""
+    return CUDA_CHUNK if str(device).startswith("cuda") else CHUNK
