@@ -1,6 +1,6 @@
 # make demo: watch a video made by Diagonal Decoding.  make test: lint and tests.  make build: a wheel.
 # make docs: the documentation as a site, in build/site.
-# make bench: the ratios in benchmarks/results, some 20 minutes on two quiet cores.
+# make bench: the ratios in benchmarks/results, some 30 minutes on two quiet cores.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -35,6 +35,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.plain_loop
 	$(BIN)/python -m benchmarks.decodings
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.busy --frames 8
 
 docs: .venv/installed-docs
 	$(BIN)/python -m diagd_cli.cli.reference > docs/cli.md

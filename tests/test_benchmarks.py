@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny import moving, save_clip
 
-from benchmarks import common, curves, decodings, growth, health, plain_loop, step, transformers_generate
+from benchmarks import busy, common, curves, decodings, growth, health, plain_loop, step, transformers_generate
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, random_transformer
 
@@ -165,3 +165,28 @@ def test_health_tells_the_likelihood_frame_by_frame(tiny, tmp_path, capsys):
     assert [line.split(":")[0] for line in frames] == [f"frame {n}" for n in range(1, 6)]
     change = 100 * (np.mean(values[3:]) / values[0] - 1)
     assert overall.endswith(f"; last 2 frames {change:+.1f} % against the first") and min(values) > 0
+
+
+def test_a_busy_machine_is_compared_with_a_quiet_one(tmp_path, capsys, monkeypatch):
+    """The command line is run as everybody runs it; of the others, that they are there, and gone afterwards."""
+    runs, there = [], []
+    monkeypatch.setattr(busy, "others", lambda count, own=busy.others: there.append(count) or own(count))
+    real = busy.generate
+
+    def generate(args, variables, *options):
+        runs.append((variables, options))
+        return real(args, variables, *options) if len(runs) == 1 else Lap(2.0, 10, 100)
+
+    monkeypatch.setattr(busy, "generate", generate)
+    busy.main(["--frames", "1", "--repeats", "1", "--threads", "2", "--out", str(tmp_path)])
+    rows = json.loads((tmp_path / "busy.json").read_text())["rows"]
+    names = ["as it comes", "2 threads", "one thread", "2 threads that do not spin"]
+    assert [row["contestant"] for row in rows] == 2 * names and there[0] == 0 < there[1]
+    assert [row["other processes"] for row in rows] == [n for n in there for _ in names]
+    assert rows[0]["steps timed"] == 48 and rows[0]["tokens/s"] > 0 and rows[1]["tokens/s"] == 50
+    assert runs[:4] == [
+        ({}, ()),
+        ({}, ("--threads", 2)),
+        ({}, ("--threads", 1)),
+        ({"GOMP_SPINCOUNT": "0"}, ("--threads", 2)),
+    ]
