@@ -3,7 +3,7 @@
 # make bench: the ratios in benchmarks/results, some 30 minutes on two quiet cores.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 DEMO := out/demo.mp4
 
 .PHONY: install demo test bench docs lint format build clean
@@ -15,9 +15,10 @@ install: .venv/installed
 	$(PIP) --editable .
 	touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
-	touch $@
+	touch .venv/installed $@
 
 .venv/installed-docs: .venv/installed
 	$(PIP) --editable '.[docs]'

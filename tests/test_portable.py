@@ -8,7 +8,7 @@ import sys
 WITHOUT = """
 import contextlib, importlib, os, pkgutil, signal, sys
 
-for name in ("av", "imageio.v3", "imageio_ffmpeg", "numpy", "PIL.Image", "psutil", "pydantic", "rich"):
+for name in ("av", "imageio_ffmpeg", "numpy", "PIL.Image", "psutil", "pydantic", "rich"):
     importlib.import_module(name)
 for name in ("safetensors.torch", "torch.distributed", "torch.nn.attention.flex_attention", "typer", "yaml"):
     importlib.import_module(name)

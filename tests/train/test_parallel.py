@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -34,6 +35,23 @@ def world(tiny, tmp_path_factory):
     return folder
 
 
+def processes(count, *arguments):
+    """The command line in `count` processes that know of each other as torchrun's do, without its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [
+        subprocess.Popen(command, env={**os.environ, **world, "RANK": str(n), "LOCAL_RANK": str(n)}, **pipes)
+        for n in range(count)
+    ]
+    told = [process.communicate(timeout=240) for process in started]
+    code = max(process.returncode for process in started)
+    return subprocess.CompletedProcess(command, code, *map("".join, zip(*told, strict=True)))
+
+
 def torchrun(count, *arguments):
     """The command line in `count` processes on this machine."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -60,7 +78,8 @@ def test_two_processes_train_what_one_does(diagd, world, part, precision):
     start = f"start-{precision}"
     assert diagd(*options(world, part, start), *how, "--steps", 1, "--no-samples", "-q").code == 0
     assert diagd(*options(world, part, f"one-{precision}"), *how, "-q").code == 0
-    done = torchrun(2, *options(world, part, f"two-{precision}"), *how)
+    launch = torchrun if part == "tokenizer" else processes
+    done = launch(2, *options(world, part, f"two-{precision}"), *how)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     assert done.stdout == f"{world}/two-{precision}/preset.yaml\n"  # the first process alone speaks
     one, two = (world / f"{name}-{precision}" / part for name in ("one", "two"))
@@ -84,7 +103,7 @@ def test_a_run_may_go_on_with_another_number_of_processes(diagd, world):
                "--precision", "fp32", "--out"]  # fmt: skip
     assert diagd(*options, world / "whole").code == 0
     assert diagd(*options, world / "mixed", "--steps", 3).code == 0
-    assert torchrun(2, *options, world / "mixed").returncode == 0
+    assert processes(2, *options, world / "mixed").returncode == 0
     checkpoints = (world / name / "transformer" / "checkpoint.pt" for name in ("whole", "mixed"))
     whole, mixed = (torch.load(path, weights_only=True) for path in checkpoints)
     assert whole["step"] == mixed["step"] == 6
@@ -97,11 +116,11 @@ def test_what_stops_one_process_is_told_once(world, tmp_path):
     shutil.copytree(world / "data", tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
     (tmp_path / "data/train/0.mp4").write_bytes(b"no video")
     where = ["--recipe", world / "recipe.yaml", "--out", tmp_path / "run"]
-    done = torchrun(2, "train", "tokenizer", tmp_path / "data", *where)
+    done = processes(2, "train", "tokenizer", tmp_path / "data", *where)
     assert done.returncode and done.stderr.count("0.mp4 is not a video file") == 1 and "bug" not in done.stderr
     assert "Another process of this training has ended. Its own message says why" in done.stderr
     tuning = ["finetune", tmp_path / "data", "--preset", world / "tiny.yaml", "--out", tmp_path / "tuned"]
-    done = torchrun(2, *tuning)
+    done = processes(2, *tuning)
     assert (
         done.returncode
         and "A batch of 1 cannot be split over 2 processes" in done.stderr
