@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+# By all cores at once, where pip takes one; some packages hold files of other Pythons, which do not compile.
+COMPILE := $(BIN)/python -m compileall -qq -j 0 .venv/lib > /dev/null || true
 DEMO := out/demo.mp4
 
 .PHONY: install demo test bench docs lint format build clean
@@ -13,11 +15,13 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
+	$(COMPILE)
 	touch $@
 
 .venv/installed-dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(PIP) --editable '.[dev]'
+	$(COMPILE)
 	touch .venv/installed $@
 
 .venv/installed-docs: .venv/installed

@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs as a background job is deaf to Ctrl-C
 
 slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
-settings.register_profile("default", max_examples=25, derandomize=True, **slow)
+settings.register_profile("default", max_examples=20, derandomize=True, **slow)
 settings.register_profile("thorough", max_examples=2000, **slow)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
