@@ -72,7 +72,7 @@ def test_more_processes_than_gpus(monkeypatch):
         parallel.processes(torch.device("cuda")).__enter__()
 
 
-@pytest.mark.parametrize(("part", "precision"), [("transformer", "bf16")])
+@pytest.mark.parametrize(("part", "precision"), [("transformer", "bf16"), ("tokenizer", "fp32")])
 def test_two_processes_train_what_one_does(diagd, world, part, precision):
     how = ["--precision", precision]
     start = f"start-{precision}"
