@@ -43,11 +43,6 @@ def check_outputs(
     remove_leftovers(_target(path).parent for path, _ in writes)
 
 
-def check_target(path: str | Path, force: bool) -> None:
-    """`check_outputs` of one file."""
-    check_outputs([(Path(path), "the output")], force=force)
-
-
 def check_free(path: Path, force: bool) -> None:
     """Check that a file may be put at `path`; in place of an existing one only with `force`.
 

@@ -26,7 +26,6 @@ VALUES = BUTTONS + STICKS
 VOCABULARY = 2 * BUTTONS + BINS * STICKS
 # bin n holds boundaries[n] <= value < boundaries[n + 1]
 BOUNDARIES = np.array([-1.05, -0.95, -0.75, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5, 0.75, 0.95, 1.05])
-MIDDLES = np.array([-1, -0.85, -0.625, -0.375, -0.15, 0, 0.15, 0.375, 0.625, 0.85, 1], dtype=np.float32)
 # first token of each of the 16 values, and how many it has
 _SIZES = np.array([2] * BUTTONS + [BINS] * STICKS)
 _STARTS = np.cumsum(_SIZES) - _SIZES
@@ -101,11 +100,6 @@ def stick_bins(values: np.ndarray) -> np.ndarray:
     return np.searchsorted(BOUNDARIES, values, side="right") - 1
 
 
-def stick_values(bins: np.ndarray) -> np.ndarray:
-    """The value float32 [...] that stands for each bin [...] of 0..10; `stick_bins` gives the bin back."""
-    return MIDDLES[np.asarray(bins, dtype=np.int64)]
-
-
 def encode_actions(actions: np.ndarray, offset: int = 0) -> np.ndarray:
     """Tokens int64 [..., 16] of actions [..., 16]. offset: the token of the first button at 0, after the image codes.
 
@@ -131,11 +125,6 @@ def decode_actions(tokens: np.ndarray, offset: int = 0) -> np.ndarray:
     if ((values < 0) | (values >= _SIZES)).any():
         raise ValueError("an action token stands in another one's place")
     return values.astype(np.float32)
-
-
-def token_ranges(offset: int = 0) -> np.ndarray:
-    """Smallest and largest token, int64 [16, 2], that each of the 16 places may hold."""
-    return offset + np.stack([_STARTS, _STARTS + _SIZES - 1], axis=1)
 
 
 def read_gamepad(path: Path) -> np.ndarray:

@@ -21,9 +21,6 @@ from diagd_cli.errors import MissingExtra, UsageError, did_you_mean
 from diagd_cli.files.atomic import together, write_text
 from diagd_cli.files.outputs import check_outputs
 
-ACTIONS = (
-    "idle", "forward", "back", "left", "right", "forward+left", "forward+right", "back+left", "back+right",
-)  # fmt: skip
 SCENARIOS = ("my_way_home", "health_gathering_supreme")
 
 TICS = 2  # game tics (1/35 s) per recorded frame

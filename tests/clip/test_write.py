@@ -20,7 +20,7 @@ from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import STREAM_GOP, VideoWriter
 from diagd_cli.errors import ClipError, OutputError
 from diagd_cli.files.atomic import atomic, write_json, write_npz
-from diagd_cli.files.outputs import check_target
+from diagd_cli.files.outputs import check_outputs
 
 OUTPUT = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -225,6 +225,11 @@ def test_ffmpeg_dies(tmp_path):
 def test_no_ffmpeg(tmp_path, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nowhere/ffmpeg")
     assert "ffmpeg does not start" in fails(save, tmp_path / "a.mp4", smooth())
+
+
+def check_target(path, force):
+    """Check one output, before any work."""
+    check_outputs([(Path(path), "the output")], force=force)
 
 
 def test_unwritable_folder(read_only):

@@ -14,11 +14,10 @@ from families.agreement import TOLERANCE
 from families.golden_preset import preset_of
 from safetensors.torch import load_file
 
-from diagd_cli.engine.filters import allowed_ids
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.tokens.config import VitVqConfig
-from diagd_cli.tokens.gamepad import GamepadActions, token_ranges
+from diagd_cli.tokens.gamepad import GamepadActions
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.vit import MEAN, STD, VitVqTokenizer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
@@ -38,10 +37,7 @@ class Golden:
     model: Transformer
     tokenizer: VitVqTokenizer
     tensors: dict[str, torch.Tensor]
-
-    @property
-    def ranges(self) -> torch.Tensor:
-        return torch.from_numpy(allowed_ids(self.codes, self.grid.area, token_ranges(self.codes)))
+    ranges: torch.Tensor  # int64 [block, 2], smallest and largest id that the official code allows at each place
 
     def frames(self, name: str) -> torch.Tensor:
         """uint8 [..., H, W, 3] of a tensor [..., 3, H, W]."""
@@ -72,6 +68,7 @@ def golden(name: str) -> Golden:
         tokenizer, transformer, tokenizer.height, tokenizer.width, window=config["seq_len"], actions=actions
     )
     assert preset.grid == grid and grid.length(config["seq_len"]) == derived["block_size"]
+    others = [derived["image_token_range_other"]] * (grid.area - 1)
     return Golden(
         grid,
         config["seq_len"],
@@ -79,6 +76,7 @@ def golden(name: str) -> Golden:
         load_transformer(preset, files=[weights]),
         load_tokenizer(preset, files=[weights]),
         load_file(GOLDEN / f"{name}_io.safetensors"),
+        torch.tensor([derived["image_token_range_first"], *others, *derived["action_token_ranges"]]),
     )
 
 
