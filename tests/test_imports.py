@@ -11,7 +11,7 @@ import diagd_cli
 # The floors of the house, from the ground up: a part may know those below it, and none beside it or above.
 FLOORS = [
     "errors layout metrics",
-    "device files mapping",
+    "device files mapping pages",
     "model",
     "sources tokens",
     "clip schedule",

@@ -1,4 +1,4 @@
-"""The wheel holds all that `diagd generate` needs: code, presets, weights and sample clips."""
+"""The wheel holds all that `diagd generate` needs: code, presets, weights and sample clips; and the templates of pages."""
 
 import json
 import os
@@ -17,6 +17,9 @@ def test_the_wheel_generates_outside_the_repository(tmp_path):
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
+    templates = {path.name for path in (ROOT / "diagd_cli" / "pages").iterdir() if path.is_file()}
+    assert "vote.html" in templates
+    assert templates == {path.name for path in (unpacked / "diagd_cli" / "pages").iterdir() if path.is_file()}
     clip = unpacked / "diagd_cli" / "presets" / "freedoom" / "clips" / "rooms.mp4"
     command = [sys.executable, "-m", "diagd_cli", "generate", str(clip), "--frames", "1", "--json", "-o", "out/"]
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}

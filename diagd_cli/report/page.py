@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from base64 import b64encode
-from html import escape
 from pathlib import Path
 
 import numpy as np
 
 from diagd_cli.clip.image import png_bytes
 from diagd_cli.files.atomic import write_text
+from diagd_cli.pages import render
 from diagd_cli.picture.timeline import Timeline
 from diagd_cli.report.drawings import curve, step_map
 
-TEMPLATE = Path(__file__).with_name("page.html")
 COLUMNS = {
     "k": lambda row: row["decoding"]["k"],
     "d": lambda row: row["decoding"]["d"],
@@ -44,70 +42,26 @@ def write_page(path: Path, facts: dict, videos: dict[str, Path], sheet: np.ndarr
 
 def page(facts: dict, videos: dict[str, Path], sheet: np.ndarray, lines: list[Timeline]) -> str:
     """The HTML; see `write_page`."""
-    rows, name = facts["decodings"], Path(facts["input"]["path"]).name
-    title = f"{name}, continued by {listed([row['label'] for row in rows])}"
-    told = f"{facts['preset']}: {facts['frames']} new frames after {facts['context_frames']}, seed {facts['seed']}"
-    parts = [f"<header><h1>{escape(title)}</h1><p class='faint'>{escape(told)}</p></header>"]
-    parts += [video(caption, file) for caption, file in videos.items()]
-    parts += ["<h2>Figures</h2>", figures(rows), limits(facts["tokenizer_limit"])]
-    parts.append("<h2>PSNR by frame</h2>")
-    if "psnr_by_frame" in rows[0]:
-        parts.append(f"<figure class='curve'>{curve(rows, facts['tokenizer_limit'])}</figure>")
-    else:
-        parts.append("<p>The clip ends with its context: there is no ground truth to hold the frames against.</p>")
-    parts += ["<h2>Frames</h2>", image("Frames of every decoding", sheet), "<h2>Order of tokens</h2>"]
-    parts.append(
-        "<p>The first new frames as grids of tokens. The number is the step, from 0, in which a token is made; the later, "
-        "the lighter. A row starts k steps after the row above, a frame d steps after the frame before.</p>"
-    )
-    for row, line in zip(rows, lines, strict=True):
-        drawn = step_map(line, row["decoding"]["k"], row["decoding"]["d"])
-        parts.append(f"<h3>{escape(row['label'])}</h3><figure class='wide'>{drawn}</figure>")
+    rows, name, limit = facts["decodings"], Path(facts["input"]["path"]).name, facts["tokenizer_limit"]
     known = {key: value for key, value in facts.items() if key not in ("command", "decodings", "tokenizer_limit")}
     known |= {row["label"]: ", ".join(f"{k}={v}" for k, v in row["decoding"].items()) for row in rows}
-    parts += ["<h2>Settings</h2>", settings(known, facts)]
-    return filled(title, parts)
-
-
-def filled(title: str, parts: list[str], style: str = "", script: str = "") -> str:
-    """A page with its title, a text, and its body, parts that are HTML already; more rules of style, and a script if any."""
-    slots = {
-        "POLICY": "; script-src 'unsafe-inline'" if script else "",
-        "TITLE": escape(title),
-        "STYLE": style,
-        "BODY": "\n".join(parts),
-        "SCRIPT": f"<script>\n{script}</script>\n" if script else "",
-    }
-    # in one pass: what is filled in is not looked through for other slots
-    return re.sub(r"@([A-Z]+)@", lambda slot: slots[slot[1]], TEMPLATE.read_text(encoding="utf-8"))
-
-
-def video(caption: str, path: Path) -> str:
-    """A video with its bytes in it."""
-    data = b64encode(path.read_bytes()).decode()
-    label = escape(caption)
-    return (
-        f"<figure><video controls loop muted playsinline preload='auto' aria-label='{label}' "
-        f"src='data:video/mp4;base64,{data}'></video><figcaption>{label}</figcaption></figure>"
+    drawings = [
+        (row["label"], step_map(line, row["decoding"]["k"], row["decoding"]["d"]))
+        for row, line in zip(rows, lines, strict=True)
+    ]
+    return render(
+        "report.html",
+        title=f"{name}, continued by {listed([row['label'] for row in rows])}",
+        told=f"{facts['preset']}: {facts['frames']} new frames after {facts['context_frames']}, seed {facts['seed']}",
+        videos=[(caption, b64encode(path.read_bytes()).decode()) for caption, path in videos.items()],
+        columns=list(COLUMNS),
+        rows=[(row["label"], [number(cell(row)) for cell in COLUMNS.values()]) for row in rows],
+        limit=limit,
+        curve=curve(rows, limit) if "psnr_by_frame" in rows[0] else None,
+        sheet=b64encode(png_bytes(sheet)).decode(),
+        drawings=drawings,
+        **settings(known, facts),
     )
-
-
-def image(caption: str, pixels: np.ndarray) -> str:
-    """A picture uint8 [H, W, 3] as a PNG with its bytes in it."""
-    data = b64encode(png_bytes(pixels)).decode()
-    return f"<figure class='wide'><img class='fit' alt='{escape(caption)}' src='data:image/png;base64,{data}'></figure>"
-
-
-def figures(rows: list[dict]) -> str:
-    """The table: a row for each decoding."""
-    head = "".join(f"<th scope='col'>{name}</th>" for name in ("decoding", *COLUMNS))
-    body = "".join(
-        f"<tr><th scope='row'>{escape(row['label'])}</th>"
-        + "".join(f"<td>{number(cell(row))}</td>" for cell in COLUMNS.values())
-        + "</tr>"
-        for row in rows
-    )
-    return f"<div class='wide'><table id='figures'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
 def number(value: float | None) -> str:
@@ -117,23 +71,9 @@ def number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,g}" if abs(value) < 1e5 else f"{value:,.0f}"
 
 
-def limits(limit: dict | None) -> str:
-    """What the columns mean, and what the tokenizer alone scores."""
-    text = "Speed-up is of the decode, over the first row. Same: the share of tokens equal to the first row's."
-    if limit:
-        text += " PSNR and SSIM are to ground truth, means over the new frames; "
-        text += f"the tokenizer alone scores {limit['psnr']} dB and {limit['ssim']} on them."
-    return f"<p class='faint'>{text}</p>"
-
-
-def settings(known: dict, facts: dict) -> str:
-    """The command, a line for each of the `known` settings, and the whole report as JSON."""
-    lines = "".join(f"<tr><th scope='row'>{escape(key)}</th><td>{escape(text)}</td></tr>" for key, text in flat(known))
-    whole = escape(json.dumps(facts, indent=1))
-    return (
-        f"<pre id='command'>{escape(facts['command'])}</pre><table id='settings'><tbody>{lines}</tbody></table>"
-        f"<details><summary>The report as JSON</summary><pre id='json'>{whole}</pre></details>"
-    )
+def settings(known: dict, facts: dict) -> dict:
+    """What `settings` of `pages/parts.html` shows: the command, the `known` settings as text, the whole report as JSON."""
+    return {"command": facts["command"], "known": flat(known), "json": json.dumps(facts, indent=1)}
 
 
 def listed(names: list[str]) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from html import escape
+from base64 import b64encode
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from diagd_cli.files.atomic import write_text
-from diagd_cli.report.page import filled, image, settings
+from diagd_cli.pages import render
+from diagd_cli.report.page import settings
 from diagd_cli.sweep.table import columns, records
 
-STYLE, SCRIPT = Path(__file__).with_name("page.css"), Path(__file__).with_name("page.js")
 VALUES = {  # what a column of `table.columns` is sorted by, of `table.records`
     "steps": "steps",
     "speed-up": "speedup",
@@ -44,35 +41,24 @@ def write_page(path: Path, report: dict, title: str, chart: Path | None) -> None
 
 def page(report: dict, title: str, chart: Path | None) -> str:
     """The HTML; see `write_page`."""
-    parts = [f"<header><h1>{escape(title)}</h1></header>"]
-    if report["recommended"]:
-        parts.append(f"<pre id='recommended'>{escape(chr(10).join(report['recommended']['text']))}</pre>")
-    if chart:
-        parts += [image(CHART, np.asarray(Image.open(chart))), f"<p class='faint'>{CHART}.</p>"]
-    parts += ["<h2>Figures</h2>", figures(report["rows"])]
-    notes = [KEY.format(base=report["base_preset"]), *report["notes"]]
-    parts += [f"<p class='faint'>{escape(note)}</p>" for note in notes]
-    if report["skipped"]:
-        lines = "".join(f"<li>{escape(f'{name}: {reason}')}</li>" for name, reason in report["skipped"].items())
-        parts.append(f"<h2>Left out</h2><ul id='skipped'>{lines}</ul>")
+    rows = report["rows"]
     shown = ("command", "rows", "limits", "notes", "skipped", "recommended")
     known = {key: value for key, value in report.items() if key not in shown}
-    parts += ["<h2>Settings</h2>", settings(known, report)]
-    return filled(title, parts, STYLE.read_text(encoding="utf-8"), SCRIPT.read_text(encoding="utf-8"))
+    return render(
+        "sweep.html",
+        title=title,
+        recommended="\n".join(report["recommended"]["text"]) if report["recommended"] else None,
+        chart=b64encode(chart.read_bytes()).decode() if chart else None,
+        caption=CHART,
+        columns=list(columns(rows[0])),
+        rows=[_line(row, values) for row, values in zip(rows, records(rows), strict=True)],
+        notes=[KEY.format(base=report["base_preset"]), *report["notes"]],
+        skipped=report["skipped"],
+        **settings(known, report),
+    )
 
 
-def figures(rows: list[dict]) -> str:
-    """The table: a row for each decoding, and in each cell what it is sorted by."""
-    names = list(columns(rows[0]))
-    head = "<th scope='col' data-words><button>decoding</button></th><th scope='col'><button>front</button></th>"
-    head += "".join(f"<th scope='col'><button>{escape(name)}</button></th>" for name in names)
-    body = "".join(_line(row, flat) for row, flat in zip(rows, records(rows), strict=True))
-    return f"<div class='wide'><table id='figures'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _line(row: dict, values: dict) -> str:
-    label, on = escape(row["label"]), row["front"]
-    cells = [f"<th scope='row' data-value='{label}'>{label}</th>"]
-    cells.append(f"<td class='mark' data-value='{int(not on)}'>{'•' if on else ''}</td>")
-    cells += [f"<td data-value='{values[VALUES[name]]}'>{escape(text)}</td>" for name, text in columns(row).items()]
-    return f"<tr{' class=front' if on else ''}>{''.join(cells)}</tr>"
+def _line(row: dict, values: dict) -> dict:
+    """A row of the table: in each cell what it is sorted by, and its text."""
+    cells = [(values[VALUES[name]], text) for name, text in columns(row).items()]
+    return {"label": row["label"], "front": row["front"], "cells": cells}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -18,11 +17,11 @@ from diagd_cli.errors import ClipError, OutputError, UsageError
 from diagd_cli.files.atomic import is_full, make_folders, remove_folders, write_failure, write_json
 from diagd_cli.files.hidden import hidden_name
 from diagd_cli.files.outputs import check_outputs
+from diagd_cli.pages import render
 from diagd_cli.vote.records import Key, Pair, VoteError
 
 LONGEST_QUESTION = 300  # characters
 SHOWN = 10  # names that a message lists of each folder
-_PAGE = Path(__file__).with_name("page.html")
 
 
 def key_path(folder: Path) -> Path:
@@ -117,10 +116,7 @@ def copy_video(source: Path, target: Path) -> None:
 
 def page(vote: str, question: str, pairs: list[str]) -> str:
     """The HTML of the page, with what it asks as JSON in it; the page's script puts the question in as plain text."""
-    facts = json.dumps({"vote": vote, "question": question, "pairs": pairs})
-    for character in "<>&":  # which could end the element that holds it
-        facts = facts.replace(character, f"\\u{ord(character):04x}")
-    return _PAGE.read_text(encoding="utf-8").replace("@PACK@", facts)
+    return render("vote.html", pack={"vote": vote, "question": question, "pairs": pairs})
 
 
 @contextmanager

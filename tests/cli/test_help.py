@@ -20,7 +20,7 @@ COMMANDS = ["generate", "compare", "plan", "attention", "bench", "eval", "sweep"
 COMMANDS += ["finetune", "presets", "weights", "info"]
 SUBCOMMANDS = ["presets list", "presets show", "presets check", "train tokenizer", "train transformer", "train inverse"]
 SUBCOMMANDS += ["vote pack", "vote count"]
-HEAVY = {"torch", "numpy", "yaml", "imageio", "imageio_ffmpeg", "safetensors", "PIL"}
+HEAVY = {"torch", "numpy", "yaml", "imageio", "imageio_ffmpeg", "safetensors", "PIL", "jinja2"}
 
 
 def test_lists_all_commands(diagd):

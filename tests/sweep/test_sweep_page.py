@@ -9,7 +9,7 @@ from diagd_cli.sweep.page import write_page
 
 pytest_plugins = ["browser"]
 
-EVIL = "<img src=x onerror=alert(1)>'@BODY@"
+EVIL = "<img src=x onerror=alert(1)>'{{ title }}"
 
 
 @pytest.fixture
