@@ -8,7 +8,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "config": ("Preset", "load_preset", "preset_names"),
+    "preset": ("Preset", "load_preset", "preset_names"),
     "weights.load": ("load_transformer", "load_tokenizer", "random_transformer", "random_tokenizer"),
     "schedule.decoding": ("Decoding",),
     "schedule.plan": ("Plan", "build_plan"),

@@ -19,20 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diagd_cli.clip.fit import fit_frames, fit_pixels
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
-from diagd_cli.config import Preset, load_preset
 from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
 from diagd_cli.errors import UsageError
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
+from diagd_cli.preset import Preset, load_preset
 from diagd_cli.schedule.decoding import SAMPLING, Decoding
 from diagd_cli.start import start_session
 from diagd_cli.stream import OnFrames, PixelStream
 from diagd_cli.tokens.actions import clip_actions
-from diagd_cli.tokens.config import CosmosDvConfig
-from diagd_cli.tokens.cosmos import to_pixels
+from diagd_cli.tokens.fit import fit_frames
 from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
 from diagd_cli.weights.memory import codec_dtype
 from diagd_cli.weights.parameters import transformer_parameters
@@ -317,10 +315,8 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
 def encode_frames(loaded: Loaded, frames: np.ndarray) -> Tensor:
     """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3] of any size, brought to the preset's as its official code does."""
     size = loaded.preset.clip.height, loaded.preset.clip.width
-    if not isinstance(loaded.preset.tokenizer, CosmosDvConfig):
-        return loaded.tokenizer.encode(fit_frames(frames, *size))
-    pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)))  # Cosmos scales them before they are rounded
-    return loaded.tokenizer.encode_pixels(fit_pixels(pixels[0].movedim(0, 1), *size).movedim(0, 1)[None])[0]
+    resizes = getattr(loaded.tokenizer, "encode_resized", None)
+    return resizes(frames, *size) if resizes else loaded.tokenizer.encode(fit_frames(frames, *size))
 
 
 @torch.inference_mode()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from diagd_cli import families
 from diagd_cli.model.config import Strict
 
-Format = Literal["diagd", "cosmos", "mineworld", "wham"]
-FORMAT_OF: dict[str, Format] = {  # by the kind of the preset's tokenizer, where no entry says it
-    "fsq-image": "diagd",
-    "cosmos-dv": "cosmos",
-    "vq-image": "mineworld",
-    "vit-vq": "wham",
-}
+
+def _known_format(name: str) -> str:
+    if name not in families.formats():
+        raise ValueError(f"must be one of {', '.join(families.formats())}")
+    return name
+
+
+Format = Annotated[str, AfterValidator(_known_format)]
 
 
 class WeightsFile(Strict):
@@ -43,7 +45,7 @@ class Weights(Strict):
     In YAML a single local file may be written as {file: mine.safetensors, sha256: ...}.
     """
 
-    format: Format = "diagd"
+    format: Format = families.OWN_FORMAT
     sources: tuple[Source, ...] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -56,7 +58,7 @@ class Weights(Strict):
         return {**rest, "sources": [{"files": [alone]}]}
 
     @classmethod
-    def single(cls, file: str, sha256: str = "", format: Format = "diagd") -> Weights:
+    def single(cls, file: str, sha256: str = "", format: Format = families.OWN_FORMAT) -> Weights:
         """The entry for one local file."""
         return cls(format=format, sources=(Source(files=(WeightsFile(file=file, sha256=sha256),)),))
 

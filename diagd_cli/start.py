@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.config import Preset
 from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
+from diagd_cli.preset import Preset
 
 if TYPE_CHECKING:
     from diagd_cli.pipeline import Loaded, Request

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ from typer.testing import CliRunner
 
 from diagd_cli.cli import console
 from diagd_cli.cli.app import app
-from diagd_cli.config import preset_folder
 from diagd_cli.device import NATIVE_BFLOAT16
+from diagd_cli.preset import preset_folder
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs as a background job is deaf to Ctrl-C
@@ -60,6 +59,12 @@ def diagd():
     return run
 
 
+def hear() -> None:
+    """What a background job's children are deaf to, and what those of nohup are."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start():
     """Starts the command line in a process of its own, which is ended with the test."""
@@ -68,8 +73,7 @@ def start():
     def run(*arguments, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a background job's children are deaf to Ctrl-C
-        started.append(subprocess.Popen(command, start_new_session=True, **{"preexec_fn": heard, **pipes, **options}))
+        started.append(subprocess.Popen(command, start_new_session=True, **{"preexec_fn": hear, **pipes, **options}))
         return started[-1]
 
     yield run

@@ -91,7 +91,7 @@ def test_the_switch_is_0_or_1(processor):
 
 def test_the_estimate_is_of_the_dtype_that_this_processor_takes(each_processor, diagd, monkeypatch):
     """A large model, which no test can hold: float32 on the one, half of it on the other."""
-    monkeypatch.setattr("diagd_cli.weights.memory.free_main_memory", lambda: 10**9)
+    monkeypatch.setattr("diagd_cli.free_memory.free_main_memory", lambda: 10**9)
     told = {"0": "weights 16.1, cache 1.7", "1": "weights 8.0, cache 0.84"}[os.environ[device.NATIVE_BFLOAT16]]
     done = diagd("bench", "-p", "cosmos-4b", "--random-weights")
     assert done.code == 1 and told in done.err, done.err

@@ -11,12 +11,12 @@ from tiny import TINY, moving, save_clip
 from yaml import safe_load
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.config import Preset
 from diagd_cli.engine import session
 from diagd_cli.engine.decode import decode
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, encode, load, to_frames
+from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.start import start_session

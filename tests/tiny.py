@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from diagd_cli.clip.write import VideoWriter
-from diagd_cli.config import load_preset
+from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer
 from diagd_cli.model.transformer import initialise
-from diagd_cli.tokens.image import FsqImageTokenizer
+from diagd_cli.preset import load_preset
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import build_transformer, save_weights
 

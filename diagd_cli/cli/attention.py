@@ -12,15 +12,16 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
+from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import load_models, merge
 from diagd_cli.errors import UsageError
-from diagd_cli.layout import lay_out, width_of
+from diagd_cli.report.table import Table
 
 if TYPE_CHECKING:
-    from diagd_cli.attention import AttentionMap
     from diagd_cli.cli.inputs import Named
-    from diagd_cli.config import Preset
+    from diagd_cli.jobs.attention import AttentionMap
+    from diagd_cli.preset import Preset
 
 HELP = """Show where the model looks: a PNG of one frame's attention, and shares on its neighbours.
 
@@ -84,7 +85,7 @@ def attention(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import read_clip
-        from diagd_cli.config import load_preset
+        from diagd_cli.preset import load_preset
         from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
@@ -103,7 +104,7 @@ def attention(
         with reporter.stage(f"loading {chosen.name}"):
             loaded = load_models(chosen, settings, machine, random_weights)
         with reporter.stage("reading"):
-            from diagd_cli.attention import attention_map
+            from diagd_cli.jobs.attention import attention_map
             from diagd_cli.pipeline import encode_frames
 
             codes = encode_frames(loaded, source.frames).cpu().numpy()
@@ -114,7 +115,7 @@ def attention(
         facts = {"input": {"path": path_text(clip), "sha256": source.sha256, "first": start}, "preset": chosen.name}
         facts |= describe(seen, chosen, settings.decoding, layer, head, radius)
         if target:
-            from diagd_cli.picture.attention import write_map
+            from diagd_cli.report.attention_map import write_map
 
             write_map(target, seen, title(facts))
             facts["output"] = path_text(target)
@@ -140,7 +141,7 @@ def check_model(preset: Preset, layer: int | None, head: int | None) -> None:
 def target_of(clip: Path, output: Path | None, reads: list[Named], force: bool) -> Path:
     """Where the picture goes, checked before any work is done, as is what draws it. Raises DiagdError."""
     from diagd_cli.files.outputs import check_outputs
-    from diagd_cli.picture.figure import figure_class
+    from diagd_cli.report.figure import figure_class
 
     target = output or Path(f"{clip.stem}-attention.png")
     if target.suffix.lower() != ".png":
@@ -198,4 +199,4 @@ def text(facts: dict, width: int | None) -> str:
         if uniform or name == "not_yet_made":
             label = words.format(r=facts["radius"], decoding=facts["decoding"]["label"])
             rows.append((label, f"{share:.1%}", f"{uniform:.1%}", f"{share / uniform:.1f}" if uniform else "-"))
-    return lay_out(["attention on", "share", "uniform", "times"], rows, width, title=title(facts))
+    return lay_out(Table(["attention on", "share", "uniform", "times"], rows, title(facts)), width)

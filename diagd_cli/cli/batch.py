@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
     from diagd_cli.cli.prompts import Prompts
     from diagd_cli.clip.read import Clip
-    from diagd_cli.config import Preset
     from diagd_cli.pipeline import Loaded, Result
+    from diagd_cli.preset import Preset
 
 
 @dataclass(frozen=True)

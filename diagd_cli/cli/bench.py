@@ -15,18 +15,18 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
+from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import Settings, make_request, merge, size_of
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
-from diagd_cli.layout import width_of
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from diagd_cli.bench.measure import Timing
     from diagd_cli.cli.inputs import Named
-    from diagd_cli.config import Preset
+    from diagd_cli.jobs.bench.measure import Timing
+    from diagd_cli.preset import Preset
     from diagd_cli.schedule.decoding import Decoding
 
 HELP = """Time decodings of a preset, and compare them with what this machine allows.
@@ -83,9 +83,9 @@ def bench(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.bench.table import describe, text
-        from diagd_cli.config import load_preset
         from diagd_cli.files.atomic import together, write_json
+        from diagd_cli.preset import load_preset
+        from diagd_cli.report.bench_table import describe
         from diagd_cli.weights.memory import require
 
         chosen = load_preset(preset)
@@ -110,10 +110,17 @@ def bench(
             if output:
                 write_json(output, facts)
             if plot:
-                from diagd_cli.bench.plot import write_plot
+                from diagd_cli.report.bench_plot import write_plot
 
                 write_plot(plot, facts["rows"], f"{chosen.name}, {settings.frames} new frames\n{describe(facts)}")
         reporter.result(facts if tell.json else text(facts, width_of(sys.stdout)))
+
+
+def text(facts: dict, width: int | None) -> str:
+    """The report for a terminal: the machine in one line, and the timings below."""
+    from diagd_cli.report.bench_table import describe, table
+
+    return "\n".join([*wrapped(describe(facts), width), lay_out(table(facts), width)])
 
 
 def parse_batches(text: str) -> list[int]:
@@ -131,7 +138,7 @@ def check(output: Path | None, plot: Path | None, reads: list[Named], force: boo
     writes = [(path, what) for path, what in ((output, "the report"), (plot, "the plot")) if path]
     check_outputs(writes, reads, force=force, instead="Choose another name for it")
     if plot:
-        from diagd_cli.picture.figure import figure_class
+        from diagd_cli.report.figure import figure_class
 
         if plot.suffix.lower() != ".png":
             raise UsageError(f"--plot is {str(plot)!r}", "Name a .png file")
@@ -163,7 +170,7 @@ class Runs:
 
     def add(self, device: torch.device, dtype: torch.dtype, folder: Path | None, random: bool) -> None:
         """Load the models in one dtype, time everything with them, and let them go."""
-        from diagd_cli.bench.measure import draw_codes, time_pixels
+        from diagd_cli.jobs.bench.measure import draw_codes, time_pixels
         from diagd_cli.pipeline import load, warm_up
 
         s = self.settings
@@ -194,7 +201,7 @@ class Runs:
 
     def time(self, loaded, codes: np.ndarray, walk: Decoding, batch: int) -> Timing:
         """One decoding at one batch size, followed on stderr."""
-        from diagd_cli.bench.measure import measure, plans_of, steps_run
+        from diagd_cli.jobs.bench.measure import measure, plans_of, steps_run
 
         plans = plans_of(self.preset, len(codes), self.settings.frames, walk)
         total = steps_run(plans, self.repeats, self.steps)
@@ -211,10 +218,10 @@ class Runs:
 
     def report(self, device: torch.device, random: bool) -> dict:
         """Everything, as JSON can hold it. The machine is measured last, so that peaks of memory are the model's."""
-        from diagd_cli.bench.machine import measure_machine
-        from diagd_cli.bench.report import rows_of
         from diagd_cli.cli.info import versions
         from diagd_cli.device import DTYPES
+        from diagd_cli.jobs.bench.machine import measure_machine
+        from diagd_cli.jobs.bench.rows import rows_of
 
         counts: dict = {}
         for timing in self.timings:

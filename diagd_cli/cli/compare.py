@@ -15,9 +15,10 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
+from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import context_of, load_models, make_request, merge
-from diagd_cli.layout import lay_out, width_of
+from diagd_cli.report.table import Table
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
@@ -78,8 +79,8 @@ def compare(
         from diagd_cli.cli.generate import output_paths
         from diagd_cli.cli.sidecar import weights
         from diagd_cli.clip.read import read_clip
-        from diagd_cli.config import load_preset
         from diagd_cli.files.atomic import together, write_json
+        from diagd_cli.preset import load_preset
         from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
@@ -129,7 +130,7 @@ def race_path(target: Path) -> Path:
 def check(target: Path, race: bool, sheet: bool, html: bool, reads: list[Named], force: bool) -> None:
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
     from diagd_cli.files.outputs import check_outputs
-    from diagd_cli.picture.figure import figure_class
+    from diagd_cli.report.figure import figure_class
 
     writes = [(target, "the output"), (target.with_suffix(".json"), "the report")]
     writes += [(race_path(target), "the race")] if race else []
@@ -142,9 +143,9 @@ def check(target: Path, race: bool, sheet: bool, html: bool, reads: list[Named],
 
 def run_all(loaded, others, source, requests, reporter) -> tuple[Comparison, dict | None]:
     """Every candidate's request after a short warm-up; and what the tokenizer alone scores on ground truth."""
+    from diagd_cli.jobs.judge import judge, row_of, truth_of
     from diagd_cli.pipeline import continue_clip
     from diagd_cli.report.comparison import Comparison
-    from diagd_cli.report.judge import judge, row_of, truth_of
 
     preset, results = loaded.preset, []
     with reporter.stage("warming up"):
@@ -182,10 +183,10 @@ def write_pictures(target: Path, comparison: Comparison, heat: bool, race: bool,
 def write_report(target: Path, facts: dict, comparison: Comparison, asked: list, preset, held: Held) -> None:
     """Write the page beside the video, which is `held` back with it."""
     from diagd_cli.cli.plan import plans_of
-    from diagd_cli.picture.timeline import timeline
     from diagd_cli.report.page import write_page
     from diagd_cli.report.race import pace
     from diagd_cli.report.sheet import contact_sheet_of
+    from diagd_cli.report.timeline import timeline
 
     videos = {"The continuations at the clip's own speed": held.at(target)}
     if heat := facts["heat"]:
@@ -239,4 +240,4 @@ def text(facts: dict, width: int | None) -> str:
         alone = f"Tokenizer alone: {limit['psnr']:.2f} dB, {limit['ssim']:.3f}"
         notes.append(f"same: tokens equal to the first row's. {alone}")
     title = f"{facts['preset']}, {facts['frames']} new frames, seed {facts['seed']}"
-    return lay_out(head, rows, width, title=title, notes=notes)
+    return lay_out(Table(head, rows, title, notes), width)

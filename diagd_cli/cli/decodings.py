@@ -13,8 +13,8 @@ from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, labels
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diagd_cli.config import Preset
     from diagd_cli.pipeline import Loaded
+    from diagd_cli.preset import Preset
 
 WORDS = {"no-repair": {"repair": False}, "zero-slots": {"zero_slots": True}}
 WORDS |= {stand_in: {"stand_in": stand_in} for stand_in in STAND_INS}
@@ -66,7 +66,7 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
 
     Another preset must make the same tokens. Raises UsageError, PresetError.
     """
-    from diagd_cli.config import load_preset
+    from diagd_cli.preset import load_preset
 
     found: dict[tuple, tuple[Decoding, Preset | None]] = {}
     for text in texts.split(","):
@@ -74,7 +74,7 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
         decoding, other = parse_decoding(walk, settings.decoding), load_preset(name.strip()) if name.strip() else None
         decoding.resolve(preset.grid, preset.latents(settings.context))
         if other:
-            from diagd_cli.evaluate.likelihood import check_same_tokens  # and torch, which takes long
+            from diagd_cli.jobs.evaluate.likelihood import check_same_tokens  # and torch, which takes long
 
             check_same_tokens(other, preset)
             other.check_frames(settings.context, settings.frames)

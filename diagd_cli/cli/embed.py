@@ -37,10 +37,10 @@ def embed(
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
         from diagd_cli.cli.prompts import Prompts
-        from diagd_cli.config import load_preset
         from diagd_cli.files.atomic import atomic
         from diagd_cli.files.outputs import check_outputs
-        from diagd_cli.text import prompt_of
+        from diagd_cli.preset import load_preset
+        from diagd_cli.tokens.text import prompt_of
 
         chosen, text = load_preset(preset), prompt_of(prompt, prompt_file)
         if text is None:

@@ -14,18 +14,18 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
+from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, load_models, make_request, merge
 from diagd_cli.errors import ClipError
-from diagd_cli.layout import width_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from diagd_cli.cli.inputs import Named
     from diagd_cli.cli.prompts import Prompts
-    from diagd_cli.config import Preset
-    from diagd_cli.evaluate.measure import Case, Models
+    from diagd_cli.jobs.evaluate.measure import Case, Models
+    from diagd_cli.preset import Preset
 
 HELP = """Measure the fidelity of decodings over clips and seeds, with 95% intervals.
 
@@ -79,9 +79,9 @@ def evaluate(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import check_clip
-        from diagd_cli.config import load_preset
-        from diagd_cli.evaluate import vbench
         from diagd_cli.files.outputs import check_outputs
+        from diagd_cli.jobs.evaluate import vbench
+        from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, trials.seed)
@@ -96,10 +96,10 @@ def evaluate(
         reads += [(i3d, "I3D")] if i3d else []
         reads += [(path, "VBench's result") for path in vbench_results or []]
         check_outputs(writes, reads, instead="Choose other folders")
-        from diagd_cli.evaluate.i3d import I3d  # and torch, which takes long
-        from diagd_cli.evaluate.likelihood import check_same_tokens
-        from diagd_cli.evaluate.run import Evaluation
-        from diagd_cli.evaluate.store import Store
+        from diagd_cli.jobs.evaluate.i3d import I3d  # and torch, which takes long
+        from diagd_cli.jobs.evaluate.likelihood import check_same_tokens
+        from diagd_cli.jobs.evaluate.run import Evaluation
+        from diagd_cli.jobs.evaluate.store import Store
 
         check_same_tokens(base, chosen)
         for clip in clips:
@@ -137,7 +137,7 @@ def load_judged(
 
     Raises DiagdError.
     """
-    from diagd_cli.evaluate.measure import Models
+    from diagd_cli.jobs.evaluate.measure import Models
     from diagd_cli.pipeline import load
     from diagd_cli.weights.load import load_inverse
 
@@ -150,7 +150,7 @@ def load_judged(
 def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompts: Prompts) -> Case:
     """A clip with its future, and what steers it. Raises ClipError where it ends before the new frames do."""
     from diagd_cli.clip.read import read_clip
-    from diagd_cli.evaluate.measure import Case
+    from diagd_cli.jobs.evaluate.measure import Case
     from diagd_cli.tokens.actions import clip_actions
 
     clip = read_clip(path, settings.context, start, settings.frames, whole=True)
@@ -183,14 +183,14 @@ def decisive(models: Models, settings: Settings, batch: int) -> dict:
 
 def results_of(out: Path, names: Iterable[str]) -> list[Named]:
     """What an evaluation writes into its folder: its store, and files of these names."""
-    from diagd_cli.evaluate.store import files
+    from diagd_cli.jobs.evaluate.store import files
 
     return files(out) + [(out / name, "the report") for name in names]
 
 
 def exports(root: Path, folders: list[str], clips: list[Path], seeds: list[int]) -> list[Named]:
     """The videos for VBench. Raises OutputError where their folders hold others."""
-    from diagd_cli.evaluate.vbench import check_export, video_name
+    from diagd_cli.jobs.evaluate.vbench import check_export, video_name
 
     names = {video_name(n, clip, seed) for n, clip in enumerate(clips) for seed in seeds}
     for folder in folders:
@@ -198,13 +198,20 @@ def exports(root: Path, folders: list[str], clips: list[Path], seeds: list[int])
     return [(root / folder / name, "a video for VBench") for folder in folders for name in sorted(names)]
 
 
+def text(report: dict, width: int | None) -> str:
+    """The report for a terminal."""
+    from diagd_cli.report.evaluation_table import tables
+
+    return "\n\n".join(lay_out(table, width) for table in tables(report))
+
+
 def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:
     """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself.
 
     On a terminal the tables stand for the Markdown, whose lines would not fit.
     """
-    from diagd_cli.evaluate.table import markdown, text
     from diagd_cli.files.atomic import together, write_json, write_text
+    from diagd_cli.report.evaluation_table import markdown
 
     document = not (out or json) and not sys.stdout.isatty()  # on a terminal the tables say it all
     if not reporter.quiet and (out or json or document):

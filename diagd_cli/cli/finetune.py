@@ -25,7 +25,7 @@ from diagd_cli.schedule.decoding import Decoding
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
     from diagd_cli.train.diagonal import Mixture
     from diagd_cli.train.transformer import Windows
 
@@ -86,8 +86,8 @@ def finetune(
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True), ExitStack() as stack:
         spin_little()
-        from diagd_cli.config import load_preset
         from diagd_cli.device import choose_device
+        from diagd_cli.preset import load_preset
         from diagd_cli.train.optimiser import Optimiser
         from diagd_cli.train.parallel import need, processes, rank
 

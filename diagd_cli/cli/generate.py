@@ -92,7 +92,7 @@ def generate(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.config import load_preset
+        from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, seed, decoding)

@@ -19,8 +19,8 @@ from rich.panel import Panel
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
+from diagd_cli.cli.layout import listed, width_of, wrapped
 from diagd_cli.errors import did_you_mean, near
-from diagd_cli.layout import listed, width_of, wrapped
 
 WIDEST, USUAL = 100, 80  # columns: at which lines are still easy to read; where there is no terminal
 BESIDE = 27  # columns of names, beyond which their text stands below them

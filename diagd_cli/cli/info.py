@@ -9,7 +9,7 @@ from diagd_cli import __version__
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.layout import listed, width_of
+from diagd_cli.cli.layout import listed, width_of
 
 
 def versions() -> dict[str, str]:
@@ -55,10 +55,10 @@ def gather() -> dict:
     import imageio_ffmpeg
     import torch
 
-    from diagd_cli.config import load_preset, preset_names
     from diagd_cli.device import choose_device, device_name, native_bfloat16
+    from diagd_cli.free_memory import free_main_memory
+    from diagd_cli.preset import load_preset, preset_names
     from diagd_cli.weights.locate import weights_folders
-    from diagd_cli.weights.memory import free_main_memory
 
     device = choose_device()
     names = preset_names()

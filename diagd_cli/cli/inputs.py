@@ -11,7 +11,7 @@ from diagd_cli.cli.prompts import encoder_folder
 from diagd_cli.errors import WeightsError
 
 if TYPE_CHECKING:
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
 
 Named = tuple[Path, str]  # a file and what it is
 

@@ -14,9 +14,9 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
+from diagd_cli.cli.layout import width_of, wrapped
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
-from diagd_cli.layout import width_of, wrapped
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
@@ -62,7 +62,7 @@ def plan(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.config import load_preset
+        from diagd_cli.preset import load_preset
         from diagd_cli.schedule.decoding import Decoding
         from diagd_cli.tokens.grid import Grid
 
@@ -112,8 +112,8 @@ def check_animation(animate: Path | None, compare_with: str | None, reads: list[
 
 def film(path: Path, decodings: list[list[Plan]]) -> dict:
     """Write the animation of one decoding or of two, each as plans one after the other; what it shows."""
-    from diagd_cli.picture.animation import animate
-    from diagd_cli.picture.timeline import timeline
+    from diagd_cli.report.animation import animate
+    from diagd_cli.report.timeline import timeline
 
     lines = [timeline(plans) for plans in decodings]
     return {"output": path_text(path), "decodings": [line.label for line in lines], **animate(path, lines)}

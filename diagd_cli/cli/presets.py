@@ -12,7 +12,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
-from diagd_cli.layout import listed, width_of
+from diagd_cli.cli.layout import listed, width_of
 
 commands = Commands(no_args_is_help=False)
 HELP = """List, show and check presets.
@@ -37,7 +37,7 @@ def _default(context: typer.Context) -> None:
 def list_presets(json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):
-        from diagd_cli.config import load_preset, preset_names
+        from diagd_cli.preset import load_preset, preset_names
 
         for name in preset_names():
             preset = load_preset(name)
@@ -51,8 +51,8 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
     with guard(reporter):
         import yaml
 
-        from diagd_cli.config import load_preset
         from diagd_cli.files.outputs import check_outputs
+        from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
         check_outputs([], [(chosen.path, "the preset")])
@@ -69,8 +69,8 @@ def check(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.config import load_preset
         from diagd_cli.errors import WeightsError
+        from diagd_cli.preset import load_preset
         from diagd_cli.weights.check import check as check_weights
 
         preset = load_preset(path)

@@ -14,7 +14,7 @@ from diagd_cli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Prompts:
             self.embedded = self._embeddings(reporter)
 
     def _embeddings(self, reporter: Reporter) -> dict[str, Tensor]:
-        from diagd_cli.text import embed_prompts, read_embedding
+        from diagd_cli.tokens.text import embed_prompts, read_embedding
 
         text, dim = self.preset.text, self.preset.transformer.cross_dim
         if self.embedding:
@@ -79,7 +79,7 @@ def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), rand
         raise UsageError(f"{' and '.join(given)} both give the prompt", "Give one of them")
     if preset.text is None or embedding:
         return Prompts(preset, embedding=embedding)
-    from diagd_cli.text import prompt_of
+    from diagd_cli.tokens.text import prompt_of
 
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:

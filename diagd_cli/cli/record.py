@@ -37,7 +37,7 @@ def record(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.world.record import record as run
+        from diagd_cli.train.record import record as run
 
         with reporter.bar("recording", episodes, "clips") as bar:
             run(out, [s.strip() for s in scenarios.split(",")], episodes, frames, seed, height, width,

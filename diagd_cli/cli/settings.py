@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from diagd_cli.config import Preset
     from diagd_cli.pipeline import Loaded, Request
+    from diagd_cli.preset import Preset
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from diagd_cli.cli.batch import Batch, Work
     from diagd_cli.clip.read import Clip
-    from diagd_cli.config import Preset
     from diagd_cli.pipeline import Loaded, Result
+    from diagd_cli.preset import Preset
 
 
 def choices(run: Batch, seed: int) -> dict:

@@ -16,18 +16,18 @@ from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
+from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, merge
 from diagd_cli.errors import UsageError
-from diagd_cli.layout import width_of, wrapped
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
 
 if TYPE_CHECKING:
     from diagd_cli.cli.inputs import Named
-    from diagd_cli.config import Preset
-    from diagd_cli.evaluate.run import Evaluation
-    from diagd_cli.sweep.bounds import Choice
-    from diagd_cli.sweep.combinations import Combinations
+    from diagd_cli.jobs.evaluate.run import Evaluation
+    from diagd_cli.jobs.sweep.bounds import Choice
+    from diagd_cli.jobs.sweep.combinations import Combinations
+    from diagd_cli.preset import Preset
 
 HELP = """Run many decodings over clips, to choose k and d: quality against speed.
 
@@ -88,8 +88,8 @@ def sweep(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import check_clip
-        from diagd_cli.config import load_preset
-        from diagd_cli.sweep.bounds import advise, parse_bounds
+        from diagd_cli.jobs.sweep.bounds import advise, parse_bounds
+        from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, draw=draw, seed=trials.seed, method="ntp")
@@ -100,7 +100,7 @@ def sweep(
         check(out, chart, write_preset, bool(bounds), reads, force)
         for clip in clips:
             check_clip(clip, whole=True)
-        from diagd_cli.sweep.run import results, run  # and torch, which takes long
+        from diagd_cli.jobs.sweep.run import results, run  # and torch, which takes long
 
         for name, reason in combined.skipped:
             reporter.note(f"left out: {name}: {reason}")
@@ -136,7 +136,7 @@ def combinations(
     preset: Preset, settings: Settings, k: str, d: str | None, names: str, stand_ins: str | None, repairs: str
 ) -> Combinations:
     """What is asked for, as far as it fits the grid. Raises UsageError."""
-    from diagd_cli.sweep.combinations import check_any, combine
+    from diagd_cli.jobs.sweep.combinations import check_any, combine
 
     grid, default, context = preset.grid, preset.decoding.decoding, preset.latents(settings.context)
     named = [parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()]
@@ -157,7 +157,7 @@ def check(
 ) -> None:  # fmt: skip
     """Refuse, before any work is done, what cannot be written or drawn. Raises DiagdError."""
     from diagd_cli.files.outputs import check_free, check_outputs
-    from diagd_cli.sweep.chart import check as check_chart
+    from diagd_cli.report.sweep_chart import check as check_chart
 
     if write_preset:
         check_preset(write_preset, bounded)
@@ -170,7 +170,7 @@ def check(
 
 def check_preset(write_preset: Path, bounded: bool) -> None:
     """Raise UsageError where no preset can be written under this name, or none will be chosen."""
-    from diagd_cli.config import is_plain
+    from diagd_cli.preset import is_plain
 
     if not bounded:
         raise UsageError("--write-preset needs a choice", "Give the bounds with --recommend, such as 'nll<=+2%'")
@@ -185,9 +185,9 @@ def prepare(
     machine: o.Machine, reporter: Reporter,
 ) -> Evaluation:  # fmt: skip
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
-    from diagd_cli.evaluate.likelihood import check_same_tokens
-    from diagd_cli.evaluate.run import Evaluation
-    from diagd_cli.evaluate.store import Store
+    from diagd_cli.jobs.evaluate.likelihood import check_same_tokens
+    from diagd_cli.jobs.evaluate.run import Evaluation
+    from diagd_cli.jobs.evaluate.store import Store
     from diagd_cli.schedule.decoding import labels
 
     check_same_tokens(base, preset)
@@ -202,7 +202,7 @@ def save(
     choice: Choice, evaluation: Evaluation, path: Path, settings: Settings, folder: Path | None, reporter: Reporter
 ) -> None:
     """Write the preset of the choice. Raises UsageError where there is none."""
-    from diagd_cli.sweep.preset import write_chosen
+    from diagd_cli.jobs.sweep.preset import write_chosen
 
     if choice.row is None:
         raise UsageError(
@@ -216,11 +216,11 @@ def save(
 
 def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
     """The files in `out`, all of them or none, and the tables on stderr."""
-    from diagd_cli.evaluate.table import title
     from diagd_cli.files.atomic import together, write_json
-    from diagd_cli.sweep.chart import write_chart
-    from diagd_cli.sweep.page import write_page
-    from diagd_cli.sweep.table import text, write_csv
+    from diagd_cli.report.evaluation_table import title
+    from diagd_cli.report.sweep_chart import write_chart
+    from diagd_cli.report.sweep_page import write_page
+    from diagd_cli.report.sweep_table import table, write_csv
 
     about, drawn = f"Decodings of {title(report)}", out / "sweep.png" if chart else None
     with reporter.stage("drawing"), together() as held:
@@ -230,4 +230,4 @@ def show(report: dict, reporter: Reporter, out: Path, chart: bool) -> None:
         write_page(out / "sweep.html", report, about, held.at(drawn) if drawn else None)
         write_json(out / "sweep.json", report)
     if not reporter.quiet:
-        reporter.note(text(report, width_of(sys.stderr)))
+        reporter.note(lay_out(table(report), width_of(sys.stderr)))

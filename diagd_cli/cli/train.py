@@ -93,8 +93,8 @@ def _command(part: str, about: str) -> None:
         reporter = Reporter(quiet, verbose)
         with guard(reporter, training=True), ExitStack() as stack:
             spin_little()
-            from diagd_cli.config import load_preset
             from diagd_cli.device import choose_device
+            from diagd_cli.preset import load_preset
             from diagd_cli.train.parallel import need, processes, rank
             from diagd_cli.train.recipe import load_recipe, recipe_path, trained_preset
 
@@ -125,8 +125,8 @@ def _train_tokenizer(job: Job) -> Path:
     """Train the image tokenizer and write the preset that names it."""
     import torch
 
+    from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer
     from diagd_cli.files.atomic import together
-    from diagd_cli.tokens.image import FsqImageTokenizer
     from diagd_cli.train.data import load_episodes
     from diagd_cli.train.optimiser import freeze
     from diagd_cli.train.parallel import rank

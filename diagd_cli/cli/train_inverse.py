@@ -34,8 +34,8 @@ def inverse(
     with guard(reporter, training=True):
         spin_little()
         from diagd_cli.device import choose_device
-        from diagd_cli.evaluate.inverse_train import SETTINGS
-        from diagd_cli.tokens.actions import NamedActions
+        from diagd_cli.families.freedoom.actions import NamedActions
+        from diagd_cli.train.inverse import SETTINGS
         from diagd_cli.train.parallel import started
         from diagd_cli.train.recipe import load_recipe, recipe_path, trained_preset
 
@@ -65,10 +65,10 @@ def train(job: Job) -> Path:
     """Train it, say how well it reads the validation clips (`inverse/confusion.json`), and write the preset."""
     import torch
 
-    from diagd_cli.evaluate.inverse_train import Pairs, accuracies, confusion, train_inverse
     from diagd_cli.files.atomic import together, write_json
     from diagd_cli.model.inverse import InverseDynamics
     from diagd_cli.train.data import load_episodes
+    from diagd_cli.train.inverse import Pairs, accuracies, confusion, train_inverse
     from diagd_cli.train.recipe import write_preset
     from diagd_cli.weights.load import save_weights
 

@@ -13,7 +13,8 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, one_line, path_text
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
-from diagd_cli.layout import lay_out, width_of
+from diagd_cli.cli.layout import lay_out, width_of
+from diagd_cli.report.table import Table
 
 HELP = """Let people compare two decodings blindly, and count their votes.
 
@@ -44,8 +45,8 @@ def pack(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.vote.pack import key_path
-        from diagd_cli.vote.pack import pack as make
+        from diagd_cli.jobs.vote.pack import key_path
+        from diagd_cli.jobs.vote.pack import pack as make
 
         with reporter.stage("packing"):
             key = make(a, b, folder, secrets.randbits(63) if seed is None else seed, question)
@@ -65,8 +66,8 @@ def count(
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
         from diagd_cli.files.outputs import check_outputs
-        from diagd_cli.vote.count import check_votes, count_votes
-        from diagd_cli.vote.records import Key, Votes, read_record
+        from diagd_cli.jobs.vote.count import check_votes, count_votes
+        from diagd_cli.jobs.vote.records import Key, Votes, read_record
 
         check_outputs([], [(key, "the key"), *((path, "a file of votes") for path in votes)])
         known = read_record(key, Key)
@@ -86,7 +87,7 @@ def text(facts: dict, width: int | None) -> str:
     voters = f"{facts['voters']} voter{'s' if facts['voters'] > 1 else ''}"
     first = f"{one_line(facts['question'])} {voters}; win: {one_line(facts['a'])} over {one_line(facts['b'])}"
     last = f"Sign test, ties left out: p = {facts['overall']['p']:.2g}. Intervals take votes to be independent."
-    return lay_out(head, rows, width, title=first, notes=[last], left=("clip",))
+    return lay_out(Table(head, rows, first, [last], left=("clip",)), width)
 
 
 def cell(outcome: dict) -> str:

@@ -12,8 +12,8 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, one_line, path_text
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
+from diagd_cli.cli.layout import listed, width_of
 from diagd_cli.errors import Exit, WeightsError
-from diagd_cli.layout import listed, width_of
 
 commands = Commands(no_args_is_help=False)
 HELP = """List, fetch and check the weights of presets.
@@ -48,7 +48,7 @@ def _default(context: typer.Context, weights_dir: o.WeightsDirOption = None, jso
 def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):
-        from diagd_cli.config import load_preset, preset_names
+        from diagd_cli.preset import load_preset, preset_names
 
         for name in preset_names():
             facts = gather(load_preset(name), weights_dir)
@@ -94,7 +94,7 @@ def pull(
     with guard(reporter):
         from huggingface_hub.utils import disable_progress_bars
 
-        from diagd_cli.config import load_preset
+        from diagd_cli.preset import load_preset
         from diagd_cli.weights import fetch
 
         if not reporter.live:
@@ -115,7 +115,7 @@ def check(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.config import load_preset
+        from diagd_cli.preset import load_preset
         from diagd_cli.weights import check as weights
 
         loaded = load_preset(preset)
@@ -148,7 +148,7 @@ def pack(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.config import load_preset
+        from diagd_cli.preset import load_preset
         from diagd_cli.weights.pack import pack as write
 
         o.one_of(bits, ("16", "8"), "'--bits'")

@@ -14,13 +14,13 @@ from typing import IO
 
 import numpy as np
 
+from diagd_cli import families
 from diagd_cli.clip.decode import Tally
 from diagd_cli.clip.image import IMAGE_FORMATS, Animation, check_size
 from diagd_cli.clip.packets import look_through
 from diagd_cli.clip.take import Found, damaged, every_frame, read_video, told
 from diagd_cli.clip.video import AGAIN
 from diagd_cli.errors import ClipError, UsageError
-from diagd_cli.tokens.gamepad import read_npz
 
 _TELL_AFTER, _TELL_EVERY = 3.0, 10.0  # seconds of silence
 
@@ -87,7 +87,7 @@ def read_frames(path: Path) -> Iterator[np.ndarray]:
     latest: those after a gap would stand beside the actions of others.
     """
     check_clip(path)  # a pipe would never end
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in families.recordings():
         yield from _recorded(path)
     elif path.suffix.lower() in IMAGE_FORMATS:
         yield from Animation(path)
@@ -130,7 +130,7 @@ def check_clip(path: Path, whole: bool = False) -> None:
     """
     with opened(path):
         pass
-    if whole and path.suffix.lower() not in (".npz", *IMAGE_FORMATS):
+    if whole and path.suffix.lower() not in (*families.recordings(), *IMAGE_FORMATS):
         contents = look_through(path)
         if contents.damage:
             raise _damaged(path, str(damaged(contents, Tally(), False)))
@@ -160,9 +160,9 @@ def _patient(tell: Callable[[str], None]) -> Callable[[str], None]:
 
 
 def _recorded(path: Path) -> np.ndarray:
-    """The frames uint8 (F, H, W, 3) of an official WHAM recording."""
+    """The frames uint8 (F, H, W, 3) of a recording of a family's own."""
     try:
-        frames = read_npz(path).images
+        frames = families.recordings()[path.suffix.lower()](path)
     except UsageError as error:
         raise ClipError(error.message, error.hint) from None
     check_size(path, *frames.shape[2:0:-1])
@@ -171,7 +171,7 @@ def _recorded(path: Path) -> np.ndarray:
 
 def _select(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
     """The frames of a file that are asked for, fewer where it ends. Raises ClipError."""
-    if path.suffix.lower() == ".npz":
+    if path.suffix.lower() in families.recordings():
         frames, fps = _recorded(path), None
     elif path.suffix.lower() in IMAGE_FORMATS:
         frames = Animation(path)

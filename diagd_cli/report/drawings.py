@@ -7,9 +7,9 @@ from html import escape
 
 import numpy as np
 
-from diagd_cli.picture.animation import EARLY, RECENT
-from diagd_cli.picture.figure import figure_class
-from diagd_cli.picture.timeline import Timeline
+from diagd_cli.report.animation import EARLY, RECENT
+from diagd_cli.report.figure import figure_class
+from diagd_cli.report.timeline import Timeline
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # that the colour-blind tell apart
 MARKERS = "osD^vP"

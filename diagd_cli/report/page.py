@@ -10,9 +10,9 @@ import numpy as np
 
 from diagd_cli.clip.image import png_bytes
 from diagd_cli.files.atomic import write_text
-from diagd_cli.pages import render
-from diagd_cli.picture.timeline import Timeline
 from diagd_cli.report.drawings import curve, step_map
+from diagd_cli.report.pages import render
+from diagd_cli.report.timeline import Timeline
 
 COLUMNS = {
     "k": lambda row: row["decoding"]["k"],

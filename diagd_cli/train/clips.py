@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diagd_cli.config import Preset
 from diagd_cli.errors import ClipError
+from diagd_cli.preset import Preset
 from diagd_cli.tokens.actions import recorded_beside, steering
 
 VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")

@@ -16,11 +16,11 @@ from typing import IO
 
 import numpy as np
 
-from diagd_cli.clip.fit import fit_frames
 from diagd_cli.clip.read import opened, read_frames
-from diagd_cli.config import Preset
 from diagd_cli.errors import ClipError, OutputError
 from diagd_cli.files.atomic import atomic
+from diagd_cli.preset import Preset
+from diagd_cli.tokens.fit import fit_frames
 from diagd_cli.train import parallel
 from diagd_cli.train.clips import about, action_rows, chunks, find_clips
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from diagd_cli.clip.fit import fit_frames
 from diagd_cli.clip.image import contact_sheet, write_png
 from diagd_cli.clip.panels import side_by_side
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
+from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer
 from diagd_cli.pipeline import Loaded, continue_clip
-from diagd_cli.tokens.image import FsqImageTokenizer
+from diagd_cli.tokens.fit import fit_frames
 from diagd_cli.train import parallel
 from diagd_cli.train.clips import action_rows
 from diagd_cli.train.data import Episodes, Tokens

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diagd_cli.tokens.image import FsqImageTokenizer, to_pixels
+from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer, to_pixels
 from diagd_cli.train import parallel
 from diagd_cli.train.data import Episodes
 from diagd_cli.train.loop import Run, fit

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from diagd_cli.clip.read import read_frames
-from diagd_cli.config import Preset
 from diagd_cli.errors import PresetError
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import Loaded, encode_frames
+from diagd_cli.preset import Preset
 
 FRAMES_A_CLIP = 16  # read of each clip to match the codes; 300 clips of 15 x 20 patches are 1.4 million patches
 

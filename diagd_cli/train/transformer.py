@@ -13,10 +13,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.func import functional_call
 
-from diagd_cli.config import Preset
 from diagd_cli.errors import ClipError
 from diagd_cli.model.config import Strict
 from diagd_cli.model.transformer import Transformer
+from diagd_cli.preset import Preset
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
 from diagd_cli.train.clips import about

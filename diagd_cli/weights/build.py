@@ -7,25 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from diagd_cli.config import Preset
+from diagd_cli import families
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.model.transformer import Block, Transformer, deviation
 from diagd_cli.model.unset import Unset
-from diagd_cli.tokens.actions import NamedActions
-from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
-from diagd_cli.tokens.cosmos import CosmosTokenizer
-from diagd_cli.tokens.image import FsqImageTokenizer
-from diagd_cli.tokens.vit import VitVqTokenizer
-from diagd_cli.tokens.vq import VqImageTokenizer
+from diagd_cli.preset import Preset
 
-TOKENIZERS: dict[type, type[nn.Module]] = {
-    FsqImageConfig: FsqImageTokenizer,
-    CosmosDvConfig: CosmosTokenizer,
-    VqImageConfig: VqImageTokenizer,
-    VitVqConfig: VitVqTokenizer,
-}
-CHANNELS_LAST = (FsqImageTokenizer,)  # convolutions faster so; those of official models keep the order of official sums
 NOISE = 1_048_583  # numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
 
 
@@ -43,18 +31,18 @@ def build_tokenizer(
     preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> nn.Module:
     """The preset's tokenizer with unset weights."""
-    kind = TOKENIZERS[type(preset.tokenizer)]
+    kind = families.tokenizer_kind(preset.tokenizer.kind)
     with Unset(device, dtype):
-        model = kind(preset.tokenizer)
+        model = kind.build(preset.tokenizer)
     model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if kind in CHANNELS_LAST else model
+    return model.to(memory_format=torch.channels_last) if kind.channels_last else model
 
 
 def build_inverse(
     preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> InverseDynamics:
     """The preset's inverse dynamics with unset weights. Raises WeightsError where there are no actions that it could read."""
-    if not isinstance(preset.actions, NamedActions):
+    if not preset.actions or not preset.actions.names:
         raise WeightsError(f"The preset {preset.name} has no named actions", "Remove inverse_weights from it")
     with Unset(device, dtype):
         return InverseDynamics(len(preset.actions.names))

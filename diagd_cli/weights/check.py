@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from rich.filesize import decimal
-
 from diagd_cli.errors import WeightsError
+from diagd_cli.files.sizes import decimal
 from diagd_cli.sources import WeightsFile
 from diagd_cli.weights.locate import Role, locate, roles, verify
 
 if TYPE_CHECKING:
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
-
 from diagd_cli.errors import OutputError, WeightsError
 from diagd_cli.files.outputs import check_outputs
+from diagd_cli.files.sizes import decimal
 from diagd_cli.sources import WeightsFile
 from diagd_cli.weights.locate import Role, cached, entry_of, locate, roles, verify
 
 if TYPE_CHECKING:
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
 
 Report = Callable[[str], None]
 

@@ -14,14 +14,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diagd_cli.config import Preset
+from diagd_cli import families
+from diagd_cli.checkpoints.archive import fill_rows
+from diagd_cli.checkpoints.match import Rows
 from diagd_cli.errors import DiagdWarning, WeightsError
 from diagd_cli.files.atomic import atomic
 from diagd_cli.model.transformer import Transformer
-from diagd_cli.sources import FORMAT_OF, Source, Weights
-from diagd_cli.tokens.actions import NamedActions
-from diagd_cli.weights import cosmos, mineworld, wham
-from diagd_cli.weights.archive import fill_rows
+from diagd_cli.preset import Preset
+from diagd_cli.sources import Source, Weights
 from diagd_cli.weights.build import (
     build_inverse,
     build_tokenizer,
@@ -30,7 +30,6 @@ from diagd_cli.weights.build import (
     random_transformer,
 )
 from diagd_cli.weights.locate import ALWAYS_VERIFIED, Role, digest, entry_of, locate, verify
-from diagd_cli.weights.match import Rows
 from diagd_cli.weights.native import native_tensors
 from diagd_cli.weights.untold import deviations
 
@@ -80,7 +79,7 @@ def load_tokenizer(
 
 def load_inverse(preset: Preset, device: torch.device | str = "cpu", folder: Path | None = None) -> nn.Module | None:
     """The preset's inverse dynamics in float32, None where it names none; `folder` is looked in first. Raises WeightsError."""
-    if preset.inverse_weights is None or not isinstance(preset.actions, NamedActions):
+    if preset.inverse_weights is None or not (preset.actions and preset.actions.names):
         return None
     return _loaded(preset, "inverse", device, torch.float32, None, folder)
 
@@ -120,27 +119,24 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     """
     entry = getattr(preset, f"{role}_weights")
     kind = preset.tokenizer.kind
-    form = entry.format if entry else FORMAT_OF[kind]
-    if role == "inverse" and form != "diagd":
+    form = entry.format if entry else families.format_of(kind)
+    own = form == families.OWN_FORMAT
+    if role == "inverse" and not own:
         hint = "Correct the format of inverse_weights in the preset"
         raise WeightsError(f"No file of format {form} holds inverse dynamics", hint)
-    if role == "tokenizer" and form not in ("diagd", FORMAT_OF[kind]):
+    if role == "tokenizer" and not own and form != families.format_of(kind):
         hint = "Correct the format of tokenizer_weights in the preset"
         raise WeightsError(f"No file of format {form} holds a tokenizer of kind {kind}", hint)
-    if (form, role) == ("cosmos", "tokenizer"):
-        return cosmos.tokenizer_tensors(paths, preset.tokenizer)
-    if len(paths) != 1:
+    official = None if own else families.checkpoint_format(form)
+    if len(paths) != 1 and not (official and role in official.in_parts):
         hint = "Give the one file that holds them"
         raise WeightsError(f"The {role} weights of {preset.name} are one file, not {len(paths)}", hint)
-    if form == "diagd":
+    if official is None:
         shapes = BUILD[role](preset, "meta", torch.float32).state_dict()
         return native_tensors(paths[0], {name: tuple(tensor.shape) for name, tensor in shapes.items()})
-    if form == "wham" and role == "transformer":
-        return wham.transformer_tensors(paths[0], preset.transformer, preset.positions)
-    adapter = {"cosmos": cosmos, "mineworld": mineworld, "wham": wham}[form]
     if role == "transformer":
-        return adapter.transformer_tensors(paths[0], preset.transformer)
-    return adapter.tokenizer_tensors(paths[0], preset.tokenizer)
+        return official.transformer(paths, preset.transformer, preset.positions)
+    return official.tokenizer(paths, preset.tokenizer)
 
 
 def save_weights(

@@ -11,7 +11,7 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.sources import Source, Weights, WeightsFile
 
 if TYPE_CHECKING:
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
 
 WEIGHTS_VARIABLE = "DIAGD_WEIGHTS"
 ALWAYS_VERIFIED = 1 << 30  # bytes; hashing a larger file at every start would take as long as loading it
@@ -21,7 +21,7 @@ ROLES: tuple[Role, ...] = ("transformer", "tokenizer")  # without which nothing 
 
 def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
     """Where weight files are looked for, in order: `chosen` or $DIAGD_WEIGHTS, beside the preset, with the shipped ones."""
-    from diagd_cli.config import preset_folder
+    from diagd_cli.preset import preset_folder
 
     variable = os.environ.get(WEIGHTS_VARIABLE)
     first = chosen or (Path(variable) if variable else None)

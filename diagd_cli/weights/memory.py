@@ -10,23 +10,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from diagd_cli import families
 from diagd_cli.engine.chunk import CHUNK, chunk_on
 from diagd_cli.errors import DiagdError
+from diagd_cli.free_memory import free_memory
 from diagd_cli.model.config import TransformerConfig
-from diagd_cli.tokens.config import CosmosDvConfig, VitVqConfig, VqImageConfig
-from diagd_cli.weights.parameters import COLOURS, table_bytes, tokenizer_parameters, transformer_parameters
+from diagd_cli.model.count import COLOURS
+from diagd_cli.weights.parameters import table_bytes, tokenizer_parameters, transformer_parameters
 
 if TYPE_CHECKING:
     import torch
 
-    from diagd_cli.config import Preset
+    from diagd_cli.preset import Preset
 
 SAMPLED = 28  # bytes that choosing a token takes for each code
 LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are first used on a CPU
-TOGETHER = 8  # frames whose pixels an image tokenizer decodes together, where it does not take fewer
 
 
 @dataclass(frozen=True)
@@ -123,27 +123,8 @@ def codec_work(preset: Preset, frames: int, item: int, batch: int = 1) -> int:
     The clips of a batch pass one after another; their finished frames stay.
     """
     config, area = preset.tokenizer, preset.clip.height * preset.clip.width
-    if isinstance(config, CosmosDvConfig):
-        work = _cosmos_work(config, area, frames, item)
-    elif isinstance(config, VqImageConfig):  # a frame at a time; the decoder's levels begin with the width before them
-        ends = (config.channels, 5.1), ((*config.channels[1:], config.channels[-1]), 3.1)
-        widest = max(factor * width * area / 4**n for widths, factor in ends for n, width in enumerate(widths))
-        work = max(widest * item, 4 * preset.grid.area * config.codebook)
-    elif isinstance(config, VitVqConfig):
-        tokens = config.rows * config.columns
-        passed = TOGETHER * (2.8 * tokens * 4 * config.dim + 3.3 * COLOURS * area)
-        work = max(passed * item, 4 * tokens * config.codebook)
-    else:
-        widest = max(config.channels[0] / 16, config.channels[1] / 64)
-        work = item * area * max(preset.clip.context, min(TOGETHER, frames)) * (5 * widest + COLOURS)
+    work = families.tokenizer_kind(config.kind).work(config, frames, preset.clip.context, area, item)
     return round(work) + (batch + 1) * COLOURS * frames * area  # bytes of pixels: in parts, and joined
-
-
-def _cosmos_work(config: CosmosDvConfig, area: int, frames: int, item: int) -> float:
-    """The whole clip at once: Haar patches of the pixels, or the blocks at their resolution."""
-    pixels = COLOURS * frames * area
-    wide = config.channels * config.multipliers[0] * (1 + (frames - 1) / config.patch) * area / config.patch**2
-    return max(5.5 * pixels, 6.6 * wide) * item
 
 
 # ---- what is free ----------------------------------------------------------------------------------------------------
@@ -176,7 +157,7 @@ def require(
 
 def _ways_out(preset: Preset, free: int, asked: dict) -> Iterator[str]:
     """What would fit instead."""
-    from diagd_cli.config import load_preset, preset_names
+    from diagd_cli.preset import load_preset, preset_names
 
     changes = {"Make one clip at a time": {"batch": 1}, "Ask for fewer --frames": {"frames": preset.clip.context + 1}}
     if itemsize(asked["dtype"]) > 2:
@@ -194,68 +175,3 @@ def _ways_out(preset: Preset, free: int, asked: dict) -> Iterator[str]:
 
 def _gb(size: int) -> str:
     return f"{size / 1e9:.{1 if size >= 1e9 else 2}f}"
-
-
-def free_memory(device: torch.device | str) -> int | None:
-    """Bytes that can be had on a device now; None where that cannot be told."""
-    if str(device).startswith("cuda"):
-        import torch
-
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + held
-    return free_main_memory()
-
-
-def free_main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of main memory that can be had now, within the limits of this process and of its control groups."""
-    try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    if found:
-        return min([int(found[1]) * 1024, *_group_room(proc, groups), *_address_room(proc)])
-    import psutil
-
-    try:
-        return psutil.virtual_memory().available
-    except OSError:
-        return None
-
-
-def _address_room(proc: Path) -> Iterator[int]:
-    """Bytes left below this process's own limit (ulimit -v), where it has one."""
-    try:
-        limit = re.search(r"^Max address space +(\d+)", (proc / "self" / "limits").read_text(), re.MULTILINE)
-        used = re.search(r"^VmSize:\s*(\d+) kB", (proc / "self" / "status").read_text(), re.MULTILINE)
-    except OSError:
-        return
-    if limit and used:
-        yield max(0, int(limit[1]) - 1024 * int(used[1]))
-
-
-def _group_room(proc: Path, groups: Path) -> Iterator[int]:
-    """Bytes left in the control group of this process and in those above it, for both versions of control groups."""
-    second = ("memory.max", "memory.current", "inactive_file")
-    first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-    try:
-        lines = (proc / "self" / "cgroup").read_text().splitlines()
-    except OSError:
-        return
-    for _, controllers, path in (line.split(":", 2) for line in lines):
-        if controllers and "memory" not in controllers.split(","):
-            continue
-        root, names = (groups / "memory", first) if controllers else (groups, second)
-        group = root / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder == root or root in folder.parents:
-                yield from _room(folder, *names)
-
-
-def _room(folder: Path, most: str, used: str, reclaimable: str) -> Iterator[int]:
-    """Bytes below a group's limit, where it has one. Pages of files that were only read can be given up."""
-    try:
-        limit, usage = (int((folder / name).read_text()) for name in (most, used))  # no limit is the word max
-        found = re.search(rf"^{reclaimable} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
-    except (OSError, ValueError):
-        return
-    yield max(0, limit - usage + (int(found[1]) if found else 0))

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from diagd_cli.checkpoints.archive import Stored, read_weights
+from diagd_cli.checkpoints.match import Rows, Shape, match, rows
+from diagd_cli.checkpoints.unpickle import FETCH
 from diagd_cli.errors import WeightsError
-from diagd_cli.weights.archive import Stored, read_weights
-from diagd_cli.weights.match import Rows, Shape, match, rows
-from diagd_cli.weights.unpickle import FETCH
 
 SCALE = ".scale"  # name.scale, float32 [rows, 1]: what the int8 tensor `name` [rows, columns] is to be multiplied by
 LIMIT = 127

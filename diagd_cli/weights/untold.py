@@ -14,14 +14,11 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from diagd_cli.config import Preset, load_preset, preset_folder, preset_names
+from diagd_cli import families
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.model.unset import Unset
-from diagd_cli.sources import FORMAT_OF
-from diagd_cli.tokens.actions import NamedActions
-from diagd_cli.tokens.config import VqImageConfig
-from diagd_cli.weights.build import TOKENIZERS
+from diagd_cli.preset import Preset, load_preset, preset_folder, preset_names
 from diagd_cli.weights.locate import Role
 
 KEY = "diagd"  # of the entry in a file's metadata: the settings, as JSON
@@ -33,17 +30,14 @@ def settings_of(preset: Preset, role: Role) -> Settings:
     if role == "inverse":
         return {}
     config = getattr(preset, role)
-    told = flattened(role, config.model_dump(mode="json"))
-    if isinstance(config, VqImageConfig):
-        told["tokenizer.code_dim"] = config.code_dim or config.latent
-    for name in ("resolution", "attention"):  # that levels attend or not shows in the shapes, and nothing else follows
-        told.pop(f"tokenizer.{name}", None)
+    kind = families.tokenizer_kind(preset.tokenizer.kind)
+    told = flattened(role, kind.settings(config) if role == "tokenizer" else config.model_dump(mode="json"))
     if role == "transformer":
         told["transformer.outputs"] = config.logits
         if config.positions.kind == "learned":
             del told["transformer.positions.base"], told["transformer.positions.yarn"]
         told["prefix"] = list(preset.prefix)
-        if preset.actions and not isinstance(preset.actions, NamedActions):  # whose names are everybody's own
+        if preset.actions and not preset.actions.names:  # which are everybody's own
             told |= flattened("actions", preset.actions.model_dump(mode="json"))
     return told
 
@@ -110,7 +104,7 @@ def unlike(preset: Preset, role: Role, own: Settings) -> Iterator[tuple[str, lis
     config = getattr(preset, role)
     twins = [o for o, other in zip(others, relatives, strict=True) if shapes(getattr(other, role)) == shapes(config)]
     entry = getattr(preset, f"{role}_weights")
-    if not twins and (entry.format if entry else family(preset, role)) == "diagd":
+    if not twins and (entry.format if entry else family(preset, role)) == families.OWN_FORMAT:
         return
     for name in own:
         values = [other.get(name) for other in twins or others]
@@ -121,7 +115,7 @@ def unlike(preset: Preset, role: Role, own: Settings) -> Iterator[tuple[str, lis
 def family(preset: Preset, role: Role) -> str:
     """Whose settings are a preset's official ones: the format of its weights, or for diagd's own that of its tokenizer."""
     entry = getattr(preset, f"{role}_weights")
-    return entry.format if entry and entry.format != "diagd" else FORMAT_OF[preset.tokenizer.kind]
+    return entry.format if entry and entry.format != families.OWN_FORMAT else families.format_of(preset.tokenizer.kind)
 
 
 @cache
@@ -152,7 +146,7 @@ def shapes(config) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's parameters; of a Transformer those of one layer, and how many there are."""
     with Unset("meta"):
         if not isinstance(config, TransformerConfig):
-            model = TOKENIZERS[type(config)](config)
+            model = families.tokenizer_kind(config.kind).build(config)
         else:
             model = Transformer(config.model_copy(update={"layers": 1}), torch.zeros(2, 3, dtype=torch.int64))
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

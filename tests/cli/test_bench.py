@@ -7,8 +7,8 @@ import sys
 import pytest
 from PIL import Image
 
-from diagd_cli.bench import machine
-from diagd_cli.config import load_preset
+from diagd_cli.jobs.bench import machine
+from diagd_cli.preset import load_preset
 
 
 @pytest.fixture(autouse=True)

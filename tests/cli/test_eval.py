@@ -9,9 +9,9 @@ import pytest
 import torch
 from tiny import moving, save_clip
 
-from diagd_cli.config import load_preset, save_preset
-from diagd_cli.evaluate import run
+from diagd_cli.jobs.evaluate import run
 from diagd_cli.model.inverse import InverseDynamics
+from diagd_cli.preset import load_preset, save_preset
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import save_weights
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.config import load_preset
 from diagd_cli.engine.windows import window_parts
-from diagd_cli.picture import animation
+from diagd_cli.preset import load_preset
+from diagd_cli.report import animation
 
 
 @pytest.mark.parametrize(

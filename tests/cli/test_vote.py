@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from vote.ballots import make_folders, make_votes, write_votes
+from jobs.vote.ballots import make_folders, make_votes, write_votes
 
 
 @pytest.fixture(scope="module")

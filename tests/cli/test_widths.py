@@ -4,17 +4,23 @@ import os
 import re
 
 import pytest
+from jobs.vote.ballots import make_key, make_votes
 from rich.cells import cell_len
 from tiny import moving, save_clip
-from vote.ballots import make_key, make_votes
 
-from diagd_cli.bench.table import text as of_bench
 from diagd_cli.cli.attention import text as of_attention
+from diagd_cli.cli.bench import text as of_bench
 from diagd_cli.cli.compare import text as of_compare
+from diagd_cli.cli.eval import text as of_eval
+from diagd_cli.cli.layout import lay_out
 from diagd_cli.cli.vote import text as of_vote
-from diagd_cli.evaluate.table import text as of_eval
-from diagd_cli.sweep.table import text as of_sweep
-from diagd_cli.vote.count import count_votes
+from diagd_cli.jobs.vote.count import count_votes
+from diagd_cli.report.sweep_table import table
+
+
+def of_sweep(report: dict, width: int | None) -> str:
+    return lay_out(table(report), width)
+
 
 LONG = "ntp,diagd:1:2,diagd:2:3:previous-frame-target:no-repair"
 

@@ -6,11 +6,11 @@ import torch
 from families.small import SMALL, write_small
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diagd_cli.config import load_preset
 from diagd_cli.engine import steps
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.model.cache import KVCache
+from diagd_cli.preset import load_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.weights.load import random_transformer

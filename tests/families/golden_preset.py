@@ -1,6 +1,6 @@
 """The preset of a tiny golden model, so that its files load as a user's would."""
 
-from diagd_cli.config import Clip, Defaults, Preset
+from diagd_cli.preset import Clip, Defaults, Preset
 
 
 def preset_of(tokenizer, transformer, height: int, width: int, window: int, **more) -> Preset:

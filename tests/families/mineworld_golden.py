@@ -11,13 +11,13 @@ from safetensors.torch import load_file
 
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.plan import Plan
-from diagd_cli.tokens.config import VqImageConfig
 from diagd_cli.tokens.grid import Grid
-from diagd_cli.tokens.vq import VqImageTokenizer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "mineworld"

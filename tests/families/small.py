@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from diagd_cli.config import load_preset
+from diagd_cli.preset import load_preset
 
 SMALL = {
     "cosmos": {

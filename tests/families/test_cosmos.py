@@ -9,17 +9,17 @@ from families.agreement import assert_close
 from families.cosmos_golden import golden, official_weights, yarn
 from families.golden_preset import preset_of
 
-from diagd_cli.config import Text
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.filters import keep_top
 from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
+from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.positions import absolute_table, rope_table, signed
+from diagd_cli.preset import Text
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
-from diagd_cli.tokens.config import CosmosDvConfig
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.weights.load import load_transformer
 

@@ -7,12 +7,12 @@ from families.cosmos_golden import golden, official_weights
 from families.golden_preset import preset_of
 from safetensors.torch import save_file
 
-from diagd_cli.clip.fit import fit_pixels
+from diagd_cli.families.cosmos import layers as cosmos_layers
+from diagd_cli.families.cosmos.config import CosmosDvConfig
+from diagd_cli.families.cosmos.layers import patch, unpatch
+from diagd_cli.families.cosmos.tokenizer import CosmosTokenizer, to_frames
 from diagd_cli.model.config import TransformerConfig
-from diagd_cli.tokens import cosmos_layers
-from diagd_cli.tokens.config import CosmosDvConfig
-from diagd_cli.tokens.cosmos import CosmosTokenizer, to_frames
-from diagd_cli.tokens.cosmos_layers import patch, unpatch
+from diagd_cli.tokens.fit import fit_pixels
 from diagd_cli.weights.load import load_tokenizer
 
 CLIPS, CODES = ["clip9", "clip17", "image"], ["dec3x1x2", "dec2x2x3", "dec1x2x3"]

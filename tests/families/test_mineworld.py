@@ -24,10 +24,10 @@ from diagd_cli.engine.decode import prefill
 from diagd_cli.engine.filters import keep_top
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.errors import UsageError
+from diagd_cli.families.mineworld.actions import MinecraftActions, read_minecraft_actions, recorded_action
+from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer, to_frames, to_pixels
 from diagd_cli.model.positions import signed
-from diagd_cli.tokens.config import VqImageConfig
-from diagd_cli.tokens.minecraft import MinecraftActions, read_minecraft_actions, recorded_action
-from diagd_cli.tokens.vq import VqImageTokenizer, to_frames, to_pixels
 
 IO, VAE, DRAWS, ACTIONS = (tensors("transformer_io"), tensors("vae_io"), tensors("sampling"), facts("actions"))
 ids, positions = IO["input_ids"], IO["position_ids"]

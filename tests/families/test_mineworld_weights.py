@@ -19,12 +19,12 @@ from families.mineworld_golden import (
 )
 from safetensors.torch import save_file
 
+from diagd_cli.checkpoints.match import flat
 from diagd_cli.errors import WeightsError
+from diagd_cli.families.mineworld.checkpoint import OFFICIAL, tokenizer_tensors, transformer_layout, transformer_tensors
+from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer
 from diagd_cli.model.unset import Unset
-from diagd_cli.tokens.config import VqImageConfig
-from diagd_cli.tokens.vq import VqImageTokenizer
-from diagd_cli.weights.match import flat
-from diagd_cli.weights.mineworld import OFFICIAL, tokenizer_tensors, transformer_layout, transformer_tensors
 
 FULL_SIZE = facts("full_size_shapes")
 

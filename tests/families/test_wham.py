@@ -9,10 +9,10 @@ from families.wham_golden import Golden, assert_same_frames, each_model, golden
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
+from diagd_cli.families.wham.actions import encode_actions
 from diagd_cli.model.cache import KVCache
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
-from diagd_cli.tokens.gamepad import encode_actions
 
 # ---- the Transformer -------------------------------------------------------------------------------------------------
 

@@ -9,14 +9,14 @@ from families.agreement import assert_close
 from families.wham_golden import GOLDEN, assert_same_frames, each_model, golden, wham_config
 from safetensors.torch import load_file
 
+from diagd_cli.checkpoints.match import flat
 from diagd_cli.engine.filters import keep_top, nucleus
+from diagd_cli.families.wham.actions import VALUES, decode_actions, encode_actions, stick_bins
+from diagd_cli.families.wham.checkpoint import tokenizer_layout, transformer_layout
+from diagd_cli.families.wham.config import VitVqConfig
+from diagd_cli.families.wham.tokenizer import VitVqTokenizer, normalise
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.model.unset import Unset
-from diagd_cli.tokens.config import VitVqConfig
-from diagd_cli.tokens.gamepad import VALUES, decode_actions, encode_actions, stick_bins
-from diagd_cli.tokens.vit import VitVqTokenizer, normalise
-from diagd_cli.weights.match import flat
-from diagd_cli.weights.wham import tokenizer_layout, transformer_layout
 
 # ---- the tokenizer ---------------------------------------------------------------------------------------------------
 

@@ -14,12 +14,12 @@ from families.agreement import TOLERANCE
 from families.golden_preset import preset_of
 from safetensors.torch import load_file
 
+from diagd_cli.families.wham.actions import GamepadActions
+from diagd_cli.families.wham.config import VitVqConfig
+from diagd_cli.families.wham.tokenizer import MEAN, STD, VitVqTokenizer
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
-from diagd_cli.tokens.config import VitVqConfig
-from diagd_cli.tokens.gamepad import GamepadActions
 from diagd_cli.tokens.grid import Grid
-from diagd_cli.tokens.vit import MEAN, STD, VitVqTokenizer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "wham"

@@ -8,12 +8,12 @@ import pytest
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.config import load_preset, preset_folder
 from diagd_cli.errors import ClipError, WeightsError
-from diagd_cli.evaluate import inverse_train
-from diagd_cli.evaluate.inverse_train import Pairs, accuracies
 from diagd_cli.model.inverse import FEATURES, InverseDynamics, read_motion
+from diagd_cli.preset import load_preset, preset_folder
+from diagd_cli.train import inverse as inverse_train
 from diagd_cli.train.data import Episodes
+from diagd_cli.train.inverse import Pairs, accuracies
 from diagd_cli.weights.load import load_inverse
 
 

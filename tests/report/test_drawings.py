@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from diagd_cli.picture.timeline import timeline
 from diagd_cli.report.drawings import NUMBERED, curve, step_map
+from diagd_cli.report.timeline import timeline
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.tokens.grid import Grid

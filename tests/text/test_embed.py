@@ -15,9 +15,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import T5EncoderModel
 
-from diagd_cli.config import Text
 from diagd_cli.errors import MissingExtra, UsageError
-from diagd_cli.text import embedding_path, read_embedding
+from diagd_cli.preset import Text
+from diagd_cli.tokens.text import embedding_path, read_embedding
 from text.use import DIM, IDS, LENGTH, PROMPT, change, embed
 
 
@@ -167,6 +167,6 @@ class TestCache:
 def test_importing_it_is_light():
     """The command line does so before it knows whether there is a prompt."""
     heavy = "{'torch', 'transformers', 'tokenizers', 'huggingface_hub'}"
-    code = f"import sys, diagd_cli.text; print({heavy} & set(sys.modules))"
+    code = f"import sys, diagd_cli.tokens.text; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

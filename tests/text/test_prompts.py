@@ -6,7 +6,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import pad
 
 from diagd_cli.errors import UsageError, WeightsError
-from diagd_cli.text import prompt_of, read_embedding
+from diagd_cli.tokens.text import prompt_of, read_embedding
 from text.use import DIM, LENGTH
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diagd_cli.config import Text
-from diagd_cli.text import embed_prompts
+from diagd_cli.preset import Text
+from diagd_cli.tokens.text import embed_prompts
 
 DIM, LENGTH = 16, 8
 PROMPT, IDS = "a robot walks", [3, 4, 5, 1]

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diagd_cli.errors import UsageError
-from diagd_cli.tokens.actions import NamedActions, steering
-from diagd_cli.tokens.gamepad import GamepadActions
-from diagd_cli.tokens.minecraft import MinecraftActions
+from diagd_cli.families.freedoom.actions import NamedActions
+from diagd_cli.families.mineworld.actions import MinecraftActions
+from diagd_cli.families.wham.actions import GamepadActions
+from diagd_cli.tokens.actions import steering
 
 NAMES = ("idle", "forward", "left", "forward+left", "none")
 ACTIONS = NamedActions(offset=100, names=NAMES)

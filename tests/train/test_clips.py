@@ -10,8 +10,8 @@ import pytest
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_frames
-from diagd_cli.config import load_preset
 from diagd_cli.errors import ClipError, UsageError
+from diagd_cli.preset import load_preset
 from diagd_cli.train.clips import about, action_rows, find_clips
 from diagd_cli.train.data import load_episodes
 

@@ -11,9 +11,9 @@ from strategies import World, build_model, random_sequences
 from torch.nn.functional import cross_entropy
 from train.near import assert_same_training
 
-from diagd_cli.config import Preset
 from diagd_cli.engine.decode import decode_plan
 from diagd_cli.model.transformer import initialise
+from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.train.data import Tokens

@@ -4,10 +4,13 @@ import pytest
 import torch
 from families.golden_preset import preset_of
 
-from diagd_cli.config import Text, load_preset
+from diagd_cli.families.cosmos.config import CosmosDvConfig
+from diagd_cli.families.freedoom.config import FsqImageConfig
+from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.wham.config import VitVqConfig
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Block
-from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
+from diagd_cli.preset import Text, load_preset
 from diagd_cli.weights.load import build_tokenizer, build_transformer, random_tokenizer, random_transformer
 
 SIZES = {"vocab": 300, "dim": 96, "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 24, "mlp_dim": 128}

@@ -12,12 +12,14 @@ from families.golden_preset import preset_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from diagd_cli.config import load_preset
 from diagd_cli.errors import WeightsError
+from diagd_cli.families.cosmos.config import CosmosDvConfig
+from diagd_cli.families.freedoom.config import FsqImageConfig
+from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import initialise
+from diagd_cli.preset import load_preset
 from diagd_cli.sources import Weights
-from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VqImageConfig
 from diagd_cli.weights import load as module
 from diagd_cli.weights.load import (
     build_transformer,

@@ -15,19 +15,23 @@ import torch
 from tiny import TINY
 from yaml import safe_load
 
-from diagd_cli.config import Preset, load_preset
+from diagd_cli import families
 from diagd_cli.engine.chunk import CHUNK
 from diagd_cli.errors import DiagdError
+from diagd_cli.families.cosmos.config import CosmosDvConfig
+from diagd_cli.families.freedoom.config import FsqImageConfig
+from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.wham.config import VitVqConfig
+from diagd_cli.free_memory import free_main_memory, free_memory
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
-from diagd_cli.tokens.config import CosmosDvConfig, FsqImageConfig, VitVqConfig, VqImageConfig
+from diagd_cli.pipeline import FRAMES_AT_ONCE
+from diagd_cli.preset import Preset, load_preset
 from diagd_cli.weights import memory
-from diagd_cli.weights.build import TOKENIZERS, build_tokenizer, build_transformer
+from diagd_cli.weights.build import build_tokenizer, build_transformer
 from diagd_cli.weights.memory import (
     estimate,
-    free_main_memory,
-    free_memory,
     itemsize,
     require,
     tokenizer_parameters,
@@ -113,7 +117,7 @@ def test_transformers(changes):
 
 @pytest.mark.parametrize("config", CODECS, ids=lambda config: config.kind)
 def test_tokenizers(config):
-    assert tokenizer_parameters(config) == parameters(TOKENIZERS[type(config)](config))
+    assert tokenizer_parameters(config) == parameters(families.tokenizer_kind(config.kind).build(config))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -190,7 +194,7 @@ def measured() -> dict[str, tuple[int, int]]:
             p.requires_grad_(False).normal_(0, 0.02)
         frames = preset.clip.context + preset.clip.frames
         codes = torch.zeros(preset.latents(frames), preset.grid.h, preset.grid.w, dtype=torch.long)
-        at_once = codes if kind == "cosmos-dv" else codes[: memory.TOGETHER]
+        at_once = codes if kind == "cosmos-dv" else codes[:FRAMES_AT_ONCE]
         pixels = torch.randint(256, (preset.clip.context, preset.clip.height, preset.clip.width, 3), dtype=torch.uint8)
         codec.decode(at_once[:1])
         both = growth(lambda c=codec, p=pixels: c.encode(p)), growth(lambda c=codec, x=at_once: c.decode(x))

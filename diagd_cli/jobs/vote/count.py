@@ -1,0 +1,89 @@
+"""Counting votes: wins, ties and losses of the first folder over the second, with intervals and a sign test."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from math import comb, sqrt
+from pathlib import Path
+from statistics import NormalDist
+
+from diagd_cli.jobs.vote.records import Choice, Key, VoteError, Votes
+
+OUTCOMES = ("win", "tie", "lose")
+
+
+def check_votes(key: Key, files: Sequence[tuple[Path, Votes]]) -> None:
+    """Check that every file answers the key's vote, and that none is there twice. Raises VoteError."""
+    seen: dict[str, Path] = {}
+    for path, votes in files:
+        if votes.vote != key.vote:
+            raise VoteError(f"{path} is of another vote", "Give the key of the page that it comes from")
+        strange = next((pair for pair in votes.choices if pair not in key.pairs), None)
+        if strange is not None:
+            raise VoteError(f"{path} has a choice for pair {strange!r}, which is not in the key", "Leave that file out")
+        if votes.ballot in seen:
+            raise VoteError(f"{path} and {seen[votes.ballot]} are of the same voter", "Leave one of them out")
+        seen[votes.ballot] = path
+
+
+def count_votes(key: Key, votes: Sequence[Votes]) -> dict:
+    """Facts of a vote: `overall` and each of `pairs` with counts, shares and 95% intervals; see `tally`.
+
+    "win" is a choice of folder a's video over b's. `p` is the two-sided sign test of wins against losses overall.
+    """
+    outcomes = {
+        pair: Counter(outcome(entry.left, ballot.choices[pair]) for ballot in votes if pair in ballot.choices)
+        for pair, entry in key.pairs.items()
+    }
+    overall = sum(outcomes.values(), Counter())
+    return {
+        "a": key.a,
+        "b": key.b,
+        "question": key.question,
+        "voters": len(votes),
+        "overall": {**tally(overall), "p": sign_test(overall["win"], overall["lose"])},
+        "pairs": [{"pair": pair, "name": key.pairs[pair].name, **tally(counts)} for pair, counts in outcomes.items()],
+    }
+
+
+def outcome(left: str, choice: Choice) -> str:
+    """What a choice means for folder a, whose video is on the left where `left` is "a"."""
+    if choice == "equal":
+        return "tie"
+    return "win" if (choice == "left") == (left == "a") else "lose"
+
+
+def tally(counts: Counter) -> dict:
+    """The number of votes, and of each outcome its count, share of all votes, and 95% interval of that share."""
+    total = counts.total()
+    return {
+        "votes": total,
+        **{
+            name: {
+                "count": counts[name],
+                "share": counts[name] / total if total else None,
+                "interval": wilson(counts[name], total),
+            }
+            for name in OUTCOMES
+        },
+    }
+
+
+def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:
+    """Wilson's score interval of the share `count / total`; None where there are no votes."""
+    if not total:
+        return None
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, shrink = count / total, 1 + z * z / total
+    middle = (share + z * z / (2 * total)) / shrink
+    half = z / shrink * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    low, high = max(0.0, middle - half), min(1.0, middle + half)
+    return (0.0 if count == 0 else low), (1.0 if count == total else high)  # which rounding misses by an ulp
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p-value of the hypothesis that wins and losses are equally likely; ties do not count."""
+    trials = wins + losses
+    tail = sum(comb(trials, n) for n in range(min(wins, losses) + 1))
+    return min(1.0, 2 * tail / 2**trials)  # whole numbers up to the division, which rounds correctly

@@ -1,0 +1,343 @@
+"""Presets: one tokenizer + one Transformer + a token grid + decoding defaults, from YAML, checked before anything loads."""
+
+from __future__ import annotations
+
+import os
+import re
+import reprlib
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import numpy as np
+import yaml
+from pydantic import Field, NonNegativeInt, PlainValidator, ValidationError, field_validator, model_validator
+
+from diagd_cli import families
+from diagd_cli.errors import DiagdWarning, PresetError, UsageError, did_you_mean, near
+from diagd_cli.mapping import read_mapping
+from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
+from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
+from diagd_cli.schedule.standin import StandIn
+from diagd_cli.sources import Weights
+from diagd_cli.tokens.grid import Grid
+from diagd_cli.tokens.protocols import Actions, TokenizerConfig
+
+NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
+MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
+
+
+class Clip(Strict):
+    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones by default.
+
+    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
+    """
+
+    height: Pixels
+    width: Pixels
+    fps: float = Field(gt=0, le=1000)
+    context: int = Field(gt=0)
+    least: int = Field(default=1, gt=0)
+    frames: int = Field(gt=0, le=100_000)
+    window: int = Field(gt=1, le=100_000)
+    overlap: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if not self.least <= self.context <= self.window:
+            raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
+        return self
+
+
+class Walk(Strict):
+    """One decoding that suits the model, and why."""
+
+    method: Literal[METHODS] = "diagd"
+    k: int = Field(gt=0)
+    d: int = Field(default=1, gt=0)
+    about: str = ""
+
+
+class Defaults(Strict):
+    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
+
+    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a
+    temperature between 0, which is greedy, and it is raised to, as official code may do.
+    """
+
+    method: Literal[METHODS] = "diagd"
+    k: int = Field(gt=0)
+    d: int = Field(default=1, gt=0)
+    stand_in: StandIn = "previous-frame"
+    temperature: float = Field(default=1.0, ge=0, le=1000)
+    top_k: int = Field(default=0, ge=0, le=MOST_CODES)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p_rule: Literal[TOP_P_RULES] = "nucleus"
+    first: int = Field(default=0, ge=0)
+    coldest: float = Field(default=0.0, ge=0, le=1000)
+    others: tuple[Walk, ...] = ()
+
+    @property
+    def sampling(self) -> dict:
+        """How tokens are drawn, by the names of `pipeline.Request`."""
+        return self.sampling_with()
+
+    def sampling_with(self, **given) -> dict:
+        """The same with what is given, by name, in place of the defaults; None is not given.
+
+        A temperature below `coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that there is not.
+        """
+        chosen = {name: getattr(self, name) for name in SAMPLING}
+        chosen |= {name: value for name, value in given.items() if value is not None}
+        if chosen["top_p_rule"] not in TOP_P_RULES:
+            raise UsageError(f"Unknown rule of top_p {chosen['top_p_rule']!r}", f"Use {' or '.join(TOP_P_RULES)}")
+        if 0 < (asked := chosen["temperature"]) < self.coldest:
+            told = f"temperature {asked:g} counts as {self.coldest:g}, as in this model's official code; 0 is greedy"
+            warnings.warn(told, DiagdWarning, stacklevel=2)
+            chosen["temperature"] = self.coldest
+        return chosen
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(self.method, self.k, self.d, self.stand_in)
+
+
+class Text(Strict):
+    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
+
+    encoder: str = "google-t5/t5-11b"
+    length: int = Field(default=512, gt=0, le=65536)
+
+
+def _of_kind(given: Any, find: Callable[[str], type[Strict]]) -> Any:
+    """The record that a section of a preset makes, whose `kind` says which one; a record as it is."""
+    if not isinstance(given, (dict, type(None))):
+        return given
+    if not given or not isinstance(kind := given.get("kind"), str):
+        raise ValueError("must be a mapping whose kind says what it is")
+    return find(kind).model_validate(given)
+
+
+def _read_tokenizer(given: Any) -> TokenizerConfig:
+    return _of_kind(given, lambda kind: families.tokenizer_kind(kind).config)
+
+
+def _read_actions(given: Any) -> Actions | None:
+    return None if given is None else _of_kind(given, families.actions_kind)
+
+
+class Preset(Strict):
+    """Everything that names a model. `path` is where it was read from; file names are relative to its folder.
+
+    `inverse_weights`: of the model by which `diagd eval` judges steering; see `evaluate.inverse`.
+    `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that is made.
+    """
+
+    name: str
+    about: str
+    licence: str
+    duties: str = ""
+    clip: Clip
+    tokenizer: Annotated[TokenizerConfig, PlainValidator(_read_tokenizer)]
+    tokenizer_weights: Weights | None = None
+    transformer: TransformerConfig
+    transformer_weights: Weights | None = None
+    inverse_weights: Weights | None = None
+    prefix: tuple[NonNegativeInt, ...] = ()
+    actions: Annotated[Actions | None, PlainValidator(_read_actions)] = None
+    text: Text | None = None
+    decoding: Defaults
+    stamp: str = ""
+    path: Path | None = Field(default=None, exclude=True)
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not is_plain(name):
+            raise ValueError("must be a plain file name, of at most 60 characters and not beginning with . or -")
+        return name
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        self._check_size()
+        self._check_tokens()
+        if bool(self.text) != bool(self.transformer.cross_dim):
+            raise ValueError("text and transformer.cross_dim go together: one is set, the other is not")
+        if self.actions and self.tokenizer.temporal > 1:
+            raise ValueError("actions need a tokenizer with one latent frame a frame")
+        self.decoding.decoding.resolve(self.grid, self.context)
+        return self
+
+    def _check_size(self) -> None:
+        clip, tokenizer = self.clip, self.tokenizer
+        for name, size in (("height", clip.height), ("width", clip.width)):
+            fixed = getattr(tokenizer, name, None)
+            if fixed and size != fixed:
+                raise ValueError(f"clip.{name} ({size}) must be the tokenizer's ({fixed})")
+            if not fixed and size % tokenizer.spatial:
+                side = tokenizer.spatial
+                raise ValueError(f"clip.{name} ({size}) must be a multiple of {side}, the tokenizer's pixels a token")
+        for name in ("context", "least", "window", "overlap"):
+            frames = getattr(clip, name)
+            if frames and (frames - 1) % tokenizer.temporal:
+                raise ValueError(f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, whole latent frames")
+        if self.positions > MOST_POSITIONS:
+            raise ValueError(f"clip.window ({clip.window}) makes {self.positions} positions, above {MOST_POSITIONS}")
+        if clip.overlap and tokenizer.temporal > 1:
+            raise ValueError("clip.overlap must be 0: the first latent frame of a window stands for one frame only")
+
+    def _check_tokens(self) -> None:
+        codes, actions = self.tokenizer.codebook, self.actions
+        needed = max([codes, actions.offset + actions.vocabulary if actions else 0, *(i + 1 for i in self.prefix)])
+        if self.transformer.vocab < needed:
+            raise ValueError(f"transformer.vocab ({self.transformer.vocab}) is below the {needed} tokens in use")
+        if self.transformer.logits < codes:
+            raise ValueError(f"transformer.outputs ({self.transformer.outputs}) is below the tokenizer's {codes} codes")
+        if actions and actions.offset < codes:
+            raise ValueError(f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes")
+        if self.decoding.first >= codes:
+            raise ValueError(f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes")
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The token grid that clip size and tokenizer make."""
+        side = self.tokenizer.spatial
+        steering = self.actions.size if self.actions else 0
+        return Grid(-(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix))
+
+    @property
+    def weight_keys(self) -> dict[str, str | None]:
+        """What tells each part's weights from others: "tokenizer" and "transformer" -> key, None where none are named."""
+        entries = {"tokenizer": self.tokenizer_weights, "transformer": self.transformer_weights}
+        return {part: entry and entry.key for part, entry in entries.items()}
+
+    @property
+    def transformer_facts(self) -> dict[str, str | None]:
+        """Whose Transformer a decoding runs on, as reports tell it where several run."""
+        return {"preset": self.name, "transformer": self.weight_keys["transformer"]}
+
+    def latents(self, frames: int) -> int:
+        """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its own; rounded up."""
+        return 1 + -(-(frames - 1) // self.tokenizer.temporal)
+
+    @property
+    def context(self) -> int:
+        """Latent frames of the context by default."""
+        return self.latents(self.clip.context)
+
+    @property
+    def window(self) -> int:
+        """Latent frames that the model holds."""
+        return self.latents(self.clip.window)
+
+    @property
+    def positions(self) -> int:
+        """Positions that the model's tables reach: the window's, and one past it, where padded plans write."""
+        return self.grid.length(self.window) + 1
+
+    @property
+    def overlap(self) -> int:
+        """Latent frames that are kept when the window rolls; 0: it does not."""
+        return self.latents(self.clip.overlap) if self.clip.overlap else 0
+
+    def check_frames(self, context: int, frames: int) -> None:
+        """Raise UsageError unless the model takes `context` frames and can make `frames` more."""
+        clip, step = self.clip, self.tokenizer.temporal
+        if not clip.least <= context <= clip.window or (context - 1) % step:
+            every = f", in steps of {step}" if step > 1 else ""
+            hint = f"The preset {self.name} takes {clip.least} to {clip.window} context frames{every}"
+            raise UsageError(f"The context is {context} frame(s)", hint)
+        room = (self.window - self.latents(context)) * step
+        if not clip.overlap and frames > room:
+            hint = f"Ask for at most {room}" if room else "Give it less context"
+            raise UsageError(f"The preset {self.name} cannot make {frames} frames after {context}", hint)
+
+    def parse_actions(self, text: str | None) -> np.ndarray | None:
+        """Rows of tokens int64 [n, A] that a text asks for, None for none. Raises UsageError where no actions are taken."""
+        if text and self.actions is None:
+            raise UsageError(f"The preset {self.name} takes no actions", "Leave --actions out")
+        return self.actions.parse(text) if text else None
+
+    def whole(self, frames: int) -> int:
+        """The most of `frames` (1 or more) frames that make whole latent frames."""
+        return frames - (frames - 1) % self.tokenizer.temporal
+
+    def new_latents(self, frames: int) -> int:
+        """Latent frames that `frames` new frames take, rounded up."""
+        return -(-frames // self.tokenizer.temporal)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a preset may bear the name: runs and files are called by it, so that it must not lead anywhere."""
+    return bool(NAME.fullmatch(name)) and name.isprintable()
+
+
+def preset_folder() -> Path:
+    """Where the shipped presets lie: inside the installed package, or beside it in a source tree."""
+    packaged = Path(__file__).parent / "presets"
+    return packaged if packaged.is_dir() else Path(__file__).parent.parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets."""
+    return sorted(p.stem for p in preset_folder().glob("*.yaml"))
+
+
+def load_preset(name_or_path: str | Path) -> Preset:
+    """Read and check a preset, by shipped name or by path to a YAML file. Raises PresetError."""
+    text = str(name_or_path)
+    is_path = text.endswith((".yaml", ".yml")) or os.sep in text
+    path = Path(text) if is_path else preset_folder() / f"{text}.yaml"
+    if not os.path.exists(path):
+        if is_path:
+            hint = "Give a path to a YAML file, or a name from: diagd presets list"
+            raise PresetError(f"No preset file {path}", hint)
+        raise PresetError(f"Unknown preset {text!r}", did_you_mean(text, preset_names(), "See: diagd presets list"))
+    try:
+        return Preset.model_validate({**read_mapping(path), "path": path})
+    except ValidationError as error:
+        raise PresetError(f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom") from None
+    except UsageError as error:  # its default decoding does not fit its grid
+        raise PresetError(f"{path}: decoding: {error.message}", error.hint) from None
+
+
+def save_preset(preset: Preset, path: Path) -> None:
+    """Write a preset as YAML that `load_preset` reads. Raises OutputError."""
+    from diagd_cli.files.atomic import write_text  # which imports much, and presets are mostly read
+
+    text = yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
+    write_text(path, text)
+
+
+def describe(error: ValidationError, model: type[Strict]) -> str:
+    """The worst problem of a YAML file in one line, with a suggestion for a misspelt key."""
+    problems = error.errors()
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # or a key would seem missing
+    loc = first["loc"]
+    where = ".".join(str(part) for part in loc)
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])  # which may be right elsewhere
+        found = near(key, _known_keys(model) - {key})
+        return f"unknown key {where!r}" + (f" (did you mean {found[0]!r}?)" if found else "")
+    message = first["msg"].removeprefix("Value error, ")
+    seen = first.get("input")
+    value = f" (it is {reprlib.repr(seen)})" if not isinstance(seen, dict) and first["type"] != "missing" else ""
+    return f"{where}: {message}{value}" if where else message
+
+
+def _known_keys(model: type[Strict]) -> set[str]:
+    """Every key of a record and of the records within it, those of a preset's families included."""
+    every = families.known() if model is Preset else []
+    records = [record for own in every for record in (own.tokenizer and own.tokenizer.config, own.actions) if record]
+    return _keys(model).union(*map(_keys, records))
+
+
+def _keys(kind: Any) -> set[str]:
+    if isinstance(kind, type) and issubclass(kind, Strict):
+        fields = kind.model_fields
+        return set(fields).union(*(_keys(field.annotation) for field in fields.values()))
+    return set().union(*(_keys(part) for part in get_args(kind)))

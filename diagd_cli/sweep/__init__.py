@@ -1,1 +1,0 @@
-"""Many decodings of the same clips: quality against speed, the front of the best, and the fastest within a bound."""

@@ -1,0 +1,78 @@
+"""Presets: what they hold, and what is refused. The messages for bad files are tested in cli/bad."""
+
+import pytest
+import yaml
+
+from diagd_cli.errors import DiagdWarning, PresetError
+from diagd_cli.preset import Preset, is_plain, load_preset, preset_names
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.grid import Grid
+
+
+def test_shipped_presets():
+    for name in preset_names():
+        preset = load_preset(name)
+        assert preset.name == name and preset.about and preset.licence
+    assert load_preset("freedoom").tokenizer_weights and load_preset("freedoom").transformer_weights
+
+
+def test_tiny(tiny):
+    preset = load_preset(tiny.preset)
+    assert preset.path == tiny.preset and preset.grid == Grid(2, 3, conditioning=1)
+    assert preset.decoding.decoding == Decoding("diagd", k=1, d=2, stand_in="previous-frame")
+    assert preset.actions.encode(list(preset.actions.names)).tolist() == [[25], [26], [27], [28]]
+
+
+def test_presets_do_not_change(tiny):
+    with pytest.raises(ValueError, match="frozen"):
+        load_preset(tiny.preset).name = "other"
+
+
+def test_temperatures_of_wham_end_where_its_official_code_ends_them():
+    """It takes none below 0.1; 0 is greedy everywhere in diagd. What is changed is told."""
+    for name in ("wham-200m", "wham-1.6b"):
+        decoding = load_preset(name).decoding
+        for temperature in (0, 0.1, 0.5):
+            assert decoding.sampling_with(temperature=temperature)["temperature"] == temperature
+        with pytest.warns(DiagdWarning, match=r"temperature 0\.05 counts as 0\.1, as in this model's official code"):
+            assert decoding.sampling_with(temperature=0.05)["temperature"] == 0.1
+    assert load_preset("freedoom").decoding.sampling_with(temperature=0.05)["temperature"] == 0.05
+
+
+def test_without_actions_the_grid_has_no_conditioning(tiny):
+    settings = yaml.safe_load(tiny.preset.read_text()) | {"actions": None}
+    assert Preset(**settings).grid == Grid(2, 3)
+
+
+@pytest.mark.parametrize("name", ["", "no/such", "no.yaml", "freedoom.yml", "freed\0om", "x" * 300])
+def test_unknown(name):
+    with pytest.raises(PresetError, match=r"Unknown preset|No preset file"):
+        load_preset(name)
+
+
+def test_directory(tmp_path):
+    with pytest.raises(PresetError, match="cannot be read: is a directory"):
+        load_preset(f"{tmp_path}/")
+
+
+def test_merges_are_refused(tmp_path):
+    """Ten levels of ten merges each: 10^10 keys if anything merged them."""
+    lines = ["m0: &m0 {a: 1}"]
+    lines += [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}" for n in range(1, 11)]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    with pytest.raises(PresetError, match="line 2, column 10: not valid YAML: << is not supported, write the keys out"):
+        load_preset(tmp_path / "a.yaml")
+
+
+def test_names_in_any_script():
+    assert all(is_plain(name) for name in ("a", "wham-1.6b", "my preset (2)", "\u0939\u093f\u0928\u094d\u0926\u0940"))
+    assert not any(is_plain(name) for name in ("", ".", "..", "a/b", "a\\b", "C:", "~\n", "\u202ea", "a" * 61))
+
+
+def test_aliases_that_multiply_are_harmless(tmp_path):
+    """Ten levels of ten aliases each: 10^10 entries if anything walked them."""
+    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 11)]
+    (tmp_path / "a.yaml").write_text("\n".join([*lines, "name: *a10"]))
+    with pytest.raises(PresetError) as caught:
+        load_preset(tmp_path / "a.yaml")
+    assert len(str(caught.value)) < 300
