@@ -6,7 +6,7 @@ import os
 import pytest
 import torch
 
-from diagd_cli.cli.guard import explain
+from diagd_cli.cli.explain import explain
 from diagd_cli.errors import ClipError, DiagdError, WeightsError
 
 OUT_OF_MEMORY = "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"

@@ -10,7 +10,7 @@ import diagd_cli
 
 # The floors of the house, from the ground up: a part may know those below it, and none beside it or above.
 FLOORS = [
-    "errors metrics",
+    "errors metrics progress",
     "device files free_memory mapping",
     "model",
     "tokens",

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from diagd_cli.cli import options as o
 from diagd_cli.cli import sidecar
 from diagd_cli.cli.console import Reporter
-from diagd_cli.cli.guard import report
 from diagd_cli.cli.output import Output
 from diagd_cli.cli.settings import Settings, context_of, load_models, make_request
 
@@ -114,7 +113,7 @@ class Batch:
         except Exception as error:
             if self.alone or isinstance(error, BrokenPipeError):
                 raise
-            report(self.reporter, error)
+            self.reporter.failure(error)
             self.failed += paths
 
     def ready(self, jobs: list[Job]) -> Iterator[Work]:

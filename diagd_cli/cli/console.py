@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Column
 from rich.text import Text
 
+from diagd_cli.cli.explain import explain
 from diagd_cli.cli.layout import wrapped
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import DiagdWarning, OutputError
@@ -53,6 +55,12 @@ class Reporter:
             width = None if whole or not self.err.is_terminal else self.err.width
             lines = [part for line in message.split("\n") for part in wrapped(line, width) or [""]]
             self.err.print("\n".join(lines), markup=False)
+
+    def failure(self, error: Exception) -> None:
+        """One line about an error; with -v its traceback first."""
+        if self.verbose:
+            self.err.print("".join(traceback.format_exception(error)), markup=False)
+        self.error(explain(error))
 
     def error(self, message: str) -> None:
         self.err.print(Text.assemble(("error:", "bold red"), " ", one_line(message)))
