@@ -12,7 +12,7 @@ import pytest
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """Headless Chromium."""
     reason = "a browser is needed: pip install playwright, and install chromium"
