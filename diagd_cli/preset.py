@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, cast, get_args
 
 import numpy as np
 import yaml
@@ -19,11 +19,12 @@ from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, PresetError, UsageError, did_you_mean, near
 from diagd_cli.mapping import read_mapping
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
-from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
+from diagd_cli.schedule.decoding import Decoding, Method
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
+from diagd_cli.tokens.sampling import TOP_P_RULES, Sampling, TopPRule
 
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
 MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
@@ -53,10 +54,10 @@ class Clip(Strict):
         return self
 
 
-class Walk(Strict):
+class Alternative(Strict):
     """One decoding that suits the model, and why."""
 
-    method: Literal[METHODS] = "diagd"
+    method: Method = "diagd"
     k: int = Field(gt=0)
     d: int = Field(default=1, gt=0)
     about: str = ""
@@ -69,37 +70,17 @@ class Defaults(Strict):
     temperature between 0, which is greedy, and it is raised to, as official code may do.
     """
 
-    method: Literal[METHODS] = "diagd"
+    method: Method = "diagd"
     k: int = Field(gt=0)
     d: int = Field(default=1, gt=0)
     stand_in: StandIn = "previous-frame"
     temperature: float = Field(default=1.0, ge=0, le=1000)
     top_k: int = Field(default=0, ge=0, le=MOST_CODES)
     top_p: float = Field(default=1.0, gt=0, le=1)
-    top_p_rule: Literal[TOP_P_RULES] = "nucleus"
+    top_p_rule: TopPRule = "nucleus"
     first: int = Field(default=0, ge=0)
     coldest: float = Field(default=0.0, ge=0, le=1000)
-    others: tuple[Walk, ...] = ()
-
-    @property
-    def sampling(self) -> dict:
-        """How tokens are drawn, by the names of `pipeline.Request`."""
-        return self.sampling_with()
-
-    def sampling_with(self, **given) -> dict:
-        """The same with what is given, by name, in place of the defaults; None is not given.
-
-        A temperature below `coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that there is not.
-        """
-        chosen = {name: getattr(self, name) for name in SAMPLING}
-        chosen |= {name: value for name, value in given.items() if value is not None}
-        if chosen["top_p_rule"] not in TOP_P_RULES:
-            raise UsageError(f"Unknown rule of top_p {chosen['top_p_rule']!r}", f"Use {' or '.join(TOP_P_RULES)}")
-        if 0 < (asked := chosen["temperature"]) < self.coldest:
-            told = f"temperature {asked:g} counts as {self.coldest:g}, as in this model's official code; 0 is greedy"
-            warnings.warn(told, DiagdWarning, stacklevel=2)
-            chosen["temperature"] = self.coldest
-        return chosen
+    others: tuple[Alternative, ...] = ()
 
     @property
     def decoding(self) -> Decoding:
@@ -208,6 +189,39 @@ class Preset(Strict):
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
         return Grid(-(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix))
+
+    def sampling(
+        self,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        top_p_rule: str | None = None,
+    ) -> Sampling:
+        """How tokens are drawn: by the preset's defaults, where nothing else is given.
+
+        A temperature below `decoding.coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that
+        there is not.
+        """
+        default = self.decoding
+        rule = default.top_p_rule if top_p_rule is None else top_p_rule
+        if rule not in TOP_P_RULES:
+            raise UsageError(f"Unknown rule of top_p {rule!r}", f"Use {' or '.join(TOP_P_RULES)}")
+        chosen = default.temperature if temperature is None else temperature
+        if 0 < chosen < default.coldest:
+            told = (
+                f"temperature {chosen:g} counts as {default.coldest:g}, as in this model's official code; 0 is greedy"
+            )
+            warnings.warn(told, DiagdWarning, stacklevel=2)
+            chosen = default.coldest
+        return Sampling(
+            codes=self.tokenizer.codebook,
+            temperature=chosen,
+            top_k=default.top_k if top_k is None else top_k,
+            top_p=default.top_p if top_p is None else top_p,
+            top_p_rule=cast(TopPRule, rule),
+            first=default.first,
+        )
 
     @property
     def weight_keys(self) -> dict[str, str | None]:

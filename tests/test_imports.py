@@ -10,7 +10,7 @@ import diagd_cli
 
 # The floors of the house, from the ground up: a part may know those below it, and none beside it or above.
 FLOORS = [
-    "errors metrics progress",
+    "errors metrics progress versions",
     "device files free_memory mapping",
     "model",
     "tokens",
@@ -18,7 +18,8 @@ FLOORS = [
     "families",
     "clip sources",
     "preset engine",
-    "start stream weights",
+    "stream weights",
+    "loading",
     "pipeline",
     "report",
     "train",

@@ -15,11 +15,19 @@ from diagd_cli.engine import session
 from diagd_cli.engine.decode import decode
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
-from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, encode, load, to_frames
+from diagd_cli.pipeline import (
+    FRAMES_AT_ONCE,
+    Request,
+    continue_clip,
+    continue_clips,
+    encode,
+    load,
+    start_session,
+    to_frames,
+)
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
-from diagd_cli.start import start_session
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +60,17 @@ def sharp(loaded):
 
 def test_a_request_has_the_sampling_of_the_preset(sharp, tiny):
     """It cannot be forgotten: not even where a Request is made by hand."""
-    assert sharp.request(seed=3).sampling == SHARP
+    assert sharp.request(seed=3).sampling.facts == SHARP
     assert sharp.request().frames == sharp.preset.clip.frames
-    assert sharp.request(2, seed=1, top_k=0, temperature=0).sampling == {**SHARP, "top_k": 0, "temperature": 0}
+    assert sharp.request(2, seed=1, top_k=0, temperature=0).sampling.facts == {**SHARP, "top_k": 0, "temperature": 0}
     clip = read_clip(tiny.clip, 2)
     codes = [
         continue_clip(sharp, clip, made).codes
         for made in (
             sharp.request(3, 0),
             request(sharp),
-            request(sharp, **SHARP),
-            request(sharp, top_k=2, temperature=3.0),
+            request(sharp, sampling=sharp.preset.sampling(**SHARP)),
+            request(sharp, sampling=sharp.preset.sampling(top_k=2, temperature=3.0)),
         )
     ]
     assert (codes[0] == codes[1]).all() and (codes[0] == codes[2]).all() and (codes[0] != codes[3]).any()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
+from diagd_cli.files.paths import path_text
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of
@@ -70,17 +71,17 @@ def attention(
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
-    steer: o.Steer,
+    steer: o.SteeringOptions,
     start: Annotated[int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")] = 0,
     seed: o.SeedOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", **o.FILE, help="A .png file; CLIP-attention.png here.")
     ] = None,
     picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")] = True,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
@@ -89,7 +90,7 @@ def attention(
         from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
-        settings = merge(chosen, walk=o.Walk(k, d), seed=seed, method=decoding)
+        settings = merge(chosen, walk=o.DecodingOptions(k, d), seed=seed, method=decoding)
         at = frame_of(chosen, frame)
         check_model(chosen, layer, head)
         reads = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)

@@ -79,7 +79,7 @@ def bench(
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
@@ -218,7 +218,7 @@ class Runs:
 
     def report(self, device: torch.device, random: bool) -> dict:
         """Everything, as JSON can hold it. The machine is measured last, so that peaks of memory are the model's."""
-        from diagd_cli.cli.info import versions
+        from diagd_cli.versions import versions
         from diagd_cli.device import DTYPES
         from diagd_cli.jobs.bench.machine import measure_machine
         from diagd_cli.jobs.bench.rows import rows_of

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
+from diagd_cli.files.paths import path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
@@ -53,10 +54,10 @@ def compare(
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
-    walk: o.Walk,
-    draw: o.Draw,
+    walk: o.DecodingOptions,
+    draw: o.SamplingOptions,
     seed: o.SeedOption = None,
-    steer: o.Steer,
+    steer: o.SteeringOptions,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[
         str | None, typer.Option("-o", "--output", metavar="<path>", help="An .mp4 file, or a folder/.")
@@ -69,10 +70,10 @@ def compare(
     html: Annotated[
         bool, typer.Option("--html", help="Also write a page with all of it, and nothing else needed.")
     ] = False,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
@@ -219,7 +220,7 @@ def command_line(ctx: typer.Context, seed: int) -> str:
 
 
 def machine_facts(loaded) -> dict:
-    from diagd_cli.cli.info import versions
+    from diagd_cli.versions import versions
     from diagd_cli.cli.sidecar import machine
 
     return {"machine": machine(loaded), "versions": versions()}

@@ -198,11 +198,6 @@ def stdout_failure(error: OSError) -> OutputError:
     )
 
 
-def path_text(path: Path | str) -> str:
-    """A path, or a line with one, as JSON can hold it: bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
-
-
 def one_line(text: str) -> str:
     """A message on one line, whatever it quotes; control characters, which could steer a terminal, as escapes."""
     words = " ".join(text.split())

@@ -10,7 +10,8 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.compare import machine_facts
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
+from diagd_cli.files.paths import path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import clip_inputs, preset_inputs
@@ -58,8 +59,8 @@ def evaluate(
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
     lengths: o.Lengths,
-    walk: o.Walk,
-    draw: o.Draw,
+    walk: o.DecodingOptions,
+    draw: o.SamplingOptions,
     trials: o.Trials,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl (to resume), report.json, table.md.")
@@ -73,8 +74,8 @@ def evaluate(
     vbench_results: Annotated[
         list[Path] | None, typer.Option(help="VBench's result of exported videos, for the table; may be repeated.")
     ] = None,
-    machine: o.Machine,
-    tell: o.Tell,
+    machine: o.MachineOptions,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
@@ -131,7 +132,7 @@ def evaluate(
 
 
 def load_judged(
-    preset: Preset, base: Preset, settings: Settings, machine: o.Machine, *, batch: int, beside: Sequence[Preset] = ()
+    preset: Preset, base: Preset, settings: Settings, machine: o.MachineOptions, *, batch: int, beside: Sequence[Preset] = ()
 ) -> Models:
     """The models that make tokens, score them by `base`, and read actions; `beside` are going to be loaded too.
 

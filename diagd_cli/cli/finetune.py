@@ -102,7 +102,7 @@ def finetune(
         reads = preset_inputs(chosen, folder=weights_dir)
         reads += [(prompt_embedding, "the prompt's embedding")] if prompt_embedding else []
         check_run(out, "finetune", data, chosen, reads, cache, weights="transformer")
-        default = merge_decoding(chosen.decoding, o.Walk(stand_in=stand_in, repair=repair))
+        default = merge_decoding(chosen.decoding, o.DecodingOptions(stand_in=stand_in, repair=repair))
         mixed = mixture(chosen, decoding_set(chosen, default, k, d, decodings), window, batch, balance)
         text = context_text(chosen, prompt_embedding, reporter)
         settings = Optimiser(
@@ -196,7 +196,7 @@ def mixture(
 
 def context_text(preset: Preset, embedding: Path | None, reporter: Reporter) -> Tensor | None:
     """The embedding [N, cross_dim] that all clips attend to. Raises UsageError where it is missing or not wanted."""
-    prompts = find_prompts(preset, [], o.Steer(prompt_embedding=embedding))
+    prompts = find_prompts(preset, [], o.SteeringOptions(prompt_embedding=embedding))
     if preset.text and not embedding:
         hint = "Give --prompt-embedding FILE, of a text that describes all clips (see: diagd embed)"
         raise UsageError(f"The preset {preset.name} is steered by text", hint)

@@ -47,10 +47,10 @@ def generate(
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
     decoding: o.DecodingOption = None,
-    walk: o.Walk,
-    draw: o.Draw,
+    walk: o.DecodingOptions,
+    draw: o.SamplingOptions,
     seed: o.SeedOption = None,
-    steer: o.Steer,
+    steer: o.SteeringOptions,
     start: Annotated[
         int | None,
         typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
@@ -80,7 +80,7 @@ def generate(
     save_tokens: Annotated[
         bool, typer.Option("--save-tokens", help="Write the token grid beside the MP4 (.npz).")
     ] = False,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     kv_dtype: o.KvDtypeOption = "auto",
     offload: o.OffloadOption = None,
     compile: o.CompileOption = False,
@@ -88,7 +88,7 @@ def generate(
     force: o.ForceOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip clips whose output matches these settings.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")] = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):

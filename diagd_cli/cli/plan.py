@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
+from diagd_cli.files.paths import path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.inputs import preset_inputs
@@ -48,7 +49,7 @@ def plan(
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
-    walk: o.Walk,
+    walk: o.DecodingOptions,
     animate: Annotated[
         Path | None,
         typer.Option(**o.FILE, help="Write an .mp4 or .gif: the order in which tokens are made, step by step."),

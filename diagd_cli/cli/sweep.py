@@ -11,7 +11,8 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.compare import command_line, machine_facts
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
+from diagd_cli.files.paths import path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
 from diagd_cli.cli.guard import guard
@@ -70,7 +71,7 @@ def sweep(
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
     lengths: o.Lengths,
-    draw: o.Draw,
+    draw: o.SamplingOptions,
     trials: o.Trials,
     recommend: Annotated[
         str | None,
@@ -81,9 +82,9 @@ def sweep(
         typer.Option(**o.FILE, help="Write the preset with what is recommended as its default: a .yaml file."),
     ] = None,
     chart: Annotated[bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")] = True,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
@@ -182,7 +183,7 @@ def check_preset(write_preset: Path, bounded: bool) -> None:
 
 def prepare(
     preset: Preset, base: Preset, settings: Settings, combined: Combinations, trials: o.Trials, out: Path,
-    machine: o.Machine, reporter: Reporter,
+    machine: o.MachineOptions, reporter: Reporter,
 ) -> Evaluation:  # fmt: skip
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
     from diagd_cli.jobs.evaluate.likelihood import check_same_tokens

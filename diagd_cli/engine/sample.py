@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from diagd_cli.engine.filters import keep_top, nucleus
+from diagd_cli.tokens.sampling import Sampling
 
 COLD = 1e-6  # temperatures below this are greedy: logits divided by less leave the range of float32
 _GOLDEN, _MIX1, _MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # SplitMix64, as signed 64-bit
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Temperature 0 is greedy; top_k 0 and top_p 1 keep everything. Ids lie in 0 .. `codes`-1.
-
-    top_p_rule: `nucleus` keeps the token that crosses top_p, `strict` (WHAM's rule) drops it. first: smallest id that
-    the first token of a frame may have (WHAM bars id 0 there).
-    """
-
-    codes: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    top_p_rule: str = "nucleus"
-    first: int = 0
 
 
 class Sampler:

@@ -22,10 +22,9 @@ from diagd_cli.errors import UsageError
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.positions import rotate
 from diagd_cli.model.transformer import Attention, Transformer
-from diagd_cli.pipeline import Loaded, Request
+from diagd_cli.pipeline import Loaded, Request, start_session
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
-from diagd_cli.start import start_session
 from diagd_cli.tokens.grid import Grid
 
 See = Callable[[int, Tensor, Tensor, Tensor], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.standin import StandIn
@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 Method = Literal["ntp", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
 STAND_INS: tuple[str, ...] = get_args(StandIn)
-TOP_P_RULES = ("nucleus", "strict")
-SAMPLING = ("temperature", "top_k", "top_p", "top_p_rule")  # how tokens are drawn, by the names of `pipeline.Request`
+
+
+class Resolved(NamedTuple):
+    """What a decoding comes to on a grid, as the plan builder needs it; for NTP k is w and d is h*w."""
+
+    k: int
+    d: int
+    stand_in: StandIn
+    repair: bool
 
 
 @dataclass(frozen=True)
@@ -39,10 +46,10 @@ class Decoding:
     repair: bool = True
     zero_slots: bool = False
 
-    def resolve(self, grid: Grid, context: int) -> tuple[int, int, StandIn, bool]:
-        """(k, d, stand-in, repair) as the plan builder needs them. Raises UsageError when out of range."""
+    def resolve(self, grid: Grid, context: int) -> Resolved:
+        """What it comes to after `context` latent frames. Raises UsageError when k or d is out of range."""
         if self.method == "ntp":
-            return grid.w, grid.area, self.stand_in, self.repair
+            return Resolved(grid.w, grid.area, self.stand_in, self.repair)
         if not 1 <= self.k <= grid.w:
             raise UsageError(f"k is {self.k}", f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.w}")
         spatial_steps = (grid.h - 1) * self.k + grid.w
@@ -54,22 +61,21 @@ class Decoding:
         stand_in = "above" if self.method == "zipar" else self.stand_in
         if not context and stand_in in ("previous-frame", "previous-frame-target", "prompt-frame"):
             raise UsageError(f"The stand-in {stand_in} needs a context frame", "Use above or newest")
-        return self.k, d, stand_in, self.repair
+        return Resolved(self.k, d, stand_in, self.repair)
 
     def facts(self, grid: Grid, context: int) -> dict:
         """Method and resolved settings, as reports and sidecars tell them. Raises UsageError when out of range."""
-        k, d, stand_in, repair = self.resolve(grid, context)
-        plan = {"k": k, "d": d, "stand_in": stand_in, "repair": repair}
-        return {"method": self.method, **plan, "zero_slots": self.zero_slots}
+        resolved = self.resolve(grid, context)
+        return {"method": self.method, **resolved._asdict(), "zero_slots": self.zero_slots}
 
     def label(self, grid: Grid) -> str:
         """Short caption, such as `DiagD k=2 d=10`."""
-        k, d, *_ = self.resolve(grid, context=1)
+        found = self.resolve(grid, context=1)
         return {
             "ntp": "NTP",
-            "diagd": f"DiagD k={k} d={d}",
-            "spatial": f"spatial DiagD k={k}",
-            "zipar": f"ZipAR window={k}",
+            "diagd": f"DiagD k={found.k} d={found.d}",
+            "spatial": f"spatial DiagD k={found.k}",
+            "zipar": f"ZipAR window={found.k}",
         }[self.method]
 
 
