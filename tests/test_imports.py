@@ -19,7 +19,7 @@ FLOORS = [
     "clip sources",
     "preset engine",
     "start stream weights",
-    "pipeline",
+    "inputs pipeline",
     "report",
     "train",
     "jobs",

@@ -11,15 +11,15 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import load_models, merge
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.report.table import Table
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.attention import AttentionMap
     from diagd_cli.preset import Preset
 
@@ -93,7 +93,8 @@ def attention(
         at = frame_of(chosen, frame)
         check_model(chosen, layer, head)
         reads = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
-        target = target_of(clip, output, reads + clip_inputs(chosen, [clip], steer), force) if picture else None
+        reads += clip_inputs(chosen, [clip], steer.actions, steer.prompt_file, steer.prompt_embedding)
+        target = target_of(clip, output, reads, force) if picture else None
         source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start, tell=reporter.note)
         if source.damage:
             reporter.note(f"{clip} is {source.damage}")

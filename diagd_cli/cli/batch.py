@@ -19,9 +19,9 @@ from diagd_cli.cli.settings import Settings, context_of, load_models, make_reque
 if TYPE_CHECKING:
     import numpy as np
 
-    from diagd_cli.cli.inputs import Named
     from diagd_cli.cli.prompts import Prompts
     from diagd_cli.clip.read import Clip
+    from diagd_cli.files.outputs import Named
     from diagd_cli.pipeline import Loaded, Result
     from diagd_cli.preset import Preset
 

@@ -14,17 +14,17 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import Settings, make_request, merge, size_of
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import preset_inputs
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.bench.measure import Timing
     from diagd_cli.preset import Preset
     from diagd_cli.schedule.decoding import Decoding

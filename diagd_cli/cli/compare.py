@@ -14,15 +14,15 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import context_of, load_models, make_request, merge
+from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.report.table import Table
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
     from diagd_cli.files.atomic import Held
+    from diagd_cli.files.outputs import Named
     from diagd_cli.report.comparison import Comparison
 
 HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
@@ -89,7 +89,8 @@ def compare(
         asked = parse_candidates(decodings, chosen, replace(settings, context=prefix))
         target = output_paths([clip], output or f"{clip.stem}-compared.mp4")[0]
         reads = preset_inputs(chosen, *others_of(asked), folder=machine.weights_dir, weights=not random_weights)
-        check(target, race, sheet, html, reads + clip_inputs(chosen, [clip], steer), force)
+        reads += clip_inputs(chosen, [clip], steer.actions, steer.prompt_file, steer.prompt_embedding)
+        check(target, race, sheet, html, reads, force)
         source = read_clip(clip, prefix, start, settings.frames, whole=True, tell=reporter.note)
         given, truth = chosen.parse_actions(steer.actions), len(source.future)
         steering = clip_actions(clip, chosen.actions, given, start, prefix, settings.frames, truth)

@@ -10,8 +10,8 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import preset_inputs
 
 HELP = """Run a preset's text encoder on a prompt, and write what generate --prompt-embedding reads.
 

@@ -13,17 +13,17 @@ from diagd_cli.cli.compare import machine_facts
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, load_models, make_request, merge
 from diagd_cli.errors import ClipError
+from diagd_cli.inputs import clip_inputs, preset_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from diagd_cli.cli.inputs import Named
     from diagd_cli.cli.prompts import Prompts
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.evaluate.measure import Case, Models
     from diagd_cli.preset import Preset
 

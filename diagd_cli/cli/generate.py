@@ -13,10 +13,10 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import merge
 from diagd_cli.errors import Exit, UsageError
+from diagd_cli.inputs import clip_inputs, preset_inputs
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
 
@@ -111,7 +111,8 @@ def generate(
             seeded=seed is not None, json=tell.json, reporter=reporter, alone=len(jobs) == 1,
         )  # fmt: skip
         inputs = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
-        work.check(jobs, inputs + clip_inputs(chosen, clips, steer))
+        inputs += clip_inputs(chosen, clips, steer.actions, steer.prompt_file, steer.prompt_embedding)
+        work.check(jobs, inputs)
         if dry_run:
             work.show(jobs)
             return

@@ -13,13 +13,13 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.layout import width_of, wrapped
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import preset_inputs
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.schedule.plan import Plan
 
 HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over next-token prediction, and the order.

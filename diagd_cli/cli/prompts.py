@@ -42,7 +42,7 @@ class Prompts:
             self.embedded = self._embeddings(reporter)
 
     def _embeddings(self, reporter: Reporter) -> dict[str, Tensor]:
-        from diagd_cli.tokens.text import embed_prompts, read_embedding
+        from diagd_cli.tokens.text import embed_prompts, encoder_folder, read_embedding
 
         text, dim = self.preset.text, self.preset.transformer.cross_dim
         if self.embedding:
@@ -56,12 +56,6 @@ class Prompts:
     def of(self, clip: Path) -> Tensor | None:
         """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without text."""
         return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
-
-
-def encoder_folder(preset: Preset) -> Path | None:
-    """The folder of a text encoder that lies beside its preset, None where it is one of the hub's."""
-    beside = preset.path.parent / preset.text.encoder if preset.path and preset.text else None
-    return beside if beside and os.path.isdir(beside) else None
 
 
 def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), random: bool = False) -> Prompts:

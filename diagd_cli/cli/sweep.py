@@ -15,15 +15,15 @@ from diagd_cli.cli.console import Reporter, path_text
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import Settings, merge
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.evaluate.run import Evaluation
     from diagd_cli.jobs.sweep.bounds import Choice
     from diagd_cli.jobs.sweep.combinations import Combinations
