@@ -19,7 +19,7 @@ FLOORS = [
     "clip sources",
     "preset engine",
     "stream weights",
-    "loading",
+    "inputs loading",
     "pipeline",
     "report",
     "train",

@@ -230,7 +230,7 @@ def test_texts_of_a_batch_are_each_for_its_own_clip(walks):
     settings["transformer"] |= {"cross_dim": 5}
     loaded = load(Preset.model_validate(settings), random=0)
     texts = [None, *1e4 * torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))]  # so that they count
-    requests = [request(loaded, text=text, temperature=0.0) for text in texts]
+    requests = [request(loaded, text=text, sampling=loaded.preset.sampling(temperature=0.0)) for text in texts]
     together = continue_clips(loaded, [walks[0]] * 3, requests)
     alone = [continue_clip(loaded, walks[0], asked) for asked in requests]
     assert [made.codes.tolist() for made in together] == [made.codes.tolist() for made in alone]
@@ -248,7 +248,7 @@ def test_batches_that_cannot_be(loaded, tiny, walks):
     with pytest.raises(ValueError, match="have \\[2, 3\\] context frames"):
         continue_clips(loaded, [walks[0], read_clip(tiny.clip, 3)], [request(loaded)] * 2)
     with pytest.raises(ValueError, match="differ in seed, actions and text only"):
-        continue_clips(loaded, walks[:2], [request(loaded), request(loaded, top_k=1)])
+        continue_clips(loaded, walks[:2], [request(loaded), request(loaded, sampling=loaded.preset.sampling(top_k=1))])
     with pytest.raises(ValueError, match="3 clips and 1 requests"):
         continue_clips(loaded, walks, [request(loaded)])
 

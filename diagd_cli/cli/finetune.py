@@ -14,12 +14,12 @@ from diagd_cli.cli import train as t
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
-from diagd_cli.cli.prompts import find_prompts
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import preset_inputs
+from diagd_cli.jobs.prompts import find_prompts
 from diagd_cli.schedule.decoding import Decoding
 
 if TYPE_CHECKING:

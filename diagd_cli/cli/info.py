@@ -11,7 +11,6 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.layout import listed, width_of
 from diagd_cli.versions import versions
 
-
 HELP = """Versions, devices, threads, memory, and where weights are looked for.
 
 [bold]Examples[/]

@@ -14,7 +14,7 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.errors import OutputError, WeightsError
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def check_run(
     weights: the model whose weights it makes, `part` by default. start: files of the preset that it begins with, which are
     no part of the run. Raises DiagdError.
     """
-    from diagd_cli.cli.inputs import clip_inputs
     from diagd_cli.files.outputs import check_outputs
+    from diagd_cli.inputs import clip_inputs
     from diagd_cli.train.clips import find_clips
 
     clips = [clip for own in find_clips(data, preset).values() for clip in own]

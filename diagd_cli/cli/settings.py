@@ -29,9 +29,7 @@ def merge(
     return choose(preset, **vars(lengths), decoding=chosen, seed=seed, **vars(sampling))
 
 
-def merge_decoding(
-    defaults: Defaults | Decoding, given: DecodingOptions, method: str | None = None
-) -> Decoding:
+def merge_decoding(defaults: Defaults | Decoding, given: DecodingOptions, method: str | None = None) -> Decoding:
     """A Decoding from options over a preset's defaults. Raises typer.BadParameter for unknown names."""
     one_of(method, METHODS, "'--decoding'")
     one_of(given.stand_in, STAND_INS, "'--stand-in'")
@@ -45,7 +43,12 @@ def merge_decoding(
 
 
 def machine_of(
-    options: MachineOptions, *, kv_dtype: str = "auto", random: bool = False, offload: bool = False, compile: bool = False
+    options: MachineOptions,
+    *,
+    kv_dtype: str = "auto",
+    random: bool = False,
+    offload: bool = False,
+    compile: bool = False,
 ) -> Machine:
     """Where models run, as a job takes it; the number of threads is the command line's own affair."""
     from diagd_cli.jobs.settings import Machine

@@ -13,10 +13,10 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, keep_weights, load_splits, origin, show_loss, tell_notes, tell_steps
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
+from diagd_cli.inputs import preset_inputs
 
 commands = Commands(no_args_is_help=True)
 HELP = """Train a world of one's own on a folder of clips, with or without actions.

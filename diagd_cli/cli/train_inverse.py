@@ -8,10 +8,10 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.job import Job, check_run, load_splits, show_loss
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.errors import PresetError, UsageError
+from diagd_cli.inputs import preset_inputs
 
 HELP = "Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
 

@@ -6,8 +6,11 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
-    "generation": ("Generation", "Video", "generate"),
+    "batches": ("generate",),
+    "comparison": ("Comparing", "compare"),
+    "generation": ("Generation", "Made", "Video"),
     "settings": ("Machine", "Settings", "Steering", "choose"),
+    "targets": ("Target", "continuations"),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = list(_MODULE)

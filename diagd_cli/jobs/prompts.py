@@ -11,7 +11,7 @@ from diagd_cli.errors import UsageError
 from diagd_cli.jobs.settings import Steering
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress
-from diagd_cli.tokens.text import embed_prompts, prompt_of, read_embedding
+from diagd_cli.tokens.text import embed_prompts, encoder_folder, prompt_of, read_embedding
 from diagd_cli.weights.locate import digest
 
 if TYPE_CHECKING:
@@ -53,12 +53,6 @@ class Prompts:
     def of(self, clip: Path) -> Tensor | None:
         """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without text."""
         return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
-
-
-def encoder_folder(preset: Preset) -> Path | None:
-    """The folder of a text encoder that lies beside its preset, None where it is one of the hub's."""
-    beside = preset.path.parent / preset.text.encoder if preset.path and preset.text else None
-    return beside if beside and os.path.isdir(beside) else None
 
 
 def find_prompts(preset: Preset, clips: list[Path], steering: Steering = Steering(), random: bool = False) -> Prompts:

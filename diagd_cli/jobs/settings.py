@@ -115,6 +115,10 @@ class Machine:
     offload: bool = False
     compile: bool = False
 
+    def weights_of(self, preset: Preset) -> dict[str, str | None]:
+        """What tells the weights in use from others, by part."""
+        return {part: "random" if self.random_weights else key for part, key in preset.weight_keys.items()}
+
 
 def seeds_from(seed: int, count: int) -> list[int]:
     """SEED, SEED+1, ..., which begin again after 2^64-1."""

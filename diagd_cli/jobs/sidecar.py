@@ -7,47 +7,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from diagd_cli.clip.read import Clip
-from diagd_cli.device import device_name, peak_memory
+from diagd_cli.device import peak_memory
 from diagd_cli.engine.chunk import chunk_on
 from diagd_cli.files.hidden import is_running, process_name
 from diagd_cli.files.paths import path_text
+from diagd_cli.jobs.models import machine_facts
 from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import Result
 from diagd_cli.preset import Preset
-from diagd_cli.versions import versions
 from diagd_cli.weights.locate import digest
 from diagd_cli.weights.memory import LIBRARIES, codec_dtype, estimate
 
 if TYPE_CHECKING:
-    from diagd_cli.jobs.generation import Generation, Work
+    from diagd_cli.jobs.batches import Work
+    from diagd_cli.jobs.generation import Generation
     from diagd_cli.jobs.prompts import Prompts
 
 CPU = "cpu"
-
-
-def choices(generation: Generation, seed: int) -> dict:
-    """What decides the output, for the sidecar and for resuming."""
-    preset, settings = generation.preset, generation.settings
-    return {
-        "decoding": settings.decoding.facts(preset.grid, preset.context),
-        "frames": settings.frames,
-        "context": settings.context,
-        "seed": seed,
-        **settings.sampling.facts,
-        "preset": preset.name,
-        "clip": preset.clip.model_dump(),
-        "actions": generation.steering.actions,
-        "dtype": generation.machine.dtype,
-        "kv_dtype": generation.machine.kv_dtype,
-    }
-
-
-def weights(preset: Preset, random: bool) -> dict[str, str | None]:
-    """What tells the weights in use from others."""
-    return {role: "random" if random else key for role, key in preset.weight_keys.items()}
 
 
 def steered_by(preset: Preset, actions: np.ndarray | None) -> list | None:
@@ -69,7 +47,7 @@ def source(generation: Generation, clip: Clip) -> dict:
 def unfinished(generation: Generation, work: Work) -> dict:
     """The sidecar of a video while it grows under its own name: what a killed run leaves is known by it."""
     about = {"output": path_text(work.target.output), "unfinished": process_name()}
-    return {**about, "settings": choices(generation, work.target.seed), "input": source(generation, work.clip)}
+    return {**about, "settings": generation.choices(work.target.seed), "input": source(generation, work.clip)}
 
 
 def describe(
@@ -91,13 +69,12 @@ def describe(
     return {
         "output": path_text(work.target.output),
         "output_sha256": digest(written),
-        "settings": choices(generation, work.target.seed),
+        "settings": generation.choices(work.target.seed),
         "input": source(generation, work.clip),
-        "weights": weights(preset, machine.random_weights),
+        "weights": machine.weights_of(preset),
         "steered_by": steered_by(preset, work.actions),
         **prompt,
-        "machine": {**machine_of(loaded), "name": device_name(loaded.device)},
-        "versions": versions(),
+        **machine_facts(loaded, named=True),
         "context_frames": result.context,
         "new_frames": len(result.pixels) - result.context,
         "tokens": result.tokens,
@@ -154,21 +131,12 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     clip, output, preset = work.clip, work.target.output, generation.preset
     # Of the actions their text may differ; steered_by is what it means.
     free = {"actions", "seed"} if generation.any_seed else {"actions"}
-    wanted = choices(generation, work.target.seed)
+    wanted = generation.choices(work.target.seed)
     told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted))
     found = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
     own = (clip.sha256, clip.first, steered_by(preset, work.actions))
-    own = (*own, weights(preset, generation.machine.random_weights))
+    own = (*own, generation.machine.weights_of(preset))
     text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
     same = told == wanted and found == own and text == prompts.about(clip.path)
     tokens = not generation.save_tokens or output.with_suffix(".npz").is_file()
     return same and tokens and output.is_file() and digest(output) == made["output_sha256"]
-
-
-def machine_of(loaded: Loaded) -> dict:
-    """Device, dtype and threads in use."""
-    return {
-        "device": str(loaded.device),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-    }

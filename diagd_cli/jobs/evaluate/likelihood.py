@@ -11,18 +11,7 @@ from diagd_cli.engine.chunk import CHUNK
 from diagd_cli.engine.decode import prefill
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import window_parts
-from diagd_cli.errors import UsageError
 from diagd_cli.model.cache import KVCache
-from diagd_cli.preset import Preset
-
-
-def check_same_tokens(other: Preset, preset: Preset) -> None:
-    """Raise UsageError unless `other` knows the tokens that `preset` makes: the same codes, grid, actions and text."""
-    parts = ("tokenizer", "grid", "actions", "prefix", "text")
-    differs = [name for name in parts if getattr(other, name) != getattr(preset, name)]
-    if differs or other.weight_keys["tokenizer"] != preset.weight_keys["tokenizer"]:
-        what = f"The preset {other.name} differs from {preset.name} in {', '.join(differs) or 'tokenizer_weights'}"
-        raise UsageError(what, "Name one that differs in the Transformer alone")
 
 
 @torch.inference_mode()
