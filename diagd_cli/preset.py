@@ -142,6 +142,17 @@ class Preset(Strict):
             raise ValueError("must be a plain file name, of at most 60 characters and not beginning with . or -")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_tokenizer(cls, given: Any) -> Any:
+        """`tokenizer: none`: its codes are what the Transformer can put out."""
+        if isinstance(given, dict) and given.get("tokenizer", "none") in ("none", None):
+            sizes = given.get("transformer")
+            sizes = sizes if isinstance(sizes, dict) else {}
+            codes = sizes.get("outputs") or sizes.get("vocab")
+            return {**given, "tokenizer": {"kind": "none", "codebook": codes}} if codes else given
+        return given
+
     @model_validator(mode="after")
     def _consistent(self):
         self._check_size()
@@ -182,6 +193,25 @@ class Preset(Strict):
             raise ValueError(f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes")
         if self.decoding.first >= codes:
             raise ValueError(f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes")
+
+    @property
+    def pixels(self) -> bool:
+        """Whether frames are pixels; without a tokenizer clips are files of tokens."""
+        return families.tokenizer_kind(self.tokenizer.kind).pixels
+
+    def require_pixels(self, what: str) -> None:
+        """Raise UsageError where there is no tokenizer; `what` cannot do without."""
+        if not self.pixels:
+            hint = "Use diagd generate, which takes and makes files of tokens"
+            raise UsageError(f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint)
+
+    def check_kind(self, path: Path, frames: np.ndarray) -> None:
+        """Raise UsageError where frames are tokens and the preset takes pixels, or the other way round."""
+        if self.pixels and frames.ndim == 3:
+            raise UsageError(f"{path} is a file of tokens", f"The preset {self.name} takes videos and images")
+        if not self.pixels and frames.ndim == 4:
+            hint = "Give an .npz with codes, whole numbers [T, h, w]"
+            raise UsageError(f"{path} has pixels, and the preset {self.name} has no tokenizer", hint)
 
     @cached_property
     def grid(self) -> Grid:

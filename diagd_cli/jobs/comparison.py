@@ -64,6 +64,7 @@ class Comparing:
 
     def check(self) -> Prompts:
         """The prompt of the clip. Refuses, before any work is done, what cannot be written or drawn. Raises DiagdError."""
+        self.preset.require_pixels("compare")
         steering, machine, target = self.steering, self.machine, self.output
         reads = preset_inputs(
             self.preset,
