@@ -205,11 +205,15 @@ class Preset(Strict):
             hint = "Use diagd generate, which takes and makes files of tokens"
             raise UsageError(f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint)
 
-    def check_kind(self, path: Path, frames: np.ndarray) -> None:
-        """Raise UsageError where frames are tokens and the preset takes pixels, or the other way round."""
-        if self.pixels and frames.ndim == 3:
+    def check_kind(self, path: Path, frames: np.ndarray, pixels: bool | None = None) -> None:
+        """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way round.
+
+        pixels: whether they are taken; None is what the preset says.
+        """
+        pixels = self.pixels if pixels is None else pixels
+        if pixels and frames.ndim == 3:
             raise UsageError(f"{path} is a file of tokens", f"The preset {self.name} takes videos and images")
-        if not self.pixels and frames.ndim == 4:
+        if not pixels and frames.ndim == 4:
             hint = "Give an .npz with codes, whole numbers [T, h, w]"
             raise UsageError(f"{path} has pixels, and the preset {self.name} has no tokenizer", hint)
 

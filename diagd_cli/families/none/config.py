@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 from diagd_cli.model.config import Codes, Strict
+from diagd_cli.tokens.fields import Side
 
 
 class NoTokenizerConfig(Strict):
-    """A frame is a grid of tokens: the clip's height and width count tokens, and a latent frame is a frame.
+    """A frame is a grid of tokens, and a latent frame is a frame.
 
     codebook: number of codes; in YAML, `tokenizer: none` takes it from the Transformer's outputs.
+    spatial: pixels along each side of a token, for a tokenizer that is given in Python; with 1 the clip's height and
+    width count tokens.
     """
 
     kind: Literal["none"] = "none"
     codebook: Codes
-
-    @property
-    def spatial(self) -> int:
-        """Places along each side of a token: one."""
-        return 1
+    spatial: Side = 1
 
     @property
     def temporal(self) -> int:

@@ -13,6 +13,8 @@ from diagd_cli.families.none.config import NoTokenizerConfig
 class TokenFrames(nn.Module):
     """Frames int64 [T, h, w] <-> codes int64 [T, h, w], which are the same."""
 
+    takes_tokens = True  # whoever gives it frames should see to it
+
     def __init__(self, config: NoTokenizerConfig):
         super().__init__()
         self.config = config
@@ -25,10 +27,11 @@ class TokenFrames(nn.Module):
         return frames
 
     def encode_resized(self, frames: np.ndarray, height: int, width: int) -> Tensor:
-        """The same; tokens cannot be scaled: raises UsageError for frames of another size."""
-        if frames.shape[1:] != (height, width):
+        """The same; tokens cannot be scaled: raises UsageError for frames of another grid."""
+        h, w = height // self.config.spatial, width // self.config.spatial
+        if frames.shape[1:] != (h, w):
             seen = "x".join(map(str, frames.shape[1:]))
-            raise UsageError(f"The clip has {seen} tokens a frame", f"The preset's grid is {height}x{width}")
+            raise UsageError(f"The clip has {seen} tokens a frame", f"The preset's grid is {h}x{w}")
         return self.encode(torch.from_numpy(np.ascontiguousarray(frames)))
 
     def decode(self, codes: Tensor) -> Tensor:
