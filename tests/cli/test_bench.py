@@ -138,15 +138,12 @@ def test_plot(bench, tmp_path, options):
     assert [path.name for path in target.parent.iterdir()] == ["speed.png"]
 
 
-def test_plot_needs_matplotlib(tiny, tmp_path):
-    """Told at once, in a process that cannot import it."""
-    code = (
-        "import sys\nsys.modules['matplotlib'] = None\nfrom diagd_cli.cli.app import app\n"
-        f"app(['bench', '-p', {str(tiny.preset)!r}, '--plot', {str(tmp_path / 'a.png')!r}])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1 and done.stdout == ""
-    assert done.stderr == "error: --plot needs the package matplotlib. Install it with: pip install 'diagd[report]'\n"
+def test_plot_needs_matplotlib(bench, tmp_path, monkeypatch):
+    """Told at once."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = bench("--plot", tmp_path / "a.png")
+    assert done.code == 1 and done.out == ""
+    assert done.err == "error: --plot needs the package matplotlib. Install it with: pip install 'diagd[report]'\n"
 
 
 @pytest.mark.parametrize(

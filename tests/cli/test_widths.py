@@ -14,6 +14,7 @@ from diagd_cli.cli.compare import text as of_compare
 from diagd_cli.cli.eval import text as of_eval
 from diagd_cli.cli.layout import lay_out
 from diagd_cli.cli.vote import text as of_vote
+from diagd_cli.jobs.bench import machine
 from diagd_cli.jobs.vote.count import count_votes
 from diagd_cli.report.sweep_table import table
 
@@ -38,7 +39,11 @@ def reports(diagd, tiny, tmp_path_factory):
         of_sweep: ["sweep", *clips, "--k", "1,2", "--d", "1,2", "--no-chart", "--out", folder / "s", *common],
         of_attention: ["attention", clips[1], "--no-picture", *common],
     }
-    done = {layout: diagd(*arguments) for layout, arguments in calls.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(machine, "SECONDS", 0.005)
+        patch.setitem(machine.READ, "cpu", 1 << 22)
+        patch.setitem(machine.SIDE, "cpu", 128)
+        done = {layout: diagd(*arguments) for layout, arguments in calls.items()}
     assert not any(each.code for each in done.values()), done
     votes = make_votes({"1": "left", "2": "left", "3": "right", "4": "equal"})
     return {of_vote: count_votes(make_key(), [votes]), **{layout: each.objects[0] for layout, each in done.items()}}

@@ -59,14 +59,14 @@ def trained(world, folder, precision="auto", **settings):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("parts", [2, 3, 5, 9])
-def test_a_batch_in_parts_is_the_batch(world, tmp_path, parts, precision):
-    """Also in unequal parts, and in more than there are windows."""
-    whole = trained(world, tmp_path / "1", precision)
-    split = trained(world, tmp_path / "n", precision, accumulate=parts)
-    assert split.loss == pytest.approx(whole.loss, abs=LOSS[precision])
+def test_a_batch_in_parts_is_the_batch(world, tmp_path, precision):
+    """In unequal parts, and in more than there are windows."""
     start = load_transformer(load_preset(world / "tiny.yaml")).state_dict()
-    assert_same_training(start, whole.weights, split.weights, precision)
+    whole = trained(world, tmp_path / "1", precision)
+    for parts in (2, 9):
+        split = trained(world, tmp_path / str(parts), precision, accumulate=parts)
+        assert split.loss == pytest.approx(whole.loss, abs=LOSS[precision])
+        assert_same_training(start, whole.weights, split.weights, precision)
 
 
 def test_parts_take_turns(world, tmp_path, monkeypatch):
