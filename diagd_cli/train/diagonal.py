@@ -25,7 +25,7 @@ from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.transformer import Sampler, Windows
+from diagd_cli.train.transformer import Windows, WindowSampler
 
 if TYPE_CHECKING:
     from diagd_cli.engine.steps import Cross
@@ -56,29 +56,29 @@ def diagonal_loss(model: Transformer, sequences: Tensor, plan: Plan, cross: Cros
     return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, new].flatten())
 
 
-def finetune(
+def fit_diagonal(
     model: Transformer,
-    train: Sampler,
-    val: Sampler,
+    train: WindowSampler,
+    val: WindowSampler,
     optimiser: Optimiser,
     windows: Windows,
     mixture: Mixture,
     folder: Path,
     text: Tensor | None = None,
-    of: dict[str, str] | None = None,
+    identity: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit the codes of every window after its prompt, as decodings of the mixture see them.
 
     windows: of one phase, longer than the largest prompt, which is that of validation. text: embedding float
-    [N, cross_dim] that all clips attend to. `of` goes to the run, `options` to `fit`. The log begins with the figures
+    [N, cross_dim] that all clips attend to. `identity` goes to the run, `options` to `fit`. The log begins with the figures
     before training, at step 0. `optimiser.ema` must be 0: the model itself is validated. Raises ClipError where no clip
     holds a window.
     """
     frames = windows.longest
     for sampler in (train, val):
         sampler.need(frames)
-    run = Run(folder, model, optimiser, of)
+    run = Run(folder, model, optimiser, identity)
     device, wrapped = next(model.parameters()).device, parallel.wrap(model)
 
     def loss(step: int) -> Iterator[Tensor]:
@@ -107,7 +107,7 @@ def attended(model: Transformer, text: Tensor | None, batch: int) -> Cross:
 
 @torch.inference_mode()
 def validate_decodings(
-    model: Transformer, val: Sampler, mixture: Mixture, frames: int, text: Tensor | None = None, count: int = 24
+    model: Transformer, val: WindowSampler, mixture: Mixture, frames: int, text: Tensor | None = None, count: int = 24
 ) -> dict[str, float]:
     """Mean NLL (nats) of the codes after the largest prompt by NTP and by each decoding, as {"nll/NTP": ..., ...}.
 

@@ -44,9 +44,7 @@ class Pairs:
         return torch.cat(small.chunk(2), dim=1), torch.from_numpy(self.actions[firsts]).to(device)
 
 
-def train_inverse(
-    model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options
-) -> Run:
+def fit_inverse(model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options) -> Run:
     """Fit by cross-entropy; `options` go to `train.loop.fit`. Returns the run, whose weights are the result."""
     model.to(memory_format=torch.channels_last)
     run, device = Run(folder, model, optimiser), next(model.parameters()).device

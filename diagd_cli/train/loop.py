@@ -34,14 +34,14 @@ class Run:
     """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` and `tensorboard` (figures).
 
     `loss` is that of the last step, and `logged` the last step with a line in the log. Of several processes each holds
-    the same state, and the first one writes it. of: what the run is of, by name, such as its tokenizer's digest: a run of
+    the same state, and the first one writes it. identity: what the run is of, by name, such as its tokenizer's digest: a run of
     anything else is not gone on with (UsageError).
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, of: dict[str, str] | None = None):
+    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, identity: dict[str, str] | None = None):
         self.folder, self.model, self.settings = folder, model, optimiser
         groups = "Muon" if optimiser.muon else "AdamW"
-        self.of = {**(of or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
+        self.identity = {**(identity or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
         self.step, self.loss, self.logged = 0, math.nan, 0
         freeze(model, optimiser.frozen)
         self.optimisers = make_optimisers(model, optimiser)
@@ -77,7 +77,7 @@ class Run:
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
         with atomic(self.checkpoint) as part:
-            save_state({**state, "average": self.average, "of": self.of}, part)
+            save_state({**state, "average": self.average, "of": self.identity}, part)
 
     def log(self, **figures) -> None:
         """Append one line of figures, and add them to TensorBoard's where it is installed."""
@@ -101,7 +101,7 @@ class Run:
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            self._check_origin(state.get("of", {}))
+            self._check_identity(state.get("of", {}))
             self.model.load_state_dict(state["model"])
             for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 asked = [{k: v for k, v in group.items() if k != "params"} for group in own.param_groups]
@@ -116,9 +116,9 @@ class Run:
             message = f"{self.checkpoint} is damaged or of another model"
             raise WeightsError(message, "Train in another folder, or remove it to start again") from None
 
-    def _check_origin(self, of: dict[str, str]) -> None:
-        for name in of.keys() & self.of.keys():
-            if of[name] != self.of[name]:
+    def _check_identity(self, saved: dict[str, str]) -> None:
+        for name in saved.keys() & self.identity.keys():
+            if saved[name] != self.identity[name]:
                 message = f"{self.folder} holds a run with another {name}"
                 raise UsageError(message, "Name another folder with --out, or remove it to start again")
 

@@ -37,22 +37,22 @@ def similarity(a: Tensor, b: Tensor, window: int = 7) -> Tensor:
     return (score / ((mx**2 + my**2 + c1) * (xx - mx**2 + yy - my**2 + c2))).mean()
 
 
-def train_tokenizer(
+def fit_tokenizer(
     model: FsqImageTokenizer,
     train: Episodes,
     val: Episodes,
     optimiser: Optimiser,
     folder: Path,
     sample: Callable[[Run, FsqImageTokenizer], None] = lambda run, shipped: None,
-    of: dict[str, str] | None = None,
+    identity: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit the autoencoder on frames of `train`. Returns the run, whose weights are the result.
 
-    sample(run, shipped) is called at each validation with the weights that it judges; `of` goes to the run, `options` to `fit`.
+    sample(run, shipped) is called at each validation with the weights that it judges; `identity` goes to the run, `options` to `fit`.
     """
     model.to(memory_format=torch.channels_last)
-    run = Run(folder, model, optimiser, of)
+    run = Run(folder, model, optimiser, identity)
     like, wrapped = next(model.parameters()), parallel.wrap(model)
 
     def loss(step: int) -> Iterator[Tensor]:

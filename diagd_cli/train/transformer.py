@@ -64,7 +64,7 @@ class Windows(Strict):
         return [p for p in self.phases if p.start <= step][-1]
 
 
-class Sampler:
+class WindowSampler:
     """Draws windows of consecutive latent frames of a preset's tokens: sequences int64 [batch, L] as its grid lays them out.
 
     `left` int64 [M]: how many latent frames a window may have that begins at each; 0 where none may begin.
@@ -135,25 +135,25 @@ def token_nll(model: Transformer, weights: dict[str, Tensor] | None, sequences: 
     return F.cross_entropy(picked.flatten(0, 1), targets, reduction="none").view(len(sequences), -1)
 
 
-def train_transformer(
+def fit_transformer(
     model: Transformer,
-    train: Sampler,
-    val: Sampler,
+    train: WindowSampler,
+    val: WindowSampler,
     optimiser: Optimiser,
     windows: Windows,
     folder: Path,
     sample: Callable[[Run], None] = lambda run: None,
-    of: dict[str, str] | None = None,
+    identity: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted).
 
-    sample(run) is called at each validation; `of` goes to the run, `options` to `fit`. Returns the run: its weights are
+    sample(run) is called at each validation; `identity` goes to the run, `options` to `fit`. Returns the run: its weights are
     the result.
     """
     for sampler in (train, val):
         sampler.need(windows.longest)
-    run = Run(folder, model, optimiser, of)
+    run = Run(folder, model, optimiser, identity)
     device, wrapped = next(model.parameters()).device, parallel.wrap(model)
 
     def loss(step: int) -> Iterator[Tensor]:
@@ -172,7 +172,7 @@ def train_transformer(
 
 @torch.inference_mode()
 def validate_transformer(
-    model: Transformer, weights: dict[str, Tensor] | None, val: Sampler, frames: int, count: int
+    model: Transformer, weights: dict[str, Tensor] | None, val: WindowSampler, frames: int, count: int
 ) -> dict:
     """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
 
