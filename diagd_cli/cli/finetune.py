@@ -20,7 +20,8 @@ from diagd_cli.train.requests import FinetuneRequest
 if TYPE_CHECKING:
     from diagd_cli.preset import Preset
 
-HELP = """Fine-tune a preset's Transformer under the masks of Diagonal Decoding, on a folder of clips.
+HELP = """\
+Fine-tune a preset's Transformer under the masks of Diagonal Decoding, on a folder of clips.
 
 Each step draws one decoding of a set: all pairs of --k and --d, and those of
 --decodings. A run that is stopped goes on where it was. Its log.jsonl has the
@@ -38,6 +39,10 @@ NLL under NTP and under each decoding, from before the first step on.
 RATE = o.number(float, "a number above 0 and at most 1", 1e-12, 1)
 SHARE = o.number(float, "a number in 0..1", 0, 1)
 SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
+LIST_HELP = "By comma; the preset's by default."
+DECODINGS_HELP = "More, by comma, each NAME, NAME:K or NAME:K:D; '' is none."
+WINDOW_HELP = "Frames of a training sample; the preset's window by default."
+SEED_HELP = "Of what is drawn: windows, decodings, prompts."
 
 
 def finetune(
@@ -47,14 +52,14 @@ def finetune(
         Path | None,
         typer.Option("--out", "-o", help="Folder of the run; runs/NAME-diagonal by default."),
     ] = None,
-    k: Annotated[str | None, o.option("--k", "-k", help="By comma; the preset's by default.")] = None,
-    d: Annotated[str | None, o.option("--d", "-d", help="By comma; the preset's by default.")] = None,
-    decodings: Annotated[str, typer.Option(help="More, by comma, each NAME, NAME:K or NAME:K:D; '' is none.")] = "ntp",
+    k: Annotated[str | None, o.option("--k", "-k", help=LIST_HELP)] = None,
+    d: Annotated[str | None, o.option("--d", "-d", help=LIST_HELP)] = None,
+    decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp",
     stand_in: o.StandInOption = None,
     repair: o.RepairOption = True,
     window: Annotated[
         int | None,
-        typer.Option(**o.FRAMES, help="Frames of a training sample; the preset's window by default."),
+        typer.Option(**o.FRAMES, help=WINDOW_HELP),
     ] = None,
     steps: Annotated[int, typer.Option(**t.COUNTED, help="Steps.")] = 1000,
     batch: Annotated[int, typer.Option(**t.COUNTED, help="Windows of a step.")] = 1,
@@ -63,7 +68,7 @@ def finetune(
     ] = 0.0,
     accumulate: t.AccumulateOption = None,
     lr: Annotated[float, typer.Option(**RATE, help="Peak learning rate.")] = 1e-4,
-    seed: Annotated[int, typer.Option(**SEED, help="Of what is drawn: windows, decodings, prompts.")] = 0,
+    seed: Annotated[int, typer.Option(**SEED, help=SEED_HELP)] = 0,
     prompt_embedding: Annotated[
         Path | None,
         typer.Option(help="The T5 embedding (.safetensors) of a text that describes all clips."),
@@ -114,12 +119,15 @@ def decoding_set(
 ) -> tuple[Decoding, ...]:  # fmt: skip
     """The decodings of --decodings, then a DiagD for every pair of --k and --d, each once.
 
-    Without --d, the pairs are of the preset's method: a spatial decoding has no d. Raises UsageError.
+    Without --d, the pairs are of the preset's method: a spatial decoding has no d.
+    Raises UsageError.
     """
-    found = [parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()]
+    texts = [text for text in names.split(",") if text.strip()]
+    found = [parse_decoding(text, default, words=False) for text in texts]
     method = "diagd" if d or default.method == "ntp" else default.method
     rows, diagonals = o.numbers(k, default.k, "--k"), o.numbers(d, default.d, "--d")
-    found += [replace(default, method=method, k=row, d=diagonal) for row in rows for diagonal in diagonals]
+    pairs = [(row, diagonal) for row in rows for diagonal in diagonals]
+    found += [replace(default, method=method, k=row, d=diagonal) for row, diagonal in pairs]
     for decoding in found:
         decoding.resolve(preset.grid, context=1)
     return tuple({decoding.label(preset.grid): decoding for decoding in found}.values())

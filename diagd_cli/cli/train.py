@@ -30,23 +30,23 @@ its folder. Several GPUs or machines: start it with torchrun.
 """
 
 COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)  # as in recipes
-DataArgument = Annotated[
-    Path,
-    typer.Argument(help="Folder of clips: train/ and val/, or all in one. Actions lie beside, in NAME.jsonl."),
-]
-OutOption = Annotated[
-    Path | None,
-    typer.Option("--out", "-o", help="Folder of the run; runs/RECIPE by default. Holds the new preset."),
-]
+DATA_HELP = "Folder of clips: train/ and val/, or all in one. Actions lie beside, in NAME.jsonl."
+DataArgument = Annotated[Path, typer.Argument(help=DATA_HELP)]
+OUT_HELP = "Folder of the run; runs/RECIPE by default. Holds the new preset."
+OutOption = Annotated[Path | None, typer.Option("--out", "-o", help=OUT_HELP)]
 RecipeOption = Annotated[str, typer.Option(help="Name of a shipped recipe, or a YAML file.")]
 PresetOption = Annotated[
     str | None,
     typer.Option("--preset", "-p", help="Name or YAML file; the recipe's by default."),
 ]
-INIT_HELP = "Start from this preset's weights, not from nothing; a Transformer's codes may be others."
+INIT_HELP = """\
+Start from this preset's weights, not from nothing; a Transformer's codes may be others."""
 InitOption = Annotated[str | None, typer.Option(help=INIT_HELP)]
 STEPS_HELP = "Steps; the recipe's number by default."
-StepsOption = Annotated[int | None, typer.Option(**COUNTED, rich_help_panel="Training", help=STEPS_HELP)]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(**COUNTED, rich_help_panel="Training", help=STEPS_HELP),
+]
 AccumulateOption = Annotated[
     int | None,
     typer.Option(**COUNTED, help="Parts of a batch, one after the other, to save memory."),
@@ -67,7 +67,8 @@ CacheOption = Annotated[
     Path | None,
     typer.Option(help="Folder for decoded frames and tokens; DATA/cache by default."),
 ]
-PrecisionOption = Annotated[str, typer.Option(help="auto (bf16 where the hardware has it), bf16 or fp32.")]
+PRECISION_HELP = "auto (bf16 where the hardware has it), bf16 or fp32."
+PrecisionOption = Annotated[str, typer.Option(help=PRECISION_HELP)]
 
 
 def start_training(precision: str, threads: int) -> None:

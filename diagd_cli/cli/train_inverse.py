@@ -8,7 +8,9 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.train.requests import InverseRequest
 
-HELP = "Train inverse dynamics (two frames -> the action between), by which eval judges steering. Not with torchrun."
+HELP = """\
+Train inverse dynamics (two frames -> the action between), by which eval judges steering. \
+Not with torchrun."""
 
 
 def inverse(

@@ -70,10 +70,15 @@ def fit_diagonal(
 ) -> Run:
     """Fit the codes of every window after its prompt, as decodings of the mixture see them.
 
-    windows: of one phase, longer than the largest prompt, which is that of validation. text: embedding float
-    [N, cross_dim] that all clips attend to. `identity` goes to the run, `options` to `fit`. The log begins with the figures
-    before training, at step 0. `optimiser.ema` must be 0: the model itself is validated. Raises ClipError where no clip
-    holds a window.
+    optimiser: with ema 0, since the model itself is validated.
+    windows: of one phase, longer than the largest prompt, which is that of validation.
+    mixture: the decodings and the prompts that a step draws from.
+    folder: of the checkpoint, which is gone on from where there is one, and of the log, which
+        begins with the figures before training, at step 0.
+    text: embedding float [N, cross_dim] that all clips attend to.
+    identity: what the run is of, see `Run`.
+    options: those of `train.loop.fit`.
+    Raises ClipError where no clip holds a window.
     """
     frames = windows.longest
     for sampler in (train, val):

@@ -45,7 +45,11 @@ class Pairs:
 
 
 def fit_inverse(model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options) -> Run:
-    """Fit by cross-entropy; `options` go to `train.loop.fit`. Returns the run, whose weights are the result."""
+    """Fit by cross-entropy. Returns the run, whose weights are the result.
+
+    folder: of the checkpoint, which is gone on from where there is one, and of the log.
+    options: those of `train.loop.fit`.
+    """
     model.to(memory_format=torch.channels_last)
     run, device = Run(folder, model, optimiser), next(model.parameters()).device
 

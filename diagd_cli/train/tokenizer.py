@@ -49,7 +49,10 @@ def fit_tokenizer(
 ) -> Run:
     """Fit the autoencoder on frames of `train`. Returns the run, whose weights are the result.
 
-    sample(run, shipped) is called at each validation with the weights that it judges; `identity` goes to the run, `options` to `fit`.
+    folder: of the checkpoint, which is gone on from where there is one, and of the log.
+    sample: sample(run, shipped) is called at each validation with the weights that it judges.
+    identity: what the run is of, see `Run`.
+    options: those of `train.loop.fit`.
     """
     model.to(memory_format=torch.channels_last)
     run = Run(folder, model, optimiser, identity)

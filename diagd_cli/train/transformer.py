@@ -148,8 +148,11 @@ def fit_transformer(
 ) -> Run:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted).
 
-    sample(run) is called at each validation; `identity` goes to the run, `options` to `fit`. Returns the run: its weights are
-    the result.
+    folder: of the checkpoint, which is gone on from where there is one, and of the log.
+    sample: sample(run) is called at each validation.
+    identity: what the run is of, see `Run`.
+    options: those of `train.loop.fit`.
+    Returns the run, whose weights are the result.
     """
     for sampler in (train, val):
         sampler.need(windows.longest)

@@ -56,7 +56,8 @@ def _fit(setup: TrainingSetup) -> tuple[Run, inverse.Pairs]:
     def load(split: str, show) -> Episodes:
         return load_episodes(options.data, split, preset, show, options.cache)
 
-    train, val = (inverse.Pairs(episodes, preset.actions) for episodes in setup.load_splits("reading {}", load))
+    splits = setup.load_splits("reading {}", load)
+    train, val = (inverse.Pairs(episodes, preset.actions) for episodes in splits)
     torch.manual_seed(optimiser.seed)
     model = InverseDynamics(len(preset.actions.names)).to(setup.device)
     with setup.fit_options("inverse dynamics") as fit:
