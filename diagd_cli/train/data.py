@@ -83,7 +83,7 @@ def load_episodes(
         starts = _decode_all(clips, height, width, pixels, progress)
         with _kept(index) as file:
             np.save(file, starts)
-    parallel.wait()
+    parallel.barrier()
     starts = np.load(index)
     frames = np.memmap(pixels, np.uint8, "r", shape=(int(starts[-1]), height, width, 3))
     rows = [action_rows(clip, preset, int(n)) for clip, n in zip(clips, np.diff(starts), strict=True)]
@@ -122,12 +122,12 @@ def load_tokens(
     place = (cache or folder / "cache") / f"tokens-{_key(codec, size, str(preset.window))}"
     files = [place / f"{_key(_identity(clip))}.npy" for clip in clips]
     for n, (clip, file) in enumerate(zip(clips, files, strict=True)):
-        if n % parallel.size() == parallel.rank() and _cached(file) is None:
+        if n % parallel.world_size() == parallel.rank() and _cached(file) is None:
             codes = _encode(clip, loaded)
             with _kept(file) as out:
                 np.save(out, codes)
         progress(n + 1, len(clips))
-    parallel.wait()
+    parallel.barrier()
     codes = [np.load(file) for file in files]
     rows = [action_rows(clip, preset, len(own)) for clip, own in zip(clips, codes, strict=True)]
     whole = preset.tokenizer.temporal > 1

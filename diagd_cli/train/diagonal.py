@@ -82,14 +82,14 @@ def fit_diagonal(
     """
     frames = windows.longest
     for sampler in (train, val):
-        sampler.need(frames)
+        sampler.check_window(frames)
     run = Run(folder, model, optimiser, identity)
-    device, wrapped = next(model.parameters()).device, parallel.wrap(model)
+    device, wrapped = next(model.parameters()).device, parallel.data_parallel(model)
 
     def loss(step: int) -> Iterator[Tensor]:
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
-        for part, weight in parallel.parts(batch, wrapped, optimiser.accumulate):
+        for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
             yield diagonal_loss(wrapped, part.to(device), plan, attended(model, text, len(part))) * weight
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
@@ -122,12 +122,12 @@ def validate_decodings(
     device, grid, prompt = next(model.parameters()).device, val.grid, mixture.prompts[-1]
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.unique(np.linspace(0, len(starts) - 1, count).astype(int))]
-    share = firsts[parallel.rank() :: parallel.size()]
+    share = firsts[parallel.rank() :: parallel.world_size()]
     cross, figures = attended(model, text, 1), {}
     for label, decoding in {d.label(grid): d for d in (Decoding("ntp"), *mixture.decodings)}.items():
         plan = build_plan(grid, prompt, frames - prompt, decoding)
         nll = torch.zeros((), dtype=torch.float64, device=device)
         for n in range(len(share)):  # one at a time: the logits of a window are large
             nll += diagonal_loss(model, val.sequences(share[n : n + 1], frames).to(device), plan, cross)
-        figures[f"nll/{label}"] = round(parallel.total(nll).item() / len(firsts), 4)
+        figures[f"nll/{label}"] = round(parallel.all_reduce(nll).item() / len(firsts), 4)
     return figures

@@ -56,11 +56,11 @@ def fit_tokenizer(
     """
     model.to(memory_format=torch.channels_last)
     run = Run(folder, model, optimiser, identity)
-    like, wrapped = next(model.parameters()), parallel.wrap(model)
+    like, wrapped = next(model.parameters()), parallel.data_parallel(model)
 
     def loss(step: int) -> Iterator[Tensor]:
         chosen = np.random.default_rng([optimiser.seed, step]).integers(len(train), size=optimiser.batch)
-        for part, weight in parallel.parts(torch.from_numpy(np.sort(chosen)), wrapped, optimiser.accumulate):
+        for part, weight in parallel.micro_batches(torch.from_numpy(np.sort(chosen)), wrapped, optimiser.accumulate):
             pixels = to_pixels(torch.from_numpy(train.frames[part.numpy()]), like)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             yield reconstruction_loss(wrapped(pixels), pixels) * weight

@@ -86,7 +86,7 @@ class WindowSampler:
         _, action, times = np.unique(self.tokens.actions, axis=0, return_inverse=True, return_counts=True)
         return times[action.ravel()]
 
-    def need(self, frames: int) -> None:
+    def check_window(self, frames: int) -> None:
         """Raise ClipError where no clip holds a window of `frames` latent frames."""
         if self.left.max() < frames:
             latent = "latent " if self.tokens.whole else ""
@@ -155,13 +155,13 @@ def fit_transformer(
     Returns the run, whose weights are the result.
     """
     for sampler in (train, val):
-        sampler.need(windows.longest)
+        sampler.check_window(windows.longest)
     run = Run(folder, model, optimiser, identity)
-    device, wrapped = next(model.parameters()).device, parallel.wrap(model)
+    device, wrapped = next(model.parameters()).device, parallel.data_parallel(model)
 
     def loss(step: int) -> Iterator[Tensor]:
         batch = train.draw(windows, optimiser.seed, step)
-        for part, weight in parallel.parts(batch, wrapped, optimiser.accumulate):
+        for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
             yield token_nll(wrapped, None, part.to(device), train.grid).mean() * weight
 
     def validate(weights: dict[str, Tensor]) -> dict:
@@ -186,7 +186,7 @@ def validate_transformer(
     device = next(model.parameters()).device
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    share = np.array_split(firsts, parallel.size())[parallel.rank()]
+    share = np.array_split(firsts, parallel.world_size())[parallel.rank()]
     sizes = [val.grid.area - (val.grid.prefix == 0)] + [val.grid.area] * (frames - 1)  # codes predicted of each frame
     sums = torch.zeros(2, frames, dtype=torch.float64, device=device)
     for part in np.array_split(share, max(1, len(share) // 4)):
@@ -194,7 +194,7 @@ def validate_transformer(
             nll = token_nll(model, weights, val.sequences(part, frames).to(device), val.grid).double()
             windows = torch.stack([f.mean(1) for f in nll.split(sizes, dim=1)], dim=1)
             sums += torch.stack([windows.sum(0), windows.square().sum(0)])
-    mean, square = parallel.total(sums).cpu().numpy() / count
+    mean, square = parallel.all_reduce(sums).cpu().numpy() / count
     error = np.sqrt((square - mean**2).clip(0) / max(1, count - 1))
     figures = {"nll_by_frame": mean.round(3).tolist(), "nll_by_frame_error": error.round(3).tolist()}
     return {"nll": round(float(np.average(mean, weights=sizes)), 4), **figures}

@@ -215,7 +215,7 @@ def test_latent_frames_of_several_frames(tmp_path):
     assert sampler.left.tolist() == [5, 0, 0, 0, 0, 3, 0, 0]
     assert load_tokens(tmp_path, "val", mine).starts.tolist() == [0, 5]  # 8 frames hold no latent frame after the first
     with pytest.raises(ClipError, match=r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6"):
-        sampler.need(6)
+        sampler.check_window(6)
 
 
 def test_clips_too_short_for_two_latent_frames(tmp_path):

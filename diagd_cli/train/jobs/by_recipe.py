@@ -14,7 +14,7 @@ from diagd_cli.preset import load_preset
 from diagd_cli.progress import Progress
 from diagd_cli.train.jobs.outputs import check_run_outputs
 from diagd_cli.train.jobs.setup import TrainingSetup, first_process_tells, note_data_and_board
-from diagd_cli.train.parallel import need, processes
+from diagd_cli.train.parallel import check_batch_size, process_group
 from diagd_cli.train.recipe import Recipe, load_recipe, recipe_path, trained_preset
 from diagd_cli.train.requests import TrainRequest
 
@@ -43,8 +43,8 @@ def training_by_recipe(
     optimiser = recipe.part(part).model_copy(update=changes)
     phases = recipe.windows.phases if part == "transformer" and recipe.windows else (optimiser,)
 
-    with processes(choose_device(request.device)) as device, first_process_tells(progress) as told:
-        need(min(phase.batch for phase in phases))
+    with process_group(choose_device(request.device)) as device, first_process_tells(progress) as told:
+        check_batch_size(min(phase.batch for phase in phases))
         note_data_and_board(request, preset, told)
         yield TrainingSetup(request, part, preset, optimiser, device, told, init), recipe
 

@@ -26,7 +26,7 @@ from diagd_cli.train.jobs.setup import (
 from diagd_cli.train.jobs.transformer import load_token_splits, write_transformer
 from diagd_cli.train.loop import Run
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.parallel import need, processes, rank
+from diagd_cli.train.parallel import check_batch_size, process_group, rank
 from diagd_cli.train.requests import FinetuneRequest
 from diagd_cli.train.transformer import Phase, Windows, WindowSampler
 from diagd_cli.weights.load import load_tokenizer, load_transformer
@@ -56,8 +56,8 @@ def finetune(request: FinetuneRequest, progress: Progress = Silent()) -> Path | 
         warmup=min(100, request.steps // 10),
         seed=request.seed,
     )
-    with processes(choose_device(request.device)) as device, first_process_tells(progress) as told:
-        need(request.batch)
+    with process_group(choose_device(request.device)) as device, first_process_tells(progress) as told:
+        check_batch_size(request.batch)
         note_data_and_board(request, preset, told)
         setup = TrainingSetup(request, PART, preset, optimiser, device, told)
         run = _fit(setup, mixture, windows, text)

@@ -19,7 +19,7 @@ from diagd_cli.train.jobs.by_recipe import recipe_inputs
 from diagd_cli.train.jobs.outputs import check_run_outputs
 from diagd_cli.train.jobs.setup import TrainingSetup
 from diagd_cli.train.loop import Run
-from diagd_cli.train.parallel import started
+from diagd_cli.train.parallel import launched
 from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
 from diagd_cli.train.requests import InverseRequest
 from diagd_cli.weights.load import save_weights
@@ -32,8 +32,8 @@ def train_inverse(request: InverseRequest, progress: Progress = Silent()) -> Pat
     request.out. A run that was stopped goes on. Raises DiagdError, and KeyboardInterrupt when a
     checkpoint has been saved.
     """
-    if started() > 1:
-        message = f"These are {started()} processes, and one trains inverse dynamics"
+    if launched() > 1:
+        message = f"These are {launched()} processes, and one trains inverse dynamics"
         raise UsageError(message, "Start it without torchrun")
     preset = trained_preset(load_recipe(request.recipe), request.out, request.preset)
     reads = preset_inputs(preset, weights=False)
