@@ -90,7 +90,7 @@ def fit_diagonal(
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
         for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
-            yield diagonal_loss(wrapped, part.to(device), plan, attended(model, text, len(part))) * weight
+            yield diagonal_loss(wrapped, part.to(device), plan, text_context(model, text, len(part))) * weight
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
         return validate_decodings(model, val, mixture, frames, text)
@@ -103,7 +103,7 @@ def fit_diagonal(
     return run
 
 
-def attended(model: Transformer, text: Tensor | None, batch: int) -> Cross:
+def text_context(model: Transformer, text: Tensor | None, batch: int) -> Cross:
     """Keys and values of one text for `batch` clips; None where there is none."""
     if text is None:
         return None
@@ -123,7 +123,7 @@ def validate_decodings(
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.unique(np.linspace(0, len(starts) - 1, count).astype(int))]
     share = firsts[parallel.rank() :: parallel.world_size()]
-    cross, figures = attended(model, text, 1), {}
+    cross, figures = text_context(model, text, 1), {}
     for label, decoding in {d.label(grid): d for d in (Decoding("ntp"), *mixture.decodings)}.items():
         plan = build_plan(grid, prompt, frames - prompt, decoding)
         nll = torch.zeros((), dtype=torch.float64, device=device)

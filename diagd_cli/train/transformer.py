@@ -19,7 +19,7 @@ from diagd_cli.model.transformer import Transformer
 from diagd_cli.preset import Preset
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
-from diagd_cli.train.clips import about
+from diagd_cli.train.clips import describe_clips
 from diagd_cli.train.data import Tokens
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
@@ -65,9 +65,11 @@ class Windows(Strict):
 
 
 class WindowSampler:
-    """Draws windows of consecutive latent frames of a preset's tokens: sequences int64 [batch, L] as its grid lays them out.
+    """Draws windows of consecutive latent frames of a preset's tokens.
 
-    `left` int64 [M]: how many latent frames a window may have that begins at each; 0 where none may begin.
+    A window is a sequence int64 [L], as the preset's grid lays it out.
+    `left` int64 [M]: how many latent frames a window may have that begins at each of the M latent
+    frames; 0 where none may begin.
     """
 
     def __init__(self, tokens: Tokens, preset: Preset):
@@ -89,11 +91,11 @@ class WindowSampler:
     def check_window(self, frames: int) -> None:
         """Raise ClipError where no clip holds a window of `frames` latent frames."""
         if self.left.max() < frames:
-            latent = "latent " if self.tokens.whole else ""
-            longest = (
-                f"The longest of {about(self.tokens.split, self.tokens.clips)} has {self.left.max()} {latent}frames"
-            )
-            raise ClipError(f"{longest}, and windows have {frames}", "Give longer clips, or shorten the windows")
+            unit = "latent frames" if self.tokens.whole else "frames"
+            clips = describe_clips(self.tokens.split, self.tokens.clips)
+            longest = f"The longest of {clips} has {self.left.max()} {unit}"
+            hint = "Give longer clips, or shorten the windows"
+            raise ClipError(f"{longest}, and windows have {frames}", hint)
 
     def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
         """The batch of a step: a function of (seed, step) alone."""
