@@ -17,9 +17,9 @@ from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.train.data import Tokens
-from diagd_cli.train.diagonal import Mixture, diagonal_loss, finetune, validate_decodings
+from diagd_cli.train.diagonal import Mixture, diagonal_loss, fit_diagonal, validate_decodings
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.transformer import Sampler, Windows, token_nll
+from diagd_cli.train.transformer import Windows, WindowSampler, token_nll
 from diagd_cli.weights.load import build_transformer
 
 WORLD = """
@@ -58,14 +58,14 @@ def clips():
     actions = rng.integers(3, size=count)
     numbers = np.cumsum(np.append(0, 1 + actions[:-1])) % 8
     codes = np.broadcast_to(numbers[:, None, None], (count, GRID.h, GRID.w))
-    return Sampler(Tokens(codes, np.array([0, count]), 8 + actions[:, None], (Path("numbers.mp4"),)), PRESET)
+    return WindowSampler(Tokens(codes, np.array([0, count]), 8 + actions[:, None], (Path("numbers.mp4"),)), PRESET)
 
 
 def tuned(model, clips, folder, decodings, steps, precision="auto", **options):
     """Fine-tune and return the run with the lines of its log."""
     optimiser = Optimiser(steps=steps, lr=1e-2, warmup=5, **options)
     mixture = Mixture(decodings, range(1, 3))
-    run = finetune(model, clips, clips, optimiser, WINDOWS, mixture, folder, every=1000, precision=precision)
+    run = fit_diagonal(model, clips, clips, optimiser, WINDOWS, mixture, folder, every=1000, precision=precision)
     return run, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 

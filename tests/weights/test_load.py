@@ -242,7 +242,9 @@ def mineworld(**more):
 @pytest.fixture(scope="module")
 def codecs():
     """Weights of a random tokenizer of each."""
-    return {name: random_tokenizer(preset, 1).state_dict() for name, preset in (("cosmos", cosmos()), ("vq", mineworld()))}
+    return {
+        name: random_tokenizer(preset, 1).state_dict() for name, preset in (("cosmos", cosmos()), ("vq", mineworld()))
+    }
 
 
 @pytest.fixture
