@@ -1,4 +1,4 @@
-"""The product that a Transformer spends its time in, by the kernel that suits machine, dtype, tokens.
+"""The product that a Transformer spends its time in, by the kernel that suits its case.
 
 On CPUs, PyTorch's default for float32 reads a large matrix at a fraction of the memory's speed when
 2 to 50 tokens are multiplied, which is what a diagonal has; oneDNN's kernels on packed weights do
@@ -28,19 +28,19 @@ class Linear(nn.Linear):
         """The product [..., outputs] of x [..., inputs], in x's dtype."""
         if self.packed is not None:
             return onednn(x, self.packed, self.bias)
-        few = x.numel() <= EMULATION_LIMIT * x.shape[-1]
-        if x.dtype == torch.bfloat16 and not few and _emulated(x):
+        if x.dtype == torch.bfloat16 and _emulated(x):
             return _by_blocks(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 
 def _emulated(x: Tensor) -> bool:
-    """Whether bfloat16 is emulated where x is, and no gradient is wanted."""
-    return not (x.is_cuda or torch.is_grad_enabled() or native_bfloat16())
+    """Whether bfloat16 x [..., inputs] of many tokens would be emulated, and needs no gradient."""
+    many = x.numel() > EMULATION_LIMIT * x.shape[-1]
+    return many and not (x.is_cuda or torch.is_grad_enabled() or native_bfloat16())
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """oneDNN's product of float32 x [..., inputs] with weight [outputs, inputs], plain or packed."""
+    """oneDNN's product of float32 x [..., inputs] and weight [outputs, inputs], packed or not."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
