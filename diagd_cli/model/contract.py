@@ -23,8 +23,11 @@ class Cache(Protocol):
 class Model(Protocol):
     """Token ids in, logits out, with a memory that is written by position.
 
-    `Transformer` is the one that diagd has. CUDA graphs hold its steps: nothing in a call with a
-    cache may depend on a value that the host would have to read from the device.
+    `Transformer` is the one that diagd has; it is steered by text, too, and then has a method
+    `cross_context`, whose result for a clip's text goes into every call as `cross`.
+
+    CUDA graphs hold a model's steps: nothing in a call with a cache may depend on a value that the
+    host would have to read from the device.
     """
 
     @property
@@ -54,14 +57,6 @@ class Model(Protocol):
         cache: of `new_cache`; the call's tokens are written at slot = position, and then read.
         extent: slots of the cache that are read; the mask has as many columns.
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
-        cross: what a model that is steered by text attends to, of its `cross_context`; else None.
+        cross: what a model that is steered by text attends to; None where there is no text.
         """
-        ...
-
-
-class TextModel(Model, Protocol):
-    """A model that is steered by text."""
-
-    def cross_context(self, context: Tensor) -> Cross:
-        """What stays the same for a whole clip, of its text's embedding float [B, N, cross_dim]."""
         ...

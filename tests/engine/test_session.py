@@ -222,7 +222,9 @@ def test_extending_again_makes_and_captures_nothing_new(capture, captured, monke
         extend(session, 1, world.decoding)
         state = session._state
         counts.append((len(made), len(captured)))
-        tensors = state.tokens, state.cache.keys, state.cache.values, state.sampler.keys
+        tensors = [state.tokens, state.cache.keys, state.cache.values, state.sampler.keys]
+        if capture:
+            tensors += [state.run.steps.visible_from, *state.run.rows.values()]
         held.append([tensor.data_ptr() for tensor in tensors])
     assert counts == [counts[0]] * 4 and counts[0][0] == 1 and (counts[0][1] > 0) == capture
     assert held == [held[0]] * 4
