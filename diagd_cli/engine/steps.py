@@ -131,10 +131,10 @@ class Replay:
 
     def __call__(self, step: int) -> None:
         """Do a step."""
-        key = width, extent = self.width, self.extents[step]
+        width, extent = self.width, self.extents[step]
         row = self.rows[width].copy_(self.plan_rows[step])
-        if key in self.graphs:
-            self.graphs[key]()
+        if (width, extent) in self.graphs:
+            self.graphs[width, extent]()
             return
 
         def body() -> None:
@@ -143,7 +143,7 @@ class Replay:
 
         body()
         if step < self.last:
-            self.graphs[key] = capture(body, self.pool)
+            self.graphs[width, extent] = capture(body, self.pool)
 
 
 def capture(body: Callable[[], None], pool: tuple[int, int] | None) -> Callable[[], None]:
