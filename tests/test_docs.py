@@ -262,6 +262,7 @@ def test_python_examples(generated):
     assert (names["result"].codes == generated).all()
     assert names["made"].shape == (1, names["plan"].length)
     assert (names["made"][:, : names["ids"].shape[1]] == names["ids"]).all()
+    assert names["session"].latents == names["context"] + 2
 
 
 def test_the_example_of_the_readme(generated):

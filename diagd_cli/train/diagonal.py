@@ -28,7 +28,7 @@ from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Windows, WindowSampler
 
 if TYPE_CHECKING:
-    from diagd_cli.engine.steps import Cross
+    from diagd_cli.model.contract import Cross
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def test_under_next_token_prediction_it_is_the_loss_of_training(clips):
 def test_a_step_draws_its_decoding_and_its_prompt():
     def drawn(seed):
         plans = [BOTH.draw(GRID, FRAMES, seed, step) for step in range(40)]
-        assert all(plan.context + plan.frames == FRAMES for plan in plans)
+        assert all(plan.context + plan.latents == FRAMES for plan in plans)
         return [(plan.decoding.method, plan.context) for plan in plans]
 
     assert set(drawn(5)) == {("ntp", 1), ("ntp", 2), ("diagd", 1), ("diagd", 2)}
