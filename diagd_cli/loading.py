@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from diagd_cli.clip.read import Clip
 from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
 from diagd_cli.errors import UsageError
+from diagd_cli.model.contract import Model
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.preset import Preset, load_preset
@@ -52,7 +53,7 @@ class Loaded:
 
     preset: Preset
     tokenizer: Tokenizer | None
-    transformer: nn.Module
+    transformer: Model
     device: torch.device
     dtype: torch.dtype
     seconds: float
@@ -97,7 +98,7 @@ def load(
     pixels: bool = True,
     compile: bool = False,
     tokenizer: Tokenizer | None = None,
-    transformer: nn.Module | None = None,
+    transformer: Model | None = None,
 ) -> Loaded:
     """Load a preset's models, or make up their weights, or take models that are given.
 
