@@ -9,7 +9,7 @@ from torch import Tensor
 from diagd_cli.engine.filters import keep_top, nucleus
 from diagd_cli.tokens.sampling import Sampling
 
-COLD = 1e-6  # temperatures below this are greedy: logits divided by less leave float32's range
+GREEDY_BELOW = 1e-6  # temperature: logits divided by less leave the range of float32
 # of SplitMix64, as signed 64-bit numbers
 _GOLDEN, _MIX1, _MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
@@ -72,7 +72,7 @@ class Sampler:
         if self.opening is not None:
             barred = self.opening[targets].unsqueeze(-1) & (self.ids < s.first)
             logits = logits.masked_fill(barred, -torch.inf)
-        if s.temperature < COLD:
+        if s.temperature < GREEDY_BELOW:
             return logits.argmax(-1)
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:

@@ -15,9 +15,10 @@ from diagd_cli.schedule.plan import Plan
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 
-ALIGNED = 16  # slots: masks of other lengths are copied by some attention kernels, in every layer
-AHEAD = 8  # steps that may be queued
-EXTENTS = 4  # lengths of cache that graphs are captured for: one takes as long as several steps
+ALIGNMENT = 16  # slots: masks of other lengths are copied by some attention kernels, in every layer
+QUEUE_LENGTH = 8  # steps that may be queued
+# lengths of cache that graphs are captured for: few, as a capture takes as long as several steps
+EXTENT_CLASSES = 4
 
 
 class Steps:
@@ -49,12 +50,12 @@ class Steps:
         self.source = torch.as_tensor(plan.source, device=self.device)
         self.position = torch.as_tensor(plan.position, device=self.device)
         self.target = torch.as_tensor(plan.target, device=self.device)
-        self.look(plan)
+        self.set_visibility(plan)
         self.starts, self.outputs = plan.starts.tolist(), plan.outputs.tolist()
         self.extents = plan.extents.tolist()
 
-    def look(self, plan: Plan) -> None:
-        """Let the queries see what those of `plan` may; slots after its end are after them all."""
+    def set_visibility(self, plan: Plan) -> None:
+        """Let queries see what those of `plan` may; slots past its end are past their positions."""
         self.visible_from[: plan.length].copy_(torch.from_numpy(plan.visible_from))
 
     def __call__(self, step: int) -> None:
@@ -107,7 +108,7 @@ class Replay:
 
     def __init__(self, steps: Steps):
         self.steps, self.device, places = steps, steps.device, len(steps.slots)
-        self.block = -(-places // (ALIGNED * EXTENTS)) * ALIGNED
+        self.block = -(-places // (ALIGNMENT * EXTENT_CLASSES)) * ALIGNMENT
         self.rows: dict[int, Tensor] = {}  # by width: int64 [3 * width + 1]
         self.graphs: dict[tuple[int, int], Callable[[], None]] = {}  # by width and extent
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
@@ -121,7 +122,7 @@ class Replay:
         extents = -(-plan.extents // self.block) * self.block
         self.extents = np.minimum(extents, places).tolist()
 
-        self.steps.look(padded)
+        self.steps.set_visibility(padded)
         arrays = (padded.source, padded.position, padded.target)
         columns = [a.reshape(plan.steps, self.width) for a in arrays]
         rows = np.concatenate([*columns, np.arange(plan.steps)[:, None]], axis=1)
@@ -167,10 +168,10 @@ class Pace:
         self.queued: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
 
     def __call__(self) -> None:
-        """After a step: wait until the one `AHEAD` steps before it is done."""
+        """After a step: wait until the one `QUEUE_LENGTH` steps before it is done."""
         if self.queued is None:
             return
         self.queued.append(torch.cuda.Event())
         self.queued[-1].record()
-        if len(self.queued) > AHEAD:
+        if len(self.queued) > QUEUE_LENGTH:
             self.queued.popleft().synchronize()
