@@ -180,6 +180,7 @@ def test_a_busy_machine_is_compared_with_a_quiet_one(tiny, tmp_path, capsys, mon
 
     monkeypatch.setattr(busy, "generate", generate)
     monkeypatch.setenv("DIAGD_PRESET", str(tiny.preset))  # what ships takes long
+    monkeypatch.setattr(busy, "CLIP", tiny.clip)
     busy.main(["--frames", "1", "--repeats", "1", "--threads", "2", "--out", str(tmp_path)])
     rows = json.loads((tmp_path / "busy.json").read_text())["rows"]
     names = ["as it comes", "2 threads", "one thread", "2 threads that do not spin"]

@@ -30,7 +30,7 @@ def test_shipped_preset_looks_at_its_neighbours(diagd, clips):
     assert facts["shares"]["near"] == pytest.approx(mean, abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [[], ["--layer", 0, "--head", 1, "--frame", 0], ["--frame", 4, "-r", 0]])
+@pytest.mark.parametrize("options", [[], ["--layer", 0, "--head", 1, "--frame", 0, "-r", 0]])
 def test_picture_and_table(attention, tmp_path, options):
     pytest.importorskip("matplotlib")
     done = attention(*options)

@@ -1,5 +1,7 @@
 """Every official preset, shrunk and with random weights, from a clip to an MP4 through the command line."""
 
+import shutil
+
 import numpy as np
 import pytest
 from families.small import steer, write_small
@@ -18,12 +20,15 @@ def small(tmp_path):
     return lambda name, **more: write_small(name, tmp_path, **more)
 
 
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    return save_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", moving(12, 40, 64))
+
+
 @pytest.fixture
-def clip(tmp_path):
-    """A clip of 12 frames."""
-    path = save_clip(tmp_path / "walk.mp4", moving(12, 40, 64))
-    path.with_suffix(".jsonl").unlink()
-    return path
+def clip(walk, tmp_path):
+    """A clip of 12 frames, alone in its folder."""
+    return shutil.copy(walk, tmp_path / "walk.mp4")
 
 
 def made(diagd, clip, preset, *options, random=True):
