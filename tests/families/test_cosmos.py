@@ -18,9 +18,9 @@ from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.mask import Mask
 from diagd_cli.model.positions import absolute_table, rope_table, signed
-from diagd_cli.preset import Text
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
+from diagd_cli.sections import Text
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.weights.load import load_transformer
 
