@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Prompted
-from diagd_cli import Decoding, Plan, Preset, random_transformer, sampling_of
+from diagd_cli import Decoding, Plan, Preset, random_transformer
 from diagd_cli.model.linear import pack
 
 
@@ -54,7 +54,7 @@ def contest(name: str, family: Family, args) -> list[dict]:
     steps = family.steps if args.steps is None else args.steps
     clip = Prompted(preset, pack(common.sharpen(random_transformer(preset, seed=0))), family.context, family.frames)
     plans = {decoding.label(preset.grid): clip.plan(decoding) for decoding in decodings(preset)}
-    sampling = sampling_of(preset)
+    sampling = preset.sampling()
     runs = {label: partial(clip.run, some(plan, steps), sampling) for label, plan in plans.items()}
     laps = common.interleave(runs, args.repeats)
     rows, baseline = [], None

@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import common
 from benchmarks.common import Lap
-from diagd_cli import Preset, Session, load_preset, random_transformer, sampling_of
+from diagd_cli import Preset, Session, load_preset, random_transformer
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 
@@ -63,7 +63,7 @@ def run(preset: Preset, model: Transformer, frames: int, batch: int = 1, context
     grid = preset.grid
     codes = np.random.default_rng(0).integers(preset.tokenizer.codebook, size=(batch, context, grid.h, grid.w))
     steering = np.tile(preset.actions.rest, (batch, context + frames, 1))
-    sampling, seeds = sampling_of(preset), list(range(batch))
+    sampling, seeds = preset.sampling(), list(range(batch))
     session = Session(model, grid, codes, steering, seeds, sampling, preset.window, preset.overlap)
     for _ in session.extend(frames, preset.decoding.decoding):
         pass

@@ -20,7 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from benchmarks import common
 from benchmarks.common import Lap, Prompted
-from diagd_cli import Decoding, Preset, load_transformer, random_transformer, sampling_of
+from diagd_cli import Decoding, Preset, load_transformer, random_transformer
 from diagd_cli.device import DTYPES
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
@@ -86,7 +86,7 @@ def orientation(size: str, repeats: int) -> list[dict]:
     preset = common.mineworld(size, 1 + AUTHORS_FRAMES)
     model = pack(common.sharpen(random_transformer(preset, seed=0)))
     ours = Prompted(preset, model, context=1, frames=AUTHORS_FRAMES)
-    sampling = sampling_of(preset)
+    sampling = preset.sampling()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     walks = decodings(preset)

@@ -14,11 +14,12 @@ _PUBLIC = {
     "schedule.plan": ("Plan", "build_plan"),
     "tokens.grid": ("Grid",),
     "engine.decode": ("logits", "decode_plan"),
-    "engine.sample": ("Sampler", "Sampling"),
+    "engine.sample": ("Sampler",),
+    "tokens.sampling": ("Sampling",),
     "engine.session": ("Session",),
     "clip.read": ("read_clip",),
-    "start": ("sampling_of",),
-    "pipeline": ("Request", "Result", "load", "continue_clip", "continue_clips"),
+    "loading": ("Loaded", "Request", "load"),
+    "pipeline": ("Result", "continue_clip", "continue_clips"),
     "errors": ("DiagdError", "DiagdWarning"),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}

@@ -13,99 +13,37 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
-from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
-from diagd_cli.errors import UsageError
-from diagd_cli.model.linear import pack
-from diagd_cli.model.transformer import Transformer
-from diagd_cli.preset import Preset, load_preset
-from diagd_cli.schedule.decoding import SAMPLING, Decoding
-from diagd_cli.start import start_session
+from diagd_cli.engine.session import Session
+from diagd_cli.loading import Loaded, Request, load
+from diagd_cli.preset import Preset
 from diagd_cli.stream import OnFrames, PixelStream
-from diagd_cli.tokens.actions import clip_actions
 from diagd_cli.tokens.fit import fit_frames
-from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
-from diagd_cli.weights.memory import codec_dtype
-from diagd_cli.weights.parameters import transformer_parameters
+
+__all__ = [
+    "Loaded",
+    "Request",
+    "Result",
+    "continue_clip",
+    "continue_clips",
+    "encode",
+    "encode_frames",
+    "load",
+    "start_session",
+    "to_frames",
+    "warm_up",
+]
 
 Stage = Callable[[str], AbstractContextManager]
 OnSteps = Callable[[int, int], None]
 
 FRAMES_AT_ONCE = 8  # frames whose pixels are decoded together: a long video's would not fit, and are no faster
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading; compile_seconds: of `warm_up`.
-
-    base: peak bytes of this process before it was loaded.
-    """
-
-    preset: Preset
-    tokenizer: nn.Module | None
-    transformer: Transformer
-    device: torch.device
-    dtype: torch.dtype
-    seconds: float
-    compile_seconds: float = 0.0
-    base: int = 0
-
-    def request(
-        self,
-        frames: int | None = None,
-        seed: int = 0,
-        *,
-        clip: Clip | None = None,
-        actions: np.ndarray | str | None = None,
-        decoding: Decoding | None = None,
-        text: Tensor | None = None,
-        **sampling,
-    ) -> Request:
-        """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing else is given.
-
-        clip: what is to be continued; the actions recorded beside it steer, as far as they go. actions: those of the new
-        frames, as --actions takes them, for which the clip is needed; or rows int64 [context + frames, A], used as they
-        are. sampling: temperature, top_k, top_p, top_p_rule. Raises UsageError; TypeError for another name.
-        """
-        preset = self.preset
-        frames = preset.clip.frames if frames is None else frames
-        if clip is None and isinstance(actions, str):
-            raise UsageError("actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)")
-        if clip is not None and (actions is None or isinstance(actions, str)):
-            asked = preset.parse_actions(actions)
-            actions = clip_actions(clip.path, preset.actions, asked, clip.first, len(clip.frames), frames)
-        request = Request(frames, decoding or preset.decoding.decoding, seed, actions=actions, text=text, **sampling)
-        return replace(request, **preset.decoding.sampling_with(**request.sampling))
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What to make of a clip; `Loaded.request` makes one. What is None of the sampling is the preset's.
-
-    `actions`: rows int64 [context + frames, A], the tokens after each frame. `text`: embedding float [N, cross_dim].
-    """
-
-    frames: int
-    decoding: Decoding
-    seed: int
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    top_p_rule: str | None = None
-    actions: np.ndarray | None = None
-    text: Tensor | None = None
-
-    @property
-    def sampling(self) -> dict:
-        """What is said of the sampling, by name."""
-        return {name: getattr(self, name) for name in SAMPLING}
 
 
 @dataclass
@@ -144,46 +82,6 @@ class Result:
             "frames_per_second": self.batch * (len(self.pixels) - self.context) / decode,
             "ms_per_step": 1000 * decode / self.steps,
         }
-
-
-def load(
-    preset: str | Preset,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | str = torch.float32,
-    *,
-    folder: Path | None = None,
-    random: int | None = None,
-    pixels: bool = True,
-    compile: bool = False,
-) -> Loaded:
-    """Load a preset's models, by name, path or object; or with `random`, a seed, make up their weights.
-
-    device, dtype: "auto" is what the command line chooses. folder: where weight files are looked for first. Without
-    `pixels` the tokenizer is left out (None). compile: the Transformer's blocks go through torch.compile when they are
-    first used (see `warm_up`), instead of the packed products. Raises PresetError, WeightsError; UsageError and DiagdError
-    for a device that is not there.
-    """
-    started, base = time.perf_counter(), peak_memory(torch.device("cpu"))["host"]
-    preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    device, tokenizer = choose_device(str(device)), None
-    if isinstance(dtype, str):
-        dtype = choose_dtype(dtype, device, transformer_parameters(preset.transformer, preset.positions))
-    codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
-    if random is None:
-        if pixels:
-            tokenizer = load_tokenizer(preset, device, codec, folder=folder)
-        transformer = load_transformer(preset, device, dtype, folder=folder)
-    else:
-        if pixels:
-            tokenizer = random_tokenizer(preset, random, device, codec)
-        transformer = random_transformer(preset, random, device, dtype)
-    if compile:
-        require_compiler("--compile", "leave it out")
-        for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
-            block.compile(dynamic=True)
-    else:
-        pack(transformer)
-    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base)
 
 
 def warm_up(loaded: Loaded, request: Request, context: int, batch: int = 1) -> Loaded:
@@ -265,6 +163,46 @@ def continue_clips(
     ]
 
 
+@torch.inference_mode()
+def start_session(
+    loaded: Loaded, codes: np.ndarray, requests: list[Request], kv_dtype: torch.dtype | None = None
+) -> Session:
+    """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for what is requested."""
+    preset, request = loaded.preset, requests[0]
+    length = codes.shape[1] + preset.new_latents(request.frames)
+    window = min(preset.window, length)
+    return Session(
+        loaded.transformer,
+        preset.grid,
+        codes,
+        np.stack([_conditioning(preset, r.actions, length) for r in requests]),
+        [r.seed for r in requests],
+        request.sampling or preset.sampling(),
+        window=window,
+        overlap=min(preset.overlap, window - 1),
+        prefix=np.array(preset.prefix, dtype=np.int64),
+        cross=_cross(loaded, [r.text for r in requests]),
+        kv_dtype=kv_dtype,
+    )
+
+
+def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np.ndarray:
+    """Tokens int64 [length, A] after each latent frame: the actions, or where none are given the preset's rest."""
+    if not preset.actions:
+        return np.zeros((length, preset.grid.conditioning), dtype=np.int64)
+    return (np.tile(preset.actions.rest, (length, 1)) if actions is None else actions)[:length]
+
+
+def _cross(loaded: Loaded, texts: list[Tensor | None]) -> list[tuple[Tensor, Tensor]] | None:
+    """Keys and values of each clip's text, or of none; None for a preset that takes no text."""
+    preset = loaded.preset
+    if not preset.text:
+        return None
+    silence = torch.zeros(preset.text.length, preset.transformer.cross_dim)
+    rows = torch.stack([silence if text is None else text for text in texts])
+    return loaded.transformer.cross_context(rows.to(loaded.device, loaded.dtype))
+
+
 def _check_batch(
     preset: Preset, clips: list[Clip], requests: list[Request], on_frames: OnFrames | None, offload: bool
 ) -> None:
@@ -272,7 +210,7 @@ def _check_batch(
         raise ValueError(f"{len(clips)} clips and {len(requests)} requests: needs one request a clip, and a clip")
     if len({len(clip.frames) for clip in clips}) > 1:
         raise ValueError(f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames")
-    rules = [(r.frames, r.decoding, preset.decoding.sampling_with(**r.sampling)) for r in requests]
+    rules = [(r.frames, r.decoding, r.sampling or preset.sampling()) for r in requests]
     if any(rule != rules[0] for rule in rules):
         raise ValueError("requests of a batch may differ in seed, actions and text only")
     if on_frames and offload:
@@ -309,6 +247,7 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
     """Codes int64 [T, h, w] of a clip's context frames. Raises UsageError for a number that the preset does not take."""
     preset = loaded.preset
     preset.check_frames(len(clip.frames), 0)
+    preset.check_kind(clip.path, clip.frames, not getattr(loaded.tokenizer, "takes_tokens", False))
     return encode_frames(loaded, clip.frames).cpu().numpy()
 
 

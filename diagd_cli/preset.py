@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, cast, get_args
 
 import numpy as np
 import yaml
@@ -18,99 +18,15 @@ from pydantic import Field, NonNegativeInt, PlainValidator, ValidationError, fie
 from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, PresetError, UsageError, did_you_mean, near
 from diagd_cli.mapping import read_mapping
-from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
-from diagd_cli.schedule.decoding import METHODS, SAMPLING, TOP_P_RULES, Decoding
-from diagd_cli.schedule.standin import StandIn
+from diagd_cli.model.config import Strict, TransformerConfig
+from diagd_cli.sections import Clip, Defaults, Text
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
+from diagd_cli.tokens.sampling import TOP_P_RULES, Sampling, TopPRule
 
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
 MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
-
-
-class Clip(Strict):
-    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones by default.
-
-    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
-    """
-
-    height: Pixels
-    width: Pixels
-    fps: float = Field(gt=0, le=1000)
-    context: int = Field(gt=0)
-    least: int = Field(default=1, gt=0)
-    frames: int = Field(gt=0, le=100_000)
-    window: int = Field(gt=1, le=100_000)
-    overlap: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if not self.least <= self.context <= self.window:
-            raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
-        if self.overlap >= self.window:
-            raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
-        return self
-
-
-class Walk(Strict):
-    """One decoding that suits the model, and why."""
-
-    method: Literal[METHODS] = "diagd"
-    k: int = Field(gt=0)
-    d: int = Field(default=1, gt=0)
-    about: str = ""
-
-
-class Defaults(Strict):
-    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
-
-    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a
-    temperature between 0, which is greedy, and it is raised to, as official code may do.
-    """
-
-    method: Literal[METHODS] = "diagd"
-    k: int = Field(gt=0)
-    d: int = Field(default=1, gt=0)
-    stand_in: StandIn = "previous-frame"
-    temperature: float = Field(default=1.0, ge=0, le=1000)
-    top_k: int = Field(default=0, ge=0, le=MOST_CODES)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_p_rule: Literal[TOP_P_RULES] = "nucleus"
-    first: int = Field(default=0, ge=0)
-    coldest: float = Field(default=0.0, ge=0, le=1000)
-    others: tuple[Walk, ...] = ()
-
-    @property
-    def sampling(self) -> dict:
-        """How tokens are drawn, by the names of `pipeline.Request`."""
-        return self.sampling_with()
-
-    def sampling_with(self, **given) -> dict:
-        """The same with what is given, by name, in place of the defaults; None is not given.
-
-        A temperature below `coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that there is not.
-        """
-        chosen = {name: getattr(self, name) for name in SAMPLING}
-        chosen |= {name: value for name, value in given.items() if value is not None}
-        if chosen["top_p_rule"] not in TOP_P_RULES:
-            raise UsageError(f"Unknown rule of top_p {chosen['top_p_rule']!r}", f"Use {' or '.join(TOP_P_RULES)}")
-        if 0 < (asked := chosen["temperature"]) < self.coldest:
-            told = f"temperature {asked:g} counts as {self.coldest:g}, as in this model's official code; 0 is greedy"
-            warnings.warn(told, DiagdWarning, stacklevel=2)
-            chosen["temperature"] = self.coldest
-        return chosen
-
-    @property
-    def decoding(self) -> Decoding:
-        return Decoding(self.method, self.k, self.d, self.stand_in)
-
-
-class Text(Strict):
-    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
-
-    encoder: str = "google-t5/t5-11b"
-    length: int = Field(default=512, gt=0, le=65536)
 
 
 def _of_kind(given: Any, find: Callable[[str], type[Strict]]) -> Any:
@@ -161,6 +77,17 @@ class Preset(Strict):
             raise ValueError("must be a plain file name, of at most 60 characters and not beginning with . or -")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_tokenizer(cls, given: Any) -> Any:
+        """`tokenizer: none`: its codes are what the Transformer can put out."""
+        if isinstance(given, dict) and given.get("tokenizer", "none") in ("none", None):
+            sizes = given.get("transformer")
+            sizes = sizes if isinstance(sizes, dict) else {}
+            codes = sizes.get("outputs") or sizes.get("vocab")
+            return {**given, "tokenizer": {"kind": "none", "codebook": codes}} if codes else given
+        return given
+
     @model_validator(mode="after")
     def _consistent(self):
         self._check_size()
@@ -202,12 +129,68 @@ class Preset(Strict):
         if self.decoding.first >= codes:
             raise ValueError(f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes")
 
+    @property
+    def pixels(self) -> bool:
+        """Whether frames are pixels; without a tokenizer clips are files of tokens."""
+        return families.tokenizer_kind(self.tokenizer.kind).pixels
+
+    def require_pixels(self, what: str) -> None:
+        """Raise UsageError where there is no tokenizer; `what` cannot do without."""
+        if not self.pixels:
+            hint = "Use diagd generate, which takes and makes files of tokens"
+            raise UsageError(f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint)
+
+    def check_kind(self, path: Path, frames: np.ndarray, pixels: bool | None = None) -> None:
+        """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way round.
+
+        pixels: whether they are taken; None is what the preset says.
+        """
+        pixels = self.pixels if pixels is None else pixels
+        if pixels and frames.ndim == 3:
+            raise UsageError(f"{path} is a file of tokens", f"The preset {self.name} takes videos and images")
+        if not pixels and frames.ndim == 4:
+            hint = "Give an .npz with codes, whole numbers [T, h, w]"
+            raise UsageError(f"{path} has pixels, and the preset {self.name} has no tokenizer", hint)
+
     @cached_property
     def grid(self) -> Grid:
         """The token grid that clip size and tokenizer make."""
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
         return Grid(-(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix))
+
+    def sampling(
+        self,
+        *,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        top_p_rule: str | None = None,
+    ) -> Sampling:
+        """How tokens are drawn: by the preset's defaults, where nothing else is given.
+
+        A temperature below `decoding.coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that
+        there is not.
+        """
+        default = self.decoding
+        rule = default.top_p_rule if top_p_rule is None else top_p_rule
+        if rule not in TOP_P_RULES:
+            raise UsageError(f"Unknown rule of top_p {rule!r}", f"Use {' or '.join(TOP_P_RULES)}")
+        chosen = default.temperature if temperature is None else temperature
+        if 0 < chosen < default.coldest:
+            told = (
+                f"temperature {chosen:g} counts as {default.coldest:g}, as in this model's official code; 0 is greedy"
+            )
+            warnings.warn(told, DiagdWarning, stacklevel=2)
+            chosen = default.coldest
+        return Sampling(
+            codes=self.tokenizer.codebook,
+            temperature=chosen,
+            top_k=default.top_k if top_k is None else top_k,
+            top_p=default.top_p if top_p is None else top_p,
+            top_p_rule=cast(TopPRule, rule),
+            first=default.first,
+        )
 
     @property
     def weight_keys(self) -> dict[str, str | None]:

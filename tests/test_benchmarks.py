@@ -112,7 +112,7 @@ def test_picked_steps_are_as_wide_as_in_the_whole_plan(clip):
     plan, steps = clip.plan(Decoding("diagd", k=2, d=8)), np.array([0, 3, 9, 17])
     part = common.pick(plan, steps)
     assert part.widths.tolist() == plan.widths[steps].tolist()
-    assert part.heads.tolist() == plan.heads[steps].tolist()
+    assert part.outputs.tolist() == plan.outputs[steps].tolist()
     assert part.prefill == plan.prefill
 
 

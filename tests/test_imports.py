@@ -10,15 +10,16 @@ import diagd_cli
 
 # The floors of the house, from the ground up: a part may know those below it, and none beside it or above.
 FLOORS = [
-    "errors metrics progress",
+    "errors metrics progress versions",
     "device files free_memory mapping",
     "model",
     "tokens",
     "checkpoints schedule",
     "families",
-    "clip sources",
+    "clip sections sources",
     "preset engine",
-    "start stream weights",
+    "stream weights",
+    "inputs loading",
     "pipeline",
     "report",
     "train",

@@ -11,15 +11,23 @@ from tiny import TINY, moving, save_clip
 from yaml import safe_load
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.engine import session
-from diagd_cli.engine.decode import decode
+from diagd_cli.engine.decode import execute
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
-from diagd_cli.pipeline import FRAMES_AT_ONCE, Request, continue_clip, continue_clips, encode, load, to_frames
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.pipeline import (
+    FRAMES_AT_ONCE,
+    Request,
+    continue_clip,
+    continue_clips,
+    encode,
+    load,
+    start_session,
+    to_frames,
+)
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
-from diagd_cli.start import start_session
 
 
 @pytest.fixture(scope="module")
@@ -52,17 +60,17 @@ def sharp(loaded):
 
 def test_a_request_has_the_sampling_of_the_preset(sharp, tiny):
     """It cannot be forgotten: not even where a Request is made by hand."""
-    assert sharp.request(seed=3).sampling == SHARP
+    assert sharp.request(seed=3).sampling.facts == SHARP
     assert sharp.request().frames == sharp.preset.clip.frames
-    assert sharp.request(2, seed=1, top_k=0, temperature=0).sampling == {**SHARP, "top_k": 0, "temperature": 0}
+    assert sharp.request(2, seed=1, top_k=0, temperature=0).sampling.facts == {**SHARP, "top_k": 0, "temperature": 0}
     clip = read_clip(tiny.clip, 2)
     codes = [
         continue_clip(sharp, clip, made).codes
         for made in (
             sharp.request(3, 0),
             request(sharp),
-            request(sharp, **SHARP),
-            request(sharp, top_k=2, temperature=3.0),
+            request(sharp, sampling=sharp.preset.sampling(**SHARP)),
+            request(sharp, sampling=sharp.preset.sampling(top_k=2, temperature=3.0)),
         )
     ]
     assert (codes[0] == codes[1]).all() and (codes[0] == codes[2]).all() and (codes[0] != codes[3]).any()
@@ -128,11 +136,11 @@ def test_frames_are_complete_at_the_steps_that_the_plan_says(loaded, tiny, monke
     monkeypatch.setattr("diagd_cli.engine.session.time.perf_counter", lambda: clock[0])
 
     def ticking(*arguments):
-        for done in decode(*arguments):
+        for done in execute(*arguments):
             clock[0] += 1
             yield done
 
-    monkeypatch.setattr("diagd_cli.engine.session.decode", ticking)
+    monkeypatch.setattr("diagd_cli.engine.session.execute", ticking)
     result = continue_clip(loaded, read_clip(tiny.clip, 2), request(loaded, frames=frames, decoding=decoding))
     grid, parts, expected, before = loaded.preset.grid, window_parts(2, frames, 5, 2), [], 0
     for known, new in parts:
@@ -184,9 +192,9 @@ def test_a_session_goes_on_after_what_was_requested(loaded, tiny):
     session = start_session(loaded, codes, [request(loaded, frames=1, actions=actions)])
     session.conditioning = actions[None]
     for total in (3, 4, 6):
-        for _ in session.extend(total - session.frames, Decoding("diagd", 1, 2)):
+        for _ in session.extend(total - session.latents, Decoding("diagd", 1, 2)):
             pass
-        assert session.frames == total
+        assert session.latents == total
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -222,7 +230,7 @@ def test_texts_of_a_batch_are_each_for_its_own_clip(walks):
     settings["transformer"] |= {"cross_dim": 5}
     loaded = load(Preset.model_validate(settings), random=0)
     texts = [None, *1e4 * torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))]  # so that they count
-    requests = [request(loaded, text=text, temperature=0.0) for text in texts]
+    requests = [request(loaded, text=text, sampling=loaded.preset.sampling(temperature=0.0)) for text in texts]
     together = continue_clips(loaded, [walks[0]] * 3, requests)
     alone = [continue_clip(loaded, walks[0], asked) for asked in requests]
     assert [made.codes.tolist() for made in together] == [made.codes.tolist() for made in alone]
@@ -240,7 +248,7 @@ def test_batches_that_cannot_be(loaded, tiny, walks):
     with pytest.raises(ValueError, match="have \\[2, 3\\] context frames"):
         continue_clips(loaded, [walks[0], read_clip(tiny.clip, 3)], [request(loaded)] * 2)
     with pytest.raises(ValueError, match="differ in seed, actions and text only"):
-        continue_clips(loaded, walks[:2], [request(loaded), request(loaded, top_k=1)])
+        continue_clips(loaded, walks[:2], [request(loaded), request(loaded, sampling=loaded.preset.sampling(top_k=1))])
     with pytest.raises(ValueError, match="3 clips and 1 requests"):
         continue_clips(loaded, walks, [request(loaded)])
 
@@ -250,16 +258,16 @@ def test_batches_that_cannot_be(loaded, tiny, walks):
 
 @pytest.mark.parametrize("frames, held", [(1, 3), (3, 5), (9, 5)])
 def test_the_cache_holds_what_is_needed_and_no_more_than_the_window(loaded, walks, monkeypatch, frames, held):
-    made, kind = [], session.KVCache
-    monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(kind(*a, **k)) or made[-1])
+    made, new_cache = [], Transformer.new_cache
+    monkeypatch.setattr(Transformer, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
     continue_clip(loaded, walks[0], request(loaded, frames=frames))
     assert [cache.slots for cache in made] == [held * (6 + 1) + 1]  # and one where padded lanes write
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_a_smaller_cache_makes_as_much(loaded, walks, monkeypatch, kind):
-    made, cache = [], session.KVCache
-    monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(cache(*a, **k)) or made[-1])
+    made, new_cache = [], Transformer.new_cache
+    monkeypatch.setattr(Transformer, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
     small, usual = (continue_clip(loaded, walks[0], request(loaded), kv_dtype=k) for k in (kind, None))
     assert small.codes.shape == usual.codes.shape and small.tokens == usual.tokens
     assert made[0].keys.dtype == kind and 2 * made[0].bytes == made[1].bytes

@@ -31,12 +31,12 @@ def test_presets_do_not_change(tiny):
 def test_temperatures_of_wham_end_where_its_official_code_ends_them():
     """It takes none below 0.1; 0 is greedy everywhere in diagd. What is changed is told."""
     for name in ("wham-200m", "wham-1.6b"):
-        decoding = load_preset(name).decoding
+        preset = load_preset(name)
         for temperature in (0, 0.1, 0.5):
-            assert decoding.sampling_with(temperature=temperature)["temperature"] == temperature
+            assert preset.sampling(temperature=temperature).temperature == temperature
         with pytest.warns(DiagdWarning, match=r"temperature 0\.05 counts as 0\.1, as in this model's official code"):
-            assert decoding.sampling_with(temperature=0.05)["temperature"] == 0.1
-    assert load_preset("freedoom").decoding.sampling_with(temperature=0.05)["temperature"] == 0.05
+            assert preset.sampling(temperature=0.05).temperature == 0.1
+    assert load_preset("freedoom").sampling(temperature=0.05).temperature == 0.05
 
 
 def test_without_actions_the_grid_has_no_conditioning(tiny):

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of
-from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import load_models, merge
+from diagd_cli.cli.settings import machine_of, merge, steering_of
+from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import UsageError
+from diagd_cli.files.paths import path_text
+from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.report.table import Table
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.attention import AttentionMap
     from diagd_cli.preset import Preset
 
@@ -70,39 +71,44 @@ def attention(
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
-    steer: o.Steer,
+    steer: o.SteeringOptions,
     start: Annotated[int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")] = 0,
     seed: o.SeedOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", **o.FILE, help="A .png file; CLIP-attention.png here.")
     ] = None,
     picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")] = True,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import read_clip
+        from diagd_cli.jobs.prompts import find_prompts
         from diagd_cli.preset import load_preset
         from diagd_cli.tokens.actions import clip_actions
 
         chosen = load_preset(preset)
-        settings = merge(chosen, walk=o.Walk(k, d), seed=seed, method=decoding)
+        settings = merge(chosen, decoding=o.DecodingOptions(k, d), seed=seed, method=decoding)
         at = frame_of(chosen, frame)
         check_model(chosen, layer, head)
         reads = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
-        target = target_of(clip, output, reads + clip_inputs(chosen, [clip], steer), force) if picture else None
+        reads += clip_inputs(chosen, [clip], steer.actions, steer.prompt_file, steer.prompt_embedding)
+        target = target_of(clip, output, reads, force) if picture else None
         source = read_clip(clip, 1 + at * chosen.tokenizer.temporal, start, tell=reporter.note)
         if source.damage:
             reporter.note(f"{clip} is {source.damage}")
         asked = chosen.parse_actions(steer.actions)
         steering = clip_actions(clip, chosen.actions, asked, start, max(at, 1), min(at, 1))  # they lead to the frame
-        prompts = find_prompts(chosen, [clip], steer, random_weights)
+        prompts = find_prompts(chosen, [clip], steering_of(steer), random_weights)
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
-            loaded = load_models(chosen, settings, machine, random_weights)
+            from diagd_cli.jobs.models import load_models
+
+            set_threads(machine.threads)
+            loaded = load_models(chosen, settings, machine_of(machine, random=random_weights))
         with reporter.stage("reading"):
             from diagd_cli.jobs.attention import attention_map
             from diagd_cli.pipeline import encode_frames

@@ -14,18 +14,19 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
-from diagd_cli.cli.settings import Settings, make_request, merge, size_of
+from diagd_cli.cli.settings import merge
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import preset_inputs
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.bench.measure import Timing
+    from diagd_cli.jobs.settings import Settings
     from diagd_cli.preset import Preset
     from diagd_cli.schedule.decoding import Decoding
 
@@ -79,7 +80,7 @@ def bench(
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
@@ -148,8 +149,10 @@ def check(output: Path | None, plot: Path | None, reads: list[Named], force: boo
 def machine_of(device: str, dtypes: str, preset: Preset) -> tuple[torch.device, list[torch.dtype]]:
     """The device and the dtypes asked for, each once. Raises DiagdError."""
     from diagd_cli.device import choose_device, choose_dtype
+    from diagd_cli.weights.parameters import transformer_parameters
 
-    where, size = choose_device(device), size_of(preset)
+    where = choose_device(device)
+    size = transformer_parameters(preset.transformer, preset.positions)
     return where, list(dict.fromkeys(choose_dtype(name.strip(), where, size) for name in dtypes.split(",")))
 
 
@@ -184,7 +187,7 @@ class Runs:
         if self.compile:
             with self.reporter.stage("compiling"):
                 for walk, batch in self.cases:
-                    loaded = warm_up(loaded, make_request(s, walk, None), len(codes), batch)
+                    loaded = warm_up(loaded, s.request(walk), len(codes), batch)
         for walk, batch in self.cases:
             timing = self.time(loaded, codes, walk, batch)
             self.timings.append(timing)
@@ -206,7 +209,7 @@ class Runs:
         plans = plans_of(self.preset, len(codes), self.settings.frames, walk)
         total = steps_run(plans, self.repeats, self.steps)
         name = f"{walk.label(self.preset.grid)}, batch {batch}, {str(loaded.dtype).removeprefix('torch.')}"
-        request, done = make_request(self.settings, walk, None), 0
+        request, done = self.settings.request(walk), 0
         with self.reporter.bar(name, total) as bar:
 
             def on_step() -> None:
@@ -218,10 +221,10 @@ class Runs:
 
     def report(self, device: torch.device, random: bool) -> dict:
         """Everything, as JSON can hold it. The machine is measured last, so that peaks of memory are the model's."""
-        from diagd_cli.cli.info import versions
         from diagd_cli.device import DTYPES
         from diagd_cli.jobs.bench.machine import measure_machine
         from diagd_cli.jobs.bench.rows import rows_of
+        from diagd_cli.versions import versions
 
         counts: dict = {}
         for timing in self.timings:
@@ -229,7 +232,7 @@ class Runs:
         with self.reporter.stage("measuring the machine"):
             machine = measure_machine(device, counts)
         s = self.settings
-        settings = {"frames": s.frames, "context_frames": s.context, "seed": s.seed, "sampling": s.sampling}
+        settings = {"frames": s.frames, "context_frames": s.context, "seed": s.seed, "sampling": s.sampling.facts}
         settings |= {"repeats": self.repeats, "steps": self.steps, "context": "codes drawn at random from the seed"}
         return {
             "preset": self.preset.name,

@@ -11,7 +11,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -196,11 +195,6 @@ def stdout_failure(error: OSError) -> OutputError:
     return OutputError(
         f"The result cannot be written to stdout: {reason}", "Send it to a file or pipe that can hold it"
     )
-
-
-def path_text(path: Path | str) -> str:
-    """A path, or a line with one, as JSON can hold it: bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def one_line(text: str) -> str:

@@ -10,8 +10,8 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.errors import UsageError
+from diagd_cli.inputs import preset_inputs
 
 HELP = """Run a preset's text encoder on a prompt, and write what generate --prompt-embedding reads.
 
@@ -36,9 +36,9 @@ def embed(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.cli.prompts import Prompts
         from diagd_cli.files.atomic import atomic
         from diagd_cli.files.outputs import check_outputs
+        from diagd_cli.jobs.prompts import Prompts
         from diagd_cli.preset import load_preset
         from diagd_cli.tokens.text import prompt_of
 

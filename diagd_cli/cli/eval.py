@@ -9,23 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.compare import machine_facts
-from diagd_cli.cli.console import Reporter, path_text
-from diagd_cli.cli.decodings import DECODINGS_HELP, load_others, others_of, parse_candidates
+from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.decodings import DECODINGS_HELP, parse_candidates
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of
-from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import Settings, load_models, make_request, merge
-from diagd_cli.errors import ClipError
+from diagd_cli.cli.settings import machine_of, merge
+from diagd_cli.cli.threads import set_threads
+from diagd_cli.files.paths import path_text
+from diagd_cli.inputs import clip_inputs, preset_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-    from diagd_cli.cli.inputs import Named
-    from diagd_cli.cli.prompts import Prompts
-    from diagd_cli.jobs.evaluate.measure import Case, Models
-    from diagd_cli.preset import Preset
+    from diagd_cli.files.outputs import Named
 
 HELP = """Measure the fidelity of decodings over clips and seeds, with 95% intervals.
 
@@ -58,8 +54,8 @@ def evaluate(
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
     lengths: o.Lengths,
-    walk: o.Walk,
-    draw: o.Draw,
+    walk: o.DecodingOptions,
+    draw: o.SamplingOptions,
     trials: o.Trials,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl (to resume), report.json, table.md.")
@@ -73,14 +69,16 @@ def evaluate(
     vbench_results: Annotated[
         list[Path] | None, typer.Option(help="VBench's result of exported videos, for the table; may be repeated.")
     ] = None,
-    machine: o.Machine,
-    tell: o.Tell,
+    machine: o.MachineOptions,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import check_clip
         from diagd_cli.files.outputs import check_outputs
+        from diagd_cli.jobs.candidates import others_of
         from diagd_cli.jobs.evaluate import vbench
+        from diagd_cli.jobs.prompts import find_prompts
         from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
@@ -96,10 +94,12 @@ def evaluate(
         reads += [(i3d, "I3D")] if i3d else []
         reads += [(path, "VBench's result") for path in vbench_results or []]
         check_outputs(writes, reads, instead="Choose other folders")
+        from diagd_cli.jobs.candidates import check_same_tokens
         from diagd_cli.jobs.evaluate.i3d import I3d  # and torch, which takes long
-        from diagd_cli.jobs.evaluate.likelihood import check_same_tokens
+        from diagd_cli.jobs.evaluate.judged import decisive, load_judged, read_case
         from diagd_cli.jobs.evaluate.run import Evaluation
         from diagd_cli.jobs.evaluate.store import Store
+        from diagd_cli.jobs.models import load_others, machine_facts
 
         check_same_tokens(base, chosen)
         for clip in clips:
@@ -108,7 +108,8 @@ def evaluate(
         prompts.embed(reporter)
         with reporter.stage(f"loading {chosen.name}"):
             batch = min(trials.batch, len(clips))
-            models = load_judged(chosen, base, settings, machine, batch=batch, beside=others_of(asked))
+            set_threads(machine.threads)
+            models = load_judged(chosen, base, settings, machine_of(machine), batch=batch, beside=others_of(asked))
             others = load_others(asked, models.loaded, machine.weights_dir)
             judge = I3d(i3d, models.loaded.device) if i3d else None
         evaluation = Evaluation(
@@ -121,64 +122,13 @@ def evaluate(
             "preset": chosen.name,
             "base_preset": base.name,
             "frames": settings.frames,
-            "sampling": settings.sampling,
+            "sampling": settings.sampling.facts,
         }
         about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": trials.batch}
         report = {**about, **evaluation.report(judged), **machine_facts(models.loaded)}
         if export_vbench:
             report["vbench_commands"] = [path_text(line) for line in vbench.commands(export_vbench, folders)]
         show(report, reporter, out, tell.json)
-
-
-def load_judged(
-    preset: Preset, base: Preset, settings: Settings, machine: o.Machine, *, batch: int, beside: Sequence[Preset] = ()
-) -> Models:
-    """The models that make tokens, score them by `base`, and read actions; `beside` are going to be loaded too.
-
-    Raises DiagdError.
-    """
-    from diagd_cli.jobs.evaluate.measure import Models
-    from diagd_cli.pipeline import load
-    from diagd_cli.weights.load import load_inverse
-
-    folder, others = machine.weights_dir, [base] if base != preset else []
-    loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])
-    scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
-    return Models(loaded, scorer, load_inverse(preset, loaded.device, folder))
-
-
-def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompts: Prompts) -> Case:
-    """A clip with its future, and what steers it. Raises ClipError where it ends before the new frames do."""
-    from diagd_cli.clip.read import read_clip
-    from diagd_cli.jobs.evaluate.measure import Case
-    from diagd_cli.tokens.actions import clip_actions
-
-    clip = read_clip(path, settings.context, start, settings.frames, whole=True)
-    if len(clip.future) < settings.frames:
-        message = (
-            f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"
-        )
-        raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
-    actions = clip_actions(path, preset.actions, None, start, settings.context, settings.frames, settings.frames)
-    steered = None if actions is None else preset.actions.describe(actions)
-    about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
-    return Case(clip, make_request(settings, settings.decoding, actions, prompts.of(path)), about)
-
-
-def decisive(models: Models, settings: Settings, batch: int) -> dict:
-    """All that decides a sample's figures and times, but its clip, decoding and seed."""
-    preset, base = models.loaded.preset, models.base.preset
-    told = {"name", "about", "licence", "duties", "decoding"}
-    return {
-        "preset": preset.model_dump(mode="json", exclude=told),
-        "base": base.model_dump(mode="json", exclude={*told, "inverse_weights"}),
-        "frames": settings.frames,
-        "context": settings.context,
-        "sampling": settings.sampling,
-        "first": preset.decoding.first,
-        "batch": batch,
-        **machine_facts(models.loaded),
-    }
 
 
 def results_of(out: Path, names: Iterable[str]) -> list[Named]:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.batch import Batch, Job
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
-from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import merge
+from diagd_cli.cli.settings import machine_of, merge, steering_of
+from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import Exit, UsageError
+
+if TYPE_CHECKING:
+    from diagd_cli.jobs.generation import Generation, Video
+    from diagd_cli.jobs.targets import Target
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
 
@@ -42,15 +43,15 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
 @o.grouped
 def generate(
-    clips: Annotated[list[Path], typer.Argument(help="Video files, images, or WHAM's .npz.")],
+    clips: Annotated[list[Path], typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens.")],
     *,
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
     decoding: o.DecodingOption = None,
-    walk: o.Walk,
-    draw: o.Draw,
+    walk: o.DecodingOptions,
+    draw: o.SamplingOptions,
     seed: o.SeedOption = None,
-    steer: o.Steer,
+    steer: o.SteeringOptions,
     start: Annotated[
         int | None,
         typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
@@ -80,7 +81,7 @@ def generate(
     save_tokens: Annotated[
         bool, typer.Option("--save-tokens", help="Write the token grid beside the MP4 (.npz).")
     ] = False,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     kv_dtype: o.KvDtypeOption = "auto",
     offload: o.OffloadOption = None,
     compile: o.CompileOption = False,
@@ -88,39 +89,62 @@ def generate(
     force: o.ForceOption = False,
     resume: Annotated[bool, typer.Option("--resume", help="Skip clips whose output matches these settings.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")] = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
+        from diagd_cli.jobs.generation import Generation, check
+        from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
         from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, seed, decoding)
         o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
         o.one_of(offload, ("tokenizer",), "'--offload'")
-        targets = stream_paths(clips, output, samples, {
-            "--stream": stream, "--offload": offload, "--json": tell.json, "--resume": resume, "--save-tokens": save_tokens,
-        }) or output_paths(clips, output, samples)  # fmt: skip
-        seeds = o.seeds_from(settings.seed, samples)
-        jobs = [Job(*job) for job in zip([c for c in clips for _ in seeds], targets, seeds * len(clips), strict=True)]
-        asked = chosen.parse_actions(steer.actions)
-        prompts = find_prompts(chosen, clips, steer, random_weights)
-        work = Batch(
-            chosen, settings, steer.actions, asked, prompts, start, machine, kv_dtype, offload == "tokenizer", compile,
-            random_weights, min(batch, len(jobs)), stream, save_tokens, force, resume,
-            seeded=seed is not None, json=tell.json, reporter=reporter, alone=len(jobs) == 1,
-        )  # fmt: skip
-        inputs = preset_inputs(chosen, folder=machine.weights_dir, weights=not random_weights)
-        work.check(jobs, inputs + clip_inputs(chosen, clips, steer))
+        given = {"--stream": stream, "--offload": offload, "--json": tell.json, "--resume": resume}
+        given |= {"--save-tokens": save_tokens}
+        targets = stream_target(clips, output, settings.seed, samples, given)
+        generation = Generation(
+            preset=chosen,
+            settings=settings,
+            targets=targets or continuations(clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS),
+            steering=steering_of(steer),
+            machine=machine_of(
+                machine, kv_dtype=kv_dtype, random=random_weights, offload=bool(offload), compile=compile
+            ),
+            start=start,
+            batch=batch,
+            stream=stream,
+            save_tokens=save_tokens,
+            force=force,
+            resume=resume,
+            any_seed=seed is None,
+        )
+        check(generation)
         if dry_run:
-            work.show(jobs)
+            show(generation, reporter, tell.json)
             return
-        failed = work.run(jobs)
-    raise typer.Exit(Exit.FAILED if failed else Exit.OK)
+        from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
+
+        set_threads(machine.threads)
+
+        def tell_video(video: Video) -> None:
+            if video.sidecar:
+                reporter.result(video.sidecar if tell.json else str(video.output))
+
+        made = run(generation, reporter, tell_video, reporter.started)
+        if made.failed:
+            names = ", ".join(map(str, made.failed))
+            reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {names}")
+    raise typer.Exit(Exit.FAILED if made.failed else Exit.OK)
 
 
-def stream_paths(clips: list[Path], output: str | None, samples: int, given: dict[str, object]) -> list[Path] | None:
-    """The path of a stream to stdout where one is asked for, else None; `given` is what else was. Raises UsageError."""
+def stream_target(
+    clips: list[Path], output: str | None, seed: int, samples: int, given: dict[str, object]
+) -> list[Target] | None:
+    """The stream to stdout where one is asked for, else None; `given` is what else was. Raises UsageError."""
+    from diagd_cli.jobs.targets import Target
+
     if given["--stream"] and given["--offload"]:
         raise UsageError("--stream needs the tokenizer while --offload takes it away", "Leave one of them out")
     if output != "-":
@@ -134,32 +158,20 @@ def stream_paths(clips: list[Path], output: str | None, samples: int, given: dic
             raise UsageError(f"-o - fills stdout with the video and leaves no file for {name}", f"Leave {name} out")
     if sys.stdout.isatty():
         raise UsageError("-o - would write a video to the terminal", "Pipe it into a player: | ffplay -")
-    return [Path(output)]
+    return [Target(clips[0], Path(output), seed)]
 
 
-def output_paths(clips: list[Path], output: str | Path | None, samples: int = 1) -> list[Path]:
-    """The MP4 paths of each clip's samples in turn: `-o FILE`, `-o FOLDER` (FOLDER/CLIP.mp4), or CLIP-continued.mp4 here.
+def show(generation: Generation, reporter: Reporter, json: bool) -> None:
+    """What would be done: the plan and the paths."""
+    from diagd_cli.jobs.plans import summary
 
-    A folder is one that exists, ends with a slash, or has no dot in its name. Several samples of a clip are numbered:
-    CLIP-1.mp4, CLIP-2.mp4, ... Raises UsageError.
-    """
-    path = Path(output or "")
-    if output is None:
-        targets = [Path(f"{clip.stem}-continued.mp4") for clip in clips]
-    elif str(output).endswith(o.SLASHES) or os.path.isdir(path) or not path.suffix:
-        targets = [path / f"{clip.stem}.mp4" for clip in clips]
-    elif path.suffix.lower() != ".mp4":
-        raise UsageError(f"-o {output} does not end in .mp4", f"Name an .mp4 file or a folder, such as {path}/")
-    elif len(clips) > 1:
-        raise UsageError(f"-o {output} is one file for {len(clips)} clips", "Name a folder")
-    else:
-        targets = [path]
-    numbers = [f"-{n + 1}" for n in range(samples)] if samples > 1 else [""]
-    targets = [target.with_name(f"{target.stem}{n}{target.suffix}") for target in targets for n in numbers]
-    taken: dict[Path, Path] = {}
-    for clip, target in zip([clip for clip in clips for _ in numbers], targets, strict=True):
-        if target in taken:
-            pair = f"{taken[target]} and {clip} would both be written to {target}"
-            raise UsageError(pair, "Rename one, or run them apart")
-        taken[target] = clip
-    return targets
+    preset, settings = generation.preset, generation.settings
+    new, context = preset.new_latents(settings.frames), preset.latents(settings.context)
+    facts = summary(preset.grid, context, new, settings.decoding, preset)
+    for target in generation.targets:
+        if json:
+            told = {"input": str(target.clip), "output": str(target.output)}
+            reporter.result({**told, "settings": generation.choices(target.seed), "plan": facts})
+        else:
+            steps = f"{facts['steps']} steps for {facts['tokens']} tokens"
+            reporter.result(f"{target.clip} -> {target.output}: {facts['label']}, {steps}")

@@ -5,25 +5,11 @@ from __future__ import annotations
 import platform
 import sys
 
-from diagd_cli import __version__
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.layout import listed, width_of
-
-
-def versions() -> dict[str, str]:
-    """Versions of diagd, Python, and the libraries that decide results."""
-    from importlib.metadata import version
-
-    return {
-        "diagd": __version__,
-        "python": platform.python_version(),
-        "torch": version("torch"),
-        "numpy": version("numpy"),
-        "av": version("av"),
-    }
-
+from diagd_cli.versions import versions
 
 HELP = """Versions, devices, threads, memory, and where weights are looked for.
 

@@ -158,7 +158,7 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Walk:
+class DecodingOptions:
     """In which order tokens are made; None for the preset's."""
 
     k: KOption = None
@@ -168,7 +168,7 @@ class Walk:
 
 
 @dataclass(frozen=True)
-class Draw:
+class SamplingOptions:
     """How a token is drawn from its logits; None for the preset's."""
 
     temperature: TemperatureOption = None
@@ -178,7 +178,7 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Steer:
+class SteeringOptions:
     """What steers a video; None for what lies beside the clip."""
 
     actions: ActionsOption = None
@@ -199,6 +199,8 @@ class Trials:
     @property
     def drawn(self) -> list[int]:
         """The seeds of each clip's continuations."""
+        from diagd_cli.jobs.settings import seeds_from
+
         return seeds_from(self.seed, self.seeds)
 
     def groups(self, clips: list[Path]) -> list[list[Path]]:
@@ -207,7 +209,7 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineOptions:
     """Where a model runs, and where its files are."""
 
     device: DeviceOption = "auto"
@@ -217,7 +219,7 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class Tell:
+class OutputOptions:
     """What is said, and how."""
 
     json: JsonOption = False
@@ -253,11 +255,6 @@ def grouped(command: Callable) -> Callable:
     run.__signature__ = inspect.Signature(parameters)
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
-
-
-def seeds_from(seed: int, count: int) -> list[int]:
-    """SEED, SEED+1, ..., which begin again after 2^64-1."""
-    return [(seed + n) % 2**64 for n in range(count)]
 
 
 def numbers(text: str | None, default: int, option: str) -> list[int]:

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import preset_inputs
 from diagd_cli.cli.layout import width_of, wrapped
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
+from diagd_cli.files.paths import path_text
+from diagd_cli.inputs import preset_inputs
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.schedule.plan import Plan
 
 HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over next-token prediction, and the order.
@@ -48,7 +49,7 @@ def plan(
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
-    walk: o.Walk,
+    walk: o.DecodingOptions,
     animate: Annotated[
         Path | None,
         typer.Option(**o.FILE, help="Write an .mp4 or .gif: the order in which tokens are made, step by step."),
@@ -62,6 +63,7 @@ def plan(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
+        from diagd_cli.jobs.plans import plans_of, summary
         from diagd_cli.preset import load_preset
         from diagd_cli.schedule.decoding import Decoding
         from diagd_cli.tokens.grid import Grid
@@ -126,38 +128,6 @@ def told(animation: dict) -> str:
     text += f", {every} steps a picture" if every > 1 else ""
     left = animation["frames_left_out"]
     return text + (f"; {animation['frames']} frames are drawn, {left} left out" if left else "")
-
-
-def plans_of(grid, context: int, frames: int, decoding, preset=None) -> list[Plan]:
-    """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often as its window rolls."""
-    from diagd_cli.engine.windows import fresh_plans
-
-    window, overlap = (preset.window, preset.overlap) if preset else (context + frames, 0)
-    return fresh_plans(grid, context, frames, decoding, window, overlap)
-
-
-def summary(grid, context: int, frames: int, decoding, preset=None) -> dict:
-    """Facts of a decoding of `frames` new frames; with a preset, as often as its window rolls."""
-    plans = plans_of(grid, context, frames, decoding, preset)
-    k, d, stand_in, repair = decoding.resolve(grid, context)
-    steps, fed = sum(p.steps for p in plans), sum(len(p.source) for p in plans)
-    tokens = frames * grid.area
-    return {
-        "label": decoding.label(grid),
-        "method": decoding.method,
-        "k": k,
-        "d": d,
-        "stand_in": stand_in,
-        "repair": repair,
-        "grid": [frames, grid.h, grid.w],
-        "windows": len(plans),
-        "tokens": tokens,
-        "steps": steps,
-        "fed": fed,
-        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.heads.max() for p in plans))},
-        "fed_per_step_max": int(max(p.widths.max() for p in plans)),
-        "ideal_speedup": round(tokens / steps, 2),
-    }
 
 
 def describe(facts: dict) -> list[str]:

@@ -10,21 +10,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.compare import command_line, machine_facts
-from diagd_cli.cli.console import Reporter, path_text
+from diagd_cli.cli.compare import command_line
+from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
-from diagd_cli.cli.eval import decisive, load_judged, read_case, results_of
+from diagd_cli.cli.eval import results_of
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
-from diagd_cli.cli.prompts import find_prompts
-from diagd_cli.cli.settings import Settings, merge
+from diagd_cli.cli.settings import machine_of, merge
+from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import UsageError
+from diagd_cli.files.paths import path_text
+from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.schedule.decoding import STAND_INS, Decoding
 
 if TYPE_CHECKING:
-    from diagd_cli.cli.inputs import Named
+    from diagd_cli.files.outputs import Named
     from diagd_cli.jobs.evaluate.run import Evaluation
+    from diagd_cli.jobs.settings import Settings
     from diagd_cli.jobs.sweep.bounds import Choice
     from diagd_cli.jobs.sweep.combinations import Combinations
     from diagd_cli.preset import Preset
@@ -70,7 +72,7 @@ def sweep(
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
     lengths: o.Lengths,
-    draw: o.Draw,
+    draw: o.SamplingOptions,
     trials: o.Trials,
     recommend: Annotated[
         str | None,
@@ -81,18 +83,19 @@ def sweep(
         typer.Option(**o.FILE, help="Write the preset with what is recommended as its default: a .yaml file."),
     ] = None,
     chart: Annotated[bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")] = True,
-    machine: o.Machine,
+    machine: o.MachineOptions,
     force: o.ForceOption = False,
-    tell: o.Tell,
+    tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.clip.read import check_clip
+        from diagd_cli.jobs.prompts import find_prompts
         from diagd_cli.jobs.sweep.bounds import advise, parse_bounds
         from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, draw=draw, seed=trials.seed, method="ntp")
+        settings = merge(chosen, lengths, sampling=draw, seed=trials.seed, method="ntp")
         combined = combinations(chosen, settings, k, d, decodings, stand_ins, repairs)
         bounds = parse_bounds(recommend) if recommend else []
         base = load_preset(base_preset) if base_preset else chosen
@@ -100,6 +103,8 @@ def sweep(
         check(out, chart, write_preset, bool(bounds), reads, force)
         for clip in clips:
             check_clip(clip, whole=True)
+        from diagd_cli.jobs.evaluate.judged import read_case
+        from diagd_cli.jobs.models import machine_facts
         from diagd_cli.jobs.sweep.run import results, run  # and torch, which takes long
 
         for name, reason in combined.skipped:
@@ -114,7 +119,11 @@ def sweep(
         run(evaluation, cases, chosen.latents(settings.context))
         report = {"command": command_line(ctx, trials.seed), "preset": chosen.name}
         report |= {"base_preset": evaluation.models.base.preset.name, "context": settings.context}
-        report |= {"frames": settings.frames, "sampling": settings.sampling, "clips": [path_text(c) for c in clips]}
+        report |= {
+            "frames": settings.frames,
+            "sampling": settings.sampling.facts,
+            "clips": [path_text(c) for c in clips],
+        }
         report |= {"seeds": evaluation.seeds, "batch": trials.batch, "skipped": dict(combined.skipped)}
         report |= {**results(evaluation), **machine_facts(evaluation.models.loaded)}
         choice, report["recommended"] = advise(report["rows"], bounds, len(clips)) if bounds else (None, None)
@@ -182,17 +191,19 @@ def check_preset(write_preset: Path, bounded: bool) -> None:
 
 def prepare(
     preset: Preset, base: Preset, settings: Settings, combined: Combinations, trials: o.Trials, out: Path,
-    machine: o.Machine, reporter: Reporter,
+    machine: o.MachineOptions, reporter: Reporter,
 ) -> Evaluation:  # fmt: skip
     """The models, loaded, and the evaluation of every combination, with what `out` has of it. Raises DiagdError."""
-    from diagd_cli.jobs.evaluate.likelihood import check_same_tokens
+    from diagd_cli.jobs.candidates import check_same_tokens
+    from diagd_cli.jobs.evaluate.judged import decisive, load_judged
     from diagd_cli.jobs.evaluate.run import Evaluation
     from diagd_cli.jobs.evaluate.store import Store
     from diagd_cli.schedule.decoding import labels
 
     check_same_tokens(base, preset)
     with reporter.stage(f"loading {preset.name}"):
-        models = load_judged(preset, base, settings, machine, batch=trials.batch)
+        set_threads(machine.threads)
+        models = load_judged(preset, base, settings, machine_of(machine), batch=trials.batch)
     walks = dict(zip(labels(combined.walks, preset.grid), combined.walks, strict=True))
     store = Store(out, decisive(models, settings, trials.batch))
     return Evaluation(models, walks, trials.drawn, store, reporter.follow)
@@ -209,7 +220,7 @@ def save(
             f"No decoding is within the bounds: {path} is not written", "Allow more, or sweep other k and d"
         )
     walk: Decoding = evaluation.walks[choice.row["label"]]
-    write_chosen(path, evaluation.models.loaded.preset, walk, settings.sampling, folder)
+    write_chosen(path, evaluation.models.loaded.preset, walk, settings.sampling.facts, folder)
     if not walk.repair:
         reporter.note(f"A preset does not say --no-repair: give it with each use of {path}")
 

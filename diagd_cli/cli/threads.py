@@ -68,6 +68,12 @@ class Threads:
 THREADS = Threads()  # of this process, as torch's number of threads is
 
 
+def set_threads(threads: int) -> None:
+    """Let torch use this many CPU threads; for 0, as many as there are cores that nobody else is using."""
+    if threads:
+        THREADS.fix(threads)
+
+
 Usage = tuple[float, float, float, int]
 
 

@@ -10,10 +10,11 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.console import Reporter, one_line
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.cli.layout import lay_out, width_of
+from diagd_cli.files.paths import path_text
 from diagd_cli.report.table import Table
 
 HELP = """Let people compare two decodings blindly, and count their votes.

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from diagd_cli.cli import options as o
-from diagd_cli.cli.console import Reporter, one_line, path_text
+from diagd_cli.cli.console import Reporter, one_line
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
 from diagd_cli.cli.layout import listed, width_of
 from diagd_cli.errors import Exit, WeightsError
+from diagd_cli.files.paths import path_text
 
 commands = Commands(no_args_is_help=False)
 HELP = """List, fetch and check the weights of presets.

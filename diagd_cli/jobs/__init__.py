@@ -1,0 +1,22 @@
+"""What the commands do, without a command line: plain records in, files and records out, and a Progress on the way."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "batches": ("generate",),
+    "comparison": ("Comparing", "compare"),
+    "generation": ("Generation", "Made", "Video"),
+    "settings": ("Machine", "Settings", "Steering", "choose"),
+    "targets": ("Target", "continuations"),
+}
+_MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
+__all__ = list(_MODULE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)

@@ -21,7 +21,8 @@ from diagd_cli.tokens.t5 import encode
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diagd_cli.preset import Text
+    from diagd_cli.preset import Preset
+    from diagd_cli.sections import Text
 
 CACHE_VARIABLE = "DIAGD_CACHE"
 LARGEST_PROMPT = 1 << 16  # bytes of a prompt file
@@ -91,6 +92,12 @@ def embedding_path(prompt: str, text: Text, dim: int, cache: Path | None = None)
         cache = Path(os.environ.get(CACHE_VARIABLE) or Path(folder) / "diagd")
     key = json.dumps([prompt, text.encoder, text.length, dim])
     return cache / "text" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+
+
+def encoder_folder(preset: Preset) -> Path | None:
+    """The folder of a text encoder that lies beside its preset, None where it is one of the hub's."""
+    beside = preset.path.parent / preset.text.encoder if preset.path and preset.text else None
+    return beside if beside and os.path.isdir(beside) else None
 
 
 def read_embedding(path: Path, length: int, dim: int) -> Tensor:

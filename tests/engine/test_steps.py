@@ -1,14 +1,19 @@
 """What a step of a plan asks of the device: only what a CUDA graph may hold, and no more queued than a few."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from families.small import write_small
+from strategies import WIDE, WIDE_WORLD, build_model, open_session
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from diagd_cli.engine import steps
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.engine.session import Times
 from diagd_cli.model.cache import KVCache
 from diagd_cli.preset import load_preset
 from diagd_cli.schedule.decoding import Decoding
@@ -61,6 +66,50 @@ def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
         for _ in walk:
             pass
     assert plan.steps > 4 and not asked.names
+
+
+class Recording(TorchDispatchMode):
+    """What a CUDA graph keeps of a step: operations on tensors where they were, and every number as it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.operations = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        self.operations.append((operation, args, kwargs or {}, result))
+        return result
+
+    def replay(self):
+        """Do the operations again; what one of them gave is given anew to those after it."""
+        fresh = {}
+        for operation, *given, before in self.operations:
+            args, kwargs = tree_map_only(torch.Tensor, lambda x: fresh.get(id(x), x), given)
+            after = operation(*args, **kwargs)
+            fresh.update((id(old), new) for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True))
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_what_is_captured_once_serves_every_plan(temperature, monkeypatch):
+    """Other decodings, other places of the video and of the window: a graph reads them where they have been put."""
+    found = []
+
+    def record(body, pool):
+        with Recording() as recording:
+            body()
+        found.append(recording)
+        return recording.replay
+
+    monkeypatch.setattr(steps, "capture", record)
+    model = build_model(WIDE, WIDE_WORLD.grid, 4, seed=1)
+    plain = open_session(WIDE_WORLD, model, frames=12, batch=2, temperature=temperature)
+    replayed = replace(plain, times=Times(), capture=True)
+    walks = WIDE_WORLD.decoding, Decoding("spatial", k=1), replace(WIDE_WORLD.decoding, zero_slots=True)
+    for n, latents in enumerate([1, 1, 1, 2, 1, 1, 1, 2]):
+        for session in (plain, replayed):
+            list(session.extend(latents, walks[n % 3]))
+        assert plain.codes.tolist() == replayed.codes.tolist()
+    assert 4 < len(found) < replayed.times.steps / 10
 
 
 def test_the_host_runs_a_few_steps_ahead(monkeypatch):

@@ -24,7 +24,7 @@ from diagd_cli.train.board import Board
 from diagd_cli.train.data import load_tokens
 from diagd_cli.train.loop import Run
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.transformer import Sampler, Windows, token_nll, train_transformer, validate_transformer
+from diagd_cli.train.transformer import Windows, WindowSampler, fit_transformer, token_nll, validate_transformer
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 WINDOWS = Windows.model_validate({"phases": [{"start": 0, "frames": 3, "batch": 5}]})
@@ -49,13 +49,13 @@ def world(tiny, tmp_path_factory):
 def samplers(world):
     preset = load_preset(world / "tiny.yaml")
     loaded = Loaded(preset, load_tokenizer(preset), None, torch.device("cpu"), torch.float32, 0.0)
-    return [Sampler(load_tokens(world / "data", split, loaded), preset) for split in ("train", "val")]
+    return [WindowSampler(load_tokens(world / "data", split, loaded), preset) for split in ("train", "val")]
 
 
 def trained(world, folder, precision="auto", **settings):
     model = load_transformer(load_preset(world / "tiny.yaml")).requires_grad_(True)
     optimiser = Optimiser(**{"steps": 4, "lr": 1e-3, "warmup": 1, "ema": 0.9, **settings})
-    return train_transformer(model, *samplers(world), optimiser, WINDOWS, folder, every=2, precision=precision)
+    return fit_transformer(model, *samplers(world), optimiser, WINDOWS, folder, every=2, precision=precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -69,7 +69,7 @@ def test_more_processes_than_gpus(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match=r"This is process 2 of the machine, which has 2 GPU\(s\). Start one for each"):
-        parallel.processes(torch.device("cuda")).__enter__()
+        parallel.process_group(torch.device("cuda")).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -126,19 +126,19 @@ def test_what_stops_one_process_is_told_once(diagd, world, tmp_path, monkeypatch
 
 
 def test_more_processes_than_windows(monkeypatch):
-    monkeypatch.setattr(parallel, "size", lambda: 4)
+    monkeypatch.setattr(parallel, "world_size", lambda: 4)
     with pytest.raises(UsageError, match=r"A batch of 3 .* 4 processes. Start fewer processes, or .* --batch"):
-        next(parallel.parts(torch.zeros(3, 1), nn.Linear(1, 1)))
+        next(parallel.micro_batches(torch.zeros(3, 1), nn.Linear(1, 1)))
 
 
 @pytest.mark.parametrize("size, accumulate", [(1, 1), (1, 3), (2, 1), (2, 2), (3, 4)])
 def test_every_sample_counts_once(monkeypatch, size, accumulate):
     """Over all processes, weights times samples are the batch's mean, after the division by the number of processes."""
-    monkeypatch.setattr(parallel, "size", lambda: size)
+    monkeypatch.setattr(parallel, "world_size", lambda: size)
     batch, mean, seen = torch.arange(7.0), 0.0, []
     for rank in range(size):
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        for part, weight in parallel.parts(batch, nn.Linear(1, 1), accumulate):
+        for part, weight in parallel.micro_batches(batch, nn.Linear(1, 1), accumulate):
             mean += part.mean().item() * weight / size
             seen += part.tolist()
     assert mean == pytest.approx(batch.mean().item()) and seen == batch.tolist()

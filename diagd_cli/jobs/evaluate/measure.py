@@ -10,8 +10,7 @@ from diagd_cli.clip.read import Clip
 from diagd_cli.jobs.evaluate.likelihood import token_nll
 from diagd_cli.metrics import psnr, ssim
 from diagd_cli.model.inverse import InverseDynamics, read_motion
-from diagd_cli.pipeline import Loaded, Request, continue_clips, encode_frames, to_frames
-from diagd_cli.start import start_session
+from diagd_cli.pipeline import Loaded, Request, continue_clips, encode_frames, start_session, to_frames
 from diagd_cli.tokens.fit import fit_frames
 
 Found = tuple[dict, dict[str, np.ndarray]]  # figures as JSON can hold them, and arrays by name

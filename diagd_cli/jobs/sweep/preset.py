@@ -10,10 +10,11 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.preset import Preset, save_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.sources import Source, Weights
+from diagd_cli.tokens.sampling import Sampling
 from diagd_cli.weights.locate import Role, locate
 
 
-def write_chosen(path: Path, preset: Preset, walk: Decoding, sampling: dict, folder: Path | None = None) -> None:
+def write_chosen(path: Path, preset: Preset, walk: Decoding, sampling: Sampling, folder: Path | None = None) -> None:
     """Write `preset` with the decoding and sampling as its defaults, by the name of the file.
 
     Weights that would not be found from there, or were found in `folder`, are named by their way from there. The preset's k
@@ -23,7 +24,7 @@ def write_chosen(path: Path, preset: Preset, walk: Decoding, sampling: dict, fol
     chosen = {"method": walk.method, "stand_in": walk.stand_in, **{name: getattr(walk, name) for name in numbers}}
     if walk.method in ("ntp", "zipar"):
         chosen.pop("stand_in")  # they have no use for it
-    defaults = preset.decoding.model_copy(update={**chosen, **sampling})
+    defaults = preset.decoding.model_copy(update={**chosen, **sampling.facts})
     entries = {f"{role}_weights": moved(preset, role, path, folder) for role in get_args(Role)}
     new = preset.model_copy(update={"name": path.stem, "decoding": defaults, **entries})
     save_preset(new, path)

@@ -15,7 +15,7 @@ import pytest
 from conftest import hear
 from tiny import moving, save_clip
 
-from diagd_cli import pipeline
+from diagd_cli import loading, pipeline
 from diagd_cli.cli.console import Follow
 from diagd_cli.cli.guard import TRAINING_INTERRUPTED
 from diagd_cli.clip import read
@@ -25,7 +25,7 @@ from diagd_cli.errors import Exit
 INTERRUPTED = "error: interrupted; nothing half-written was left\n"
 STAGES = {
     "read": (read, "_select"),
-    "load": (pipeline, "load_transformer"),
+    "load": (loading, "load_transformer"),
     "encode": (pipeline, "encode"),
     "decode": (Follow, "on_steps"),
     "pixels": (pipeline, "to_frames"),

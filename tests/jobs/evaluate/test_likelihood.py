@@ -8,11 +8,11 @@ import torch
 
 from diagd_cli.engine.decode import logits
 from diagd_cli.errors import UsageError
+from diagd_cli.jobs.candidates import check_same_tokens
 from diagd_cli.jobs.evaluate import likelihood
-from diagd_cli.jobs.evaluate.likelihood import check_same_tokens, token_nll
-from diagd_cli.pipeline import Request, load
+from diagd_cli.jobs.evaluate.likelihood import token_nll
+from diagd_cli.pipeline import Request, load, start_session
 from diagd_cli.preset import load_preset
-from diagd_cli.start import start_session
 
 
 @pytest.fixture(scope="module")

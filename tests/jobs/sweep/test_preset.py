@@ -8,10 +8,11 @@ import torch
 from diagd_cli.jobs.sweep.preset import write_chosen
 from diagd_cli.preset import load_preset, preset_folder
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.sampling import Sampling
 from diagd_cli.weights.check import check
 from diagd_cli.weights.load import load_transformer
 
-SAMPLING = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "top_p_rule": "nucleus"}
+SAMPLING = Sampling(0, temperature=0.5, top_k=3, top_p=0.9)
 
 
 def sound(preset):

@@ -1,4 +1,8 @@
-"""What a command is going to read, so that it writes over none of it: see `clip.outputs.check_outputs`."""
+"""What a job is going to read, so that it writes over none of it (`files.outputs`).
+
+Its imports are inside functions: command modules import this one, and --help needs neither numpy
+nor pydantic.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +10,29 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diagd_cli.cli.options import Steer
-from diagd_cli.cli.prompts import encoder_folder
 from diagd_cli.errors import WeightsError
 
 if TYPE_CHECKING:
+    from diagd_cli.files.outputs import Named
     from diagd_cli.preset import Preset
 
-Named = tuple[Path, str]  # a file and what it is
 
+def preset_inputs(
+    *presets: Preset | None,
+    folder: Path | None = None,
+    weights: bool = True,
+) -> list[Named]:
+    """The files that presets are read from, each with what it is.
 
-def preset_inputs(*presets: Preset | None, folder: Path | None = None, weights: bool = True) -> list[Named]:
-    """The files of presets; their weights, looked for in `folder` first; and the text encoders that lie beside them."""
+    presets: those to read; None stands for none.
+    folder: where their weights are looked for first.
+    weights: whether the weights are read too, not the presets and their text encoders alone.
+    """
     return [named for preset in presets if preset for named in _of_preset(preset, folder, weights)]
 
 
 def _of_preset(preset: Preset, folder: Path | None, weights: bool) -> Iterator[Named]:
+    from diagd_cli.tokens.text import encoder_folder
     from diagd_cli.weights.locate import locate, roles
 
     if preset.path:
@@ -35,8 +46,19 @@ def _of_preset(preset: Preset, folder: Path | None, weights: bool) -> Iterator[N
         yield from ((path, "the text encoder") for path in encoder.iterdir())
 
 
-def clip_inputs(preset: Preset, clips: Iterable[Path], steer: Steer = Steer()) -> list[Named]:
-    """Clips, the actions and prompts that lie beside them, and what else steers them."""
+def clip_inputs(
+    preset: Preset,
+    clips: Iterable[Path],
+    actions: str | None = None,
+    prompt_file: Path | None = None,
+    prompt_embedding: Path | None = None,
+) -> list[Named]:
+    """Clips, the actions and prompts that lie beside them, and what else steers them.
+
+    clips: video files, or recordings that hold their frames.
+    actions: as in --actions: a file, which is read, or the actions themselves, which are not.
+    prompt_file: UTF-8 text. prompt_embedding: safetensors.
+    """
     from diagd_cli.tokens.actions import file_beside, is_file
 
     found: list[Named] = []
@@ -47,7 +69,7 @@ def clip_inputs(preset: Preset, clips: Iterable[Path], steer: Steer = Steer()) -
             found.append((beside, "the actions"))
         if preset.text:
             found.append((clip.with_suffix(".txt"), "the prompt"))
-    if steer.actions and is_file(steer.actions):
-        found.append((Path(steer.actions), "the actions"))
-    given = (steer.prompt_file, "the prompt"), (steer.prompt_embedding, "the prompt's embedding")
+    if actions and is_file(actions):
+        found.append((Path(actions), "the actions"))
+    given = (prompt_file, "the prompt"), (prompt_embedding, "the prompt's embedding")
     return found + [(path, what) for path, what in given if path]

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diagd_cli.cli.console import Reporter
-from diagd_cli.cli.options import Steer
 from diagd_cli.errors import UsageError
+from diagd_cli.jobs.settings import Steering
+from diagd_cli.preset import Preset
+from diagd_cli.progress import Progress
+from diagd_cli.tokens.text import embed_prompts, encoder_folder, prompt_of, read_embedding
+from diagd_cli.weights.locate import digest
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from diagd_cli.preset import Preset
 
 
 @dataclass
@@ -28,29 +29,25 @@ class Prompts:
 
     def about(self, clip: Path) -> dict:
         """What a sidecar says of a clip's text."""
-        from diagd_cli.weights.locate import digest
-
         if self.embedding:
             return {"prompt_embedding": digest(self.embedding)}
         return {"prompt": self.texts[clip]} if clip in self.texts else {}
 
-    def embed(self, reporter: Reporter) -> None:
+    def embed(self, progress: Progress) -> None:
         """Run the text encoder for every prompt, before the Transformer needs the memory. Raises DiagdError."""
         if self.embedded or not (self.texts or self.embedding):
             return
-        with reporter.stage("reading the prompt"):
-            self.embedded = self._embeddings(reporter)
+        with progress.stage("reading the prompt"):
+            self.embedded = self._embeddings(progress)
 
-    def _embeddings(self, reporter: Reporter) -> dict[str, Tensor]:
-        from diagd_cli.tokens.text import embed_prompts, read_embedding
-
+    def _embeddings(self, progress: Progress) -> dict[str, Tensor]:
         text, dim = self.preset.text, self.preset.transformer.cross_dim
         if self.embedding:
             return {"": read_embedding(self.embedding, text.length, dim)}
         beside = encoder_folder(self.preset)
         encoder = str(beside) if beside else text.encoder
         prompts = list(dict.fromkeys(self.texts.values()))
-        found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=reporter.note)
+        found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=progress.note)
         return dict(zip(prompts, found, strict=True))
 
     def of(self, clip: Path) -> Tensor | None:
@@ -58,18 +55,12 @@ class Prompts:
         return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
 
 
-def encoder_folder(preset: Preset) -> Path | None:
-    """The folder of a text encoder that lies beside its preset, None where it is one of the hub's."""
-    beside = preset.path.parent / preset.text.encoder if preset.path and preset.text else None
-    return beside if beside and os.path.isdir(beside) else None
-
-
-def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), random: bool = False) -> Prompts:
+def find_prompts(preset: Preset, clips: list[Path], steering: Steering = Steering(), random: bool = False) -> Prompts:
     """The prompts of the clips; with `random` weights they need none.
 
     Raises UsageError where one is missing, given twice, or not wanted.
     """
-    prompt, prompt_file, embedding = steer.prompt, steer.prompt_file, steer.prompt_embedding
+    prompt, prompt_file, embedding = steering.prompt, steering.prompt_file, steering.prompt_embedding
     given = [name for name, value in (("--prompt", prompt), ("--prompt-file", prompt_file)) if value is not None]
     given += ["--prompt-embedding"] if embedding else []
     if preset.text is None and given:
@@ -79,8 +70,6 @@ def find_prompts(preset: Preset, clips: list[Path], steer: Steer = Steer(), rand
         raise UsageError(f"{' and '.join(given)} both give the prompt", "Give one of them")
     if preset.text is None or embedding:
         return Prompts(preset, embedding=embedding)
-    from diagd_cli.tokens.text import prompt_of
-
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:
         beside = clip.with_suffix(".txt")

@@ -10,9 +10,9 @@ import pytest
 from tiny import moving, save_clip
 
 from diagd_cli.cli.console import Follow
-from diagd_cli.cli.output import Output
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
+from diagd_cli.jobs.output import Output
 from diagd_cli.pipeline import load, to_frames
 
 

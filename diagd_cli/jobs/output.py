@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-    from diagd_cli.clip.write import VideoWriter
+from diagd_cli.clip.write import VideoWriter
+from diagd_cli.files.atomic import STDOUT, set_aside, write_json
 
 
 class Output:
@@ -27,8 +26,6 @@ class Output:
 
     def begin(self, height: int, width: int, unfinished: dict) -> None:
         """Start a stream; its sidecar says that it is `unfinished` as long as it is. Raises OutputError."""
-        from diagd_cli.files.atomic import STDOUT, set_aside, write_json
-
         try:
             if self.target != STDOUT:
                 sidecar = self.target.with_suffix(".json")
@@ -41,8 +38,6 @@ class Output:
 
     def open(self, height: int, width: int) -> None:
         """Start the file. Raises OutputError."""
-        from diagd_cli.clip.write import VideoWriter
-
         self.writer = VideoWriter(self.target, height, width, self.fps, stream=self.stream).__enter__()
 
     def write(self, frames: np.ndarray) -> None:

@@ -1,0 +1,106 @@
+"""Clips in, videos with their continuations out: what is asked for, checked before torch and the models are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from diagd_cli.files.atomic import STDOUT
+from diagd_cli.files.outputs import Named, check_outputs
+from diagd_cli.inputs import clip_inputs, preset_inputs
+from diagd_cli.jobs.prompts import Prompts, find_prompts
+from diagd_cli.jobs.settings import Machine, Settings, Steering
+from diagd_cli.jobs.targets import Target
+from diagd_cli.preset import Preset
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What `diagd generate` is asked for.
+
+    targets: the videos to make, see `jobs.targets.continuations`.
+    start: first context frame; None takes the clip's last ones.
+    batch: clips that are decoded together.
+    stream: write each frame as soon as it is made, to an MP4 that grows under its own name.
+    save_tokens: write the token grid beside the MP4, as .npz with `codes` and `context`.
+    force: replace outputs that exist.
+    resume: keep outputs that were made with these settings, and make what is missing.
+    any_seed: with `resume`, whether a video by another seed will do.
+    """
+
+    preset: Preset
+    settings: Settings
+    targets: Sequence[Target]
+    steering: Steering = Steering()
+    machine: Machine = Machine()
+    start: int | None = None
+    batch: int = 1
+    stream: bool = False
+    save_tokens: bool = False
+    force: bool = False
+    resume: bool = False
+    any_seed: bool = False
+
+    @property
+    def clips(self) -> list[Path]:
+        """The clips that are continued, each once."""
+        return list(dict.fromkeys(target.clip for target in self.targets))
+
+    def choices(self, seed: int) -> dict:
+        """What decides an output, as its sidecar tells it, and as a resumed run compares it."""
+        preset, settings = self.preset, self.settings
+        return {
+            "decoding": settings.decoding.facts(preset.grid, preset.context),
+            "frames": settings.frames,
+            "context": settings.context,
+            "seed": seed,
+            **settings.sampling.facts,
+            "preset": preset.name,
+            "clip": preset.clip.model_dump(),
+            "actions": self.steering.actions,
+            "dtype": self.machine.dtype,
+            "kv_dtype": self.machine.kv_dtype,
+        }
+
+    def files(self, target: Target) -> list[Named]:
+        """The files of one video."""
+        if target.output == STDOUT:
+            return []
+        save_tokens = self.save_tokens and self.preset.pixels  # else they are the output
+        tokens = [(target.output.with_suffix(".npz"), "the tokens")] if save_tokens else []
+        sidecar_file = (target.output.with_suffix(".json"), "the sidecar")
+        return [(target.output, "the output"), *tokens, sidecar_file]
+
+
+@dataclass(frozen=True, eq=False)
+class Video:
+    """A video that is there: its path, its sidecar (None on stdout), and whether it was there before."""
+
+    output: Path
+    sidecar: dict | None
+    kept: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What a generation has made, in the order of completion, and the clips of which something failed."""
+
+    videos: list[Video] = field(default_factory=list)
+    failed: list[Path] = field(default_factory=list)
+
+
+def check(generation: Generation) -> Prompts:
+    """The prompts of the clips. Refuses outputs that cannot be written or are inputs; those that exist fail alone later.
+
+    Raises UsageError, OutputError.
+    """
+    preset, steering, machine = generation.preset, generation.steering, generation.machine
+    if generation.stream:
+        preset.require_pixels("--stream")
+    preset.parse_actions(steering.actions)
+    prompts = find_prompts(preset, generation.clips, steering, machine.random_weights)
+    reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)
+    reads += clip_inputs(preset, generation.clips, steering.actions, steering.prompt_file, steering.prompt_embedding)
+    check_outputs([named for target in generation.targets for named in generation.files(target)], reads)
+    return prompts

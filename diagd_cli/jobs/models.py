@@ -1,0 +1,77 @@
+"""The models that a job works with, loaded where the machine has room for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from diagd_cli.device import choose_device, choose_dtype, device_name
+from diagd_cli.jobs.candidates import Candidate, others_of
+from diagd_cli.jobs.settings import AUTO, Machine, Settings
+from diagd_cli.loading import Loaded, load
+from diagd_cli.preset import Preset
+from diagd_cli.versions import versions
+from diagd_cli.weights.memory import require
+from diagd_cli.weights.parameters import transformer_parameters
+
+
+def load_models(
+    preset: Preset, settings: Settings, machine: Machine, *, batch: int = 1, beside: Sequence[Preset] = ()
+) -> Loaded:
+    """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit.
+
+    batch: clips that are going to be decoded together, which must fit too.
+    beside: presets whose Transformers are going to be loaded as well.
+    """
+    device = choose_device(machine.device)
+    dtype = choose_dtype(machine.dtype, device, transformer_parameters(preset.transformer, preset.positions))
+    require(
+        preset,
+        device,
+        batch=batch,
+        dtype=dtype,
+        kv_dtype=cache_dtype(machine, device) or dtype,
+        frames=settings.context + settings.frames,
+        offload=machine.offload,
+        beside=beside,
+    )
+    random = settings.seed if machine.random_weights else None
+    return load(preset, device, dtype, folder=machine.weights_dir, random=random, compile=machine.compile)
+
+
+def cache_dtype(machine: Machine, device: torch.device) -> torch.dtype | None:
+    """The type of keys and values; None is the model's. Raises UsageError for an unknown one."""
+    return None if machine.kv_dtype == AUTO else choose_dtype(machine.kv_dtype, device)
+
+
+def load_others(
+    candidates: Sequence[Candidate], loaded: Loaded, folder: Path | None = None, random: bool = False
+) -> dict[str, Loaded]:
+    """The models of those on another preset's Transformer, by label, with the tokenizer of `loaded`; each loaded once.
+
+    folder: where weights are looked for first. random: with made-up weights. Raises WeightsError.
+    """
+    seed = 0 if random else None
+    others = {
+        preset.path: replace(
+            load(preset, loaded.device, loaded.dtype, folder=folder, random=seed, pixels=False),
+            tokenizer=loaded.tokenizer,
+        )
+        for preset in others_of(candidates)
+    }
+    return {one.label: others[one.preset.path] for one in candidates if one.preset}
+
+
+def machine_facts(loaded: Loaded, named: bool = False) -> dict:
+    """Device, dtype, threads and versions in use, as reports and sidecars tell them; `named`: the hardware in words too."""
+    machine = {
+        "device": str(loaded.device),
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    if named:
+        machine["name"] = device_name(loaded.device)
+    return {"machine": machine, "versions": versions()}

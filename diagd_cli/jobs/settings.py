@@ -1,0 +1,125 @@
+"""What the jobs are asked for, as plain records over a preset's defaults. Torch-free: models are loaded by `jobs.models`."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diagd_cli.clip.image import IMAGE_FORMATS
+from diagd_cli.preset import Preset
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.sampling import Sampling
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from diagd_cli.loading import Request
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides the tokens of a clip, its pixels, actions and text aside; `choose` makes one.
+
+    frames: new ones.
+    context: frames before them; of a still image there is one, see `for_clip`.
+    """
+
+    decoding: Decoding
+    sampling: Sampling
+    frames: int
+    context: int
+    seed: int
+
+    def for_clip(self, path: Path, preset: Preset) -> Settings:
+        """The same for one clip. Raises UsageError where it is a still image and the preset takes none."""
+        context = 1 if path.suffix.lower() in IMAGE_FORMATS else self.context
+        preset.check_frames(context, self.frames)
+        return replace(self, context=context)
+
+    def request(
+        self,
+        decoding: Decoding | None = None,
+        actions: np.ndarray | None = None,
+        text: Tensor | None = None,
+        seed: int | None = None,
+    ) -> Request:
+        """What the pipeline is asked for; decoding and seed are the settings' where no others are given.
+
+        actions: rows int64 [context + frames, A]. text: embedding float [N, cross_dim].
+        """
+        from diagd_cli.loading import Request  # and torch, which takes long
+
+        own = self.seed if seed is None else seed
+        return Request(self.frames, decoding or self.decoding, own, self.sampling, actions, text)
+
+
+def choose(
+    preset: Preset,
+    *,
+    frames: int | None = None,
+    context: int | None = None,
+    decoding: Decoding | None = None,
+    seed: int | None = None,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    top_p_rule: str | None = None,
+) -> Settings:
+    """Settings by the preset's defaults where nothing else is given, checked against its grid and window.
+
+    seed: drawn at random where it is None. Raises UsageError.
+    """
+    frames, context = frames or preset.clip.frames, context or preset.clip.context
+    decoding = decoding or preset.decoding.decoding
+    preset.check_frames(context, frames)
+    decoding.resolve(preset.grid, preset.latents(context))
+    sampling = preset.sampling(temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule)
+    return Settings(decoding, sampling, frames, context, secrets.randbelow(2**32) if seed is None else seed)
+
+
+@dataclass(frozen=True)
+class Steering:
+    """What steers a video; where nothing is given, what lies beside the clip.
+
+    actions: as --actions takes them, a file or a list such as `forward*8,left*4`.
+    prompt, prompt_file, prompt_embedding: one of them at most.
+    """
+
+    actions: str | None = None
+    prompt: str | None = None
+    prompt_file: Path | None = None
+    prompt_embedding: Path | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a model runs, in what precision, and where its files are.
+
+    device, dtype, kv_dtype: as --device, --dtype and --kv-dtype take them.
+    weights_dir: where weight files are looked for first.
+    random_weights: made-up weights of the true size, a function of the seed.
+    offload: whether a tokenizer on CUDA waits in main memory while tokens are made.
+    compile: whether the Transformer's blocks go through torch.compile.
+    """
+
+    device: str = AUTO
+    dtype: str = AUTO
+    kv_dtype: str = AUTO
+    weights_dir: Path | None = None
+    random_weights: bool = False
+    offload: bool = False
+    compile: bool = False
+
+    def weights_of(self, preset: Preset) -> dict[str, str | None]:
+        """What tells the weights in use from others, by part."""
+        return {part: "random" if self.random_weights else key for part, key in preset.weight_keys.items()}
+
+
+def seeds_from(seed: int, count: int) -> list[int]:
+    """SEED, SEED+1, ..., which begin again after 2^64-1."""
+    return [(seed + n) % 2**64 for n in range(count)]

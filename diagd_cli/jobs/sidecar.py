@@ -1,0 +1,142 @@
+"""The JSON beside each MP4: what decided it, what made it, how long that took; and whether a resumed run may keep it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from diagd_cli.clip.read import Clip
+from diagd_cli.device import peak_memory
+from diagd_cli.engine.chunk import chunk_on
+from diagd_cli.files.hidden import is_running, process_name
+from diagd_cli.files.paths import path_text
+from diagd_cli.jobs.models import machine_facts
+from diagd_cli.loading import Loaded
+from diagd_cli.pipeline import Result
+from diagd_cli.preset import Preset
+from diagd_cli.weights.locate import digest
+from diagd_cli.weights.memory import LIBRARIES, codec_dtype, estimate
+
+if TYPE_CHECKING:
+    from diagd_cli.jobs.batches import Work
+    from diagd_cli.jobs.generation import Generation
+    from diagd_cli.jobs.prompts import Prompts
+
+CPU = "cpu"
+
+
+def steered_by(preset: Preset, actions: np.ndarray | None) -> list | None:
+    """The actions as a sidecar tells them."""
+    return None if actions is None or preset.actions is None else preset.actions.describe(actions)
+
+
+def fps(generation: Generation, clip: Clip) -> float:
+    """Frames per second of the output: the clip's, or the preset's for a still image."""
+    return clip.fps or generation.preset.clip.fps
+
+
+def source(generation: Generation, clip: Clip) -> dict:
+    """What a sidecar tells of the clip that is continued."""
+    told = {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(generation, clip)}
+    return told | ({"damage": clip.damage} if clip.damage else {})
+
+
+def unfinished(generation: Generation, work: Work) -> dict:
+    """The sidecar of a video while it grows under its own name: what a killed run leaves is known by it."""
+    about = {"output": path_text(work.target.output), "unfinished": process_name()}
+    return {**about, "settings": generation.choices(work.target.seed), "input": source(generation, work.clip)}
+
+
+def describe(
+    generation: Generation,
+    loaded: Loaded,
+    work: Work,
+    result: Result,
+    written: Path,
+    first_frame: dict[str, float],
+    prompt: dict[str, str],
+) -> dict:
+    """The sidecar of a clip that is made: settings, input, machine, counts, times.
+
+    written: where its MP4 is now. first_frame: see `first_frame`. prompt: what is told of its text.
+    """
+    preset, machine = generation.preset, generation.machine
+    compiling = {"compile": loaded.compile_seconds} if machine.compile else {}
+    seconds = {"load": loaded.seconds, **compiling, **result.seconds}
+    return {
+        "output": path_text(work.target.output),
+        "output_sha256": digest(written),
+        "settings": generation.choices(work.target.seed),
+        "input": source(generation, work.clip),
+        "weights": machine.weights_of(preset),
+        "steered_by": steered_by(preset, work.actions),
+        **prompt,
+        **machine_facts(loaded, named=True),
+        "context_frames": result.context,
+        "new_frames": len(result.pixels) - result.context,
+        "tokens": result.tokens,
+        "batch": result.batch,
+        "steps": result.steps,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+        "first_frame_seconds": {name: round(value, 4) for name, value in first_frame.items()},
+        "rates": {name: round(value, 3) for name, value in result.rates.items()},
+        "peak_memory_bytes": memory(generation, loaded, result),
+    }
+
+
+def first_frame(result: Result, started: float) -> dict[str, float]:
+    """Seconds until the pixels of the first new frame, from the start of the decode and from that of the command."""
+    return {"decode": result.first_frame, "command": result.began + result.first_frame - started}
+
+
+def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, int]:
+    """Peak bytes so far of this process and the CUDA allocator; before anything was loaded; and as predicted."""
+    machine, on_cpu = generation.machine, loaded.device.type == CPU
+    need = estimate(
+        generation.preset,
+        batch=result.batch,
+        frames=len(result.pixels),
+        dtype=loaded.dtype,
+        kv_dtype=None if machine.kv_dtype == "auto" else machine.kv_dtype,
+        codec_dtype=codec_dtype(loaded.device, loaded.dtype),
+        offload=machine.offload and not on_cpu,
+        chunk=chunk_on(loaded.device),
+    )
+    base, libraries = (loaded.base, LIBRARIES) if on_cpu else (0, 0)
+    return {**peak_memory(loaded.device), "before": base, "predicted": base + libraries + need.total}
+
+
+def made_before(target: Path) -> dict | None:
+    """The sidecar of an output that diagd made, None where there is none: such an output a resumed run may replace.
+
+    An output that is still being made by another process is none.
+    """
+    try:
+        made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        if "unfinished" in made and is_running(made["unfinished"]):
+            return None
+        told = made["settings"]["preset"] and made["input"]["sha256"]
+        return made if told and ("unfinished" in made or made["output_sha256"]) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) -> bool:
+    """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
+    if "unfinished" in made:
+        return False
+    clip, output, preset = work.clip, work.target.output, generation.preset
+    # Of the actions their text may differ; steered_by is what it means.
+    free = {"actions", "seed"} if generation.any_seed else {"actions"}
+    wanted = generation.choices(work.target.seed)
+    told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted))
+    found = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
+    own = (clip.sha256, clip.first, steered_by(preset, work.actions))
+    own = (*own, generation.machine.weights_of(preset))
+    text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
+    same = told == wanted and found == own and text == prompts.about(clip.path)
+    tokens = not generation.save_tokens or output.with_suffix(".npz").is_file()
+    return same and tokens and output.is_file() and digest(output) == made["output_sha256"]

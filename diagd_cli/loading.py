@@ -1,0 +1,156 @@
+"""A preset with its models on a device, and what can be asked of them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diagd_cli.clip.read import Clip
+from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
+from diagd_cli.errors import UsageError
+from diagd_cli.model.contract import Model
+from diagd_cli.model.linear import pack
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.preset import Preset, load_preset
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.actions import clip_actions
+from diagd_cli.tokens.protocols import Tokenizer
+from diagd_cli.tokens.sampling import Sampling
+from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
+from diagd_cli.weights.memory import codec_dtype
+from diagd_cli.weights.parameters import transformer_parameters
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What to make of a clip; `Loaded.request` makes one.
+
+    frames: new ones.
+    sampling: None is the preset's.
+    actions: rows int64 [context + frames, A], the tokens after each frame; None where nothing steers.
+    text: embedding float [N, cross_dim].
+    """
+
+    frames: int
+    decoding: Decoding
+    seed: int
+    sampling: Sampling | None = None
+    actions: np.ndarray | None = None
+    text: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading; compile_seconds: of `warm_up`.
+
+    base: peak bytes of this process before it was loaded.
+    """
+
+    preset: Preset
+    tokenizer: Tokenizer | None
+    transformer: Model
+    device: torch.device
+    dtype: torch.dtype
+    seconds: float
+    compile_seconds: float = 0.0
+    base: int = 0
+
+    def request(
+        self,
+        frames: int | None = None,
+        seed: int = 0,
+        *,
+        clip: Clip | None = None,
+        actions: np.ndarray | str | None = None,
+        decoding: Decoding | None = None,
+        text: Tensor | None = None,
+        **sampling,
+    ) -> Request:
+        """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing else is given.
+
+        clip: what is to be continued; the actions recorded beside it steer, as far as they go. actions: those of the new
+        frames, as --actions takes them, for which the clip is needed; or rows int64 [context + frames, A], used as they
+        are. sampling: temperature, top_k, top_p, top_p_rule. Raises UsageError; TypeError for another name.
+        """
+        preset = self.preset
+        frames = preset.clip.frames if frames is None else frames
+        if clip is None and isinstance(actions, str):
+            raise UsageError("actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)")
+        if clip is not None and (actions is None or isinstance(actions, str)):
+            asked = preset.parse_actions(actions)
+            actions = clip_actions(clip.path, preset.actions, asked, clip.first, len(clip.frames), frames)
+        decoding = decoding or preset.decoding.decoding
+        return Request(frames, decoding, seed, preset.sampling(**sampling), actions, text)
+
+
+def load(
+    preset: str | Preset,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str = torch.float32,
+    *,
+    folder: Path | None = None,
+    random: int | None = None,
+    pixels: bool = True,
+    compile: bool = False,
+    tokenizer: Tokenizer | None = None,
+    transformer: Model | None = None,
+) -> Loaded:
+    """Load a preset's models, or make up their weights, or take models that are given.
+
+    preset: its name, the path of its YAML file, or itself.
+    device: "auto" is what the command line chooses, as for `dtype`, which is the Transformer's.
+    folder: where weight files are looked for first.
+    random: a seed by which weights are made up.
+    pixels: without, the tokenizer is left out (None).
+    compile: the Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the
+    packed products.
+    tokenizer, transformer: used as they are, on their own device and in their own dtype, instead of the preset's.
+
+    Raises PresetError, WeightsError; UsageError and DiagdError for a device that is not there.
+    """
+    started, base = time.perf_counter(), peak_memory(torch.device("cpu"))["host"]
+    preset = preset if isinstance(preset, Preset) else load_preset(preset)
+    device = choose_device(str(device))
+    if isinstance(dtype, str):
+        dtype = choose_dtype(dtype, device, transformer_parameters(preset.transformer, preset.positions))
+    if tokenizer is None and pixels:
+        tokenizer = _tokenizer(preset, device, dtype, folder, random)
+    if transformer is None:
+        transformer = _transformer(preset, device, dtype, folder, random, compile)
+    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base)
+
+
+def _tokenizer(
+    preset: Preset, device: torch.device, dtype: torch.dtype, folder: Path | None, random: int | None
+) -> nn.Module:
+    codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
+    if random is None:
+        return load_tokenizer(preset, device, codec, folder=folder)
+    return random_tokenizer(preset, random, device, codec)
+
+
+def _transformer(
+    preset: Preset,
+    device: torch.device,
+    dtype: torch.dtype,
+    folder: Path | None,
+    random: int | None,
+    compile: bool,
+) -> Transformer:
+    if compile:
+        require_compiler("--compile", "leave it out")
+    if random is None:
+        transformer = load_transformer(preset, device, dtype, folder=folder)
+    else:
+        transformer = random_transformer(preset, random, device, dtype)
+    if not compile:
+        pack(transformer)
+        return transformer
+    for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
+        block.compile(dynamic=True)
+    return transformer

@@ -1,0 +1,38 @@
+"""How tokens are drawn from logits, as a record. Torch-free; `engine.sample` draws by it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+TopPRule = Literal["nucleus", "strict"]
+TOP_P_RULES: tuple[str, ...] = get_args(TopPRule)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Ids lie in 0 .. `codes`-1.
+
+    temperature: 0 is greedy.
+    top_k: how many of the likeliest are kept; 0 keeps all.
+    top_p: mass of the nucleus; 1 keeps all.
+    top_p_rule: `nucleus` keeps the token that crosses top_p, `strict` (WHAM's rule) drops it.
+    first: smallest id that the first token of a frame may have (WHAM bars id 0 there).
+    """
+
+    codes: int
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    top_p_rule: TopPRule = "nucleus"
+    first: int = 0
+
+    @property
+    def facts(self) -> dict[str, float | int | str]:
+        """What a person chose of it, as reports and sidecars tell it."""
+        return {
+            "temperature": self.temperature,
+            "top_k": self.top_k,
+            "top_p": self.top_p,
+            "top_p_rule": self.top_p_rule,
+        }
