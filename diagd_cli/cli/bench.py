@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from diagd_cli.files.outputs import Named
-    from diagd_cli.jobs.bench.measure import Timing
+    from diagd_cli.jobs.benchmark.measure import Timing
     from diagd_cli.jobs.settings import Settings
     from diagd_cli.preset import Preset
     from diagd_cli.schedule.decoding import Decoding
@@ -173,7 +173,7 @@ class Runs:
 
     def add(self, device: torch.device, dtype: torch.dtype, folder: Path | None, random: bool) -> None:
         """Load the models in one dtype, time everything with them, and let them go."""
-        from diagd_cli.jobs.bench.measure import draw_codes, time_pixels
+        from diagd_cli.jobs.benchmark.measure import draw_codes, time_pixels
         from diagd_cli.pipeline import load, warm_up
 
         s = self.settings
@@ -204,7 +204,7 @@ class Runs:
 
     def time(self, loaded, codes: np.ndarray, walk: Decoding, batch: int) -> Timing:
         """One decoding at one batch size, followed on stderr."""
-        from diagd_cli.jobs.bench.measure import measure, plans_of, steps_run
+        from diagd_cli.jobs.benchmark.measure import measure, plans_of, steps_run
 
         plans = plans_of(self.preset, len(codes), self.settings.frames, walk)
         total = steps_run(plans, self.repeats, self.steps)
@@ -222,8 +222,8 @@ class Runs:
     def report(self, device: torch.device, random: bool) -> dict:
         """Everything, as JSON can hold it. The machine is measured last, so that peaks of memory are the model's."""
         from diagd_cli.device import DTYPES
-        from diagd_cli.jobs.bench.machine import measure_machine
-        from diagd_cli.jobs.bench.rows import rows_of
+        from diagd_cli.jobs.benchmark.machine import measure_machine
+        from diagd_cli.jobs.benchmark.rows import rows_of
         from diagd_cli.versions import versions
 
         counts: dict = {}

@@ -7,9 +7,15 @@ from typing import Any
 
 _PUBLIC = {
     "batches": ("generate",),
+    "candidates": ("Candidate", "candidates_of"),
     "comparison": ("Comparing", "compare"),
+    "evaluation.request": ("Evaluating", "evaluate"),
+    "evaluation.trials": ("Trials",),
     "generation": ("Generation", "Made", "Video"),
     "settings": ("Machine", "Settings", "Steering", "choose"),
+    "sweeping.bounds": ("parse_bounds",),
+    "sweeping.combinations": ("Combinations", "combine"),
+    "sweeping.request": ("Sweeping", "sweep"),
     "targets": ("Target", "continuations"),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
