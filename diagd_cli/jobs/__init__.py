@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "attention.request": ("AttentionRequest", "measure_attention"),
     "batches": ("generate",),
+    "benchmark.request": ("Benchmark", "bench"),
     "candidates": ("Candidate", "candidates_of"),
     "comparison": ("Comparing", "compare"),
     "evaluation.request": ("Evaluating", "evaluate"),

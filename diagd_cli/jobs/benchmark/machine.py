@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,32 +12,17 @@ from torch.utils.benchmark import Timer
 
 from diagd_cli.device import device_name
 from diagd_cli.model.linear import Linear, pack
+from diagd_cli.report.bench import MachineSpeed
 
 READ = {"cpu": 1 << 28, "cuda": 1 << 30}  # bytes, far more than the last-level cache holds
 SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that reach the peak; larger ones are no faster
 SECONDS = 0.3  # for which each trial goes on
 
 
-@dataclass(frozen=True)
-class Machine:
-    """A device with so many CPU threads: bytes/s read from memory, and FLOP/s of products by dtype, at best.
-
-    flops_by_rows: by dtype, FLOP/s when n rows are multiplied by a matrix that lies in the cache, as the Transformer
-    does it. It is there to be read: the limit is the peak.
-    """
-
-    device: str
-    name: str
-    threads: int
-    bandwidth: float
-    flops: dict[str, float]
-    flops_by_rows: dict[str, dict[int, float]]
-
-
-def measure_machine(device: torch.device, dtypes: dict[torch.dtype, Iterable[int]]) -> Machine:
-    """Measure a device with the CPU threads that torch is set to: the peak of each dtype, and at its row counts."""
+def measure_machine(device: torch.device, dtypes: dict[torch.dtype, Iterable[int]]) -> MachineSpeed:
+    """Measure a device with the CPU threads that torch is set to. dtypes: with the row counts to measure each at."""
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in dtypes}
-    return Machine(
+    return MachineSpeed(
         device=str(device),
         name=processor() if device.type == "cpu" else device_name(device),
         threads=torch.get_num_threads(),

@@ -27,10 +27,15 @@ OnStep = Callable[[], None]
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """Repeated runs of one decoding, `batch` clips at once; prefill and decode in seconds, one of each a run.
+    """Repeated runs of one decoding.
 
-    plans: of every window. timed: the steps, counted over all plans, that `decode` is the time of. work: of every step.
-    peak: bytes, see `engine.device.peak_memory`. codes: int64 [T, h, w] of the first clip, None when it was not ended.
+    batch: clips at once.
+    plans: of every window.
+    timed: the steps, counted over all plans, that `decode` is the time of.
+    prefill, decode: seconds, one of each a run.
+    work: of every step.
+    peak: bytes, see `device.peak_memory`.
+    codes: int64 [T, h, w] of the first clip; None when it was not ended.
     """
 
     request: Request

@@ -1,6 +1,6 @@
 """The measuring loop on the real engine: what is counted, which steps are timed, and how rows come of it."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -8,18 +8,17 @@ import torch
 
 from diagd_cli.errors import UsageError
 from diagd_cli.jobs.benchmark.limit import Work
-from diagd_cli.jobs.benchmark.machine import Machine
 from diagd_cli.jobs.benchmark.measure import draw_codes, measure, plans_of, steps_run, time_pixels, timed_steps
-from diagd_cli.jobs.benchmark.rows import RATES, rows_of
+from diagd_cli.jobs.benchmark.rows import rows_of
 from diagd_cli.pipeline import Request, load
 from diagd_cli.preset import load_preset
-from diagd_cli.report.bench_table import rates
+from diagd_cli.report.bench import MachineSpeed, Rates
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.tokens.grid import Grid
 
 NTP, DIAGONAL = Decoding("ntp"), Decoding("diagd", 1, 2)
-MACHINE = Machine("cpu", "CPU", 1, 1e9, {"float32": 1e9}, {"float32": {1: 5.0, 2: 6.0, 3: 7.0}})
+MACHINE = MachineSpeed("cpu", "CPU", 1, 1e9, {"float32": 1e9}, {"float32": {1: 5.0, 2: 6.0, 3: 7.0}})
 
 
 @pytest.fixture(scope="module")
@@ -110,28 +109,31 @@ def test_rows_by_hand(loaded, time):
     slow, fast = time(NTP, repeats=1), time(DIAGONAL, repeats=1)
     slow, fast = replace(slow, decode=[9.0, 8.0, 10.0]), replace(fast, decode=[4.5])
     first, second = rows_of([fast, slow], loaded.preset, MACHINE)
-    assert (first["baseline"], second["baseline"]) == (1, 1)
-    assert (second["speedup"], second["speedup_share"], second["ms_per_step"]) == (1, 1, 500)
-    assert first["speedup"] == 2 and first["speedup_share"] == pytest.approx(2 / 2.25)
-    assert (first["tokens_per_second"], first["frames_per_second"], first["tokens_per_step"]) == (4, 3 / 4.5, 18 / 8)
-    assert first["limit_share"] == pytest.approx(fast.work.floors(1e9, 1e9).sum() / 4.5)
-    assert first["flops_at_rows"] == MACHINE.flops_by_rows["float32"][fast.rows] and first["extrapolated"] is None
+    rates = first.rates
+    assert (first.baseline, second.baseline) == (1, 1)
+    assert (second.rates.speedup, second.rates.speedup_share, second.ms_per_step) == (1, 1, 500)
+    assert rates.speedup == 2 and rates.speedup_share == pytest.approx(2 / 2.25)
+    assert (rates.tokens_per_second, rates.frames_per_second, first.tokens_per_step) == (4, 3 / 4.5, 18 / 8)
+    assert first.limit_share == pytest.approx(fast.work.floors(1e9, 1e9).sum() / 4.5)
+    assert first.flops_at_rows == MACHINE.flops_by_rows["float32"][fast.rows] and not first.extrapolated
+    facts = first.facts()
+    assert facts["extrapolated"] is None and facts["speedup"] == 2
 
 
 def test_rows_are_compared_within_their_batch(loaded, time):
-    timings = [time(walk, batch=batch, repeats=1) for batch in (1, 2) for walk in (DIAGONAL, NTP)]
+    timings = [time(decoding, batch=batch, repeats=1) for batch in (1, 2) for decoding in (DIAGONAL, NTP)]
     machine = replace(MACHINE, flops_by_rows={"float32": {timing.rows: 1.0 for timing in timings}})
-    assert [row["baseline"] for row in rows_of(timings, loaded.preset, machine)] == [1, 1, 3, 3]
+    assert [row.baseline for row in rows_of(timings, loaded.preset, machine)] == [1, 1, 3, 3]
 
 
 def test_extrapolated_rates_are_kept_apart(loaded, time):
     timing = time(DIAGONAL, repeats=1, steps=3)
     [row] = rows_of([timing], loaded.preset, MACHINE)
-    assert set(row["extrapolated"]) == set(RATES) and not set(RATES) & set(row)
-    assert row["ms_per_step"] == pytest.approx(1000 * timing.decode[0] / 3) and row["timed_steps"] == 3
-    assert rates(row) == row["extrapolated"]
+    facts, names = row.facts(), {field.name for field in fields(Rates)}
+    assert set(facts["extrapolated"]) == names and not names & set(facts)
+    assert row.ms_per_step == pytest.approx(1000 * timing.decode[0] / 3) and row.timed_steps == 3
     floors = Work.floors(timing.work, 1e9, 1e9)
-    assert rates(row)["decode_seconds"] == pytest.approx(floors.sum() / row["limit_share"])
+    assert row.rates.decode_seconds == pytest.approx(floors.sum() / row.limit_share)
 
 
 def test_pixels(loaded):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,34 +18,17 @@ from torch import Tensor
 
 from diagd_cli.engine.decode import prefill
 from diagd_cli.errors import UsageError
+from diagd_cli.jobs.attention.neighbours import Surroundings, visible
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.positions import rotate
 from diagd_cli.model.transformer import Attention, Transformer
 from diagd_cli.pipeline import Loaded, Request, start_session
+from diagd_cli.report.attention import NEIGHBOURS, AttentionMap
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.schedule.plan import build_plan
-from diagd_cli.tokens.grid import Grid
 
 See = Callable[[int, Tensor, Tensor, Tensor], None]
 
 SCORES = 1 << 25  # attention scores that are there at once, float32
-
-
-@dataclass(frozen=True, eq=False)
-class AttentionMap:
-    """Attention of the tokens of latent frame `frame`, each query standing at its own token.
-
-    weights: float32 [h*w, S], a row for each token in raster order, over all positions up to the frame's last; rows sum
-    to 1. shares: the part of it that falls on each of `NEIGHBOURS`, mean over the tokens. layers: the same for each
-    layer. uniform: what the shares would be if every token attended alike to all that it sees.
-    """
-
-    grid: Grid
-    frame: int
-    weights: np.ndarray
-    shares: dict[str, float]
-    layers: list[dict[str, float]]
-    uniform: dict[str, float]
 
 
 @torch.inference_mode()
@@ -62,19 +44,25 @@ def attention_map(
     radius: int = 2,
     decoding: Decoding | None = None,
 ) -> AttentionMap:
-    """Attention of frame `frame` of codes int64 [T, h, w] in a causal pass over them; later frames are not read.
+    """Attention of one frame in a causal pass over codes; later frames are not read.
 
-    actions: int64 [T, A] and text [N, cross_dim] as in `Request`. layer, head: the one to look at, else the mean of all;
-    the shares of each layer are of that head too. decoding: whose `not_yet_made` is told, by default the preset's. Raises
-    UsageError for numbers that the model or the clip has not.
+    codes: int64 [T, h, w].
+    frame: latent frame, from 0.
+    actions: int64 [T, A], as in `Request`.
+    text: embedding float [N, cross_dim], as in `Request`.
+    layer, head: the one to look at, else the mean of all; the shares of each layer are of that head too.
+    radius: rows and columns that are near.
+    decoding: whose `not_yet_made` is told, by default the preset's.
+
+    Raises UsageError for numbers that the model or the clip has not.
     """
     model, grid = loaded.transformer, loaded.preset.grid
     config = model.config
     check_number("frame", frame, len(codes))
     check_number("layer", layer, config.layers)
     check_number("head", head, config.heads)
-    walk = decoding or loaded.preset.decoding.decoding
-    request = Request(frames=0, decoding=walk, seed=0, actions=actions, text=text)
+    order = decoding or loaded.preset.decoding.decoding
+    request = Request(frames=0, decoding=order, seed=0, actions=actions, text=text)
     session = start_session(loaded, codes[None, : frame + 1], [request])
     flat = grid.flatten(session.codes, session.conditioning, session.prefix)
     weight = model.embed.weight
@@ -83,7 +71,7 @@ def attention_map(
     queries = np.arange(first, first + grid.area)
     cache = KVCache(config, 1, first + grid.area, device=weight.device, dtype=weight.dtype)
     prefill(model, cache, tokens, np.arange(first), session.cross)
-    around = Surroundings(grid, frame, loaded.preset.context, radius, walk, weight.device)
+    around = Surroundings(grid, frame, loaded.preset.context, radius, order, weight.device)
     reading = Reading(around, config.layers, layer, head)
     with watch(model, reading.see):
         prefill(model, cache, tokens, queries, session.cross)
@@ -135,11 +123,6 @@ def probabilities(q: Tensor, k: Tensor, slots: Tensor) -> Tensor:
     return scores.masked_fill_(~visible(slots, k.shape[1]), -torch.inf).softmax(-1)
 
 
-def visible(slots: Tensor, extent: int) -> Tensor:
-    """Bool [Q, extent]: the positions at or before each of `slots` int64 [Q]."""
-    return torch.arange(extent, device=slots.device) <= slots[:, None]
-
-
 class Reading:
     """What is kept of the attention while it is seen: a map, the mean of the wanted layers, and shares of every layer."""
 
@@ -176,53 +159,3 @@ class Reading:
             layers,
             dict(zip(NEIGHBOURS, uniform.tolist(), strict=True)),
         )
-
-
-# ---- neighbours ------------------------------------------------------------------------------------------------------
-
-PARTS = ("this_frame", "previous_frame", "earlier_frames", "conditioning", "prefix")  # everything, each position once
-NEIGHBOURS = (
-    *PARTS, "itself", "same_row", "row_above", "near", "same_place_before", "near_before", "prompt_frames", "not_yet_made",
-)  # fmt: skip
-
-
-class Surroundings:
-    """Which positions are what to the tokens of a frame. A token belongs to its own row, and is near itself.
-
-    near: at most `radius` rows and columns away. prompt_frames: the first `context` ones, the frame itself aside.
-    not_yet_made: what comes before the token, but has not been fed when the decoding feeds it: its query cannot see it.
-    """
-
-    def __init__(
-        self, grid: Grid, frame: int, context: int, radius: int, decoding: Decoding, device: torch.device | str = "cpu"
-    ):
-        self.grid, self.frame, self.context, self.radius = grid, frame, context, radius
-        self.first, self.end = int(grid.position(frame, 0, 0)), int(grid.position(frame, 0, 0)) + grid.area
-        written = np.zeros(self.end, np.int64)
-        if frame >= context:  # of the frames before, everything is fed at once
-            written = build_plan(grid, context, frame - context + 1, decoding).first_write
-        self.written = torch.as_tensor(written, device=device)
-        self.coords = torch.as_tensor(grid.coords(self.end), device=device).unbind(1)
-
-    def masks(self, slots: Tensor, extent: int) -> dict[str, Tensor]:
-        """For each of `NEIGHBOURS`, which of the positions 0 .. extent-1 are it to those at `slots` [Q]: bool [Q, extent]."""
-        t, i, j = (axis[:extent] for axis in self.coords)
-        prefix = torch.arange(extent, device=slots.device) < self.grid.prefix
-        steering = (i == self.grid.h) & ~prefix
-        code = ~prefix & ~steering
-        own, before = code & (t == self.frame), code & (t == self.frame - 1)
-        place = (slots - self.first)[:, None]
-        rows, columns = place // self.grid.w - i, place % self.grid.w - j  # how far above, how far to the left
-        near, same = (rows.abs() <= self.radius) & (columns.abs() <= self.radius), (rows == 0) & (columns == 0)
-        masks = [
-            own, before, code & (t < self.frame - 1), steering, prefix,
-            own & same, own & (rows == 0), own & (rows == 1), own & near, before & same, before & near,
-            code & (t < self.context) & ~own,
-            visible(slots, extent) & (self.written[:extent] > self.written[slots][:, None]),
-        ]  # fmt: skip
-        return {name: mask.expand(len(slots), extent) for name, mask in zip(NEIGHBOURS, masks, strict=True)}
-
-    def mass(self, weights: Tensor, slots: Tensor) -> Tensor:
-        """Of weights [Q, S] of the queries at `slots`, the sum in each of `NEIGHBOURS`, a token of the frame; float64."""
-        masks = self.masks(slots, weights.shape[1])
-        return torch.stack([(weights * mask).sum(dtype=torch.float64) for mask in masks.values()]) / self.grid.area

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from diagd_cli.engine.decode import prefill
 from diagd_cli.errors import UsageError
-from diagd_cli.jobs import attention
-from diagd_cli.jobs.attention import NEIGHBOURS, PARTS, Surroundings, attention_map, probabilities, watch
+from diagd_cli.jobs.attention import reading
+from diagd_cli.jobs.attention.neighbours import Surroundings
+from diagd_cli.jobs.attention.reading import attention_map, probabilities, watch
 from diagd_cli.model.cache import KVCache
 from diagd_cli.pipeline import load
+from diagd_cli.report.attention import NEIGHBOURS, PARTS
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
 
@@ -118,7 +120,7 @@ def test_map(loaded, codes, monkeypatch):
     own = [seen.weights[q, length - rows + q] for q in range(rows)]
     assert seen.shares["itself"] == pytest.approx(np.mean(own), rel=1e-5)
     assert seen.uniform["itself"] == pytest.approx(np.mean([1 / (length - rows + q + 1) for q in range(rows)]))
-    monkeypatch.setattr(attention, "SCORES", 1)
+    monkeypatch.setattr(reading, "SCORES", 1)
     again = attention_map(loaded, codes, 3)
     np.testing.assert_allclose(again.weights, seen.weights, atol=1e-6)
     assert again.shares == pytest.approx(seen.shares, abs=1e-6)
@@ -156,7 +158,7 @@ def test_peak_memory():
     code = """
 import resource, types
 import numpy as np, torch
-from diagd_cli.jobs import attention
+from diagd_cli.jobs.attention import reading
 from diagd_cli.preset import load_preset
 from diagd_cli.model.transformer import initialise
 from diagd_cli.pipeline import Loaded
@@ -170,11 +172,11 @@ preset.__dict__.pop("grid", None)
 model = build_transformer(preset)
 initialise(model, 0)
 loaded = Loaded(preset, None, model.eval(), torch.device("cpu"), torch.float32, 0.0)
-attention.SCORES = 1 << 20
+reading.SCORES = 1 << 20
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-attention.attention_map(loaded, np.zeros((1, 20, 32), int), 0)
+reading.attention_map(loaded, np.zeros((1, 20, 32), int), 0)
 before = peak()
-seen = attention.attention_map(loaded, np.zeros((5, 20, 32), int), 4)
+seen = reading.attention_map(loaded, np.zeros((5, 20, 32), int), 4)
 assert seen.weights.shape == (640, 5 * 641 - 1), seen.weights.shape
 print(peak() - before)
 """
