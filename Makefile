@@ -33,7 +33,7 @@ demo: install
 	@echo "Watch $(DEMO). Left: how the clip really goes on. Right: what Diagonal Decoding made of its first 4 frames."
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.transformers_generate

@@ -19,7 +19,6 @@ from diagd_cli import Decoding, Plan, Preset, Sampler, Sampling, build_plan, loa
 from diagd_cli.device import has_compiler, native_bfloat16  # noqa: F401  (scripts ask whether there is one)
 from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.jobs.benchmark.machine import processor
-from diagd_cli.model.cache import KVCache
 from diagd_cli.model.transformer import Transformer
 
 RESULTS = Path(__file__).parent / "results"
@@ -102,7 +101,7 @@ class Prompted:
         codes = np.random.default_rng(0).integers(preset.tokenizer.codebook, size=shape)
         rows = np.tile(preset.actions.rest, (len(codes), 1)) if preset.actions else None
         self.tokens = torch.from_numpy(grid.flatten(codes, rows, np.array(preset.prefix, dtype=np.int64)))[None]
-        self.cache = KVCache(model.config, 1, self.tokens.shape[1], dtype=model.embed.weight.dtype)
+        self.cache = model.new_cache(1, self.tokens.shape[1])
         known = self.plan(Decoding("ntp")).prefill
         prefill(model, self.cache, self.tokens, np.arange(known))
 
@@ -125,7 +124,7 @@ class Prompted:
             pass
         seconds = time.perf_counter() - started
         made = np.sort(plan.target[plan.target >= 0])
-        return Lap(seconds, plan.steps - 1, int(plan.heads[1:].sum()), tokens[0, made].tolist())
+        return Lap(seconds, plan.steps - 1, int(plan.outputs[1:].sum()), tokens[0, made].tolist())
 
 
 def pick(plan: Plan, steps: np.ndarray) -> Plan:
@@ -142,7 +141,7 @@ def pick(plan: Plan, steps: np.ndarray) -> Plan:
         position=plan.position[feeds],
         target=plan.target[feeds],
         starts=np.append(0, np.cumsum(ends - starts)),
-        heads=plan.heads[steps],
+        outputs=plan.outputs[steps],
         first_write=np.where(plan.first_write < 0, -1, np.searchsorted(steps, plan.first_write)),
     )
 

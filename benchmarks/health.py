@@ -15,7 +15,7 @@ import numpy as np
 
 from diagd_cli.pipeline import load
 from diagd_cli.train.data import load_tokens
-from diagd_cli.train.transformer import Sampler, validate_transformer
+from diagd_cli.train.transformer import WindowSampler, validate_transformer
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args(arguments)
     loaded = load(args.preset, args.device)
-    val = Sampler(load_tokens(args.data, "val", loaded), loaded.preset)
+    val = WindowSampler(load_tokens(args.data, "val", loaded), loaded.preset)
     figures = validate_transformer(loaded.transformer, None, val, loaded.preset.window, args.windows)
     for n, (nll, error) in enumerate(zip(figures["nll_by_frame"], figures["nll_by_frame_error"], strict=True)):
         print(f"frame {n + 1}: {nll:.3f} +- {error:.3f}")

@@ -1,6 +1,7 @@
-"""What a job is going to read, so that it writes over none of it: see `files.outputs.check_outputs`.
+"""What a job is going to read, so that it writes over none of it (`files.outputs`).
 
-Its imports are inside functions: command modules import this one, and --help needs neither numpy nor pydantic.
+Its imports are inside functions: command modules import this one, and --help needs neither numpy
+nor pydantic.
 """
 
 from __future__ import annotations
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from diagd_cli.preset import Preset
 
 
-def preset_inputs(*presets: Preset | None, folder: Path | None = None, weights: bool = True) -> list[Named]:
+def preset_inputs(
+    *presets: Preset | None,
+    folder: Path | None = None,
+    weights: bool = True,
+) -> list[Named]:
     """The files that presets are read from, each with what it is.
 
     presets: those to read; None stands for none.

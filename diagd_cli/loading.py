@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from diagd_cli.clip.read import Clip
 from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
 from diagd_cli.errors import UsageError
+from diagd_cli.model.contract import Model
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.preset import Preset, load_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.actions import clip_actions
+from diagd_cli.tokens.protocols import Tokenizer
 from diagd_cli.tokens.sampling import Sampling
 from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
 from diagd_cli.weights.memory import codec_dtype
@@ -50,8 +52,8 @@ class Loaded:
     """
 
     preset: Preset
-    tokenizer: nn.Module | None
-    transformer: Transformer
+    tokenizer: Tokenizer | None
+    transformer: Model
     device: torch.device
     dtype: torch.dtype
     seconds: float
@@ -95,32 +97,60 @@ def load(
     random: int | None = None,
     pixels: bool = True,
     compile: bool = False,
+    tokenizer: Tokenizer | None = None,
+    transformer: Model | None = None,
 ) -> Loaded:
-    """Load a preset's models, by name, path or object; or with `random`, a seed, make up their weights.
+    """Load a preset's models, or make up their weights, or take models that are given.
 
-    device, dtype: "auto" is what the command line chooses. folder: where weight files are looked for first. Without
-    `pixels` the tokenizer is left out (None). compile: the Transformer's blocks go through torch.compile when they are
-    first used (see `warm_up`), instead of the packed products. Raises PresetError, WeightsError; UsageError and DiagdError
-    for a device that is not there.
+    preset: its name, the path of its YAML file, or itself.
+    device: "auto" is what the command line chooses, as for `dtype`, which is the Transformer's.
+    folder: where weight files are looked for first.
+    random: a seed by which weights are made up.
+    pixels: without, the tokenizer is left out (None).
+    compile: the Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the
+    packed products.
+    tokenizer, transformer: used as they are, on their own device and in their own dtype, instead of the preset's.
+
+    Raises PresetError, WeightsError; UsageError and DiagdError for a device that is not there.
     """
     started, base = time.perf_counter(), peak_memory(torch.device("cpu"))["host"]
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
-    device, tokenizer = choose_device(str(device)), None
+    device = choose_device(str(device))
     if isinstance(dtype, str):
         dtype = choose_dtype(dtype, device, transformer_parameters(preset.transformer, preset.positions))
+    if tokenizer is None and pixels:
+        tokenizer = _tokenizer(preset, device, dtype, folder, random)
+    if transformer is None:
+        transformer = _transformer(preset, device, dtype, folder, random, compile)
+    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base)
+
+
+def _tokenizer(
+    preset: Preset, device: torch.device, dtype: torch.dtype, folder: Path | None, random: int | None
+) -> nn.Module:
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
-        if pixels:
-            tokenizer = load_tokenizer(preset, device, codec, folder=folder)
-        transformer = load_transformer(preset, device, dtype, folder=folder)
-    else:
-        if pixels:
-            tokenizer = random_tokenizer(preset, random, device, codec)
-        transformer = random_transformer(preset, random, device, dtype)
+        return load_tokenizer(preset, device, codec, folder=folder)
+    return random_tokenizer(preset, random, device, codec)
+
+
+def _transformer(
+    preset: Preset,
+    device: torch.device,
+    dtype: torch.dtype,
+    folder: Path | None,
+    random: int | None,
+    compile: bool,
+) -> Transformer:
     if compile:
         require_compiler("--compile", "leave it out")
-        for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
-            block.compile(dynamic=True)
+    if random is None:
+        transformer = load_transformer(preset, device, dtype, folder=folder)
     else:
+        transformer = random_transformer(preset, random, device, dtype)
+    if not compile:
         pack(transformer)
-    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base)
+        return transformer
+    for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
+        block.compile(dynamic=True)
+    return transformer

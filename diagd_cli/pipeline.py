@@ -247,6 +247,7 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
     """Codes int64 [T, h, w] of a clip's context frames. Raises UsageError for a number that the preset does not take."""
     preset = loaded.preset
     preset.check_frames(len(clip.frames), 0)
+    preset.check_kind(clip.path, clip.frames, not getattr(loaded.tokenizer, "takes_tokens", False))
     return encode_frames(loaded, clip.frames).cpu().numpy()
 
 

@@ -18,9 +18,8 @@ from pydantic import Field, NonNegativeInt, PlainValidator, ValidationError, fie
 from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, PresetError, UsageError, did_you_mean, near
 from diagd_cli.mapping import read_mapping
-from diagd_cli.model.config import MOST_CODES, Pixels, Strict, TransformerConfig
-from diagd_cli.schedule.decoding import Decoding, Method
-from diagd_cli.schedule.standin import StandIn
+from diagd_cli.model.config import Strict, TransformerConfig
+from diagd_cli.sections import Clip, Defaults, Text
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
@@ -28,70 +27,6 @@ from diagd_cli.tokens.sampling import TOP_P_RULES, Sampling, TopPRule
 
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
 MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
-
-
-class Clip(Strict):
-    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones by default.
-
-    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
-    """
-
-    height: Pixels
-    width: Pixels
-    fps: float = Field(gt=0, le=1000)
-    context: int = Field(gt=0)
-    least: int = Field(default=1, gt=0)
-    frames: int = Field(gt=0, le=100_000)
-    window: int = Field(gt=1, le=100_000)
-    overlap: int = Field(default=0, ge=0)
-
-    @model_validator(mode="after")
-    def _consistent(self):
-        if not self.least <= self.context <= self.window:
-            raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
-        if self.overlap >= self.window:
-            raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
-        return self
-
-
-class Alternative(Strict):
-    """One decoding that suits the model, and why."""
-
-    method: Method = "diagd"
-    k: int = Field(gt=0)
-    d: int = Field(default=1, gt=0)
-    about: str = ""
-
-
-class Defaults(Strict):
-    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
-
-    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a
-    temperature between 0, which is greedy, and it is raised to, as official code may do.
-    """
-
-    method: Method = "diagd"
-    k: int = Field(gt=0)
-    d: int = Field(default=1, gt=0)
-    stand_in: StandIn = "previous-frame"
-    temperature: float = Field(default=1.0, ge=0, le=1000)
-    top_k: int = Field(default=0, ge=0, le=MOST_CODES)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    top_p_rule: TopPRule = "nucleus"
-    first: int = Field(default=0, ge=0)
-    coldest: float = Field(default=0.0, ge=0, le=1000)
-    others: tuple[Alternative, ...] = ()
-
-    @property
-    def decoding(self) -> Decoding:
-        return Decoding(self.method, self.k, self.d, self.stand_in)
-
-
-class Text(Strict):
-    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
-
-    encoder: str = "google-t5/t5-11b"
-    length: int = Field(default=512, gt=0, le=65536)
 
 
 def _of_kind(given: Any, find: Callable[[str], type[Strict]]) -> Any:
@@ -142,6 +77,17 @@ class Preset(Strict):
             raise ValueError("must be a plain file name, of at most 60 characters and not beginning with . or -")
         return name
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_tokenizer(cls, given: Any) -> Any:
+        """`tokenizer: none`: its codes are what the Transformer can put out."""
+        if isinstance(given, dict) and given.get("tokenizer", "none") in ("none", None):
+            sizes = given.get("transformer")
+            sizes = sizes if isinstance(sizes, dict) else {}
+            codes = sizes.get("outputs") or sizes.get("vocab")
+            return {**given, "tokenizer": {"kind": "none", "codebook": codes}} if codes else given
+        return given
+
     @model_validator(mode="after")
     def _consistent(self):
         self._check_size()
@@ -182,6 +128,29 @@ class Preset(Strict):
             raise ValueError(f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes")
         if self.decoding.first >= codes:
             raise ValueError(f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes")
+
+    @property
+    def pixels(self) -> bool:
+        """Whether frames are pixels; without a tokenizer clips are files of tokens."""
+        return families.tokenizer_kind(self.tokenizer.kind).pixels
+
+    def require_pixels(self, what: str) -> None:
+        """Raise UsageError where there is no tokenizer; `what` cannot do without."""
+        if not self.pixels:
+            hint = "Use diagd generate, which takes and makes files of tokens"
+            raise UsageError(f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint)
+
+    def check_kind(self, path: Path, frames: np.ndarray, pixels: bool | None = None) -> None:
+        """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way round.
+
+        pixels: whether they are taken; None is what the preset says.
+        """
+        pixels = self.pixels if pixels is None else pixels
+        if pixels and frames.ndim == 3:
+            raise UsageError(f"{path} is a file of tokens", f"The preset {self.name} takes videos and images")
+        if not pixels and frames.ndim == 4:
+            hint = "Give an .npz with codes, whole numbers [T, h, w]"
+            raise UsageError(f"{path} has pixels, and the preset {self.name} has no tokenizer", hint)
 
     @cached_property
     def grid(self) -> Grid:

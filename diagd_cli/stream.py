@@ -1,4 +1,4 @@
-"""Pixels while tokens are still being made: complete latent frames are decoded on a thread of their own."""
+"""Pixels while tokens are still being made, of complete latent frames, on another thread."""
 
 from __future__ import annotations
 
@@ -17,21 +17,37 @@ OnFrames = Callable[[int, np.ndarray], None]
 
 
 class PixelStream:
-    """A context manager that hands each clip's frames to on_frames(clip, frames uint8 [F, H, W, 3]) in order.
+    """A context manager that hands over each clip's frames in order, while later ones are made.
 
-    decode(codes int64 [T, h, w]) makes frames. causal: a frame's pixels depend on the latent frames before it, which are
-    then decoded anew with it: T latent frames, one after another, cost what T(T+1)/2 cost at once. context: frames that
-    are not new; total: frames that are wanted, all others are cut off. What `decode` or `on_frames` raises is raised by
-    the next `feed` or by `finish`. Where the block fails, nothing is waited for: whoever takes the frames may be stuck.
+    decode: of codes int64 [T, h, w] makes frames uint8 [F, H, W, 3].
+    causal: whether a frame's pixels depend on the latent frames before it, which are then decoded
+        anew with it: T latent frames, one after another, cost what T(T+1)/2 cost at once.
+    clips: how many there are in the batch.
+    context: frames that are not new.
+    total: frames that are wanted; all others are cut off.
+    device: where `decode` computes.
+    take: is called with the number of a clip and its next frames, on the thread that decodes.
+
+    What `decode` or `take` raises is raised by the next `feed` or by `finish`. Where the block
+    fails, nothing is waited for: whoever takes the frames may be stuck.
     """
 
     def __init__(
-        self, decode: Decode, causal: bool, clips: int, context: int, total: int, device: torch.device, take: OnFrames
+        self,
+        decode: Decode,
+        causal: bool,
+        clips: int,
+        context: int,
+        total: int,
+        device: torch.device,
+        take: OnFrames,
     ):
-        self.decode, self.causal, self.context, self.total, self.take = decode, causal, context, total, take
+        self.decode, self.causal, self.take = decode, causal, take
+        self.context, self.total = context, total
         self.device, self.fed = device, 0  # latent frames handed over
         self.parts: list[list[np.ndarray]] = [[] for _ in range(clips)]
-        self.shown: list[float | None] = [None] * clips  # time.perf_counter() at each clip's first new frame
+        # time.perf_counter() at each clip's first new frame
+        self.shown: list[float | None] = [None] * clips
         self.work: list[Future] = []
 
     def __enter__(self) -> PixelStream:
@@ -60,7 +76,7 @@ class PixelStream:
         return [np.concatenate(parts) for parts in self.parts]
 
     def _pixels(self, codes: np.ndarray) -> None:
-        """Decode and pass on codes int64 [B, T, h, w] of new latent frames, or where it is causal of all so far."""
+        """Pass on the new frames that codes int64 [B, T, h, w] give; if causal, all of them."""
         with torch.cuda.stream(self.side) if self.side else nullcontext():
             for clip, own in enumerate(codes):
                 done = sum(map(len, self.parts[clip]))

@@ -6,13 +6,14 @@ They skip where Playwright or a Chromium is missing: `pip install playwright`, a
 
 import os
 import shutil
+from contextlib import contextmanager
 
 import pytest
 
 COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
     """Headless Chromium."""
     reason = "a browser is needed: pip install playwright, and install chromium"
@@ -26,9 +27,9 @@ def browser():
         chromium.close()
 
 
-@pytest.fixture
-def page(browser):
-    """An empty tab of 1000x700 pixels with storage of its own; the test fails where a page's script does.
+@contextmanager
+def new_tab(browser):
+    """An empty tab of 1000x700 pixels with storage of its own; it fails at its end where a page's script did.
 
     `page.requested` lists the addresses that were asked for.
     """
@@ -42,3 +43,10 @@ def page(browser):
     yield tab
     context.close()
     assert not failures
+
+
+@pytest.fixture
+def page(browser):
+    """A tab of the test's own."""
+    with new_tab(browser) as tab:
+        yield tab

@@ -1,5 +1,6 @@
 """Settings of the whole suite: one thread, and how many examples hypothesis tries (HYPOTHESIS_PROFILE)."""
 
+import functools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 from hypothesis import HealthCheck, settings
 from tiny import Tiny, make_tiny
 from typer.testing import CliRunner
@@ -27,6 +29,9 @@ slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, Health
 settings.register_profile("default", max_examples=20, derandomize=True, **slow)
 settings.register_profile("thorough", max_examples=2000, **slow)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+# typer's runner builds the whole command line anew for every call, which takes as long as a tiny decoding.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
     if variable != NATIVE_BFLOAT16:  # which makes the whole suite believe in another processor

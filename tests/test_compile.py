@@ -4,6 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from strategies import WIDE, WIDE_WORLD, build_model, open_session
+from torch._dynamo.testing import CompileCounter
 
 from diagd_cli.device import has_compiler
 
@@ -11,7 +14,9 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile ne
 
 
 @needs_compiler
-def test_tokens_are_those_of_the_uncompiled_model(diagd, tiny, tmp_path):
+def test_tokens_are_those_of_the_uncompiled_model(diagd, tiny, tmp_path, monkeypatch):
+    """torch's cache of kernels is the test's own: a kernel that it holds was made for the instructions of its time."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     options = ("generate", tiny.clip, "-p", tiny.preset, "--temperature", 0, "--save-tokens", "--frames", 2)
     plain, compiled = tmp_path / "plain.mp4", tmp_path / "compiled.mp4"
     assert diagd(*options, "-o", plain).code == 0
@@ -28,3 +33,24 @@ def test_without_a_compiler_one_line_says_so(diagd, tiny, tmp_path, monkeypatch)
     done = diagd("generate", tiny.clip, "-p", tiny.preset, "-o", tmp_path / "x.mp4", "--compile")
     assert done.code == 1 and not (tmp_path / "x.mp4").exists()
     assert done.err.splitlines()[-1].startswith("error: --compile needs a C++ compiler")
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_what_is_compiled_serves_all_layers(capture):
+    """Each has its own weights and its own part of the cache. Nothing is compiled again when a window rolls."""
+
+    def compilations(layers):
+        torch.compiler.reset()
+        model = build_model(WIDE.model_copy(update={"layers": layers}), WIDE_WORLD.grid, 4, seed=0)
+        counter = CompileCounter()
+        for block in model.blocks:
+            block.compile(dynamic=True, backend=counter)
+        session = open_session(WIDE_WORLD, model, frames=6, capture=capture)
+        counts = []
+        for _ in range(4):
+            list(session.extend(1, WIDE_WORLD.decoding))
+            counts.append(counter.frame_count)
+        return counts
+
+    once = compilations(layers=1)
+    assert compilations(layers=4) == once and once[2] == once[3] > 0

@@ -19,12 +19,17 @@ from pydantic import BaseModel
 import diagd_cli
 from diagd_cli.cli.app import app
 from diagd_cli.cli.reference import WRITE, reference
+from diagd_cli.families import known
 from diagd_cli.preset import Preset, load_preset, preset_folder, preset_names
 from diagd_cli.weights.memory import estimate
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+SECTIONS = {  # of a preset, whose kind decides which keys they have
+    "tokenizer": [family.tokenizer.config for family in known() if family.tokenizer],
+    "actions": [family.actions for family in known() if family.actions],
+}
 LARGEST = {".gif": 1_000_000, ".png": 400_000}  # bytes of a picture
 
 
@@ -168,6 +173,10 @@ def keys(annotation, prefix: str = "") -> Iterator[tuple[str, str, object]]:
         for name, field in annotation.model_fields.items():
             if not field.exclude:
                 yield prefix + name, kind, field
+                if annotation is Preset and name in SECTIONS:
+                    for record in SECTIONS[name]:
+                        yield from keys(record, f"{name}.")
+                    continue
                 yield from keys(field.annotation, "weights." if name.endswith("_weights") else f"{prefix}{name}.")
     for part in get_args(annotation):
         yield from keys(part, prefix)
@@ -253,6 +262,7 @@ def test_python_examples(generated):
     assert (names["result"].codes == generated).all()
     assert names["made"].shape == (1, names["plan"].length)
     assert (names["made"][:, : names["ids"].shape[1]] == names["ids"]).all()
+    assert names["session"].latents == names["context"] + 2
 
 
 def test_the_example_of_the_readme(generated):

@@ -16,7 +16,7 @@ FLOORS = [
     "tokens",
     "checkpoints schedule",
     "families",
-    "clip sources",
+    "clip sections sources",
     "preset engine",
     "stream weights",
     "inputs loading",

@@ -11,10 +11,10 @@ from tiny import TINY, moving, save_clip
 from yaml import safe_load
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.engine import session
-from diagd_cli.engine.decode import decode
+from diagd_cli.engine.decode import execute
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.errors import OutputError, UsageError
+from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import (
     FRAMES_AT_ONCE,
     Request,
@@ -136,11 +136,11 @@ def test_frames_are_complete_at_the_steps_that_the_plan_says(loaded, tiny, monke
     monkeypatch.setattr("diagd_cli.engine.session.time.perf_counter", lambda: clock[0])
 
     def ticking(*arguments):
-        for done in decode(*arguments):
+        for done in execute(*arguments):
             clock[0] += 1
             yield done
 
-    monkeypatch.setattr("diagd_cli.engine.session.decode", ticking)
+    monkeypatch.setattr("diagd_cli.engine.session.execute", ticking)
     result = continue_clip(loaded, read_clip(tiny.clip, 2), request(loaded, frames=frames, decoding=decoding))
     grid, parts, expected, before = loaded.preset.grid, window_parts(2, frames, 5, 2), [], 0
     for known, new in parts:
@@ -192,9 +192,9 @@ def test_a_session_goes_on_after_what_was_requested(loaded, tiny):
     session = start_session(loaded, codes, [request(loaded, frames=1, actions=actions)])
     session.conditioning = actions[None]
     for total in (3, 4, 6):
-        for _ in session.extend(total - session.frames, Decoding("diagd", 1, 2)):
+        for _ in session.extend(total - session.latents, Decoding("diagd", 1, 2)):
             pass
-        assert session.frames == total
+        assert session.latents == total
 
 
 # ---- batches ---------------------------------------------------------------------------------------------------------
@@ -258,16 +258,16 @@ def test_batches_that_cannot_be(loaded, tiny, walks):
 
 @pytest.mark.parametrize("frames, held", [(1, 3), (3, 5), (9, 5)])
 def test_the_cache_holds_what_is_needed_and_no_more_than_the_window(loaded, walks, monkeypatch, frames, held):
-    made, kind = [], session.KVCache
-    monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(kind(*a, **k)) or made[-1])
+    made, new_cache = [], Transformer.new_cache
+    monkeypatch.setattr(Transformer, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
     continue_clip(loaded, walks[0], request(loaded, frames=frames))
     assert [cache.slots for cache in made] == [held * (6 + 1) + 1]  # and one where padded lanes write
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_a_smaller_cache_makes_as_much(loaded, walks, monkeypatch, kind):
-    made, cache = [], session.KVCache
-    monkeypatch.setattr(session, "KVCache", lambda *a, **k: made.append(cache(*a, **k)) or made[-1])
+    made, new_cache = [], Transformer.new_cache
+    monkeypatch.setattr(Transformer, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
     small, usual = (continue_clip(loaded, walks[0], request(loaded), kv_dtype=k) for k in (kind, None))
     assert small.codes.shape == usual.codes.shape and small.tokens == usual.tokens
     assert made[0].keys.dtype == kind and 2 * made[0].bytes == made[1].bytes

@@ -17,9 +17,11 @@ def test_the_wheel_generates_outside_the_repository(tmp_path):
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
-    templates = {path.name for path in (ROOT / "diagd_cli" / "pages").iterdir() if path.is_file()}
+    templates = {path.name for path in (ROOT / "diagd_cli" / "report" / "pages").iterdir() if path.is_file()}
     assert "vote.html" in templates
-    assert templates == {path.name for path in (unpacked / "diagd_cli" / "pages").iterdir() if path.is_file()}
+    assert templates == {
+        path.name for path in (unpacked / "diagd_cli" / "report" / "pages").iterdir() if path.is_file()
+    }
     clip = unpacked / "diagd_cli" / "presets" / "freedoom" / "clips" / "rooms.mp4"
     command = [sys.executable, "-m", "diagd_cli", "generate", str(clip), "--frames", "1", "--json", "-o", "out/"]
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}

@@ -15,6 +15,7 @@ from diagd_cli.model.transformer import initialise
 from diagd_cli.preset import load_preset
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import build_transformer, save_weights
+from diagd_cli.weights.untold import metadata
 
 TINY = """
 name: tiny
@@ -41,18 +42,19 @@ class Tiny:
 
 def make_tiny(folder: Path) -> Tiny:
     """A tiny preset with random weights in `folder`, and a clip of 8 frames."""
-    path = folder / "tiny.yaml"
-    path.write_text(TINY)
-    preset = load_preset(path)
+    source = folder / "tiny.yaml"
+    source.write_text(TINY)
+    preset = load_preset(source)
     torch.manual_seed(0)
     codec, transformer = FsqImageTokenizer(preset.tokenizer), build_transformer(preset)
     initialise(transformer, seed=0, std=0.5)
-    weights = {
-        "tokenizer_weights": save_weights(folder / "tokenizer.safetensors", codec.state_dict(), torch.float16),
-        "transformer_weights": save_weights(folder / "transformer.safetensors", transformer.state_dict()),
-    }
-    write_preset(preset, folder, **weights).replace(path)
-    return Tiny(folder, path, save_clip(folder / "walk.mp4", moving(8)))
+    weights = {}
+    for role, model, dtype in (("tokenizer", codec, torch.float16), ("transformer", transformer, torch.bfloat16)):
+        told = metadata(preset, role)  # as weights have it that were trained here
+        path = folder / f"{role}.safetensors"
+        weights[f"{role}_weights"] = save_weights(path, model.state_dict(), dtype, told=told)
+    write_preset(preset, folder, **weights).replace(source)
+    return Tiny(folder, source, save_clip(folder / "walk.mp4", moving(8)))
 
 
 def moving(count: int, height: int = 16, width: int = 24) -> np.ndarray:

@@ -43,7 +43,7 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
 @o.grouped
 def generate(
-    clips: Annotated[list[Path], typer.Argument(help="Video files, images, or WHAM's .npz.")],
+    clips: Annotated[list[Path], typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens.")],
     *,
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
@@ -94,7 +94,7 @@ def generate(
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
         from diagd_cli.jobs.generation import Generation, check
-        from diagd_cli.jobs.targets import continuations
+        from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
         from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
@@ -107,7 +107,7 @@ def generate(
         generation = Generation(
             preset=chosen,
             settings=settings,
-            targets=targets or continuations(clips, output, settings.seed, samples),
+            targets=targets or continuations(clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS),
             steering=steering_of(steer),
             machine=machine_of(
                 machine, kv_dtype=kv_dtype, random=random_weights, offload=bool(offload), compile=compile

@@ -10,8 +10,10 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.train.requests import SCENARIOS, RecordRequest
 
-SCENARIOS = "my_way_home,health_gathering_supreme"
+TWO_OR_MORE = o.number(int, "a whole number, 2 or more", 2)
+HEIGHT_HELP, WIDTH_HELP = (f"Pixels; a whole fraction of {side}." for side in (480, 640))
 HELP = """Record clips and their per-frame actions from ViZDoom's Freedoom levels (extra: world).
 
 Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a JSONL of the same name.
@@ -27,19 +29,26 @@ Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a 
 def record(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
     episodes: Annotated[int, typer.Option(**o.POSITIVE, help="Clips in all.")] = 420,
-    frames: Annotated[int, typer.Option(**o.number(int, "a whole number, 2 or more", 2), help="Frames a clip.")] = 160,
-    scenarios: Annotated[str, typer.Option(help="Levels, by comma.")] = SCENARIOS,
+    frames: Annotated[int, typer.Option(**TWO_OR_MORE, help="Frames a clip.")] = 160,
+    scenarios: Annotated[str, typer.Option(help="Levels, by comma.")] = ",".join(SCENARIOS),
     seed: Annotated[int, typer.Option(**o.COUNT, help="Seed of the first episode.")] = 0,
-    height: Annotated[int, typer.Option(**o.POSITIVE, help="Pixels; a whole fraction of 480.")] = 120,
-    width: Annotated[int, typer.Option(**o.POSITIVE, help="Pixels; a whole fraction of 640.")] = 160,
+    height: Annotated[int, typer.Option(**o.POSITIVE, help=HEIGHT_HELP)] = 120,
+    width: Annotated[int, typer.Option(**o.POSITIVE, help=WIDTH_HELP)] = 160,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.train.record import record as run
+        from diagd_cli.train.record import record
 
-        with reporter.bar("recording", episodes, "clips") as bar:
-            run(out, [s.strip() for s in scenarios.split(",")], episodes, frames, seed, height, width,
-                on_episode=lambda done, total: bar.update(done))  # fmt: skip
+        request = RecordRequest(
+            out=out,
+            scenarios=tuple(name.strip() for name in scenarios.split(",")),
+            episodes=episodes,
+            frames=frames,
+            seed=seed,
+            height=height,
+            width=width,
+        )
+        record(request, reporter)
         reporter.result(str(out))

@@ -10,7 +10,8 @@ from diagd_cli.tokens.sampling import TOP_P_RULES
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Machine, Settings, Steering
-    from diagd_cli.preset import Defaults, Preset
+    from diagd_cli.preset import Preset
+    from diagd_cli.sections import Defaults
 
 
 def merge(

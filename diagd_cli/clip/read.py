@@ -19,6 +19,7 @@ from diagd_cli.clip.decode import Tally
 from diagd_cli.clip.image import IMAGE_FORMATS, Animation, check_size
 from diagd_cli.clip.packets import look_through
 from diagd_cli.clip.take import Found, damaged, every_frame, read_video, told
+from diagd_cli.clip.tokens import holds_codes, read_codes
 from diagd_cli.clip.video import AGAIN
 from diagd_cli.errors import ClipError, UsageError
 
@@ -29,10 +30,13 @@ _TELL_AFTER, _TELL_EVERY = 3.0, 10.0  # seconds of silence
 class Clip:
     """Frames of one file, upright, on square pixels.
 
-    `frames` is uint8 RGB (F, H, W, 3) and `future` uint8 RGB (F2, H, W, 3): those that follow in the file, possibly
-    none. `fps` is in frames per second, None where the file gives none. `first` is the index in the file of
-    `frames[0]`, and `sha256` the hexadecimal digest of the file's bytes. `damage` says what is missing of the file or
-    broken in it, as the end of a sentence that begins with its name; None where nothing is known to be.
+    frames: uint8 RGB [F, H, W, 3]; of a file of tokens int64 [F, h, w].
+    fps: frames a second, None where the file gives none.
+    first: the index in the file of `frames[0]`.
+    sha256: the hexadecimal digest of the file's bytes.
+    future: the frames that follow in the file, possibly none; like `frames`.
+    damage: what is missing of the file or broken in it, as the end of a sentence that begins with its name; None where
+    nothing is known to be.
     """
 
     path: Path
@@ -56,9 +60,9 @@ def read_clip(
     """Read `context` frames of a video from frame `start` on, and up to `future` frames that follow them.
 
     `start` None means the last `context` frames of the file, which none follow. An image is a video of one frame, an
-    animated one of all of its frames; an .npz is one of WHAM's recordings, which is read whole. Frames count at
-    constant time steps: those of a video of constant rate count once each. Memory holds the frames that are asked for,
-    never the whole video, and of a long one only those near them are decoded.
+    animated one of all of its frames; an .npz is a file of tokens, or a family's recording (WHAM's), which is read
+    whole. Frames count at constant time steps: those of a video of constant rate count once each. Memory holds the
+    frames that are asked for, never the whole video, and of a long one only those near them are decoded.
 
     `tell` is given a line now and then where that takes seconds. Raises ClipError for a file that cannot be read or is
     too short, and with `whole` for one that is cut short or damaged; UsageError for a negative start.
@@ -171,7 +175,9 @@ def _recorded(path: Path) -> np.ndarray:
 
 def _select(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
     """The frames of a file that are asked for, fewer where it ends. Raises ClipError."""
-    if path.suffix.lower() in families.recordings():
+    if holds_codes(path):
+        frames, fps = read_codes(path), None
+    elif path.suffix.lower() in families.recordings():
         frames, fps = _recorded(path), None
     elif path.suffix.lower() in IMAGE_FORMATS:
         frames = Animation(path)

@@ -1,4 +1,4 @@
-"""In what parts a prompt is fed: what the engine does, and the estimate of its memory counts on."""
+"""In what parts the engine feeds a prompt; the estimate of memory counts on it."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ CHUNK, CUDA_CHUNK = 512, 8192  # tokens
 
 
 def chunk_on(device: torch.device | str) -> int:
-    """Tokens of a prompt that go through the Transformer together: more on CUDA, whose kernels want them."""
+    """Tokens of a prompt that are fed together: more on CUDA, whose kernels want them."""
     return CUDA_CHUNK if str(device).startswith("cuda") else CHUNK

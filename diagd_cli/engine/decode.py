@@ -1,4 +1,4 @@
-"""Prefill, then the one loop that executes any plan on any model. It knows token ids, not files, pixels or progress."""
+"""Prefill, then the one loop that executes any plan on any model. It knows token ids alone."""
 
 from __future__ import annotations
 
@@ -9,51 +9,84 @@ import torch
 from torch import Tensor
 
 from diagd_cli.engine.chunk import chunk_on
-from diagd_cli.engine.steps import Choose, Cross, Pace, Replay, Steps
-from diagd_cli.model.cache import KVCache
-from diagd_cli.model.transformer import CAUSAL, Transformer
+from diagd_cli.engine.steps import Choose, Pace, Replay, Steps
+from diagd_cli.model.contract import Cache, Cross, Model
+from diagd_cli.model.mask import CAUSAL, Mask
 from diagd_cli.schedule.plan import Plan
 
 
 @torch.inference_mode()
 def prefill(
-    model: Transformer, cache: KVCache, tokens: Tensor, positions: np.ndarray, cross: Cross = None, chunk: int = 0
+    model: Model,
+    cache: Cache,
+    tokens: Tensor,
+    positions: np.ndarray,
+    cross: Cross = None,
+    chunk: int = 0,
 ) -> None:
-    """Feed known tokens [B, L] at `positions` (ascending, every smaller slot written), `chunk` at a time; no logits.
+    """Feed known tokens, some at a time; no logits are made of them.
 
-    chunk 0 is what suits the device (`chunk_on`). What starts the sequence goes through
-    the causal kernel, without a mask.
+    model: what remembers them.
+    cache: of `model.new_cache`; every slot before the first of `positions` is written already.
+    tokens: int64 [B, L], of which those at `positions` are fed.
+    positions: int64 [n], ascending.
+    cross: what the model attends to of a text.
+    chunk: tokens that are fed together; 0 is what suits the device (`chunk_on`).
     """
     chunk = chunk or chunk_on(tokens.device)
     for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
         if len(part):
             index, extent = torch.as_tensor(part, device=tokens.device), int(part[-1]) + 1
-            mask = CAUSAL if extent == len(part) else torch.arange(extent, device=tokens.device) <= index[:, None]
+            if extent == len(part):  # the start of the sequence: the causal kernel needs no matrix
+                mask = CAUSAL
+            else:
+                slots = torch.arange(extent, device=tokens.device)
+                mask = Mask(visible=slots <= index[:, None])
             model(tokens[:, index], index, mask, cache, extent, outputs=0, cross=cross)
 
 
 def decode(
-    model: Transformer,
+    model: Model,
     plan: Plan,
-    cache: KVCache,
+    cache: Cache,
     tokens: Tensor,
     choose: Choose,
     cross: Cross = None,
     capture: bool | None = None,
 ) -> Iterator[int]:
-    """Execute `plan`: fill in tokens int64 [B, >= plan.length] step by step, yielding the number of steps done.
+    """Execute a plan: fill in new tokens step by step, yielding the number of steps done.
 
-    Slots below `plan.prefill` must have been fed. choose(logits [B, n, vocab], targets int64 [n]) -> ids [B, n].
-    A query sees exactly the slots at or before its position that have been written, this step's inputs included; with
-    `zero_slots` those that have not been written too, in which the cache should hold zeros.
+    A query sees exactly the slots at or before its position that have been written, this step's
+    inputs included; with `zero_slots` also those that have not been written, in which the cache
+    should hold zeros.
 
-    capture: replay CUDA graphs of steps of one width (by default on CUDA). It needs one more slot and one more place in
-    `tokens` and `choose` than the plan is long, where padded lanes write; without CUDA the same steps run uncaptured.
+    model: what predicts.
+    plan: whose prompt, the slots below `plan.prefill`, has been fed.
+    cache: of `model.new_cache`.
+    tokens: int64 [B, >= plan.length], which the new ones are put into.
+    choose: of logits [B, n, vocab] and targets int64 [n], where they go, makes ids int64 [B, n].
+    cross: what the model attends to of a text.
+    capture: as in `runner`.
     """
-    capture = tokens.is_cuda if capture is None else capture
-    steps = Steps(model, plan.padded() if capture else plan, cache, tokens, choose, cross)
-    run = Replay(steps, plan.extents.tolist()) if capture else steps
-    pace = Pace(tokens.device)
+    return execute(runner(Steps(model, cache, tokens, choose, cross), capture), plan)
+
+
+def runner(steps: Steps, capture: bool | None = None) -> Steps | Replay:
+    """What `execute` takes: the steps themselves, or with `capture` the CUDA graphs of them.
+
+    capture: replay graphs of steps of one width; None is whether the tokens are on CUDA. Store,
+        cache and `choose` need one place more than a plan is long, where padded lanes write.
+        Without CUDA the same padded steps run uncaptured.
+    """
+    capture = steps.tokens.is_cuda if capture is None else capture
+    return Replay(steps) if capture else steps
+
+
+def execute(run: Steps | Replay, plan: Plan) -> Iterator[int]:
+    """Take every step of a plan, yielding the number of steps done; another plan may follow it."""
+    with torch.inference_mode():
+        run.load(plan)
+    pace = Pace(run.device)
     for step in range(plan.steps):
         with torch.inference_mode():
             run(step)
@@ -62,26 +95,51 @@ def decode(
 
 
 @torch.inference_mode()
-def logits(model: Transformer, ids: Tensor, positions: Tensor | None = None, cross: Cross = None) -> Tensor:
-    """Logits float [B, Q, vocab] of a full pass over ids int64 [B, Q] at positions int64 [Q] (default 0 .. Q-1).
+def logits(
+    model: Model,
+    ids: Tensor,
+    positions: Tensor | None = None,
+    cross: Cross = None,
+) -> Tensor:
+    """Logits float [B, Q, vocab] of a full pass; those at a position are for what follows it.
 
-    Every token sees the tokens at or before its position; the logits at a position are for what follows it.
+    Every token sees the tokens at or before its position.
+
+    model: what predicts.
+    ids: int64 [B, Q].
+    positions: int64 [Q], where they stand; by default 0 .. Q-1.
+    cross: what the model attends to of a text.
     """
     if positions is None:
         return model(ids, torch.arange(ids.shape[1], device=ids.device), cross=cross)
     positions = positions.to(ids.device)
-    return model(ids, positions, mask=positions <= positions[:, None], cross=cross)
+    mask = Mask(visible=positions <= positions[:, None])
+    return model(ids, positions, mask=mask, cross=cross)
 
 
-def decode_plan(model: Transformer, plan: Plan, tokens: Tensor, choose: Choose, cross: Cross = None) -> Tensor:
-    """The whole of a plan on a cache of its own: prefill, every step; returns tokens int64 [B, plan.length], filled in.
+def decode_plan(
+    model: Model,
+    plan: Plan,
+    tokens: Tensor,
+    choose: Choose,
+    cross: Cross = None,
+) -> Tensor:
+    """The whole of a plan on a cache of its own: prefill, then every step.
 
-    tokens: int64 [B, L], of which the positions of the context (and its conditioning) are read; see `Grid.flatten`.
+    model: what predicts.
+    plan: what is fed and made.
+    tokens: int64 [B, L], of which the positions of the context (and its conditioning) are read; see
+        `Grid.flatten`.
+    choose: of logits [B, n, vocab] and targets int64 [n], where they go, makes ids int64 [B, n].
+    cross: what the model attends to of a text.
+
+    Returns tokens int64 [B, plan.length], filled in.
     """
-    weight = model.embed.weight
-    tokens = torch.nn.functional.pad(tokens[:, : plan.length], (0, max(0, plan.length - tokens.shape[1]))).clone()
-    cache = KVCache(model.config, len(tokens), plan.length, device=weight.device, dtype=weight.dtype)
+    room = max(0, plan.length - tokens.shape[1])
+    tokens = torch.nn.functional.pad(tokens[:, : plan.length], (0, room)).clone()
+    cache = model.new_cache(len(tokens), plan.length)
     prefill(model, cache, tokens, np.arange(plan.prefill), cross)
-    for _ in decode(model, plan, cache, tokens, choose, cross, capture=False):  # there is no slot for padded lanes
+    # uncaptured: there is no slot for padded lanes
+    for _ in decode(model, plan, cache, tokens, choose, cross, capture=False):
         pass
     return tokens

@@ -1,6 +1,7 @@
 """Truncation of logits before a draw, as pure functions. Logits are float [..., n, vocab].
 
-Two rules for top-p are about: the usual nucleus keeps the token that crosses top_p, WHAM's (`strict`) drops it.
+There are two rules for top-p: the usual nucleus keeps the token that crosses top_p, WHAM's
+(`strict`) drops it.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from torch import Tensor
 
 
 def nucleus(logits: Tensor, top_p: float, strict: bool = False) -> tuple[Tensor, Tensor]:
-    """The likeliest tokens in falling order: logits [..., n, m], -inf outside the nucleus, and their ids int64 [..., n, m].
+    """The likeliest tokens in falling order.
 
-    The nucleus is the shortest run of tokens whose mass before the last one is at most top_p; `strict` leaves out the
-    token that crosses top_p, but never the best. m is as many as needed: a CPU sorts a few hundred tokens a
-    hundred times faster than all; elsewhere all are sorted, so that nothing has to be read back.
+    logits: float [..., n, vocab].
+    top_p: the nucleus is the shortest run of tokens whose mass before the last one is at most this.
+    strict: leave out the token that crosses top_p, but never the best.
+
+    Returns logits [..., n, m], -inf outside the nucleus, and their ids int64 [..., n, m]. m is as
+    many as needed: a CPU sorts a few hundred tokens a hundred times faster than all; elsewhere all
+    are sorted, so that nothing has to be read back.
     """
     size, total = logits.shape[-1], logits.logsumexp(-1, keepdim=True)
     for count in _counts(size) if logits.device.type == "cpu" else [size]:
@@ -35,7 +40,11 @@ def _counts(size: int) -> list[int]:
 
 
 def keep_top(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:
-    """Set to -inf all but the `top_k` largest (ties kept) and all outside the nucleus of mass `top_p`."""
+    """Logits float [..., n, vocab] with -inf for what is not kept.
+
+    top_k: so many of the largest are kept, and what ties with the last; 0 keeps everything.
+    top_p: what is outside the nucleus of this mass is not kept; 1 keeps everything.
+    """
     if top_k and top_k < logits.shape[-1]:
         logits = logits.masked_fill(logits < logits.topk(top_k).values[..., -1:], -torch.inf)
     if top_p >= 1:

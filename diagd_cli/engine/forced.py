@@ -1,7 +1,8 @@
-"""A decoding with the tokens given, as one forward pass without a cache: what the stepped engine sees becomes a mask.
+"""A decoding with the tokens given, as one pass without a cache: what its steps see is a mask.
 
-Every token that a decoding gives to the model is an entry: the prompt's positions, and the feeds of the plan. Entry a
-sees entry b where b stands at or before a, was given no later than a, and had not been overwritten by then:
+Every token that a decoding gives to the model is an entry: the prompt's positions, and the feeds of
+the plan. Entry a sees entry b where b stands at or before a, was given no later than a, and had not
+been overwritten by then:
 
     position[b] <= position[a]    and    step[b] <= step[a] < expires[b]
 
@@ -18,22 +19,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.model.transformer import Transformer
+from diagd_cli.model.contract import Cross, Model
+from diagd_cli.model.mask import Mask
 from diagd_cli.schedule.plan import Plan
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
-
-    from diagd_cli.engine.steps import Cross
 
 
 @dataclass(frozen=True)
 class Entries:
     """Everything that a decoding gives to the model, as int64 arrays [N].
 
-    Entry n is the token at flat position `source[n]`, standing at `position[n]` from step `step[n]` (-1: the prompt) up
-    to, not including, step `expires[n]`. From its output comes the token at `target[n]`, -1 for none. Those with a
-    target come first, in raster order of their targets, then the others by position.
+    source: flat position of the token.
+    position: where it stands.
+    step: from when on, -1 for the prompt.
+    expires: the first step at which it no longer does.
+    target: flat position of the token that comes from its output, -1 for none.
+
+    Those with a target come first, in raster order of their targets, then the others by position.
     """
 
     source: np.ndarray
@@ -53,7 +57,7 @@ class Entries:
 
 
 def plan_entries(plan: Plan) -> Entries:
-    """The entries of a plan that is not padded: positions 0 .. prefill-1 as the prompt, then every feed.
+    """The entries of a plan that is not padded: the prompt before `plan.prefill`, then every feed.
 
     Raises ValueError for a decoding that sees what is no entry.
     """
@@ -74,7 +78,10 @@ def plan_entries(plan: Plan) -> Entries:
 
 
 def visibility(position, step, expires) -> Callable:
-    """The rule of what is seen, as FlexAttention wants it: f(batch, head, a, b) of indices; NumPy arrays or tensors [N]."""
+    """The rule of what is seen, as FlexAttention wants it: f(batch, head, a, b) of indices.
+
+    position, step, expires: NumPy arrays or tensors [N].
+    """
 
     def sees(batch, head, a, b):
         return (position[b] <= position[a]) & (step[b] <= step[a]) & (step[a] < expires[b])
@@ -83,20 +90,34 @@ def visibility(position, step, expires) -> Callable:
 
 
 def block_mask(entries: Entries, device: torch.device | str) -> BlockMask:
-    """The mask for FlexAttention: by blocks of 128 x 128 entries, those that nobody sees left out."""
+    """The mask for FlexAttention: blocks of 128 x 128 entries, without those that nobody sees."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    arrays = (torch.as_tensor(a, device=device) for a in (entries.position, entries.step, entries.expires))
-    return create_block_mask(visibility(*arrays), None, None, len(entries), len(entries), device=str(device))
+    arrays = entries.position, entries.step, entries.expires
+    sees = visibility(*(torch.as_tensor(a, device=device) for a in arrays))
+    return create_block_mask(sees, None, None, len(entries), len(entries), device=str(device))
 
 
-def forced_logits(model: Transformer, tokens: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
-    """Logits [B, plan.new_tokens, vocab] of every new token in raster order, as the engine would see them by `plan`.
+def entry_mask(entries: Entries, device: torch.device) -> Mask:
+    """What the entries see of one another, in the form that suits the device."""
+    if device.type == "cuda":
+        return Mask(blocks=block_mask(entries, device))
+    return Mask(visible=torch.from_numpy(entries.visible))
 
-    tokens: int64 [B, >= plan.length], the new ones included. plan: not padded. cross: `Transformer.cross_context`.
-    Equal to the cached steps' logits when these choose the same tokens, up to rounding; gradients flow.
+
+def forced_logits(model: Model, tokens: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
+    """Logits [B, plan.new_tokens, vocab] of all new tokens in raster order, as by a plan's steps.
+
+    model: what predicts, in one pass without a cache.
+    tokens: int64 [B, >= plan.length], the new ones included.
+    plan: not padded.
+    cross: what the model attends to of a text.
+
+    Equal to the cached steps' logits when these choose the same tokens, up to rounding; gradients
+    flow.
     """
     entries, device = plan_entries(plan), tokens.device
-    mask = block_mask(entries, device) if tokens.is_cuda else torch.from_numpy(entries.visible)
-    source, position = (torch.as_tensor(a, device=device) for a in (entries.source, entries.position))
+    fed = entries.source, entries.position
+    source, position = (torch.as_tensor(a, device=device) for a in fed)
+    mask = entry_mask(entries, device)
     return model(tokens[:, source], position, mask, outputs=plan.new_tokens, cross=cross)

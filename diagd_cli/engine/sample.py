@@ -1,4 +1,4 @@
-"""Logits to token ids. The noise of a token depends on its clip's seed and its place alone, never on the decoding."""
+"""Logits to token ids. The noise of a token depends on its clip's seed and its place alone."""
 
 from __future__ import annotations
 
@@ -9,37 +9,70 @@ from torch import Tensor
 from diagd_cli.engine.filters import keep_top, nucleus
 from diagd_cli.tokens.sampling import Sampling
 
-COLD = 1e-6  # temperatures below this are greedy: logits divided by less leave the range of float32
-_GOLDEN, _MIX1, _MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # SplitMix64, as signed 64-bit
+GREEDY_BELOW = 1e-6  # temperature: logits divided by less leave the range of float32
+# of SplitMix64, as signed 64-bit numbers
+_GOLDEN, _MIX1, _MIX2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
 
 
 class Sampler:
-    """Chooses tokens by the Gumbel-max rule with noise drawn per (seed, place, id), on the device, without a stream.
+    """Chooses tokens by the Gumbel-max rule, with noise that is a hash of (seed, place, id).
 
-    seeds: one per clip. places: int64 [positions], the absolute place in the video of each flat position (so that a
-    window that rolls goes on drawing fresh noise). opening: bool [positions], where a frame's first token lies
-    (`Grid.opening`); a sampling with `first` needs it, and raises ValueError without.
+    Everything lies on the device, and there is no stream of random numbers.
+
+    sampling: how tokens are drawn.
+    seeds: one a clip.
+    places: int64 [positions], the place in the video of each flat position, so that a window that
+        rolls goes on drawing fresh noise; `move` gives others.
+    opening: bool [positions], where a frame's first token lies (`Grid.opening`).
+    device: where the logits will be.
+
+    Raises ValueError for a sampling with `first` without an opening.
     """
 
     def __init__(
-        self, sampling: Sampling, seeds: list[int], places: np.ndarray, opening: np.ndarray | None = None, device=None
+        self,
+        sampling: Sampling,
+        seeds: list[int],
+        places: np.ndarray,
+        opening: np.ndarray | None = None,
+        device: torch.device | str | None = None,
     ):
         if sampling.first and opening is None:
-            raise ValueError(f"first is {sampling.first}: give opening, where frames begin (Grid.opening)")
+            needed = "give opening, where frames begin (Grid.opening)"
+            raise ValueError(f"first is {sampling.first}: {needed}")
         self.sampling = sampling
-        keys = torch.tensor([[_signed(s)] for s in seeds], device=device)
-        places = torch.as_tensor(places, device=device)
-        self.keys = _mix(_mix(keys * _GOLDEN) + places * _GOLDEN)  # [B, positions]
+        seeds = torch.tensor([[_signed(seed)] for seed in seeds], device=device)
+        self.seeds = _mix(seeds * _GOLDEN)  # [B, 1]
+        self.keys = self._keys(places)  # [B, positions]
         self.ids = torch.arange(sampling.codes, device=device)
-        self.opening = torch.as_tensor(opening, device=device) if sampling.first and opening is not None else None
+        barred = sampling.first and opening is not None
+        self.opening = torch.as_tensor(opening, device=device) if barred else None
+
+    def move(self, places: np.ndarray) -> None:
+        """Let the positions have other places in the video, int64 [positions]; no tensor is new.
+
+        A CUDA graph that draws reads its noise from where it was captured.
+        """
+        self.keys.copy_(self._keys(places))
+
+    def _keys(self, places: np.ndarray) -> Tensor:
+        """A hash of seed and place, int64 [B, positions]."""
+        return _mix(self.seeds + torch.as_tensor(places, device=self.seeds.device) * _GOLDEN)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Ids int64 [B, n] from logits [B, n, vocab] for the tokens at flat positions `targets` [n]."""
+        """Draw tokens.
+
+        logits: [B, n, vocab].
+        targets: int64 [n], the flat positions where they go.
+
+        Returns ids int64 [B, n].
+        """
         s = self.sampling
         logits = logits[..., : s.codes].float()
         if self.opening is not None:
-            logits = logits.masked_fill(self.opening[targets].unsqueeze(-1) & (self.ids < s.first), -torch.inf)
-        if s.temperature < COLD:
+            barred = self.opening[targets].unsqueeze(-1) & (self.ids < s.first)
+            logits = logits.masked_fill(barred, -torch.inf)
+        if s.temperature < GREEDY_BELOW:
             return logits.argmax(-1)
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:
@@ -48,7 +81,7 @@ class Sampler:
         return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
 
     def _gumbel(self, keys: Tensor, ids: Tensor) -> Tensor:
-        """Standard Gumbel noise float32 [..., m] for keys int64 [...] and ids int64 [..., m] or [m]."""
+        """Standard Gumbel noise float32 [..., m]; keys: int64 [...]; ids: int64 [..., m] or [m]."""
         bits = _mix(keys.unsqueeze(-1) + ids * _GOLDEN) & 0xFFFFFF
         # the highest would round to 1: infinite noise
         uniform = ((bits.float() + 0.5) / 0x1000000).clamp(max=1 - 2**-24)

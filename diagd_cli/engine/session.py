@@ -1,4 +1,4 @@
-"""A running clip: its tokens, its cache and where it stands. It can be continued by any plan, as often as one likes."""
+"""A running clip: its tokens, its cache and where it stands. Any plan may continue it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from diagd_cli.engine.decode import Cross, decode, prefill
+from diagd_cli.engine.decode import execute, prefill, runner
 from diagd_cli.engine.sample import Sampler, Sampling
+from diagd_cli.engine.steps import Steps
 from diagd_cli.engine.windows import window_parts, window_plans
-from diagd_cli.model.cache import KVCache
-from diagd_cli.model.transformer import Transformer
+from diagd_cli.model.contract import Cross, Model
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
@@ -21,7 +21,14 @@ from diagd_cli.tokens.grid import Grid
 
 @dataclass
 class Times:
-    """Seconds spent, and what was done in them. completed: of decoding, when each new latent frame had all its tokens."""
+    """Seconds that were spent, and what was done in them.
+
+    prefill, decode: seconds.
+    steps: forward passes of the decoding.
+    fed: tokens that were fed in them, a clip.
+    tokens: new tokens of all clips.
+    completed: seconds of decoding after which each new latent frame had all its tokens.
+    """
 
     prefill: float = 0.0
     decode: float = 0.0
@@ -33,15 +40,30 @@ class Times:
 
 @dataclass
 class Session:
-    """Clips in lock-step: codes int64 [B, T, h, w] so far, conditioning int64 [B, >= T, A], one seed a clip.
+    """Clips in lock-step, which can be continued as often as one likes.
 
-    `window`: latent frames the model can hold. When it is full the oldest frames are dropped, the newest `overlap` are
-    fed again from their tokens (never from pixels), and decoding goes on; with `overlap` 0 it cannot. prefix: int64
-    [grid.prefix], the ids before the first frame. cross: keys and values of the text, `Transformer.cross_context`.
-    kv_dtype: torch's type of the cache; None is the model's.
+    model: what predicts; `Transformer` or another callable with its contract.
+    grid: how codes and conditioning lie in its sequence.
+    codes: int64 [B, T, h, w] so far.
+    conditioning: int64 [B, >= T, A], the tokens after each latent frame; may be replaced by longer.
+    seeds: one a clip.
+    sampling: how tokens are drawn.
+    window: latent frames that the model can hold. When it is full the oldest are dropped, and the
+        newest `overlap` are fed again from their tokens (never from pixels).
+    overlap: latent frames that are kept then; with 0 a full window cannot be continued.
+    prefix: int64 [grid.prefix], the ids before the first frame.
+    cross: what the model attends to of the text, of its `cross_context`.
+    times: what has been spent so far.
+    kv_dtype: of the cache; None is the model's.
+    capture: whether steps are captured as CUDA graphs; None is where they can be. Without CUDA the
+        same padded steps run uncaptured.
+
+    The first extension makes a token store, a cache and a sampler on the device, and the steps that
+    it takes there; they stay, with all CUDA graphs that have been captured, until `release`. Model,
+    seeds, sampling, cross and dtype are therefore those of that moment.
     """
 
-    model: Transformer
+    model: Model
     grid: Grid
     codes: np.ndarray
     conditioning: np.ndarray
@@ -53,131 +75,156 @@ class Session:
     cross: Cross = None
     times: Times = field(default_factory=Times)
     kv_dtype: torch.dtype | None = None
+    capture: bool | None = None
 
     def __post_init__(self):
         if not 0 <= self.overlap < self.window:
-            raise ValueError(f"overlap is {self.overlap}, window {self.window}: a window that is full must lose frames")
-        self._first = max(0, self.frames - self.window + 1)  # video frame at the window's start
-        self._cache: KVCache | None = None
-        self._written = np.zeros(self.grid.length(self.window) + 1, dtype=bool)  # the last: where padded lanes write
-        self._tokens_now, self._ready = None, 0  # of a running `extend`: its tokens, and how many frames are complete
+            sizes = f"overlap is {self.overlap}, window {self.window}"
+            raise ValueError(f"{sizes}: a window that is full must lose frames")
+        self._start = max(0, self.latents - self.window + 1)  # the window's first latent frame
+        self._state: State | None = None
+        # slots that hold the truth; the last of all is where padded lanes write
+        self._filled = np.zeros(self.grid.length(self.window) + 1, dtype=bool)
+        self._ready = 0  # latent frames that a running extension has completed
 
     @property
-    def frames(self) -> int:
+    def latents(self) -> int:
         """Latent frames so far."""
         return self.codes.shape[1]
 
     @property
     def complete(self) -> int:
-        """Latent frames of which every token is made, those of a running `extend` included."""
-        return self.frames + self._ready
+        """Latent frames of which every token is made, those of a running extension included."""
+        return self.latents + self._ready
 
     def complete_codes(self, first: int = 0) -> np.ndarray:
-        """Codes int64 [B, complete - first, h, w] of the complete latent frames from frame `first` on."""
+        """Codes int64 [B, complete - first, h, w] of the complete latent frames from `first` on."""
         if not self._ready:
             return self.codes[:, first:]
-        known = self.frames - self._first
-        made = self.grid.codes(self._padded(self._tokens_now), known + self._ready)[:, known:]
+        made = self._made(self._known, self._ready)
         return np.concatenate([self.codes, made], axis=1)[:, first:]
 
-    def extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
-        """Make `frames` more latent frames, rolling the window as needed; yields steps done in this call.
+    def extend(self, latents: int, decoding: Decoding) -> Iterator[int]:
+        """Make more latent frames, rolling the window as needed; yields steps done in this call.
 
-        The actions of all but the last new frame must be known: conditioning [B, >= T + frames - 1, A]; else ValueError.
+        latents: how many.
+        decoding: by which plan.
+
+        Raises ValueError unless the conditioning after all but the last of them is known:
+        [B, >= T + latents - 1, A].
         """
-        if self.grid.conditioning and self.conditioning.shape[1] < self.frames + frames - 1:
-            steered = self.conditioning.shape[1]
-            raise ValueError(f"actions after {steered} latent frames are known, {self.frames + frames - 1} are needed")
+        needed, steered = self.latents + latents - 1, self.conditioning.shape[1]
+        if self.grid.conditioning and steered < needed:
+            known = f"actions after {steered} latent frames are known"
+            raise ValueError(f"{known}, {needed} are needed")
         done = 0
-        for known, new in self._parts(frames):
-            if self.frames - self._first > known:
+        for known, new in window_parts(self._known, latents, self.window, self.overlap):
+            if self._known > known:
                 self._roll()
             for step in self._extend(new, decoding):
                 yield done + step
             done += step
 
-    def steps(self, frames: int, decoding: Decoding) -> int:
+    def steps(self, latents: int, decoding: Decoding) -> int:
         """Steps that `extend` will take."""
-        known = self.frames - self._first
-        return sum(p.steps for p in window_plans(self.grid, known, frames, decoding, self.window, self.overlap))
+        rest = latents, decoding, self.window, self.overlap
+        return sum(plan.steps for plan in window_plans(self.grid, self._known, *rest))
 
     def release(self) -> None:
-        """Give the cache's memory back; what is extended afterwards starts with a prefill."""
-        self._cache = None
-        self._written[:] = False
+        """Give the device's memory back; what is extended afterwards starts with a prefill."""
+        self._state = None
+        self._filled[:] = False
 
-    def _new_cache(self) -> KVCache:
-        weight, slots = self.model.embed.weight, len(self._written)
-        kind = self.kv_dtype or weight.dtype
-        return KVCache(self.model.config, len(self.codes), slots, device=weight.device, dtype=kind)
-
-    def _parts(self, frames: int) -> list[tuple[int, int]]:
-        return window_parts(self.frames - self._first, frames, self.window, self.overlap)
+    @property
+    def _known(self) -> int:
+        """Latent frames in the window."""
+        return self.latents - self._start
 
     def _roll(self) -> None:
-        self._first = self.frames - self.overlap
-        self._written[:] = False
+        """Drop the oldest latent frames of the window."""
+        self._start = self.latents - self.overlap
+        self._filled[:] = False
 
-    def _extend(self, frames: int, decoding: Decoding) -> Iterator[int]:
-        context = self.frames - self._first
-        plan = build_plan(self.grid, context, frames, decoding)
-        tokens = self._tokens(context, plan.length + 1)
-        if self._cache is None:
-            self._cache = self._new_cache()
+    def _extend(self, latents: int, decoding: Decoding) -> Iterator[int]:
+        """Make latent frames for which the window has room; yields steps done."""
+        plan = build_plan(self.grid, self._known, latents, decoding)
+        if self._state is None:
+            self._state = State(self)
+        state = self._state
+        self._place(state, zeros=decoding.zero_slots)
+
         started = time.perf_counter()
-        if decoding.zero_slots:  # what an earlier window left there would be seen
-            self._cache.clear(torch.from_numpy(~self._written).to(tokens.device))
-        missing = np.flatnonzero(~self._written[: plan.prefill])
-        prefill(self.model, self._cache, tokens, missing, self.cross)
-        self.times.prefill += self._lap(started)
-        started = time.perf_counter()
-        places = self._first * self.grid.block + np.arange(plan.length + 1)
-        opening = self.grid.opening(plan.length + 1)
-        sampler = Sampler(self.sampling, self.seeds, places, opening, tokens.device)
-        self._tokens_now, last = tokens, last_steps(plan)
+        missing = np.flatnonzero(~self._filled[: plan.prefill])
+        prefill(self.model, state.cache, state.tokens, missing, self.cross)
+        self.times.prefill += self._seconds_since(started)
+
+        started, last = time.perf_counter(), last_steps(plan)
         try:
-            for done in decode(self.model, plan, self._cache, tokens, sampler, self.cross):
-                if fresh := int(np.searchsorted(last, done, side="right")) - self._ready:
-                    self.times.completed += [self.times.decode + self._lap(started)] * fresh
+            for done in execute(state.run, plan):
+                fresh = int(np.searchsorted(last, done, side="right")) - self._ready
+                if fresh:
+                    spent = self.times.decode + self._seconds_since(started)
+                    self.times.completed += [spent] * fresh
                     self._ready += fresh
                 yield done
         finally:
-            self._tokens_now, self._ready = None, 0
-        self.times.decode += self._lap(started)
+            self._ready = 0
+        self.times.decode += self._seconds_since(started)
         self.times.steps += plan.steps
         self.times.fed += len(plan.source)
         self.times.tokens += plan.new_tokens * len(self.codes)
-        self._written[: plan.length] = plan.first_write < plan.steps
-        made = self.grid.codes(self._padded(tokens), context + frames)
-        self.codes = np.concatenate([self.codes, made[:, context:]], axis=1)
 
-    def _tokens(self, context: int, length: int) -> torch.Tensor:
-        """Token store int64 [B, length] of the window: the known codes, and the conditioning as far as it is known."""
-        store = np.zeros((len(self.codes), len(self._written)), dtype=np.int64)
-        known = self.grid.flatten(
-            self.codes[:, self._first :], self.conditioning[:, self._first : self.frames], self.prefix
-        )
+        self._filled[: plan.length] = plan.first_write < plan.steps
+        self.codes = np.concatenate([self.codes, self._made(plan.context, latents)], axis=1)
+
+    @torch.inference_mode()
+    def _place(self, state: State, zeros: bool) -> None:
+        """Put what is known of the window where the steps read it; zeros: also into empty slots."""
+        state.tokens.copy_(torch.from_numpy(self._window_tokens()))
+        state.sampler.move(self._start * self.grid.block + np.arange(len(self._filled)))
+        if zeros:  # what an earlier window left there would be seen
+            state.cache.clear(torch.from_numpy(~self._filled).to(self.model.device))
+
+    def _window_tokens(self) -> np.ndarray:
+        """Tokens int64 [B, places] of the window: codes and conditioning where they are known."""
+        store = np.zeros((len(self.codes), len(self._filled)), dtype=np.int64)
+        steering = self.conditioning[:, self._start : self._start + self.window]
+        codes = self.codes[:, self._start :]
+        known = self.grid.flatten(codes, steering[:, : self._known], self.prefix)
         store[:, : known.shape[1]] = known
-        for t in range(context, self.window):
-            steering = self.conditioning[:, self._first + t : self._first + t + 1]
-            if steering.size:
-                store[:, self.grid.conditioning_positions(t)] = steering[:, 0]
-        return torch.as_tensor(store[:, :length], device=self.model.embed.weight.device)
+        for t in range(self._known, steering.shape[1]):
+            store[:, self.grid.conditioning_positions(t)] = steering[:, t]
+        return store
 
-    def _padded(self, tokens: torch.Tensor) -> np.ndarray:
-        """The store with room for the conditioning after the last frame, which no plan needs."""
-        return np.pad(tokens.cpu().numpy(), ((0, 0), (0, self.grid.conditioning)))
+    def _made(self, known: int, latents: int) -> np.ndarray:
+        """Codes int64 [B, latents, h, w] in the store, after the `known` ones of the window."""
+        return self.grid.codes(self._state.tokens.cpu().numpy(), known + latents)[:, known:]
 
-    def _lap(self, started: float) -> float:
-        if self._cache.keys.is_cuda:
-            torch.cuda.synchronize(self._cache.keys.device)
+    def _seconds_since(self, started: float) -> float:
+        """Seconds from time.perf_counter() = `started` until the device has done its work."""
+        if self.model.device.type == "cuda":
+            torch.cuda.synchronize(self.model.device)
         return time.perf_counter() - started
 
 
+class State:
+    """What a session has on the device, as long as it lives: nothing here is ever made anew."""
+
+    def __init__(self, session: Session):
+        batch, places = len(session.codes), len(session._filled)
+        model, device, grid = session.model, session.model.device, session.grid
+        self.cache = model.new_cache(batch, places, session.kv_dtype)
+        self.tokens = torch.zeros((batch, places), dtype=torch.int64, device=device)
+        index, opening = np.arange(places), grid.opening(places)
+        self.sampler = Sampler(session.sampling, session.seeds, index, opening, device)
+        steps = Steps(model, self.cache, self.tokens, self.sampler, session.cross)
+        self.run = runner(steps, session.capture)
+
+
 def last_steps(plan: Plan) -> np.ndarray:
-    """Steps after which each new latent frame is complete, int64 [frames], rising."""
+    """Steps after which each new latent frame is complete, int64 [latents], rising."""
     made = plan.target >= 0
-    frame = (plan.target[made] - plan.grid.prefix) // plan.grid.block - plan.context
-    last = np.zeros(plan.frames, dtype=np.int64)
-    np.maximum.at(last, frame, plan.step_of_feed[made] + 1)
+    latent = (plan.target[made] - plan.grid.prefix) // plan.grid.block - plan.context
+    last = np.zeros(plan.latents, dtype=np.int64)
+    np.maximum.at(last, latent, plan.step_of_feed[made] + 1)
     return last

@@ -8,29 +8,52 @@ from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
 
 
-def window_parts(known: int, frames: int, window: int, overlap: int) -> list[tuple[int, int]]:
-    """(frames known, new frames) of each part: fill the window, then keep the newest `overlap` frames and go on.
+def window_parts(known: int, latents: int, window: int, overlap: int) -> list[tuple[int, int]]:
+    """(known, new) latent frames of each part: fill the window, keep its newest, and go on.
 
-    `known` frames are already in the window; counts are latent frames. Raises UsageError when it would have to roll and
-    `overlap` is 0.
+    known: latent frames that are in the window already.
+    latents: new latent frames in all.
+    window: latent frames that the model can hold.
+    overlap: latent frames that are kept when the window is full.
+
+    Raises UsageError when it would have to roll and `overlap` is 0.
     """
-    if not overlap and known + frames > window:
-        message = f"{known} latent frames and {frames} new ones are more than the model's window of {window}"
+    if not overlap and known + latents > window:
+        asked = f"{known} latent frames and {latents} new ones"
+        message = f"{asked} are more than the model's window of {window}"
         raise UsageError(message, "Ask for fewer frames")
     parts = []
-    while frames:
+    while latents:
         known = known if known < window else overlap
-        new = min(frames, window - known)
+        new = min(latents, window - known)
         parts.append((known, new))
-        known, frames = known + new, frames - new
+        known, latents = known + new, latents - new
     return parts
 
 
-def fresh_plans(grid: Grid, context: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
-    """The plans of a clip that begins with `context` latent frames. Of a full window, the oldest one makes room."""
-    return window_plans(grid, min(context, window - 1), frames, decoding, window, overlap)
+def fresh_plans(
+    grid: Grid,
+    context: int,
+    latents: int,
+    decoding: Decoding,
+    window: int,
+    overlap: int,
+) -> list[Plan]:
+    """The plans of a clip that begins with `context` latent frames.
+
+    The other parameters are those of `window_plans`. Of a full window, the oldest one makes room.
+    """
+    return window_plans(grid, min(context, window - 1), latents, decoding, window, overlap)
 
 
-def window_plans(grid: Grid, known: int, frames: int, decoding: Decoding, window: int, overlap: int) -> list[Plan]:
-    """The plans of the parts that `window_parts` makes of `frames` new latent frames after `known` ones in the window."""
-    return [build_plan(grid, *part, decoding) for part in window_parts(known, frames, window, overlap)]
+def window_plans(
+    grid: Grid,
+    known: int,
+    latents: int,
+    decoding: Decoding,
+    window: int,
+    overlap: int,
+) -> list[Plan]:
+    """The plans of the parts that `window_parts` makes, whose numbers these are."""
+    parts = window_parts(known, latents, window, overlap)
+    return [build_plan(grid, *part, decoding) for part in parts]

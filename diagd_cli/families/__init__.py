@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -29,18 +28,14 @@ __all__ = [
     "tokenizer_kind",
 ]
 
+_FOLDERS = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]) if module.ispkg)
+_shipped: tuple[Family, ...] = tuple(import_module(f"{__name__}.{name}").FAMILY for name in _FOLDERS)
 _more: list[Family] = []  # those of others
-
-
-@cache
-def _shipped() -> tuple[Family, ...]:
-    folders = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]) if module.ispkg)
-    return tuple(import_module(f"{__name__}.{name}").FAMILY for name in folders)
 
 
 def known() -> list[Family]:
     """Every family: the shipped ones, and those that were registered."""
-    return [*_shipped(), *_more]
+    return [*_shipped, *_more]
 
 
 def register(family: Family) -> None:

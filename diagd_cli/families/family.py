@@ -31,6 +31,7 @@ class TokenizerKind:
     takes besides, with numbers of `item` bytes.
     settings(config) -> what its weights were trained with, by name.
     channels_last: whether its convolutions are faster so, and need not keep the order of official sums.
+    pixels: whether frames are pixels; where not, clips are files of tokens.
     """
 
     config: type[Any]
@@ -39,6 +40,7 @@ class TokenizerKind:
     work: Callable[[Any, int, int, int, int], float]
     settings: Callable[[Any], dict[str, Any]] = lambda config: config.model_dump(mode="json")
     channels_last: bool = False
+    pixels: bool = True
 
     @property
     def kind(self) -> str:

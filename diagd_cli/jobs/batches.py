@@ -121,6 +121,7 @@ class Run:
         """A clip's context and what steers its continuation."""
         preset, settings = self.generation.preset, self.generation.settings.for_clip(path, self.generation.preset)
         clip = read_clip(path, settings.context, self.generation.start, tell=self.progress.note)
+        preset.check_kind(path, clip.frames)
         context = len(clip.frames)
         if clip.damage:
             last = clip.first + context - 1
@@ -205,8 +206,9 @@ class Run:
         path, began, told = work.target.output, time.perf_counter(), None
         with together() as held:
             with self.progress.stage("writing"):
-                output.close(result.frames)
-            if self.generation.save_tokens:
+                if self.generation.preset.pixels:
+                    output.close(result.frames)
+            if self.generation.save_tokens or not self.generation.preset.pixels:
                 write_npz(path.with_suffix(".npz"), codes=result.codes, context=result.context)
             result.seconds["write"] = time.perf_counter() - began
             first = sidecar.first_frame(result, self.started)

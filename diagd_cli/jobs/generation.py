@@ -67,7 +67,8 @@ class Generation:
         """The files of one video."""
         if target.output == STDOUT:
             return []
-        tokens = [(target.output.with_suffix(".npz"), "the tokens")] if self.save_tokens else []
+        save_tokens = self.save_tokens and self.preset.pixels  # else they are the output
+        tokens = [(target.output.with_suffix(".npz"), "the tokens")] if save_tokens else []
         sidecar_file = (target.output.with_suffix(".json"), "the sidecar")
         return [(target.output, "the output"), *tokens, sidecar_file]
 
@@ -95,6 +96,8 @@ def check(generation: Generation) -> Prompts:
     Raises UsageError, OutputError.
     """
     preset, steering, machine = generation.preset, generation.steering, generation.machine
+    if generation.stream:
+        preset.require_pixels("--stream")
     preset.parse_actions(steering.actions)
     prompts = find_prompts(preset, generation.clips, steering, machine.random_weights)
     reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)

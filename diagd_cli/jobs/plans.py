@@ -30,7 +30,7 @@ def summary(grid: Grid, context: int, frames: int, decoding: Decoding, preset: P
         "tokens": tokens,
         "steps": steps,
         "fed": fed,
-        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.heads.max() for p in plans))},
+        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.outputs.max() for p in plans))},
         "fed_per_step_max": int(max(p.widths.max() for p in plans)),
         "ideal_speedup": round(tokens / steps, 2),
     }

@@ -1,6 +1,8 @@
-"""Key/value cache, written by slot: scattered diagonal tokens and whole prompts go through the same call."""
+"""Key/value cache, written by slot: scattered tokens and whole prompts go through one call."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -8,35 +10,61 @@ from torch import Tensor
 from diagd_cli.model.config import TransformerConfig
 
 
+class LayerCache(NamedTuple):
+    """Keys and values of one layer, each [B, kv_heads, slots, head_dim]; views of a `KVCache`."""
+
+    keys: Tensor
+    values: Tensor
+
+    def update(self, slots: Tensor, k: Tensor, v: Tensor, extent: int) -> tuple[Tensor, Tensor]:
+        """Write new keys and values, and return what is to be read, those included.
+
+        slots: int64 [Q], where they go; what was there before is replaced.
+        k, v: float [B, Q, kv_heads, head_dim], in the queries' dtype, not the cache's.
+        extent: number of slots to read, from the first.
+
+        Returns keys and values [B, kv_heads, extent, head_dim] in the queries' dtype.
+        """
+        for store, new in ((self.keys, k), (self.values, v)):
+            store.index_copy_(2, slots, new.transpose(1, 2).to(store.dtype))
+        return self.keys[:, :, :extent].to(k.dtype), self.values[:, :, :extent].to(k.dtype)
+
+
 class KVCache:
     """Keys and values of all layers, each [layers, B, kv_heads, slots, head_dim].
 
-    Keys are stored after norm and rotation. Which slots hold something is not recorded here: the plan knows.
+    Keys are stored after norm and rotation. Which slots hold something is not recorded here: the
+    plan knows. `Transformer.new_cache` makes one that suits a model.
     """
 
-    def __init__(self, config: TransformerConfig, batch: int, slots: int, *, device=None, dtype=torch.float32):
+    def __init__(
+        self,
+        config: TransformerConfig,
+        batch: int,
+        slots: int,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ):
         shape = (config.layers, batch, config.kv_heads, slots, config.head_dim)
         self.keys = torch.zeros(shape, device=device, dtype=dtype)
         self.values = torch.zeros(shape, device=device, dtype=dtype)
 
     @property
     def slots(self) -> int:
+        """Positions that it has room for."""
         return self.keys.shape[3]
 
     @property
     def bytes(self) -> int:
+        """Memory that it takes."""
         return 2 * self.keys.numel() * self.keys.element_size()
 
-    def layer(self, index: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer, each [B, kv_heads, slots, head_dim], as views."""
-        return self.keys[index], self.values[index]
+    def layer(self, index: int) -> LayerCache:
+        """One layer's part of it."""
+        return LayerCache(self.keys[index], self.values[index])
 
     def clear(self, slots: Tensor) -> None:
         """Put zeros where `slots`, bool [slots], says so."""
         for store in (self.keys, self.values):
             store.masked_fill_(slots[:, None], 0)
-
-
-def write(store: Tensor, slots: Tensor, x: Tensor) -> None:
-    """Put x [B, Q, kv_heads, head_dim] at `slots` [Q] of a layer's keys or values; a later write replaces an earlier one."""
-    store.index_copy_(2, slots, x.transpose(1, 2).to(store.dtype))

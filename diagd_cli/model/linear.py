@@ -1,8 +1,9 @@
-"""The product that a Transformer spends its time in, by the kernel that suits the machine, the dtype and the tokens.
+"""The product that a Transformer spends its time in, by the kernel that suits its case.
 
-On CPUs, PyTorch's default for float32 reads a large matrix at a fraction of the memory's speed when 2 to 50 tokens are
-multiplied, which is what a diagonal has; oneDNN's kernels on packed weights do not. bfloat16 without hardware for it is
-emulated at a tenth of float32's rate, unless a few rows are made float32 at a time, within the processor's cache.
+On CPUs, PyTorch's default for float32 reads a large matrix at a fraction of the memory's speed when
+2 to 50 tokens are multiplied, which is what a diagonal has; oneDNN's kernels on packed weights do
+not. bfloat16 without hardware for it is emulated at a tenth of float32's rate, unless a few rows
+are made float32 at a time, within the processor's cache.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 
 from diagd_cli.device import native_bfloat16
 
-FEW = 4  # tokens for which emulated bfloat16 is the fastest: it reads half as much
+EMULATION_LIMIT = 4  # up to so many tokens emulated bfloat16 is the fastest: it reads half as much
 BLOCK = 1 << 21  # numbers of a matrix that are made float32 at a time
+OPERATORS = "_linear_pointwise", "_reorder_linear_weight"  # of torch.ops.mkldnn; private
 
 
 class Linear(nn.Linear):
@@ -23,25 +25,27 @@ class Linear(nn.Linear):
     packed: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
+        """The product [..., outputs] of x [..., inputs], in x's dtype."""
         if self.packed is not None:
             return onednn(x, self.packed, self.bias)
-        if x.dtype == torch.bfloat16 and x.numel() > FEW * x.shape[-1] and _emulated(x):
+        if x.dtype == torch.bfloat16 and _emulated(x):
             return _by_blocks(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 
 def _emulated(x: Tensor) -> bool:
-    """Whether bfloat16 is emulated where x is, and no gradient is wanted."""
-    return not (x.is_cuda or torch.is_grad_enabled() or native_bfloat16())
+    """Whether bfloat16 x [..., inputs] of many tokens would be emulated, and needs no gradient."""
+    many = x.numel() > EMULATION_LIMIT * x.shape[-1]
+    return many and not (x.is_cuda or torch.is_grad_enabled() or native_bfloat16())
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """oneDNN's product of float32 x [..., inputs] with weight [outputs, inputs], plain or packed."""
+    """oneDNN's product of float32 x [..., inputs] and weight [outputs, inputs], packed or not."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The product in float32, of rows of `weight` that are made float32 one block after the other; bfloat16 in and out."""
+    """The product in float32, bfloat16 in and out: `weight` is made float32 block after block."""
     rows = max(1, BLOCK // weight.shape[1])
     x, out = x.float(), x.new_empty(*x.shape[:-1], len(weight))
     block = torch.empty(rows, weight.shape[1])
@@ -54,9 +58,10 @@ def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def pack(model: nn.Module) -> nn.Module:
-    """Lay out the weights of every `Linear` for oneDNN where that is faster: float32 on a CPU. For inference only.
+    """Lay out the weights of every `Linear` for oneDNN where that is faster: float32 on a CPU.
 
-    A packed layer's `weight` is None and appears in no state_dict. A matrix that is also the embedding is copied.
+    This is for inference only. A packed layer's `weight` is None and appears in no state_dict. A
+    matrix that is also the embedding is copied. Where torch lacks the product, nothing happens.
     """
     shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
@@ -69,5 +74,6 @@ def pack(model: nn.Module) -> nn.Module:
 
 def can_pack(weight: Tensor) -> bool:
     """Whether this build of torch has the packed product, for this tensor."""
-    known = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    available = torch.backends.mkldnn.is_available()
+    known = available and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
     return known and weight.device.type == "cpu" and weight.dtype == torch.float32

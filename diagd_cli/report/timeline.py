@@ -44,7 +44,7 @@ def timeline(plans: list[Plan]) -> Timeline:
     """The timeline of plans that are executed one after the other, one for each window."""
     grid, steps, parts = plans[0].grid, 0, []
     for n, plan in enumerate(plans):
-        made, stand_in, late = (np.full(plan.frames * grid.block, NEVER) for _ in range(3))
+        made, stand_in, late = (np.full(plan.latents * grid.block, NEVER) for _ in range(3))
         start = grid.length(plan.context)
         step = plan.step_of_feed + steps
         target = plan.target >= 0
@@ -62,5 +62,5 @@ def timeline(plans: list[Plan]) -> Timeline:
 
 def _codes(values: np.ndarray, plan: Plan) -> np.ndarray:
     """Of values [frames * block], those of the codes [frames, h, w]."""
-    blocks = values.reshape(plan.frames, plan.grid.block)[:, : plan.grid.area]
-    return blocks.reshape(plan.frames, plan.grid.h, plan.grid.w)
+    blocks = values.reshape(plan.latents, plan.grid.block)[:, : plan.grid.area]
+    return blocks.reshape(plan.latents, plan.grid.h, plan.grid.w)

@@ -28,15 +28,22 @@ class Resolved(NamedTuple):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the grid is walked.
+    """In which order the tokens of a grid are made.
+
+    method: one of
 
     - `ntp`      one token at a time in raster order: k = w, d = h*w;
     - `diagd`    Diagonal Decoding with k and d;
     - `spatial`  DiagD within each frame only: d = (h-1)k + w;
-    - `zipar`    a row starts once k tokens of the row above exist (k is ZipAR's window), its stand-in is `above`.
+    - `zipar`    a row starts once k tokens of the row above exist (k is ZipAR's window), its
+                 stand-in is `above`.
 
-    `repair`: feed the true token over its stand-in once it exists. `zero_slots`: attend to the zeros of slots that nothing
-    has been written to yet, as the authors' code does, for measuring what that costs; P2 does not hold then.
+    k: tokens of the row above that exist when a row starts.
+    d: diagonals of the frame before that exist when a frame starts.
+    stand_in: what is fed for a token that does not exist yet.
+    repair: whether the true token is fed over its stand-in once it exists.
+    zero_slots: attend to the zeros of slots that nothing has been written to yet, as the authors'
+        code does, for measuring what that costs; P2 does not hold then.
     """
 
     method: Method = "diagd"
@@ -51,13 +58,13 @@ class Decoding:
         if self.method == "ntp":
             return Resolved(grid.w, grid.area, self.stand_in, self.repair)
         if not 1 <= self.k <= grid.w:
-            raise UsageError(f"k is {self.k}", f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.w}")
+            allowed = f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.w}"
+            raise UsageError(f"k is {self.k}", allowed)
         spatial_steps = (grid.h - 1) * self.k + grid.w
         d = self.d if self.method == "diagd" else spatial_steps
         if not 1 <= d <= spatial_steps:
-            raise UsageError(
-                f"d is {d}", f"With k={self.k} on a {grid.h}x{grid.w} grid it must lie in 1..{spatial_steps}"
-            )
+            case = f"With k={self.k} on a {grid.h}x{grid.w} grid"
+            raise UsageError(f"d is {d}", f"{case} it must lie in 1..{spatial_steps}")
         stand_in = "above" if self.method == "zipar" else self.stand_in
         if not context and stand_in in ("previous-frame", "previous-frame-target", "prompt-frame"):
             raise UsageError(f"The stand-in {stand_in} needs a context frame", "Use above or newest")
@@ -79,16 +86,20 @@ class Decoding:
         }[self.method]
 
 
-def labels(walks: Iterable[Decoding], grid: Grid) -> list[str]:
-    """A name for each decoding, with its stand-in where there are several, and what else it does unlike the algorithm."""
-    walks = list(walks)
-    several = len({walk.stand_in for walk in walks if walk.method in ("diagd", "spatial")}) > 1
+def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
+    """A name for each decoding, with its stand-in where there are several of them.
+
+    It also says what the decoding does unlike the algorithm.
+    """
+    decodings = list(decodings)
+    diagonal = [decoding for decoding in decodings if decoding.method in ("diagd", "spatial")]
+    several = len({decoding.stand_in for decoding in diagonal}) > 1
     found = []
-    for walk in walks:
-        label = walk.label(grid)
-        if walk.method != "ntp":
-            label += f", {walk.stand_in}" if several and walk.method != "zipar" else ""
-            label += "" if walk.repair else ", no repair"
-            label += ", zero slots" if walk.zero_slots else ""
+    for decoding in decodings:
+        label = decoding.label(grid)
+        if decoding.method != "ntp":
+            label += f", {decoding.stand_in}" if several and decoding.method != "zipar" else ""
+            label += "" if decoding.repair else ", no repair"
+            label += ", zero slots" if decoding.zero_slots else ""
         found.append(label)
     return found

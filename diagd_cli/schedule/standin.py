@@ -1,7 +1,8 @@
-"""What is fed for a row's first token while its raster predecessor does not exist yet. The paper has several answers.
+"""What is fed for a row's first token while its raster predecessor does not exist yet.
 
-The missing token is the predecessor: (t, i-1, w-1), or (t-1, h-1, w-1) at the start of a frame. Where a rule points at
-a token that does not exist yet either (small d), the newest earlier frame that has that place is taken.
+The paper has several answers. The missing token is the predecessor: (t, i-1, w-1), or
+(t-1, h-1, w-1) at the start of a frame. Where a rule points at a token that does not exist yet
+either (small d), the newest earlier frame that has that place is taken.
 """
 
 from __future__ import annotations
@@ -18,11 +19,18 @@ StandIn = Literal["previous-frame", "previous-frame-target", "prompt-frame", "ab
 
 
 def find_stand_in(policy: StandIn, grid: Grid, context: int, k: int, d: int, t: int, i: int) -> int:
-    """Flat position of the token that stands in for the predecessor of (t, i, 0); t counts new frames from 0.
+    """Flat position of the token that stands in for the predecessor of (t, i, 0).
+
+    grid: how codes and conditioning lie in the sequence.
+    context: latent frames that are known.
+    k, d: of the decoding.
+    t, i: latent frame, from the first new one, and row.
+    policy: which token it is:
 
     - `previous-frame`         the missing token's place, one frame earlier;
     - `previous-frame-target`  the target's place, one frame earlier (the text of section 3.2);
-    - `prompt-frame`           the missing token's place in the first prompt frame (the authors' batch code);
+    - `prompt-frame`           the missing token's place in the first prompt frame (the
+                               authors' batch code);
     - `above`                  the first token of the row above (appendix D, ZipAR);
     - `newest`                 the newest token of the row above (the authors' demo).
 
@@ -37,12 +45,14 @@ def find_stand_in(policy: StandIn, grid: Grid, context: int, k: int, d: int, t: 
 
     def newest_frame(before: int, row: int, column: int) -> int:
         """The newest frame <= before that has (row, column)."""
-        return first(f for f in range(before, -context - 1, -1) if f < 0 or f * d + row * k + column < step)
+        earlier = range(before, -context - 1, -1)
+        return first(f for f in earlier if f < 0 or f * d + row * k + column < step)
 
-    def first(frames: Iterator[int]) -> int:
-        found = next(frames, None)
+    def first(candidates: Iterator[int]) -> int:
+        found = next(candidates, None)
         if found is None:
-            raise UsageError(f"With d={d} nothing can stand in ({policy}) for row {row} of frame {frame}", "Raise d")
+            missing = f"row {row} of frame {frame}"
+            raise UsageError(f"With d={d} nothing can stand in ({policy}) for {missing}", "Raise d")
         return found
 
     if policy == "previous-frame":

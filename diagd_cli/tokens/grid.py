@@ -44,9 +44,9 @@ class Grid:
         index = np.arange(length) - self.prefix
         return (index >= 0) & (index % self.block == 0)
 
-    def length(self, frames: int) -> int:
-        """Positions that `frames` latent frames take, conditioning included."""
-        return self.prefix + frames * self.block
+    def length(self, latents: int) -> int:
+        """Positions that so many latent frames take, conditioning included."""
+        return self.prefix + latents * self.block
 
     def coords(self, length: int) -> np.ndarray:
         """(t, i, j) int64 [length, 3] of every position; conditioning token a of frame t is (t, h, a), the prefix (0, 0, 0)."""
@@ -59,19 +59,19 @@ class Grid:
 
     def flatten(self, codes: np.ndarray, conditioning: np.ndarray | None = None, prefix: np.ndarray | None = None):
         """Sequence int64 [..., length] of codes [..., T, h, w], conditioning [..., T, A] and prefix [prefix]."""
-        *batch, frames, h, w = codes.shape
+        *batch, latents, h, w = codes.shape
         if (h, w) != (self.h, self.w):
             raise ValueError(f"codes are {h}x{w}, the grid is {self.h}x{self.w}")
-        rows = codes.reshape(*batch, frames, self.area)
+        rows = codes.reshape(*batch, latents, self.area)
         if self.conditioning:
             rows = np.concatenate([rows, conditioning], axis=-1)
-        flat = rows.reshape(*batch, frames * self.block)
+        flat = rows.reshape(*batch, latents * self.block)
         if self.prefix:
             flat = np.concatenate([np.broadcast_to(prefix, (*batch, self.prefix)), flat], axis=-1)
         return flat.astype(np.int64)
 
-    def codes(self, sequence: np.ndarray, frames: int) -> np.ndarray:
-        """The codes [..., frames, h, w] in a sequence [..., >= length(frames)]."""
-        body = sequence[..., self.prefix : self.length(frames)]
-        blocks = body.reshape(*body.shape[:-1], frames, self.block)[..., : self.area]
-        return blocks.reshape(*body.shape[:-1], frames, self.h, self.w)
+    def codes(self, sequence: np.ndarray, latents: int) -> np.ndarray:
+        """The codes [..., latents, h, w] in a sequence [..., >= length(latents)]."""
+        body = sequence[..., self.prefix : self.length(latents)]
+        blocks = body.reshape(*body.shape[:-1], latents, self.block)[..., : self.area]
+        return blocks.reshape(*body.shape[:-1], latents, self.h, self.w)

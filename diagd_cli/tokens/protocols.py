@@ -15,7 +15,7 @@ class Tokenizer(Protocol):
     """Frames to codes and back: any object with these two methods, which need not be a module of torch.
 
     It may have `encode_resized(frames, height, width)` too, which is then given frames of any size: for a model whose
-    official code does more than to scale frames and round them.
+    official code does more than to scale frames and round them. With `takes_tokens` true its frames are tokens.
     """
 
     def encode(self, frames: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ from diagd_cli.tokens.t5 import encode
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from diagd_cli.preset import Preset, Text
+    from diagd_cli.preset import Preset
+    from diagd_cli.sections import Text
 
 CACHE_VARIABLE = "DIAGD_CACHE"
 LARGEST_PROMPT = 1 << 16  # bytes of a prompt file

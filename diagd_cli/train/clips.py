@@ -64,7 +64,7 @@ def _clips(folder: Path, preset: Preset) -> list[Path]:
     return sorted(videos + alone)
 
 
-def about(split: str, clips: Sequence[Path]) -> str:
+def describe_clips(split: str, clips: Sequence[Path]) -> str:
     """What a message calls the clips of a split: `the clips that validate (a.mp4, b.mp4)`."""
     names = list(dict.fromkeys(clip.name for clip in clips))
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -15,16 +15,19 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import torch
+from torch import nn
 
 from diagd_cli.clip.read import opened, read_frames
 from diagd_cli.errors import ClipError, OutputError
 from diagd_cli.files.atomic import atomic
+from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.preset import Preset
 from diagd_cli.tokens.fit import fit_frames
 from diagd_cli.train import parallel
-from diagd_cli.train.clips import about, action_rows, chunks, find_clips
+from diagd_cli.train.clips import action_rows, chunks, describe_clips, find_clips
 
-Progress = Callable[[int, int], None]
+OnClip = Callable[[int, int], None]  # (clips that are done, clips in all)
 FRAMES_AT_ONCE = 16  # read, resized and encoded together
 
 
@@ -68,11 +71,20 @@ class Tokens:
 
 
 def load_episodes(
-    folder: Path, split: str, preset: Preset, progress: Progress = lambda done, total: None, cache: Path | None = None
+    folder: Path,
+    split: str,
+    preset: Preset,
+    on_clip: OnClip = lambda done, total: None,
+    cache: Path | None = None,
 ) -> Episodes:
-    """Every clip of a split as frames of the preset's size, decoded into `cache` (default: folder/cache) once.
+    """Every clip of a split as frames of the preset's size, decoded once.
 
-    Raises ClipError where there is no clip or one cannot be read, UsageError for a bad file of actions.
+    folder: of clips, see `find_clips`.
+    split: train or val.
+    on_clip: called after each clip.
+    cache: folder that keeps the frames; None is folder/cache.
+    Raises ClipError where there is no clip or one cannot be read, UsageError for a bad file of
+    actions.
     """
     clips = find_clips(folder, preset)[split]
     height, width = preset.clip.height, preset.clip.width
@@ -80,10 +92,10 @@ def load_episodes(
     pixels = (cache or folder / "cache") / f"frames-{split}-{key}.u8"
     index = pixels.with_suffix(".npy")
     if parallel.rank() == 0 and not _complete(pixels, _cached(index), height * width * 3):
-        starts = _decode_all(clips, height, width, pixels, progress)
+        starts = _decode_all(clips, height, width, pixels, on_clip)
         with _kept(index) as file:
             np.save(file, starts)
-    parallel.wait()
+    parallel.barrier()
     starts = np.load(index)
     frames = np.memmap(pixels, np.uint8, "r", shape=(int(starts[-1]), height, width, 3))
     rows = [action_rows(clip, preset, int(n)) for clip, n in zip(clips, np.diff(starts), strict=True)]
@@ -95,7 +107,7 @@ def _complete(pixels: Path, starts: np.ndarray | None, size: int) -> bool:
     return starts is not None and pixels.is_file() and pixels.stat().st_size == int(starts[-1]) * size
 
 
-def _decode_all(clips: list[Path], height: int, width: int, target: Path, progress: Progress) -> np.ndarray:
+def _decode_all(clips: list[Path], height: int, width: int, target: Path, on_clip: OnClip) -> np.ndarray:
     """Write the frames of all clips, end to end; returns where each begins, int64 [E+1]."""
     counts = [0]
     with _kept(target) as file:
@@ -104,16 +116,25 @@ def _decode_all(clips: list[Path], height: int, width: int, target: Path, progre
             for some in chunks(read_frames(clip), FRAMES_AT_ONCE):
                 file.write(fit_frames(some, height, width).numpy().data)
                 counts[-1] += len(some)
-            progress(n + 1, len(clips))
+            on_clip(n + 1, len(clips))
     return np.cumsum(counts)
 
 
 def load_tokens(
-    folder: Path, split: str, loaded, progress: Progress = lambda done, total: None, cache: Path | None = None
+    folder: Path,
+    split: str,
+    loaded: Loaded,
+    on_clip: OnClip = lambda done, total: None,
+    cache: Path | None = None,
 ) -> Tokens:
-    """Every clip of a split as tokens, encoded once by the tokenizer of `loaded` (pipeline.Loaded) into `cache`.
+    """Every clip of a split as tokens, encoded once. Several processes encode different clips.
 
-    Several processes encode different clips. Raises ClipError and UsageError as `load_episodes` does.
+    folder: of clips, see `find_clips`.
+    split: train or val.
+    loaded: a preset and its tokenizer; the Transformer is not used.
+    on_clip: called after each clip.
+    cache: folder that keeps the tokens; None is folder/cache.
+    Raises ClipError and UsageError as `load_episodes` does.
     """
     preset = loaded.preset
     clips = find_clips(folder, preset)[split]
@@ -122,12 +143,12 @@ def load_tokens(
     place = (cache or folder / "cache") / f"tokens-{_key(codec, size, str(preset.window))}"
     files = [place / f"{_key(_identity(clip))}.npy" for clip in clips]
     for n, (clip, file) in enumerate(zip(clips, files, strict=True)):
-        if n % parallel.size() == parallel.rank() and _cached(file) is None:
+        if n % parallel.world_size() == parallel.rank() and _cached(file) is None:
             codes = _encode(clip, loaded)
             with _kept(file) as out:
                 np.save(out, codes)
-        progress(n + 1, len(clips))
-    parallel.wait()
+        on_clip(n + 1, len(clips))
+    parallel.barrier()
     codes = [np.load(file) for file in files]
     rows = [action_rows(clip, preset, len(own)) for clip, own in zip(clips, codes, strict=True)]
     whole = preset.tokenizer.temporal > 1
@@ -136,7 +157,7 @@ def load_tokens(
     starts = np.cumsum([0, *(length for parts in lengths for length in parts)])
     if not starts[-1]:
         least = 1 + preset.tokenizer.temporal
-        raise ClipError(f"None of {about(split, clips)} has {least} frames", "Give longer clips")
+        raise ClipError(f"None of {describe_clips(split, clips)} has {least} frames", "Give longer clips")
     return Tokens(np.concatenate(codes).astype(np.int32), starts, np.concatenate(rows), owners, whole, split)
 
 
@@ -145,12 +166,8 @@ def _windows(length: int, window: int) -> list[int]:
     return [min(window, length - start) for start in range(0, length, window)]
 
 
-def _encode(clip: Path, loaded) -> np.ndarray:
+def _encode(clip: Path, loaded: Loaded) -> np.ndarray:
     """Codes int32 [M, h, w] of a whole clip; with several frames a latent frame, of one window after the other."""
-    import torch
-
-    from diagd_cli.pipeline import encode_frames
-
     preset, made = loaded.preset, []
     step = preset.tokenizer.temporal
     for frames in chunks(read_frames(clip), preset.clip.window if step > 1 else FRAMES_AT_ONCE):
@@ -163,8 +180,11 @@ def _encode(clip: Path, loaded) -> np.ndarray:
     return np.concatenate(made) if made else np.zeros((0, preset.grid.h, preset.grid.w), np.int32)
 
 
-def codes_digest(tokenizer) -> str:
-    """SHA-256, in hexadecimal, of what decides a tokenizer's codes: its weights but for the decoder's, whatever their file."""
+def codes_digest(tokenizer: nn.Module) -> str:
+    """SHA-256, in hexadecimal, of what decides a tokenizer's codes, whatever file it came from.
+
+    That is its codebook and its weights but for the decoder's.
+    """
     hashed = hashlib.sha256(str(tokenizer.codebook).encode())
     for name, value in sorted(tokenizer.state_dict().items()):
         if not name.startswith("decoder."):

@@ -25,10 +25,10 @@ from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.transformer import Sampler, Windows
+from diagd_cli.train.transformer import Windows, WindowSampler
 
 if TYPE_CHECKING:
-    from diagd_cli.engine.steps import Cross
+    from diagd_cli.model.contract import Cross
 
 
 @dataclass(frozen=True)
@@ -56,36 +56,41 @@ def diagonal_loss(model: Transformer, sequences: Tensor, plan: Plan, cross: Cros
     return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, new].flatten())
 
 
-def finetune(
+def fit_diagonal(
     model: Transformer,
-    train: Sampler,
-    val: Sampler,
+    train: WindowSampler,
+    val: WindowSampler,
     optimiser: Optimiser,
     windows: Windows,
     mixture: Mixture,
     folder: Path,
     text: Tensor | None = None,
-    of: dict[str, str] | None = None,
+    identity: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit the codes of every window after its prompt, as decodings of the mixture see them.
 
-    windows: of one phase, longer than the largest prompt, which is that of validation. text: embedding float
-    [N, cross_dim] that all clips attend to. `of` goes to the run, `options` to `fit`. The log begins with the figures
-    before training, at step 0. `optimiser.ema` must be 0: the model itself is validated. Raises ClipError where no clip
-    holds a window.
+    optimiser: with ema 0, since the model itself is validated.
+    windows: of one phase, longer than the largest prompt, which is that of validation.
+    mixture: the decodings and the prompts that a step draws from.
+    folder: of the checkpoint, which is gone on from where there is one, and of the log, which
+        begins with the figures before training, at step 0.
+    text: embedding float [N, cross_dim] that all clips attend to.
+    identity: what the run is of, see `Run`.
+    options: those of `train.loop.fit`.
+    Raises ClipError where no clip holds a window.
     """
     frames = windows.longest
     for sampler in (train, val):
-        sampler.need(frames)
-    run = Run(folder, model, optimiser, of)
-    device, wrapped = next(model.parameters()).device, parallel.wrap(model)
+        sampler.check_window(frames)
+    run = Run(folder, model, optimiser, identity)
+    device, wrapped = next(model.parameters()).device, parallel.data_parallel(model)
 
     def loss(step: int) -> Iterator[Tensor]:
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
-        for part, weight in parallel.parts(batch, wrapped, optimiser.accumulate):
-            yield diagonal_loss(wrapped, part.to(device), plan, attended(model, text, len(part))) * weight
+        for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
+            yield diagonal_loss(wrapped, part.to(device), plan, text_context(model, text, len(part))) * weight
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
         return validate_decodings(model, val, mixture, frames, text)
@@ -98,7 +103,7 @@ def finetune(
     return run
 
 
-def attended(model: Transformer, text: Tensor | None, batch: int) -> Cross:
+def text_context(model: Transformer, text: Tensor | None, batch: int) -> Cross:
     """Keys and values of one text for `batch` clips; None where there is none."""
     if text is None:
         return None
@@ -107,7 +112,7 @@ def attended(model: Transformer, text: Tensor | None, batch: int) -> Cross:
 
 @torch.inference_mode()
 def validate_decodings(
-    model: Transformer, val: Sampler, mixture: Mixture, frames: int, text: Tensor | None = None, count: int = 24
+    model: Transformer, val: WindowSampler, mixture: Mixture, frames: int, text: Tensor | None = None, count: int = 24
 ) -> dict[str, float]:
     """Mean NLL (nats) of the codes after the largest prompt by NTP and by each decoding, as {"nll/NTP": ..., ...}.
 
@@ -117,12 +122,12 @@ def validate_decodings(
     device, grid, prompt = next(model.parameters()).device, val.grid, mixture.prompts[-1]
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.unique(np.linspace(0, len(starts) - 1, count).astype(int))]
-    share = firsts[parallel.rank() :: parallel.size()]
-    cross, figures = attended(model, text, 1), {}
+    share = firsts[parallel.rank() :: parallel.world_size()]
+    cross, figures = text_context(model, text, 1), {}
     for label, decoding in {d.label(grid): d for d in (Decoding("ntp"), *mixture.decodings)}.items():
         plan = build_plan(grid, prompt, frames - prompt, decoding)
         nll = torch.zeros((), dtype=torch.float64, device=device)
         for n in range(len(share)):  # one at a time: the logits of a window are large
             nll += diagonal_loss(model, val.sequences(share[n : n + 1], frames).to(device), plan, cross)
-        figures[f"nll/{label}"] = round(parallel.total(nll).item() / len(firsts), 4)
+        figures[f"nll/{label}"] = round(parallel.all_reduce(nll).item() / len(firsts), 4)
     return figures

@@ -12,7 +12,7 @@ from torch import Tensor
 from diagd_cli.errors import ClipError
 from diagd_cli.families.freedoom.actions import NamedActions
 from diagd_cli.model.inverse import PAIRS_AT_ONCE, InverseDynamics, to_small
-from diagd_cli.train.clips import about
+from diagd_cli.train.clips import describe_clips
 from diagd_cli.train.data import Episodes
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
@@ -35,7 +35,7 @@ class Pairs:
         self.frames, self.actions = episodes.frames, rows - actions.offset
         self.firsts = np.flatnonzero(~last & (rows != actions.rest[0]))
         if not len(self.firsts):
-            message = f"None of {about(episodes.split, episodes.clips)} has a known action between two frames"
+            message = f"None of {describe_clips(episodes.split, episodes.clips)} has a known action between two frames"
             raise ClipError(message, "Give longer clips, with their actions beside them in NAME.jsonl")
 
     def take(self, firsts: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -44,17 +44,19 @@ class Pairs:
         return torch.cat(small.chunk(2), dim=1), torch.from_numpy(self.actions[firsts]).to(device)
 
 
-def train_inverse(
-    model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options
-) -> Run:
-    """Fit by cross-entropy; `options` go to `train.loop.fit`. Returns the run, whose weights are the result."""
+def fit_inverse(model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options) -> Run:
+    """Fit by cross-entropy. Returns the run, whose weights are the result.
+
+    folder: of the checkpoint, which is gone on from where there is one, and of the log.
+    options: those of `train.loop.fit`.
+    """
     model.to(memory_format=torch.channels_last)
     run, device = Run(folder, model, optimiser), next(model.parameters()).device
 
     def loss(step: int) -> Tensor:
         rng = np.random.default_rng([optimiser.seed, step])
         pairs, actions = train.take(np.sort(rng.choice(train.firsts, size=optimiser.batch)), device)
-        logits, _ = model(disturbed(pairs).contiguous(memory_format=torch.channels_last))
+        logits, _ = model(augment(pairs).contiguous(memory_format=torch.channels_last))
         return F.cross_entropy(logits, actions, label_smoothing=0.05)
 
     def validate(weights: dict[str, Tensor]) -> dict:
@@ -64,7 +66,7 @@ def train_inverse(
     return run
 
 
-def disturbed(pairs: Tensor) -> Tensor:
+def augment(pairs: Tensor) -> Tensor:
     """Pairs [N, 6, h, w] with noise, and each frame a little brighter or darker."""
     shift = SHIFT * torch.randn(len(pairs), 2, 1, 1, 1, device=pairs.device)
     moved = (pairs.unflatten(1, (2, 3)) + shift).flatten(1, 2)

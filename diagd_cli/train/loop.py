@@ -28,20 +28,23 @@ from diagd_cli.files.atomic import atomic, write_text
 from diagd_cli.train import parallel
 from diagd_cli.train.board import Board, installed
 from diagd_cli.train.optimiser import Optimiser, freeze, make_optimisers
+from diagd_cli.train.requests import Precision
 
 
 class Run:
-    """State of one training run in a folder: `checkpoint.pt` (resume), `log.jsonl` and `tensorboard` (figures).
+    """State of one training run in a folder: `checkpoint.pt` to resume; `log.jsonl`, `tensorboard`.
 
-    `loss` is that of the last step, and `logged` the last step with a line in the log. Of several processes each holds
-    the same state, and the first one writes it. of: what the run is of, by name, such as its tokenizer's digest: a run of
-    anything else is not gone on with (UsageError).
+    `loss` is that of the last step, and `logged` the last step with a line in the log. Of several
+    processes each holds the same state, and the first one writes it.
+
+    identity: what the run is of, by name, such as its tokenizer's digest. A run of anything else
+        is not gone on with (UsageError).
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, of: dict[str, str] | None = None):
+    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, identity: dict[str, str] | None = None):
         self.folder, self.model, self.settings = folder, model, optimiser
         groups = "Muon" if optimiser.muon else "AdamW"
-        self.of = {**(of or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
+        self.identity = {**(identity or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
         self.step, self.loss, self.logged = 0, math.nan, 0
         freeze(model, optimiser.frozen)
         self.optimisers = make_optimisers(model, optimiser)
@@ -77,7 +80,7 @@ class Run:
             "optimisers": [o.state_dict() for o in self.optimisers],
         }
         with atomic(self.checkpoint) as part:
-            save_state({**state, "average": self.average, "of": self.of}, part)
+            save_state({**state, "average": self.average, "of": self.identity}, part)
 
     def log(self, **figures) -> None:
         """Append one line of figures, and add them to TensorBoard's where it is installed."""
@@ -101,7 +104,7 @@ class Run:
     def _resume(self) -> None:
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-            self._check_origin(state.get("of", {}))
+            self._check_identity(state.get("of", {}))
             self.model.load_state_dict(state["model"])
             for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 asked = [{k: v for k, v in group.items() if k != "params"} for group in own.param_groups]
@@ -116,9 +119,9 @@ class Run:
             message = f"{self.checkpoint} is damaged or of another model"
             raise WeightsError(message, "Train in another folder, or remove it to start again") from None
 
-    def _check_origin(self, of: dict[str, str]) -> None:
-        for name in of.keys() & self.of.keys():
-            if of[name] != self.of[name]:
+    def _check_identity(self, saved: dict[str, str]) -> None:
+        for name in saved.keys() & self.identity.keys():
+            if saved[name] != self.identity[name]:
                 message = f"{self.folder} holds a run with another {name}"
                 raise UsageError(message, "Name another folder with --out, or remove it to start again")
 
@@ -134,12 +137,12 @@ class Run:
     def update(self, loss: Tensor) -> None:
         """One optimiser step on the gradient that has been gathered; `loss` is the batch's. Raises DiagdError."""
         norm, value = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip), loss.item()
-        self.need_finite(value, norm.item())
+        self.check_finite(value, norm.item())
         with uninterrupted():
             self._step()
             self.step, self.loss = self.step + 1, value
 
-    def need_finite(self, *figures: float) -> None:
+    def check_finite(self, *figures: float) -> None:
         """Raise DiagdError where a figure is not a number: the weights soon are none, and must not be kept."""
         if not all(map(math.isfinite, figures)):
             message = f"The training in {self.folder} has diverged: after step {self.step} figures are nan or infinite"
@@ -179,14 +182,20 @@ def fit(
     validate: Callable[[dict[str, Tensor]], dict],
     *,
     every: int = 250,
-    precision: str = "auto",
+    precision: Precision = "auto",
     on_step: Callable[[int, int, float], None] = lambda step, steps, loss: None,
 ) -> dict:
-    """Train until `run.settings.steps`; every `every` steps validate the shipped weights, log and save. Returns the last figures.
+    """Train until `run.settings.steps`. Returns the figures of the last validation.
 
-    loss(step) computes the loss of that step's batch with `run.model`: at once, or as parts that add up to it, each made
-    when the one before has been backpropagated (see `parallel.parts`). An interrupt saves a checkpoint first, and what is left
-    of the run gives the same weights and figures as if it had not been stopped.
+    loss: loss(step) computes the loss of that step's batch with `run.model`: at once, or as parts
+        that add up to it, each made when the one before has been backpropagated (see
+        `parallel.micro_batches`).
+    validate: figures by name of the weights that it is given, those that would be shipped.
+    every: steps between validations; each is logged, and a checkpoint is saved.
+    precision: of the products; auto is bfloat16 where the hardware multiplies it.
+    on_step: on_step(steps done, steps in all, loss) is called after each step.
+    An interrupt saves a checkpoint first, and what is left of the run gives the same weights and
+    figures as if it had not been stopped.
     """
     device = next(run.model.parameters()).device
     dtype = torch.bfloat16 if use_bfloat16(device, precision) else torch.float32
@@ -198,7 +207,7 @@ def fit(
             if run.logged < run.step and (last or run.step % every == 0):
                 run.model.eval()
                 figures = validate(run.weights)
-                run.need_finite(*(v for v in figures.values() if isinstance(v, float)))
+                run.check_finite(*(v for v in figures.values() if isinstance(v, float)))
                 run.log(**figures)
                 run.save()
             if run.step >= run.settings.steps:
@@ -226,7 +235,7 @@ def _backward(loss: Callable, step: int, autocast: Callable) -> Tensor:
         with autocast():
             part = next(parts, None)
         if part is None:
-            return parallel.total(torch.stack(done).sum()) / parallel.size()
+            return parallel.all_reduce(torch.stack(done).sum()) / parallel.world_size()
         part.backward()
         done.append(part.detach())
 
@@ -252,7 +261,7 @@ def uninterrupted() -> Iterator[None]:
         handlers[held[0][0]](*held[0])
 
 
-def use_bfloat16(device: torch.device, precision: str) -> bool:
+def use_bfloat16(device: torch.device, precision: Precision) -> bool:
     """`bf16`, `fp32`, or `auto`: bfloat16 where the hardware multiplies it natively (see `native_bfloat16`)."""
     if precision != "auto":
         return precision == "bf16"

@@ -22,12 +22,12 @@ PATIENCE = timedelta(days=7)  # how long a process waits for another: the first 
 
 
 @contextmanager
-def processes(device: torch.device) -> Iterator[torch.device]:
+def process_group(device: torch.device) -> Iterator[torch.device]:
     """Join the processes that torchrun started, for the time of the block; yields the device of this one.
 
     Gloo connects them on CPUs, NCCL on CUDA, where each takes the GPU of its local rank.
     """
-    if started() == 1:
+    if launched() == 1:
         yield device
         return
     if device.type == "cuda":
@@ -48,7 +48,7 @@ def processes(device: torch.device) -> Iterator[torch.device]:
         dist.destroy_process_group()
 
 
-def started() -> int:
+def launched() -> int:
     """Number of processes that torchrun started, joined or not."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -58,27 +58,27 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def size() -> int:
+def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def wait() -> None:
+def barrier() -> None:
     """Return once every process has come here."""
-    if size() > 1:
+    if world_size() > 1:
         dist.barrier()
 
 
-def total(values: Tensor) -> Tensor:
+def all_reduce(values: Tensor) -> Tensor:
     """The sum over all processes of a tensor that each of them has; in place."""
-    if size() > 1:
+    if world_size() > 1:
         dist.all_reduce(values)
     return values
 
 
-def wrap(model: nn.Module) -> nn.Module:
+def data_parallel(model: nn.Module) -> nn.Module:
     """The model as the loss calls it: gradients become the mean over the processes."""
-    if size() == 1:
+    if world_size() == 1:
         return model
     places = [next(model.parameters()).device.index] if next(model.parameters()).is_cuda else None
     with warnings.catch_warnings():  # newer releases of torch have another name for the option, older ones only this
@@ -86,24 +86,28 @@ def wrap(model: nn.Module) -> nn.Module:
         return DistributedDataParallel(model, device_ids=places, broadcast_buffers=False)
 
 
-def need(batch: int) -> None:
+def check_batch_size(batch: int) -> None:
     """Raise UsageError where a batch of so many samples leaves a process without any."""
-    if batch < size():
-        message = f"A batch of {batch} cannot be split over {size()} processes"
+    if batch < world_size():
+        message = f"A batch of {batch} cannot be split over {world_size()} processes"
         raise UsageError(message, "Start fewer processes, or a larger batch: --batch, or that of the recipe")
 
 
-def parts(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tuple[Tensor, float]]:
-    """This process's share of a batch [B, ...], in up to `accumulate` parts, each with the weight of its mean loss.
+def micro_batches(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tuple[Tensor, float]]:
+    """This process's share of a batch in parts, each with the weight of its mean loss.
 
-    The gradients of all weighted losses of all processes add up to that of the whole batch's mean. `model` is what
-    `wrap` returned: processes exchange gradients in the last part only, so that each part must be backpropagated before
-    the next one is asked for. Raises UsageError where there are fewer samples than processes.
+    The gradients of all weighted losses of all processes add up to that of the whole batch's mean.
+
+    batch: [B, ...], the same in every process.
+    model: what `data_parallel` returned. Processes exchange gradients in the last part only, so
+        each part must be backpropagated before the next one is asked for.
+    accumulate: the most parts that the share is split into.
+    Raises UsageError where there are fewer samples than processes.
     """
-    need(len(batch))
-    share = batch.tensor_split(size())[rank()]
+    check_batch_size(len(batch))
+    share = batch.tensor_split(world_size())[rank()]
     pieces = share.tensor_split(min(accumulate, len(share)))
     for n, piece in enumerate(pieces):
         alone = n < len(pieces) - 1 and isinstance(model, DistributedDataParallel)
         with model.no_sync() if alone else nullcontext():
-            yield piece, size() * len(piece) / len(batch)  # DDP divides by the number of processes
+            yield piece, world_size() * len(piece) / len(batch)  # DDP divides by the number of processes

@@ -68,9 +68,12 @@ def load_recipe(name_or_path: str) -> Recipe:
 
 
 def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> Preset:
-    """The preset of a training folder: `chosen`, or the recipe's, with the weights that the folder has so far.
+    """The preset of a training folder, with the weights that the folder has so far.
 
-    Raises PresetError, also where the folder holds another preset's run, and for a preset that is steered by text.
+    folder: of the run.
+    chosen: name or path of the preset; None is the recipe's.
+    Raises PresetError, also where the folder holds another preset's run, and for a preset that is
+    steered by text.
     """
     preset, path = load_preset(chosen or recipe.preset), folder / "preset.yaml"
     if path.exists():

@@ -10,8 +10,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +18,10 @@ import numpy as np
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import MissingExtra, UsageError, did_you_mean
 from diagd_cli.files.atomic import together, write_text
-from diagd_cli.files.outputs import check_outputs
-
-SCENARIOS = ("my_way_home", "health_gathering_supreme")
+from diagd_cli.files.outputs import Named, check_outputs
+from diagd_cli.progress import Progress, Silent
+from diagd_cli.train.policy import OPEN, Policy, clearance
+from diagd_cli.train.requests import SCENARIOS, RecordRequest
 
 TICS = 2  # game tics (1/35 s) per recorded frame
 FPS = 35 / TICS
@@ -33,8 +33,6 @@ THRUST = 0.03125  # speed gained per tic and unit of movement input
 FRICTION = 0.90625  # speed kept per tic on the ground
 INPUT_MAX = 50.0  # the engine clips movement input here
 
-# Depth buffer values: about 7 map units per step.
-NEAR, OPEN, ROOMY, CLOSE = 10, 24, 13, 5
 CLOSE_SHARE = 0.12  # an episode with more frames than this right before a wall is played again
 ATTEMPTS = 12
 
@@ -51,79 +49,6 @@ def downsample(frame: np.ndarray, height: int, width: int) -> np.ndarray:
     rows = sum(wide[k::fy] for k in range(1, fy)) + wide[0::fy]
     total = sum(rows[:, k::fx] for k in range(1, fx)) + rows[:, 0::fx]
     return ((total + fy * fx // 2) // (fy * fx)).astype(np.uint8)
-
-
-def clearance(depth: np.ndarray) -> tuple[float, float, float]:
-    """How open the view is (left, centre, right), in depth steps, from a depth buffer uint8 (H, W)."""
-    h, w = depth.shape
-    band = depth[int(h * 0.44) : int(h * 0.54) : 4, ::4]
-    left, centre, right = (band[:, int(w / 4 * a) : int(w / 4 * b)] for a, b in ((0, 0.33), (0.36, 0.64), (0.67, 1)))
-    return float(left.mean()), float(np.percentile(centre, 20)), float(right.mean())
-
-
-@dataclass
-class Policy:
-    """Wanders gently: holds one action for a while, keeps turning one way, and turns away from walls."""
-
-    rng: np.random.Generator
-    action: str = "idle"
-    left: int = 0  # frames that the current action is still held
-    side: str = "left"
-    escaping: bool = False
-    close: int = 0  # frames so far with a wall right ahead
-    turned: int = 0  # frames of turning since the escape began
-    fresh: bool = False  # an escape has just found an open view
-
-    def next(self, depth: np.ndarray) -> str:
-        """The action to apply now, given the depth buffer uint8 (H, W) of the current frame."""
-        view = clearance(depth)
-        self.close += view[1] < CLOSE
-        if self.escaping and self.action == self.side:
-            self.turned += 1
-            if view[1] >= max(ROOMY, OPEN - self.turned / 3):
-                # Where the view has just become open its edge is still in the way: turn past it.
-                self.escaping, self.left, self.fresh = False, 3, True
-        blocked = view[1] < NEAR and (self.action.startswith("forward") or self.left <= 0)
-        if blocked and not self.escaping:
-            self._escape(view)
-        elif self.left <= 0:
-            self._continue_escape() if self.escaping else self._wander(view)
-        self.left -= 1
-        return self.action
-
-    def _hold(self, action: str, low: int, high: int) -> None:
-        self.action, self.left = action, int(self.rng.integers(low, high + 1))
-
-    def _escape(self, view: tuple[float, float, float]) -> None:
-        """Begin to leave a wall, towards the more open side unless a turn is already under way."""
-        if not self.action.endswith(("left", "right")) or abs(view[0] - view[2]) > OPEN:
-            self.side = "left" if view[0] > view[2] else "right"
-        self.escaping, self.turned = True, 0
-        kind = self.rng.random()
-        if kind < 0.3:
-            self._hold("back", 4, 8)
-        elif kind < 0.6:
-            self._hold(f"back+{self.side}", 5, 10)
-        else:
-            self._continue_escape()
-
-    def _continue_escape(self) -> None:
-        """Turn until the view is open; after a full circle without one, give up and wander."""
-        if self.action == self.side and self.turned >= 120:
-            self.escaping = False
-        self._hold(self.side, 120, 120)
-
-    def _wander(self, view: tuple[float, float, float]) -> None:
-        """Pick the next action to hold; the turning side changes seldom, and towards the open side."""
-        if self.rng.random() < 0.45:
-            towards_left = view[0] / max(view[0] + view[2], 1.0)
-            self.side = "left" if self.rng.random() < towards_left else "right"
-        kinds = {"idle": 0.18, "forward": 0.30, "turn": 0.03, "forward+": 0.35, "back": 0.06, "back+": 0.08}
-        kind = str(self.rng.choice(list(kinds), p=list(kinds.values())))
-        if self.fresh or (kind == "idle" and self.action == "idle"):
-            kind, self.fresh = str(self.rng.choice(["forward", "forward+"])), False
-        action = {"turn": self.side, "forward+": f"forward+{self.side}", "back+": f"back+{self.side}"}.get(kind, kind)
-        self._hold(action, *((6, 16) if kind == "forward" else (4, 12)))
 
 
 def movement(action: str, angle: float, velocity: tuple[float, float]) -> list[float]:
@@ -238,34 +163,33 @@ def write_clip(stem: Path, video: np.ndarray, actions: list[str]) -> None:
         write_text(f"{stem}.jsonl", "".join(f"{line}\n" for line in lines))
 
 
-def _plan(scenarios: list[str], episodes: int, seed: int) -> list[tuple[str, int]]:
-    """Scenario and seed of each episode."""
-    return [(scenarios[n % len(scenarios)], seed + n // len(scenarios)) for n in range(episodes)]
+def record(request: RecordRequest, progress: Progress = Silent()) -> None:
+    """Record clips and their actions into request.out: see `RecordRequest`.
 
-
-def record(
-    out: Path,
-    scenarios: list[str],
-    episodes: int,
-    frames: int,
-    seed: int,
-    height: int = 120,
-    width: int = 160,
-    on_episode: Callable[[int, int], None] | None = None,
-) -> None:
-    """Record `episodes` clips of `frames` frames, going round the scenarios; `on_episode(done, episodes)` follows each.
-
-    Episode e has the seed `seed + e // len(scenarios)`, which alone decides its content and its split.
+    Raises MissingExtra without ViZDoom, and UsageError for a scenario or a size that there is not.
     """
+    height, width = request.height, request.width
     if RENDER_H % height or RENDER_W % width:
-        raise UsageError(f"{height}x{width} frames cannot be made", f"Use whole fractions of {RENDER_H}x{RENDER_W}")
-    stems = [Path(out) / split_of(own) / f"{name}-{own:05d}" for name, own in _plan(scenarios, episodes, seed)]
-    files = [(Path(f"{stem}{suffix}"), "a clip") for stem in dict.fromkeys(stems) for suffix in (".mp4", ".jsonl")]
-    check_outputs(files, instead="Choose another folder with --out")
+        hint = f"Use whole fractions of {RENDER_H}x{RENDER_W}"
+        raise UsageError(f"{height}x{width} frames cannot be made", hint)
+    episodes = episodes_of(request)
+    stems = [request.out / split_of(seed) / f"{name}-{seed:05d}" for name, seed in episodes]
+    check_outputs(_files(stems), instead="Choose another folder with --out")
     with contextlib.ExitStack() as stack:
-        games = {name: stack.enter_context(open_game(name)) for name in dict.fromkeys(scenarios)}
-        for episode, (name, episode_seed) in enumerate(_plan(scenarios, episodes, seed)):
-            video, actions = play(games[name], episode_seed, frames, height, width)
-            write_clip(Path(out) / split_of(episode_seed) / f"{name}-{episode_seed:05d}", video, actions)
-            if on_episode:
-                on_episode(episode + 1, episodes)
+        names = dict.fromkeys(request.scenarios)
+        games = {name: stack.enter_context(open_game(name)) for name in names}
+        bar = stack.enter_context(progress.bar("recording", len(episodes), "clips"))
+        for done, ((name, seed), stem) in enumerate(zip(episodes, stems, strict=True), start=1):
+            write_clip(stem, *play(games[name], seed, request.frames, height, width))
+            bar.update(done)
+
+
+def episodes_of(request: RecordRequest) -> list[tuple[str, int]]:
+    """Scenario and seed of each episode: the scenarios take turns at each seed."""
+    scenarios = request.scenarios
+    return [(scenarios[n % len(scenarios)], request.seed + n // len(scenarios)) for n in range(request.episodes)]
+
+
+def _files(stems: list[Path]) -> list[Named]:
+    once = dict.fromkeys(stems)
+    return [(Path(f"{stem}{suffix}"), "a clip") for stem in once for suffix in (".mp4", ".jsonl")]

@@ -37,27 +37,30 @@ def similarity(a: Tensor, b: Tensor, window: int = 7) -> Tensor:
     return (score / ((mx**2 + my**2 + c1) * (xx - mx**2 + yy - my**2 + c2))).mean()
 
 
-def train_tokenizer(
+def fit_tokenizer(
     model: FsqImageTokenizer,
     train: Episodes,
     val: Episodes,
     optimiser: Optimiser,
     folder: Path,
     sample: Callable[[Run, FsqImageTokenizer], None] = lambda run, shipped: None,
-    of: dict[str, str] | None = None,
+    identity: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit the autoencoder on frames of `train`. Returns the run, whose weights are the result.
 
-    sample(run, shipped) is called at each validation with the weights that it judges; `of` goes to the run, `options` to `fit`.
+    folder: of the checkpoint, which is gone on from where there is one, and of the log.
+    sample: sample(run, shipped) is called at each validation with the weights that it judges.
+    identity: what the run is of, see `Run`.
+    options: those of `train.loop.fit`.
     """
     model.to(memory_format=torch.channels_last)
-    run = Run(folder, model, optimiser, of)
-    like, wrapped = next(model.parameters()), parallel.wrap(model)
+    run = Run(folder, model, optimiser, identity)
+    like, wrapped = next(model.parameters()), parallel.data_parallel(model)
 
     def loss(step: int) -> Iterator[Tensor]:
         chosen = np.random.default_rng([optimiser.seed, step]).integers(len(train), size=optimiser.batch)
-        for part, weight in parallel.parts(torch.from_numpy(np.sort(chosen)), wrapped, optimiser.accumulate):
+        for part, weight in parallel.micro_batches(torch.from_numpy(np.sort(chosen)), wrapped, optimiser.accumulate):
             pixels = to_pixels(torch.from_numpy(train.frames[part.numpy()]), like)
             pixels = pixels.contiguous(memory_format=torch.channels_last)
             yield reconstruction_loss(wrapped(pixels), pixels) * weight

@@ -25,7 +25,10 @@ FRAMES_A_CLIP = 16  # read of each clip to match the codes; 300 clips of 15 x 20
 
 
 def check_alike(preset: Preset, source: Preset) -> None:
-    """Raise PresetError where the two Transformers differ in more than their codes, or the codes in what they stand for."""
+    """Raise PresetError where two Transformers differ in more than their codes.
+
+    Also where the codes differ in what they stand for: the grid, or the frames of a latent frame.
+    """
     same = {"vocab": 0, "outputs": 0}
     mine, other = (p.transformer.model_copy(update=same).model_dump() for p in (preset, source))
     unlike = [f"{name} {mine[name]}, not {other[name]}" for name in mine if mine[name] != other[name]]
@@ -41,9 +44,17 @@ def check_alike(preset: Preset, source: Preset) -> None:
 
 @torch.inference_mode()
 def count_pairs(
-    clips: list[Path], own: Loaded, other: Loaded, progress: Callable[[int, int], None] = lambda done, total: None
+    clips: list[Path],
+    own: Loaded,
+    other: Loaded,
+    on_clip: Callable[[int, int], None] = lambda done, total: None,
 ) -> Tensor:
-    """How many patches a code of `own` and one of `other` both stand for: float32 [own codebook, other codebook]."""
+    """How many patches a code of `own` and one of `other` both stand for.
+
+    clips: of each the first 16 frames are read.
+    on_clip: on_clip(clips done, clips in all) is called after each.
+    Returns float32 [own codebook, other codebook].
+    """
     sizes = own.preset.tokenizer.codebook, other.preset.tokenizer.codebook
     counts = torch.zeros(sizes[0] * sizes[1])
     for n, clip in enumerate(clips):
@@ -51,18 +62,24 @@ def count_pairs(
         frames = frames[: own.preset.whole(len(frames))]
         mine, theirs = (encode_frames(loaded, frames).flatten() for loaded in (own, other))
         counts += torch.bincount((mine * sizes[1] + theirs).cpu(), minlength=len(counts))
-        progress(n + 1, len(clips))
+        on_clip(n + 1, len(clips))
     return counts.view(sizes)
 
 
 def transfer(
     model: Transformer, preset: Preset, weights: dict[str, Tensor], source: Preset, counts: Tensor | None = None
 ) -> None:
-    """Fill an initialised `model` with the `weights` of `source`; counts [codebook, source codebook]: of `count_pairs`.
+    """Fill an initialised Transformer with the weights of another preset's.
 
-    A code's row becomes the mean of the rows of the codes that share its patches, by how many they share, and what it was
-    initialised to is added: it tells codes apart that share the same ones. A code that was never seen becomes the mean
-    code. Rows of actions are kept where both presets have the same. Without counts the codes are the same.
+    A code's row becomes the mean of the rows of the codes that share its patches, by how many they
+    share, and what it was initialised to is added: it tells codes apart that share the same ones.
+    A code that was never seen becomes the mean code. Rows of actions are kept where both presets
+    have the same.
+
+    model: of `preset`, changed in place.
+    weights: the state dict of the other Transformer.
+    source: its preset.
+    counts: float32 [codebook, source codebook], of `count_pairs`; None: the codes are the same.
     """
     codes, others = preset.tokenizer.codebook, source.tokenizer.codebook
     share = None

@@ -19,7 +19,7 @@ from diagd_cli.model.transformer import Transformer
 from diagd_cli.preset import Preset
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.train import parallel
-from diagd_cli.train.clips import about
+from diagd_cli.train.clips import describe_clips
 from diagd_cli.train.data import Tokens
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
@@ -64,10 +64,12 @@ class Windows(Strict):
         return [p for p in self.phases if p.start <= step][-1]
 
 
-class Sampler:
-    """Draws windows of consecutive latent frames of a preset's tokens: sequences int64 [batch, L] as its grid lays them out.
+class WindowSampler:
+    """Draws windows of consecutive latent frames of a preset's tokens.
 
-    `left` int64 [M]: how many latent frames a window may have that begins at each; 0 where none may begin.
+    A window is a sequence int64 [L], as the preset's grid lays it out.
+    `left` int64 [M]: how many latent frames a window may have that begins at each of the M latent
+    frames; 0 where none may begin.
     """
 
     def __init__(self, tokens: Tokens, preset: Preset):
@@ -86,14 +88,14 @@ class Sampler:
         _, action, times = np.unique(self.tokens.actions, axis=0, return_inverse=True, return_counts=True)
         return times[action.ravel()]
 
-    def need(self, frames: int) -> None:
+    def check_window(self, frames: int) -> None:
         """Raise ClipError where no clip holds a window of `frames` latent frames."""
         if self.left.max() < frames:
-            latent = "latent " if self.tokens.whole else ""
-            longest = (
-                f"The longest of {about(self.tokens.split, self.tokens.clips)} has {self.left.max()} {latent}frames"
-            )
-            raise ClipError(f"{longest}, and windows have {frames}", "Give longer clips, or shorten the windows")
+            unit = "latent frames" if self.tokens.whole else "frames"
+            clips = describe_clips(self.tokens.split, self.tokens.clips)
+            longest = f"The longest of {clips} has {self.left.max()} {unit}"
+            hint = "Give longer clips, or shorten the windows"
+            raise ClipError(f"{longest}, and windows have {frames}", hint)
 
     def draw(self, windows: Windows, seed: int, step: int) -> Tensor:
         """The batch of a step: a function of (seed, step) alone."""
@@ -135,30 +137,33 @@ def token_nll(model: Transformer, weights: dict[str, Tensor] | None, sequences: 
     return F.cross_entropy(picked.flatten(0, 1), targets, reduction="none").view(len(sequences), -1)
 
 
-def train_transformer(
+def fit_transformer(
     model: Transformer,
-    train: Sampler,
-    val: Sampler,
+    train: WindowSampler,
+    val: WindowSampler,
     optimiser: Optimiser,
     windows: Windows,
     folder: Path,
     sample: Callable[[Run], None] = lambda run: None,
-    of: dict[str, str] | None = None,
+    identity: dict[str, str] | None = None,
     **options,
 ) -> Run:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted).
 
-    sample(run) is called at each validation; `of` goes to the run, `options` to `fit`. Returns the run: its weights are
-    the result.
+    folder: of the checkpoint, which is gone on from where there is one, and of the log.
+    sample: sample(run) is called at each validation.
+    identity: what the run is of, see `Run`.
+    options: those of `train.loop.fit`.
+    Returns the run, whose weights are the result.
     """
     for sampler in (train, val):
-        sampler.need(windows.longest)
-    run = Run(folder, model, optimiser, of)
-    device, wrapped = next(model.parameters()).device, parallel.wrap(model)
+        sampler.check_window(windows.longest)
+    run = Run(folder, model, optimiser, identity)
+    device, wrapped = next(model.parameters()).device, parallel.data_parallel(model)
 
     def loss(step: int) -> Iterator[Tensor]:
         batch = train.draw(windows, optimiser.seed, step)
-        for part, weight in parallel.parts(batch, wrapped, optimiser.accumulate):
+        for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
             yield token_nll(wrapped, None, part.to(device), train.grid).mean() * weight
 
     def validate(weights: dict[str, Tensor]) -> dict:
@@ -172,7 +177,7 @@ def train_transformer(
 
 @torch.inference_mode()
 def validate_transformer(
-    model: Transformer, weights: dict[str, Tensor] | None, val: Sampler, frames: int, count: int
+    model: Transformer, weights: dict[str, Tensor] | None, val: WindowSampler, frames: int, count: int
 ) -> dict:
     """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
 
@@ -183,7 +188,7 @@ def validate_transformer(
     device = next(model.parameters()).device
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
-    share = np.array_split(firsts, parallel.size())[parallel.rank()]
+    share = np.array_split(firsts, parallel.world_size())[parallel.rank()]
     sizes = [val.grid.area - (val.grid.prefix == 0)] + [val.grid.area] * (frames - 1)  # codes predicted of each frame
     sums = torch.zeros(2, frames, dtype=torch.float64, device=device)
     for part in np.array_split(share, max(1, len(share) // 4)):
@@ -191,7 +196,7 @@ def validate_transformer(
             nll = token_nll(model, weights, val.sequences(part, frames).to(device), val.grid).double()
             windows = torch.stack([f.mean(1) for f in nll.split(sizes, dim=1)], dim=1)
             sums += torch.stack([windows.sum(0), windows.square().sum(0)])
-    mean, square = parallel.total(sums).cpu().numpy() / count
+    mean, square = parallel.all_reduce(sums).cpu().numpy() / count
     error = np.sqrt((square - mean**2).clip(0) / max(1, count - 1))
     figures = {"nll_by_frame": mean.round(3).tolist(), "nll_by_frame_error": error.round(3).tolist()}
     return {"nll": round(float(np.average(mean, weights=sizes)), 4), **figures}

@@ -74,6 +74,8 @@ def load_tokenizer(
     folder: Path | None = None,
 ) -> nn.Module:
     """The preset's tokenizer with its weights, ready for inference, as in `load_transformer`. Raises WeightsError."""
+    if not preset.pixels:  # nothing has to be found
+        return build_tokenizer(preset, device, dtype)
     return _loaded(preset, "tokenizer", device, dtype, files, folder)
 
 

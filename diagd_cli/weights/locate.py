@@ -31,7 +31,8 @@ def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
 
 def roles(preset: Preset) -> tuple[Role, ...]:
     """The models whose weights a preset should have: those without which nothing can be generated, and others it names."""
-    return (*ROLES, "inverse") if preset.inverse_weights else ROLES
+    own = ROLES if preset.pixels else ROLES[:1]
+    return (*own, "inverse") if preset.inverse_weights else own
 
 
 def entry_of(preset: Preset, role: Role) -> Weights:

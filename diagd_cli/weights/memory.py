@@ -33,18 +33,18 @@ LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are
 class Estimate:
     """Bytes: the Transformer's weights, its KV cache, the tokenizer's weights, and the most that a stage works with.
 
-    `spared`: what of these is not there at the same time, because the tokenizer is elsewhere while tokens are made.
+    `offloaded`: what of these is not there at the same time, because the tokenizer is elsewhere while tokens are made.
     """
 
     weights: int
     cache: int
     tokenizer: int
     work: int
-    spared: int = 0
+    offloaded: int = 0
 
     @property
     def total(self) -> int:
-        return self.weights + self.cache + self.tokenizer + self.work - self.spared
+        return self.weights + self.cache + self.tokenizer + self.work - self.offloaded
 
 
 def estimate(
@@ -83,7 +83,7 @@ def estimate(
         cache=cache,
         tokenizer=tokenizer,
         work=max(tokens, pixels),
-        spared=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens)) if offload else 0,
+        offloaded=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens)) if offload else 0,
     )
 
 

@@ -1,6 +1,5 @@
 """diagd attention: the picture, the shares, and what is refused before the model is loaded."""
 
-import subprocess
 import sys
 
 import pytest
@@ -31,7 +30,7 @@ def test_shipped_preset_looks_at_its_neighbours(diagd, clips):
     assert facts["shares"]["near"] == pytest.approx(mean, abs=1e-5)
 
 
-@pytest.mark.parametrize("options", [[], ["--layer", 0, "--head", 1], ["--frame", 0], ["--frame", 4, "-r", 0]])
+@pytest.mark.parametrize("options", [[], ["--layer", 0, "--head", 1, "--frame", 0, "-r", 0]])
 def test_picture_and_table(attention, tmp_path, options):
     pytest.importorskip("matplotlib")
     done = attention(*options)
@@ -76,20 +75,16 @@ def test_random_weights(diagd, tiny, tmp_path):
     assert diagd(*options, "--random-weights", "--seed", 1).objects[0]["frame"] == 2
 
 
-def test_needs_matplotlib(tiny, tmp_path):
-    """Told at once, in a process that cannot import it; the shares need no picture."""
-    code = (
-        "import sys\nsys.modules['matplotlib'] = None\nfrom diagd_cli.cli.app import app\n"
-        f"app(['attention', {str(tiny.clip)!r}, '-p', {str(tiny.preset)!r}, *sys.argv[1:]])"
-    )
-    run = [sys.executable, "-c", code]
-    done = subprocess.run(run, capture_output=True, text=True, cwd=tmp_path)
-    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (1, "", [])
-    assert done.stderr == (
+def test_needs_matplotlib(attention, tmp_path, monkeypatch):
+    """Told at once; the shares need no picture."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = attention()
+    assert (done.code, done.out, list(tmp_path.iterdir())) == (1, "", [])
+    assert done.err == (
         "error: The picture (leave it out with --no-picture) needs the package matplotlib. "
         "Install it with: pip install 'diagd[report]'\n"
     )
-    assert subprocess.run([*run, "--no-picture"], capture_output=True, cwd=tmp_path).returncode == 0
+    assert attention("--no-picture").code == 0
 
 
 @pytest.mark.parametrize(

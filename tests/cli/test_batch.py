@@ -23,10 +23,19 @@ def generate(diagd, tiny, tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("walks")
+    for n in range(3):
+        save_clip(folder / f"{n}.mp4", moving(3 + n, 16 + n))
+    return folder
+
+
 @pytest.fixture
-def walks(tmp_path):
+def walks(made, tmp_path):
     """Three clips of different pixels and recorded actions."""
-    return [save_clip(tmp_path / "in" / f"{n}.mp4", moving(3 + n, 16 + n)) for n in range(3)]
+    folder = shutil.copytree(made, tmp_path / "in")
+    return [folder / f"{n}.mp4" for n in range(3)]
 
 
 def codes(folder):

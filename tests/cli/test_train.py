@@ -22,14 +22,20 @@ RECIPE = {
 }
 
 
-@pytest.fixture
-def world(tiny, tmp_path):
+@pytest.fixture(scope="module")
+def made(tiny, tmp_path_factory):
     """A folder with a recipe, its preset, and `data`: four clips in one folder, of other sizes than the preset's."""
-    shutil.copytree(tiny.folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    folder = shutil.copytree(tiny.folder, tmp_path_factory.mktemp("world"), dirs_exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     for n, size in enumerate([(16, 24), (40, 40), (20, 64), (32, 48)]):
-        save_clip(tmp_path / "data" / f"{n}.mp4", moving(8, *size))
-    return tmp_path
+        save_clip(folder / "data" / f"{n}.mp4", moving(8, *size))
+    return folder
+
+
+@pytest.fixture
+def world(made, tmp_path):
+    """A copy of it to change."""
+    return shutil.copytree(made, tmp_path, dirs_exist_ok=True)
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from strategies import SEEDS, World, build_model, configs, random_sequences, run
 
 from diagd_cli.engine.decode import decode_plan
 from diagd_cli.engine.forced import block_mask, forced_logits, plan_entries
+from diagd_cli.model.attention import attend
 from diagd_cli.model.config import Positions, TransformerConfig
-from diagd_cli.model.transformer import attend, attention_bias
+from diagd_cli.model.mask import Mask
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
 
@@ -125,8 +126,8 @@ def test_flex_attention_is_the_masked_attention(kv_heads):
     entries = plan_entries(LONG.plan())  # more than one block of 128
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, n, len(entries), 16, generator=generator) for n in (4, kv_heads, kv_heads))
-    bias = attention_bias(torch.from_numpy(entries.visible), 4 // kv_heads, q.dtype)
-    torch.testing.assert_close(attend(q, k, v, block_mask(entries, "cpu")), attend(q, k, v, bias))
+    blocks, matrix = Mask(blocks=block_mask(entries, "cpu")), Mask(visible=torch.from_numpy(entries.visible))
+    torch.testing.assert_close(attend(q, k, v, blocks), attend(q, k, v, matrix))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
@@ -139,7 +140,8 @@ def test_a_model_under_a_block_mask(precision):
     tokens = random_sequences(LONG, ROTATED, seed=0)
     source, position = torch.from_numpy(entries.source), torch.from_numpy(entries.position)
     with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-        under_blocks = model(tokens[:, source], position, block_mask(entries, "cpu"), outputs=plan.new_tokens)
+        blocks = Mask(blocks=block_mask(entries, "cpu"))
+        under_blocks = model(tokens[:, source], position, blocks, outputs=plan.new_tokens)
         forced = forced_logits(model, tokens, plan)
     close = 1e-4 if precision == torch.float32 else 0.05 * forced.abs().max().item()
     torch.testing.assert_close(under_blocks, forced, atol=close, rtol=close)

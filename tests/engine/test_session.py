@@ -1,8 +1,6 @@
 """Sessions: continued, rolled, abandoned, released."""
 
 from dataclasses import replace
-from functools import partial
-from unittest import mock
 
 import numpy as np
 import oracle
@@ -26,16 +24,18 @@ from strategies import (
     worlds,
 )
 
-from diagd_cli.engine.decode import decode
+from diagd_cli.engine import steps
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.schedule.decoding import Decoding
 
 MORE = st.integers(1, 2)
 
 
-def extend(session, frames, decoding):
+def extend(session, latents, decoding):
     """The new codes; the steps reported on the way are 1, 2, ..., and as many as announced."""
-    before, announced = session.frames, session.steps(frames, decoding)
-    assert list(session.extend(frames, decoding)) == list(range(1, announced + 1))
-    assert session.frames == before + frames
+    before, announced = session.latents, session.steps(latents, decoding)
+    assert list(session.extend(latents, decoding)) == list(range(1, announced + 1))
+    assert session.latents == before + latents
     return session.codes[:, before:]
 
 
@@ -148,7 +148,7 @@ def test_an_abandoned_extension_leaves_no_trace(world, config, seed, temperature
     for _ in range(data.draw(st.integers(0, session.steps(world.frames, decoding)))):
         next(running)
     running.close()
-    assert session.frames == world.context
+    assert session.latents == world.context
     remade, expected = (extend(s, world.frames, world.decoding).tolist() for s in (session, other))
     assert remade == expected
 
@@ -168,7 +168,7 @@ def test_actions_may_arrive_frame_by_frame():
 def test_actions_that_are_missing_are_told():
     """Not read as code 0 of the tokenizer."""
     session = open_session(replace(WIDE_WORLD, frames=3), build_model(WIDE, WIDE_WORLD.grid, 5, seed=3), frames=5)
-    session.conditioning = session.conditioning[:, : session.frames]
+    session.conditioning = session.conditioning[:, : session.latents]
     with pytest.raises(ValueError, match=r"actions after 2 latent frames are known, 4 are needed"):
         extend(session, 3, WIDE_WORLD.decoding)
 
@@ -186,10 +186,71 @@ def test_a_session_has_room_for_steps_that_can_be_captured(world, config, seed, 
     model = build_model(config, world.grid, world.context + world.frames, seed)
     frames = world.frames + more
     session = open_session(world, model, world.context + frames, seed, batch=2, temperature=temperature)
+    padded = replace(session, capture=True)
+    made = extend(session, frames, world.decoding)
+    assert made.tolist() == extend(padded, frames, world.decoding).tolist()
+
+
+@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, st.lists(st.integers(1, 3), min_size=2, max_size=4), st.data())
+def test_steps_that_were_captured_serve_every_extension(world, config, seed, temperature, parts, data):
+    """By other decodings, at other places of the video and of the window: what they read is where it was."""
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    session = open_session(world, model, world.context + sum(parts), seed, batch=2, temperature=temperature)
+    padded, walks = replace(session, capture=True), [world.decoding, data.draw(decodings(world.grid))]
+    for n, latents in enumerate(parts):
+        made = extend(session, latents, walks[n % 2])
+        assert made.tolist() == extend(padded, latents, walks[n % 2]).tolist()
+
+
+@pytest.fixture
+def captured(monkeypatch) -> list:
+    """What has been captured; without CUDA it is the step itself that is kept, and run again."""
+    found, capture = [], steps.capture
+    monkeypatch.setattr(steps, "capture", lambda *a: found.append(a) or capture(*a))
+    return found
+
+
+@pytest.mark.parametrize("capture", [False, True])
+def test_extending_again_makes_and_captures_nothing_new(capture, captured, monkeypatch):
+    """The third and fourth extension roll the window; all are alike but for their place."""
+    made, new_cache = [], Transformer.new_cache
+    monkeypatch.setattr(Transformer, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
+    world = replace(WIDE_WORLD, frames=1)
+    session = open_session(world, build_model(WIDE, world.grid, 3, seed=3), frames=6, temperature=1.0, capture=capture)
+    counts, held = [], []
+    for _ in range(4):
+        extend(session, 1, world.decoding)
+        state = session._state
+        counts.append((len(made), len(captured)))
+        tensors = [state.tokens, state.cache.keys, state.cache.values, state.sampler.keys]
+        if capture:
+            tensors += [state.run.steps.visible_from, *state.run.rows.values()]
+        held.append([tensor.data_ptr() for tensor in tensors])
+    assert counts == [counts[0]] * 4 and counts[0][0] == 1 and (counts[0][1] > 0) == capture
+    assert held == [held[0]] * 4
+
+
+def test_another_width_is_captured_once_and_the_first_is_kept(captured):
+    world = replace(WIDE_WORLD, frames=1)
+    session = open_session(world, build_model(WIDE, world.grid, 3, seed=3), frames=6, capture=True)
+    counts = []
+    for decoding in (world.decoding, Decoding("ntp"), world.decoding, Decoding("ntp")):
+        extend(session, 1, decoding)
+        counts.append(len(captured))
+    assert 0 < counts[0] < counts[1] == counts[3]
+    assert {width for width, _ in session._state.run.graphs} == {1, int(world.plan().widths.max())}
+
+
+def test_after_a_release_everything_is_made_anew():
+    """With the sampling that the session has by then."""
+    world = replace(WIDE_WORLD, frames=1)
+    session = open_session(world, build_model(WIDE, world.grid, 3, seed=3), frames=6, temperature=1.0)
+    extend(session, 1, world.decoding)
+    session.release()
+    assert session._state is None
+    session.sampling = replace(session.sampling, temperature=0.0)
     fresh = replace(session)
-    with mock.patch("diagd_cli.engine.session.decode", partial(decode, capture=True)):
-        made = extend(session, frames, world.decoding)
-    assert made.tolist() == extend(fresh, frames, world.decoding).tolist()
+    assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from families.small import SMALL, write_small
+from families.small import write_small
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from diagd_cli.engine import steps
@@ -45,7 +45,7 @@ def test_what_is_looked_for_is_found():
 @pytest.mark.parametrize("name", ["freedoom", "mineworld-300m", "wham-200m", "cosmos-4b", "cosmos-5b-video2world"])
 def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
     """Else its capture as a CUDA graph would fail, or every replay would repeat what was true at the first."""
-    preset = load_preset(write_small(name, tmp_path) if name.split("-")[0] in SMALL else name)
+    preset = load_preset(write_small(name, tmp_path))
     model, grid = random_transformer(preset, 0), preset.grid
     plan = build_plan(grid, 1, 1, Decoding("spatial", k=2))
     text = torch.randn(1, preset.text.length, preset.transformer.cross_dim) if preset.text else None

@@ -78,13 +78,13 @@ def as_plan(grid: Grid, context: int, frames: int, k: int, feeds: list[tuple]) -
     return Plan(
         grid=grid,
         context=context,
-        frames=frames,
+        latents=frames,
         decoding=Decoding("spatial", k),  # of no consequence: the arrays say it all
         source=source,
         position=position,
         target=np.array([length if feed[4] is None else feed[4] for feed in feeds]),
         starts=starts,
-        heads=np.diff(starts),
+        outputs=np.diff(starts),
         first_write=np.zeros(length, np.int64),
     )
 
@@ -104,4 +104,4 @@ def cache_map(plan: Plan) -> list[list[str]]:
     held = np.full(plan.length, "-")
     held[plan.position] = np.where(plan.source == plan.position, "T", "P")  # of several writes the last one stays
     held = np.append(held, ["-"] * plan.grid.conditioning)
-    return [["".join(row) for row in frame] for frame in plan.grid.codes(held, plan.context + plan.frames)]
+    return [["".join(row) for row in frame] for frame in plan.grid.codes(held, plan.context + plan.latents)]

@@ -1,6 +1,7 @@
 """The preset of a tiny golden model, so that its files load as a user's would."""
 
-from diagd_cli.preset import Clip, Defaults, Preset
+from diagd_cli.preset import Preset
+from diagd_cli.sections import Clip, Defaults
 
 
 def preset_of(tokenizer, transformer, height: int, width: int, window: int, **more) -> Preset:

@@ -96,7 +96,7 @@ def known(prompt: list[list[int]], actions: list[list[int]], frames: int) -> tor
 
 def new_codes(tokens: torch.Tensor, plan: Plan) -> list[int]:
     """The new tokens of a store, in raster order."""
-    return GRID.codes(tokens[0].numpy(), plan.context + plan.frames)[plan.context :].ravel().tolist()
+    return GRID.codes(tokens[0].numpy(), plan.context + plan.latents)[plan.context :].ravel().tolist()
 
 
 def empty_cache() -> KVCache:

@@ -1,4 +1,4 @@
-"""The official presets, shrunk: what each family's tests run where the true size does not matter."""
+"""The shipped presets, shrunk: what each family's tests run where the true size does not matter."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,10 @@ import yaml
 from diagd_cli.preset import load_preset
 
 SMALL = {
+    "freedoom": {
+        "clip": {"height": 32, "width": 48},
+        "transformer": {"dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_dim": 32},
+    },
     "cosmos": {
         "clip": {"height": 32, "width": 48},
         "tokenizer": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
@@ -28,7 +32,7 @@ SMALL = {
 
 
 def write_small(name: str, folder: Path, **more) -> Path:
-    """An official preset with fewer and narrower layers and smaller frames; `more`: other settings of parts, or other weights."""
+    """A shipped preset with fewer and narrower layers and smaller frames; `more`: other settings of parts, or other weights."""
     settings = load_preset(name).model_dump(mode="json")
     for part, own in [*SMALL[name.split("-")[0]].items(), *more.items()]:
         settings[part] = own if part.endswith("_weights") else settings[part] | own

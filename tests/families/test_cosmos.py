@@ -16,10 +16,11 @@ from diagd_cli.engine.session import Session
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
+from diagd_cli.model.mask import Mask
 from diagd_cli.model.positions import absolute_table, rope_table, signed
-from diagd_cli.preset import Text
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
+from diagd_cli.sections import Text
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.weights.load import load_transformer
 
@@ -84,7 +85,7 @@ class Golden:
         """Logits of the sequence's tokens at some positions, under a mask over all slots."""
         with torch.inference_mode():
             ids = self.tokens[:, positions]
-            return self.model(ids, positions, mask, cache, extent=self.length, cross=self.cross)
+            return self.model(ids, positions, Mask(visible=mask), cache, extent=self.length, cross=self.cross)
 
     def before(self, positions: torch.Tensor) -> torch.Tensor:
         """The official mask: slots at or before each position, written or not."""

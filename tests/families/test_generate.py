@@ -1,5 +1,7 @@
 """Every official preset, shrunk and with random weights, from a clip to an MP4 through the command line."""
 
+import shutil
+
 import numpy as np
 import pytest
 from families.small import steer, write_small
@@ -18,12 +20,15 @@ def small(tmp_path):
     return lambda name, **more: write_small(name, tmp_path, **more)
 
 
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    return save_clip(tmp_path_factory.mktemp("clip") / "walk.mp4", moving(12, 40, 64))
+
+
 @pytest.fixture
-def clip(tmp_path):
-    """A clip of 12 frames."""
-    path = save_clip(tmp_path / "walk.mp4", moving(12, 40, 64))
-    path.with_suffix(".jsonl").unlink()
-    return path
+def clip(walk, tmp_path):
+    """A clip of 12 frames, alone in its folder."""
+    return shutil.copy(walk, tmp_path / "walk.mp4")
 
 
 def made(diagd, clip, preset, *options, random=True):
@@ -124,23 +129,25 @@ def test_context(context, code, small, clip, tmp_path, diagd):
 # ---- text ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def video2world(small, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def video2world(tmp_path_factory):
     """A shrunk cosmos-5b-video2world whose text encoder is a real T5, small and random, beside the preset."""
     from small_t5 import make_t5
 
-    monkeypatch.setenv("DIAGD_CACHE", str(tmp_path / "cache"))
-    make_t5(tmp_path / "t5", 16)
+    folder = tmp_path_factory.mktemp("video2world")
+    make_t5(folder / "t5", 16)
     files = {f"{part}_weights": {"file": f"{part}.safetensors"} for part in ("tokenizer", "transformer")}
     text = {"transformer": {"cross_dim": 16}, "text": {"encoder": "t5", "length": 12}}
-    path = small("cosmos-5b-video2world", **text, **files)
+    path = write_small("cosmos-5b-video2world", folder, **text, **files)
     preset = load_preset(path)
     model = random_transformer(preset, seed=0)
     for block in model.blocks:
         block.cross.out.weight.mul_(100)  # so that the text counts for something
-    save_weights(tmp_path / "transformer.safetensors", model.state_dict())
-    save_weights(tmp_path / "tokenizer.safetensors", random_tokenizer(preset, seed=0).state_dict())
-    return path
+    save_weights(folder / "transformer.safetensors", model.state_dict())
+    save_weights(folder / "tokenizer.safetensors", random_tokenizer(preset, seed=0).state_dict())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIAGD_CACHE", str(folder / "cache"))
+        yield path
 
 
 def codes_of(diagd, clip, preset, *options):
@@ -150,15 +157,11 @@ def codes_of(diagd, clip, preset, *options):
     return facts, np.load(target.with_suffix(".npz"))["codes"][2:].tolist()
 
 
-def test_a_prompt_steers(video2world, clip, diagd):
-    robot = codes_of(diagd, clip, video2world, "--prompt", "a robot walks")
-    snow = codes_of(diagd, clip, video2world, "--prompt", "through the snow")
-    assert robot[1] != snow[1] and robot[0]["prompt"] == "a robot walks"
-
-
-def test_ways_to_give_a_prompt(video2world, clip, tmp_path, diagd):
+def test_a_prompt_steers_however_it_is_given(video2world, clip, tmp_path, diagd):
     """On the command line, in a file, beside the clip, or embedded before: the tokens are the same."""
-    _, wanted = codes_of(diagd, clip, video2world, "--prompt", "a robot walks")
+    facts, wanted = codes_of(diagd, clip, video2world, "--prompt", "a robot walks")
+    assert facts["prompt"] == "a robot walks"
+    assert codes_of(diagd, clip, video2world, "--prompt", "through the snow")[1] != wanted
     (tmp_path / "prompt.txt").write_text("a robot walks\n")
     assert codes_of(diagd, clip, video2world, "--prompt-file", tmp_path / "prompt.txt")[1] == wanted
     clip.with_suffix(".txt").write_text("a robot walks")

@@ -27,6 +27,7 @@ from diagd_cli.errors import UsageError
 from diagd_cli.families.mineworld.actions import MinecraftActions, read_minecraft_actions, recorded_action
 from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer, to_frames, to_pixels
+from diagd_cli.model.mask import EVERYTHING, Mask
 from diagd_cli.model.positions import signed
 
 IO, VAE, DRAWS, ACTIONS = (tensors("transformer_io"), tensors("vae_io"), tensors("sampling"), facts("actions"))
@@ -57,7 +58,7 @@ def test_logits_token_by_token_through_the_cache():
     cache, rows, last = empty_cache(), [], int(positions[-1])
     prefill(transformer(), cache, ids[None], positions[: GRID.block].numpy(), chunk=5)
     for p in range(GRID.block, last + 1):
-        rows.append(transformer()(ids[None, [p]], positions[[p]], None, cache, extent=p + 1)[0, 0])
+        rows.append(transformer()(ids[None, [p]], positions[[p]], EVERYTHING, cache, extent=p + 1)[0, 0])
     assert_close(torch.stack(rows), IO["logits"][GRID.block :])
 
 
@@ -71,7 +72,7 @@ def test_logits_where_slots_before_them_are_empty(masked):
     mask = slots <= fed[:, None]
     if masked:
         mask &= (slots < known) | torch.isin(slots, fed)
-    logits = transformer()(IO["sparse_input_ids"][None], fed, mask, cache, extent)[0]
+    logits = transformer()(IO["sparse_input_ids"][None], fed, Mask(visible=mask), cache, extent)[0]
     assert_close(logits, IO["sparse_logits_unwritten_masked" if masked else "sparse_logits"])
 
 

@@ -11,6 +11,7 @@ from diagd_cli.engine.sample import Sampling
 from diagd_cli.engine.session import Session
 from diagd_cli.families.wham.actions import encode_actions
 from diagd_cli.model.cache import KVCache
+from diagd_cli.model.mask import EVERYTHING
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 
@@ -42,7 +43,7 @@ def test_cached_logits_are_those_of_the_full_pass(name):
     length, known = tokens.shape[1], g.grid.block
     kv = KVCache(g.model.config, 1, length)
     prefill(g.model, kv, tokens, np.arange(known), chunk=7)
-    rest = [g.model(tokens[:, p : p + 1], torch.tensor([p]), None, kv, p + 1) for p in range(known, length)]
+    rest = [g.model(tokens[:, p : p + 1], torch.tensor([p]), EVERYTHING, kv, p + 1) for p in range(known, length)]
     assert_close(torch.cat(rest, dim=1), theirs[:, known:])
 
 
@@ -69,7 +70,7 @@ def test_logits_of_a_frame_made_by_the_engine_and_of_its_actions(name):
     list(decode(g.model, plan, kv, tokens, choose))
     for target in range(plan.length, tokens.shape[1]):
         place = torch.tensor([target])
-        logits = g.model(tokens[:, place - 1], place - 1, None, kv, target)
+        logits = g.model(tokens[:, place - 1], place - 1, EVERYTHING, kv, target)
         tokens[:, place] = choose(logits, place)
     assert_close(torch.cat(seen, dim=1), g.tensors["greedy_step0_masked_logit_source"])
     made = tokens[:, g.grid.length(context) :]

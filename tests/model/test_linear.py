@@ -1,5 +1,7 @@
 """The product of a Transformer: whatever kernel is chosen, the numbers are those of torch's linear layer."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -35,7 +37,7 @@ def test_the_matrix_that_is_the_embedding_too_stays():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("tokens", [1, linear.FEW, linear.FEW + 1, 40])
+@pytest.mark.parametrize("tokens", [1, linear.EMULATION_LIMIT, linear.EMULATION_LIMIT + 1, 40])
 def test_emulated_bfloat16_is_as_exact_as_bfloat16_can_be(tokens, bias, monkeypatch):
     """Blocks that do not divide the matrix, products in float32, one rounding at the end."""
     monkeypatch.setattr(linear, "native_bfloat16", lambda: False)
@@ -60,3 +62,18 @@ def test_training_goes_through_torch(monkeypatch):
 def test_half_precision_is_left_alone():
     own = pack(layer(8, 4).half())
     assert own.packed is None and own.weight.dtype == torch.float16
+
+
+@pytest.mark.parametrize("lacking", linear.OPERATORS)
+def test_without_a_private_operator_the_products_are_torchs_own(lacking, monkeypatch):
+    """Neither of the two is promised: another build of torch may lack either."""
+    monkeypatch.setattr(linear, "native_bfloat16", lambda: False)
+    full, half = layer(48, 96), layer(48, 96).bfloat16()
+    x = torch.randn(2, 15, 48)
+    wanted = half(x.bfloat16())
+    kept = {name: getattr(torch.ops.mkldnn, name) for name in linear.OPERATORS if name != lacking}
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**kept))
+    with torch.inference_mode():
+        assert torch.equal(pack(full)(x), F.linear(x, full.weight))
+        torch.testing.assert_close(half(x.bfloat16()), wanted, rtol=2**-7, atol=2**-8)
+    assert full.packed is None and "weight" in full.state_dict()

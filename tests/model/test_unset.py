@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from diagd_cli.model.transformer import RMSNorm
+from diagd_cli.model.norm import RMSNorm
 from diagd_cli.model.unset import Unset
 
 

@@ -5,6 +5,7 @@ import shlex
 from html.parser import HTMLParser
 
 import pytest
+from browser import new_tab
 from tiny import moving, save_clip
 
 from diagd_cli.report.page import COLUMNS, listed, number
@@ -33,10 +34,12 @@ def report(diagd, tiny, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def opened(page, report):
-    page.goto((report / "out.html").as_uri())
-    return page
+@pytest.fixture(scope="module")
+def opened(browser, report):
+    """The report in a tab of 1000x700 pixels, for all who only look at it."""
+    with new_tab(browser) as tab:
+        tab.goto((report / "out.html").as_uri())
+        yield tab
 
 
 def test_title_and_settings_are_text(opened, report):

@@ -38,9 +38,9 @@ def test_every_new_token_is_made_once_at_the_step_of_equation_5(world):
 @given(worlds())
 def test_targets_come_first_in_a_step_and_follow_the_fed_position(world):
     plan = world.plan()
-    for step, heads in enumerate(plan.heads):
+    for step, outputs in enumerate(plan.outputs):
         targets = plan.target[plan.starts[step] : plan.starts[step + 1]]
-        assert heads > 0 and (targets[:heads] >= 0).all() and (targets[heads:] == -1).all()
+        assert outputs > 0 and (targets[:outputs] >= 0).all() and (targets[outputs:] == -1).all()
     assert (plan.position[plan.target >= 0] + 1 == plan.target[plan.target >= 0]).all()
 
 
@@ -126,7 +126,7 @@ def test_padding_keeps_every_feed_and_makes_all_steps_equally_wide(world):
     for padded in (plan.padded(), plan.padded(width + 3)):
         scratch = plan.length
         assert len(set(padded.widths.tolist())) == 1 and padded.length == scratch + 1
-        assert padded.heads.tolist() == padded.widths.tolist()
+        assert padded.outputs.tolist() == padded.widths.tolist()
         real = padded.position != scratch
         for name in ("source", "position"):
             assert getattr(padded, name)[real].tolist() == getattr(plan, name).tolist()
@@ -142,7 +142,7 @@ def test_ntp_feeds_one_new_token_a_step_in_raster_order(world):
     plan = world.ntp.plan()
     assert plan.target[plan.target >= 0].tolist() == world.new.tolist()
     assert sorted(plan.position) == list(range(plan.prefill, world.length - 1))
-    assert plan.source.tolist() == plan.position.tolist() and (plan.heads == 1).all()
+    assert plan.source.tolist() == plan.position.tolist() and (plan.outputs == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_ntp_feeds_one_new_token_a_step_in_raster_order(world):
     ],
 )
 def test_steps_of_three_cosmos_frames(decoding, steps):
-    assert build_plan(COSMOS, context=2, frames=3, decoding=decoding).steps == steps
+    assert build_plan(COSMOS, context=2, latents=3, decoding=decoding).steps == steps
 
 
 @pytest.mark.parametrize("grid", [COSMOS, FREEDOOM])

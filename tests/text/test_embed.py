@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import T5EncoderModel
 
 from diagd_cli.errors import MissingExtra, UsageError
-from diagd_cli.preset import Text
+from diagd_cli.sections import Text
 from diagd_cli.tokens.text import embedding_path, read_embedding
 from text.use import DIM, IDS, LENGTH, PROMPT, change, embed
 

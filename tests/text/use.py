@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from diagd_cli.preset import Text
+from diagd_cli.sections import Text
 from diagd_cli.tokens.text import embed_prompts
 
 DIM, LENGTH = 16, 8

@@ -12,7 +12,7 @@ from tiny import moving, save_clip
 from diagd_cli.clip.read import read_frames
 from diagd_cli.errors import ClipError, UsageError
 from diagd_cli.preset import load_preset
-from diagd_cli.train.clips import about, action_rows, find_clips
+from diagd_cli.train.clips import action_rows, describe_clips, find_clips
 from diagd_cli.train.data import load_episodes
 
 
@@ -119,5 +119,5 @@ def test_the_last_action_may_be_missing(preset, folder):
 
 def test_clips_are_named_in_messages():
     names = [Path("data", f"{name}.mp4") for name in "aabcde"]
-    assert about("val", names[:1]) == "the clips that validate (a.mp4)"
-    assert about("train", names) == "the clips that train (a.mp4, b.mp4, c.mp4 and 2 more)"
+    assert describe_clips("val", names[:1]) == "the clips that validate (a.mp4)"
+    assert describe_clips("train", names) == "the clips that train (a.mp4, b.mp4, c.mp4 and 2 more)"

@@ -15,7 +15,7 @@ from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.preset import load_preset
 from diagd_cli.train import clips, data
 from diagd_cli.train.data import Tokens, load_episodes, load_tokens
-from diagd_cli.train.transformer import Phase, Sampler, Windows
+from diagd_cli.train.transformer import Phase, Windows, WindowSampler
 from diagd_cli.weights.load import load_tokenizer, random_tokenizer
 
 
@@ -156,7 +156,7 @@ def test_actions_are_optional(preset, tmp_path):
     tokens = load_tokens(folder, "train", loaded(bare))
     assert tokens.actions.shape == (11, 0)
     windows = Windows(phases=(Phase(start=0, frames=2, batch=3),))
-    assert Sampler(tokens, bare).draw(windows, 0, 0).shape == (3, 2 * 6)
+    assert WindowSampler(tokens, bare).draw(windows, 0, 0).shape == (3, 2 * 6)
 
 
 def test_balance_draws_windows_of_rare_actions_more_often(preset, tmp_path):
@@ -169,7 +169,7 @@ def test_balance_draws_windows_of_rare_actions_more_often(preset, tmp_path):
     shares = []
     for balance in (0, 1):
         phase = Phase(start=0, frames=2, batch=2000, balance=balance)
-        drawn = Sampler(many, preset).draw(Windows(phases=(phase,), dropout=0), 0, 0)
+        drawn = WindowSampler(many, preset).draw(Windows(phases=(phase,), dropout=0), 0, 0)
         shares.append(float((drawn[:, preset.grid.conditioning_positions(0)] == turn).float().mean()))
     assert abs(shares[0] - 0.1) < 0.03 and abs(shares[1] - 0.5) < 0.05
 
@@ -184,7 +184,7 @@ def test_actions_of_every_kind(name, tmp_path):
     tokens = load_tokens(tmp_path, "train", loaded(preset, seed=0))
     assert np.array_equal(tokens.actions, preset.actions.read(clip.with_suffix(".jsonl")))
     assert not np.array_equal(tokens.actions[0], tokens.actions[1])
-    grid, sampler = preset.grid, Sampler(tokens, preset)
+    grid, sampler = preset.grid, WindowSampler(tokens, preset)
     sequence = sampler.sequences(np.array([3]), 4)[0].numpy()
     assert np.array_equal(grid.codes(sequence, 4), tokens.codes[3:7])
     assert np.array_equal(sequence[grid.conditioning_positions(2)], tokens.actions[5])
@@ -211,11 +211,11 @@ def test_latent_frames_of_several_frames(tmp_path):
     assert tokens.whole and tokens.starts.tolist() == [0, 5, 8]  # 33 frames; 17 of the 20 that are left
     frames = read_clip(tmp_path / "train" / "walk.mp4", 17, start=33).frames
     assert np.array_equal(tokens.codes[5:], encode_frames(mine, frames).numpy())
-    sampler = Sampler(tokens, preset)
+    sampler = WindowSampler(tokens, preset)
     assert sampler.left.tolist() == [5, 0, 0, 0, 0, 3, 0, 0]
     assert load_tokens(tmp_path, "val", mine).starts.tolist() == [0, 5]  # 8 frames hold no latent frame after the first
     with pytest.raises(ClipError, match=r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6"):
-        sampler.need(6)
+        sampler.check_window(6)
 
 
 def test_clips_too_short_for_two_latent_frames(tmp_path):
@@ -230,7 +230,7 @@ def test_unsteered_frames_rest(tmp_path):
     tiny = make_tiny(tmp_path)
     preset = load_preset(tiny.preset)
     shutil.copytree(split(tmp_path / "data"), tmp_path / "again")
-    sampler = Sampler(load_tokens(tmp_path / "again", "train", loaded(preset)), preset)
+    sampler = WindowSampler(load_tokens(tmp_path / "again", "train", loaded(preset)), preset)
     kept, dropped = (sampler.sequences(np.array([0]), 4, n)[0].numpy() for n in (0, 2))
     places = [preset.grid.conditioning_positions(t)[0] for t in range(4)]
     assert (dropped[places[:2]] == preset.actions.rest).all() and np.array_equal(kept[places[2:]], dropped[places[2:]])

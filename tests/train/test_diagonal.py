@@ -17,9 +17,9 @@ from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.train.data import Tokens
-from diagd_cli.train.diagonal import Mixture, diagonal_loss, finetune, validate_decodings
+from diagd_cli.train.diagonal import Mixture, diagonal_loss, fit_diagonal, validate_decodings
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.transformer import Sampler, Windows, token_nll
+from diagd_cli.train.transformer import Windows, WindowSampler, token_nll
 from diagd_cli.weights.load import build_transformer
 
 WORLD = """
@@ -58,14 +58,14 @@ def clips():
     actions = rng.integers(3, size=count)
     numbers = np.cumsum(np.append(0, 1 + actions[:-1])) % 8
     codes = np.broadcast_to(numbers[:, None, None], (count, GRID.h, GRID.w))
-    return Sampler(Tokens(codes, np.array([0, count]), 8 + actions[:, None], (Path("numbers.mp4"),)), PRESET)
+    return WindowSampler(Tokens(codes, np.array([0, count]), 8 + actions[:, None], (Path("numbers.mp4"),)), PRESET)
 
 
 def tuned(model, clips, folder, decodings, steps, precision="auto", **options):
     """Fine-tune and return the run with the lines of its log."""
     optimiser = Optimiser(steps=steps, lr=1e-2, warmup=5, **options)
     mixture = Mixture(decodings, range(1, 3))
-    run = finetune(model, clips, clips, optimiser, WINDOWS, mixture, folder, every=1000, precision=precision)
+    run = fit_diagonal(model, clips, clips, optimiser, WINDOWS, mixture, folder, every=1000, precision=precision)
     return run, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -92,7 +92,7 @@ def test_under_next_token_prediction_it_is_the_loss_of_training(clips):
 def test_a_step_draws_its_decoding_and_its_prompt():
     def drawn(seed):
         plans = [BOTH.draw(GRID, FRAMES, seed, step) for step in range(40)]
-        assert all(plan.context + plan.frames == FRAMES for plan in plans)
+        assert all(plan.context + plan.latents == FRAMES for plan in plans)
         return [(plan.decoding.method, plan.context) for plan in plans]
 
     assert set(drawn(5)) == {("ntp", 1), ("ntp", 2), ("diagd", 1), ("diagd", 2)}

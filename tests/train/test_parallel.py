@@ -69,16 +69,18 @@ def test_more_processes_than_gpus(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UsageError, match=r"This is process 2 of the machine, which has 2 GPU\(s\). Start one for each"):
-        parallel.processes(torch.device("cuda")).__enter__()
+        parallel.process_group(torch.device("cuda")).__enter__()
 
 
-@pytest.mark.parametrize(("part", "precision"), [("transformer", "bf16"), ("tokenizer", "fp32")])
-def test_two_processes_train_what_one_does(diagd, world, part, precision):
+@pytest.mark.parametrize(
+    ("launch", "part", "precision"), [(torchrun, "transformer", "bf16"), (processes, "tokenizer", "fp32")]
+)
+def test_two_processes_train_what_one_does(diagd, world, launch, part, precision):
     how = ["--precision", precision]
     start = f"start-{precision}"
     assert diagd(*options(world, part, start), *how, "--steps", 1, "--no-samples", "-q").code == 0
     assert diagd(*options(world, part, f"one-{precision}"), *how, "-q").code == 0
-    done = torchrun(2, *options(world, part, f"two-{precision}"), *how)
+    done = launch(2, *options(world, part, f"two-{precision}"), *how)
     assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
     assert done.stdout == f"{world}/two-{precision}/preset.yaml\n"  # the first process alone speaks
     one, two = (world / f"{name}-{precision}" / part for name in ("one", "two"))
@@ -110,7 +112,7 @@ def test_a_run_may_go_on_with_another_number_of_processes(diagd, world):
         assert torch.allclose(value, mixed["average"][name], atol=1e-4), name
 
 
-def test_what_stops_one_process_is_told_once(world, tmp_path):
+def test_what_stops_one_process_is_told_once(diagd, world, tmp_path, monkeypatch):
     """The other one only loses its peer; a batch that is too small for both is told before the clips are read."""
     shutil.copytree(world / "data", tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
     (tmp_path / "data/train/0.mp4").write_bytes(b"no video")
@@ -118,29 +120,25 @@ def test_what_stops_one_process_is_told_once(world, tmp_path):
     done = processes(2, "train", "tokenizer", tmp_path / "data", *where)
     assert done.returncode and done.stderr.count("0.mp4 is not a video file") == 1 and "bug" not in done.stderr
     assert "Another process of this training has ended. Its own message says why" in done.stderr
-    tuning = ["finetune", tmp_path / "data", "--preset", world / "tiny.yaml", "--out", tmp_path / "tuned"]
-    done = processes(2, *tuning)
-    assert (
-        done.returncode
-        and "A batch of 1 cannot be split over 2 processes" in done.stderr
-        and "0.mp4" not in done.stderr
-    )
+    monkeypatch.setattr(parallel, "size", lambda: 2)
+    done = diagd("finetune", tmp_path / "data", "--preset", world / "tiny.yaml", "--out", tmp_path / "tuned")
+    assert done.code == 2 and "A batch of 1 cannot be split over 2 processes" in done.err and "0.mp4" not in done.err
 
 
 def test_more_processes_than_windows(monkeypatch):
-    monkeypatch.setattr(parallel, "size", lambda: 4)
+    monkeypatch.setattr(parallel, "world_size", lambda: 4)
     with pytest.raises(UsageError, match=r"A batch of 3 .* 4 processes. Start fewer processes, or .* --batch"):
-        next(parallel.parts(torch.zeros(3, 1), nn.Linear(1, 1)))
+        next(parallel.micro_batches(torch.zeros(3, 1), nn.Linear(1, 1)))
 
 
 @pytest.mark.parametrize("size, accumulate", [(1, 1), (1, 3), (2, 1), (2, 2), (3, 4)])
 def test_every_sample_counts_once(monkeypatch, size, accumulate):
     """Over all processes, weights times samples are the batch's mean, after the division by the number of processes."""
-    monkeypatch.setattr(parallel, "size", lambda: size)
+    monkeypatch.setattr(parallel, "world_size", lambda: size)
     batch, mean, seen = torch.arange(7.0), 0.0, []
     for rank in range(size):
         monkeypatch.setattr(parallel, "rank", lambda rank=rank: rank)
-        for part, weight in parallel.parts(batch, nn.Linear(1, 1), accumulate):
+        for part, weight in parallel.micro_batches(batch, nn.Linear(1, 1), accumulate):
             mean += part.mean().item() * weight / size
             seen += part.tolist()
     assert mean == pytest.approx(batch.mean().item()) and seen == batch.tolist()

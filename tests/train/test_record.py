@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 
 from diagd_cli.errors import UsageError
 from diagd_cli.preset import load_preset
-from diagd_cli.train.record import SCENARIOS, downsample, movement, record, split_of
+from diagd_cli.progress import Silent
+from diagd_cli.train.record import downsample, movement, record, split_of
+from diagd_cli.train.requests import SCENARIOS, RecordRequest
 
 pytest.importorskip("vizdoom")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
@@ -30,9 +33,22 @@ def read_clip(path: Path) -> np.ndarray:
 def clips(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("clips")
     seen = []
-    record(out, ["my_way_home"], 2, FRAMES, SEED, on_episode=lambda done, total: seen.append((done, total)))
+
+    class Watch(Silent):
+        def bar(self, name, total, unit="steps"):
+            self.total = total
+            return nullcontext(self)
+
+        def update(self, done, text=None):
+            seen.append((done, self.total))
+
+    record(one_level(out, episodes=2), Watch())
     assert seen == [(1, 2), (2, 2)]
     return out
+
+
+def one_level(out: Path, **changes) -> RecordRequest:
+    return RecordRequest(**{"out": out, "scenarios": ("my_way_home",), "frames": FRAMES, "seed": SEED, **changes})
 
 
 def test_split_is_by_seed(clips):
@@ -51,7 +67,7 @@ def test_one_known_action_per_frame(clips):
 
 
 def test_same_seed_same_frames_whatever_came_before(clips, tmp_path):
-    record(tmp_path, ["my_way_home"], 1, FRAMES, SEED + 1)
+    record(one_level(tmp_path, episodes=1, seed=SEED + 1))
     again = read_clip(tmp_path / "val" / "my_way_home-00011.mp4")
     np.testing.assert_array_equal(again, read_clip(clips / "val" / "my_way_home-00011.mp4"))
     assert not np.array_equal(again, read_clip(clips / "train" / "my_way_home-00010.mp4"))
@@ -73,6 +89,6 @@ def test_movement_turns_and_brakes():
 def test_unknown_scenario_and_size_are_usage_errors(tmp_path):
     assert set(SCENARIOS) == {"my_way_home", "health_gathering_supreme"}
     with pytest.raises(UsageError):
-        record(tmp_path, ["no_such_level"], 1, 2, 0)
+        record(one_level(tmp_path, episodes=1, scenarios=("no_such_level",)))
     with pytest.raises(UsageError):
-        record(tmp_path, ["my_way_home"], 1, 2, 0, height=100)
+        record(one_level(tmp_path, episodes=1, height=100))

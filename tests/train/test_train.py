@@ -135,7 +135,7 @@ def test_a_stopped_transformer_too(train, world, monkeypatch):
     shutil.copytree(world / "whole", world / "parts")
     shutil.rmtree(world / "parts" / "transformer")
     draws = []
-    draw = transformer.Sampler.draw
+    draw = transformer.WindowSampler.draw
 
     def stopped(self, windows, seed, step):
         draws.append(step)
@@ -143,7 +143,7 @@ def test_a_stopped_transformer_too(train, world, monkeypatch):
             signal.raise_signal(signal.SIGINT)
         return draw(self, windows, seed, step)
 
-    monkeypatch.setattr(transformer.Sampler, "draw", stopped)
+    monkeypatch.setattr(transformer.WindowSampler, "draw", stopped)
     assert train("transformer", "parts").code == 130 and train("transformer", "parts").code == 0
     assert draws == [0, 1, 2, 3, 3, 4, 5]
     assert equal(state(world / "whole" / "transformer"), state(world / "parts" / "transformer"))

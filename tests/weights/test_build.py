@@ -10,7 +10,8 @@ from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.families.wham.config import VitVqConfig
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Block
-from diagd_cli.preset import Text, load_preset
+from diagd_cli.preset import load_preset
+from diagd_cli.sections import Text
 from diagd_cli.weights.load import build_tokenizer, build_transformer, random_tokenizer, random_transformer
 
 SIZES = {"vocab": 300, "dim": 96, "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 24, "mlp_dim": 128}

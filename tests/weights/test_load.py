@@ -239,10 +239,18 @@ def mineworld(**more):
     return preset_of(codec, TransformerConfig(**SIZES), 8, 12, 3, **more)
 
 
+@pytest.fixture(scope="module")
+def codecs():
+    """Weights of a random tokenizer of each."""
+    return {
+        name: random_tokenizer(preset, 1).state_dict() for name, preset in (("cosmos", cosmos()), ("vq", mineworld()))
+    }
+
+
 @pytest.fixture
-def files(tmp_path):
+def files(codecs, tmp_path):
     """Official files, as far as their names go, of random models: the encoder and the decoder of Cosmos, ..."""
-    codec = random_tokenizer(cosmos(), 1).state_dict()
+    codec = codecs["cosmos"]
     halves = {
         half: {name: tensor for name, tensor in codec.items() if name.startswith(parts)}
         for half, parts in (("encoder", ("encoder", "quant_conv")), ("decoder", ("decoder", "post_quant_conv")))
@@ -250,18 +258,18 @@ def files(tmp_path):
     for name, weights in halves.items():
         save_file(weights, tmp_path / f"{name}.safetensors")
     save_file(codec, tmp_path / "autoencoder.safetensors")
-    vq = {f"tokenizer.model.{k}": v.contiguous() for k, v in random_tokenizer(mineworld(), 1).state_dict().items()}
+    vq = {f"tokenizer.model.{k}": v.contiguous() for k, v in codecs["vq"].items()}
     torch.save({"state_dict": vq}, tmp_path / "mineworld.ckpt")
     return tmp_path
 
 
 @pytest.mark.parametrize("names", [["encoder", "decoder"], ["decoder", "encoder"], ["autoencoder"]])
-def test_a_tokenizer_in_one_file_or_in_two(files, names):
+def test_a_tokenizer_in_one_file_or_in_two(codecs, files, names):
     paths = [files / f"{name}.safetensors" for name in names]
-    assert equal(load_tokenizer(cosmos(), files=paths), random_tokenizer(cosmos(), 1).state_dict())
+    assert equal(load_tokenizer(cosmos(), files=paths), codecs["cosmos"])
 
 
-def test_a_copy_of_several_files(files, tmp_path):
+def test_a_copy_of_several_files(codecs, files, tmp_path):
     (tmp_path / "sub").mkdir()
     names = ["encoder.safetensors", "decoder.safetensors"]
     for name in names:
@@ -270,7 +278,7 @@ def test_a_copy_of_several_files(files, tmp_path):
     copied = copy_weights(cosmos(tokenizer_weights=entry), "tokenizer", tmp_path / "to", tmp_path)
     assert copied.format == "cosmos" and [file.file for file in copied.sources[0].files] == names
     loaded = load_tokenizer(cosmos(tokenizer_weights=copied), folder=tmp_path / "to")
-    assert equal(loaded, random_tokenizer(cosmos(), 1).state_dict())
+    assert equal(loaded, codecs["cosmos"])
 
 
 def test_nothing_but_weights_is_copied(preset, tmp_path):
@@ -283,18 +291,17 @@ def test_nothing_but_weights_is_copied(preset, tmp_path):
     assert not (tmp_path / "to").exists()
 
 
-def test_the_first_source_that_is_there(files):
+def test_the_first_source_that_is_there(codecs, files):
     """Not the one that is named first, if it is not all there."""
     sources = [["encoder.safetensors", "missing.safetensors"], ["autoencoder.safetensors"]]
     entry = {"format": "cosmos", "sources": [{"files": [{"file": file} for file in part]} for part in sources]}
     loaded = load_tokenizer(cosmos(tokenizer_weights=entry), folder=files)
-    assert equal(loaded, random_tokenizer(cosmos(), 1).state_dict())
+    assert equal(loaded, codecs["cosmos"])
 
 
-def test_without_an_entry_the_tokenizers_family_tells_the_format(files, tmp_path):
-    loaded = load_tokenizer(mineworld(), files=[files / "mineworld.ckpt"])
-    assert equal(loaded, random_tokenizer(mineworld(), 1).state_dict())
-    ours = random_tokenizer(mineworld(), 1).state_dict()
+def test_without_an_entry_the_tokenizers_family_tells_the_format(codecs, files, tmp_path):
+    ours = codecs["vq"]
+    assert equal(load_tokenizer(mineworld(), files=[files / "mineworld.ckpt"]), ours)
     save_weights(tmp_path / "ours.safetensors", ours, torch.float32)
     with pytest.raises(WeightsError, match="It is no MineWorld file"):
         load_tokenizer(mineworld(), files=[tmp_path / "ours.safetensors"])

@@ -164,7 +164,7 @@ def test_an_offloaded_tokenizer_is_never_there_with_the_cache(name):
     frames = preset.clip.context + preset.clip.frames
     usual, spare = (estimate(preset, dtype="bfloat16", offload=away) for away in (False, True))
     pixels = spare.weights + spare.tokenizer + memory.codec_work(preset, frames, 2)
-    assert usual.spared == 0 and pixels <= spare.total < usual.total
+    assert usual.offloaded == 0 and pixels <= spare.total < usual.total
     assert spare.weights + spare.cache < spare.total
 
 

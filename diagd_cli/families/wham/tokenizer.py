@@ -93,7 +93,7 @@ class ViT(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.enter(x) + self.positions.weight
         for block in self.blocks:
-            x = block(x, rope=None, mask=None, memory=None, context=None)
+            x = block(x)
         return self.leave(self.norm(x))
 
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from diagd_cli.engine.decode import prefill
 from diagd_cli.errors import UsageError
 from diagd_cli.jobs.attention.neighbours import Surroundings, visible
-from diagd_cli.model.cache import KVCache
+from diagd_cli.model.attention import Attention
 from diagd_cli.model.positions import rotate
-from diagd_cli.model.transformer import Attention, Transformer
+from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import Loaded, Request, start_session
 from diagd_cli.report.attention import NEIGHBOURS, AttentionMap
 from diagd_cli.schedule.decoding import Decoding
@@ -65,13 +65,12 @@ def attention_map(
     request = Request(frames=0, decoding=order, seed=0, actions=actions, text=text)
     session = start_session(loaded, codes[None, : frame + 1], [request])
     flat = grid.flatten(session.codes, session.conditioning, session.prefix)
-    weight = model.embed.weight
-    tokens = torch.as_tensor(flat, device=weight.device)
+    tokens = torch.as_tensor(flat, device=model.device)
     first = int(grid.position(frame, 0, 0))
     queries = np.arange(first, first + grid.area)
-    cache = KVCache(config, 1, first + grid.area, device=weight.device, dtype=weight.dtype)
+    cache = model.new_cache(1, first + grid.area)
     prefill(model, cache, tokens, np.arange(first), session.cross)
-    around = Surroundings(grid, frame, loaded.preset.context, radius, order, weight.device)
+    around = Surroundings(grid, frame, loaded.preset.context, radius, order, model.device)
     reading = Reading(around, config.layers, layer, head)
     with watch(model, reading.see):
         prefill(model, cache, tokens, queries, session.cross)
@@ -101,8 +100,9 @@ def watch(model: Transformer, see: See) -> Iterator[None]:
                 product.append(output)
 
             def after(module, args, output, number=number, product=product) -> None:
-                _, rope, _, (keys, _, slots, extent) = args
-                see(number, queries_of(module, product.pop(), rope)[0], keys[0, :, :extent], slots)
+                _, rope, _, cache, slots, extent = args
+                keys = cache.keys[0, :, :extent]
+                see(number, queries_of(module, product.pop(), rope)[0], keys, slots)
 
             hooks.callback(block.attention.qkv.register_forward_hook(keep).remove)
             hooks.callback(block.attention.register_forward_hook(after).remove)

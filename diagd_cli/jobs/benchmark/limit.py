@@ -30,13 +30,13 @@ def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: 
     extent. FLOPs: the products of the tokens fed, the head only for those with a target, and the attention. text:
     tokens of the text that the clips attend to, whose keys and values are read too.
     """
-    fed, heads, seen = plan.widths, plan.heads, plan.extents + text
+    fed, outputs, seen = plan.widths, plan.outputs, plan.extents + text
     keys = 2 * config.kv_heads * config.head_dim * config.layers  # numbers that a position has in the cache
     gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))
     numbers = read_parameters(config) + gathered + batch * keys * seen
     per_token, per_target = product_parameters(config)
     attention = 4 * config.heads * config.head_dim * config.layers * seen
-    flops = 2 * (per_token * fed + per_target * heads) + attention * fed
+    flops = 2 * (per_token * fed + per_target * outputs) + attention * fed
     return Work(numbers * float(item), batch * flops.astype(float))
 
 

@@ -191,7 +191,7 @@ def run_part(session: Session, new: int, decoding: Decoding, count: int, on_step
 
 def wait(session: Session) -> None:
     """Until the device has done what it was given."""
-    device = session.model.embed.weight.device
+    device = session.model.device
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

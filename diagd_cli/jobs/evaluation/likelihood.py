@@ -11,7 +11,7 @@ from diagd_cli.engine.chunk import CHUNK
 from diagd_cli.engine.decode import prefill
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import window_parts
-from diagd_cli.model.cache import KVCache
+from diagd_cli.model.mask import Mask
 
 
 @torch.inference_mode()
@@ -22,14 +22,14 @@ def token_nll(session: Session, codes: np.ndarray) -> np.ndarray:
     given the true ones before it, in the windows in which the session would make them, among all codes and no other
     ids. One pass over each window; logits exist for a few hundred places at once.
     """
-    grid, known = session.grid, session.frames
+    grid, known = session.grid, session.latents
     first, scores = max(0, known - session.window + 1), []
     for context, new in window_parts(known - first, codes.shape[1] - known, session.window, session.overlap):
         if known - first > context:
             first = known - context
         window = slice(first, known + new)
         tokens = torch.from_numpy(grid.flatten(codes[:, window], session.conditioning[:, window], session.prefix))
-        scores.append(_window_nll(session, tokens.to(session.model.embed.weight.device), context, new))
+        scores.append(_window_nll(session, tokens.to(session.model.device), context, new))
         known += new
     return np.concatenate(scores, axis=1).astype(np.float64)
 
@@ -37,14 +37,13 @@ def token_nll(session: Session, codes: np.ndarray) -> np.ndarray:
 def _window_nll(session: Session, tokens: Tensor, context: int, new: int) -> np.ndarray:
     """Scores float32 [B, new, h, w] of the codes after `context` frames of a window, tokens int64 [B, L]."""
     model, grid, length = session.model, session.grid, tokens.shape[1]
-    weight = model.embed.weight
-    cache = KVCache(model.config, len(tokens), length, device=weight.device, dtype=weight.dtype)
+    cache = model.new_cache(len(tokens), length)
     start = grid.position(context, 0, 0) - 1  # its logits are for the first new code
     prefill(model, cache, tokens, np.arange(start), session.cross)
     slots, found = torch.arange(length, device=tokens.device), []
     for part in torch.arange(start, length - 1, device=tokens.device).split(CHUNK):
         extent = int(part[-1]) + 1
-        mask = slots[:extent] <= part[:, None]
+        mask = Mask(visible=slots[:extent] <= part[:, None])
         logits = model(tokens[:, part], part, mask, cache, extent, cross=session.cross)
         logits = logits[..., : session.sampling.codes].float()
         # what follows may be a conditioning token: given, not made; its score is dropped below

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import hear
 from tiny import moving, save_clip
 
-from diagd_cli import pipeline
+from diagd_cli import loading, pipeline
 from diagd_cli.cli.console import Follow
 from diagd_cli.cli.guard import TRAINING_INTERRUPTED
 from diagd_cli.clip import read
@@ -24,7 +25,7 @@ from diagd_cli.errors import Exit
 INTERRUPTED = "error: interrupted; nothing half-written was left\n"
 STAGES = {
     "read": (read, "_select"),
-    "load": (pipeline, "load_transformer"),
+    "load": (loading, "load_transformer"),
     "encode": (pipeline, "encode"),
     "decode": (Follow, "on_steps"),
     "pixels": (pipeline, "to_frames"),
@@ -54,7 +55,7 @@ def test_ctrl_c_at_every_stage(diagd, tiny, tmp_path, monkeypatch, stage, before
     assert [p.read_bytes() for p in target.parent.iterdir()] == ([before] if before else [])
 
 
-@pytest.mark.parametrize("delay", [0.02, 0.5, 1.2, 4.0])
+@pytest.mark.parametrize("delay", [0.02, 0.7, 3.0])
 def test_ctrl_c_at_any_time(tiny, tmp_path, delay):
     """From the first argument that is read, while torch is imported, until a decoding of minutes is under way."""
     target = tmp_path / "walk.mp4"
@@ -90,14 +91,11 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
 
 
-ENDINGS = [signal.SIGTERM, signal.SIGHUP]
-
-
 def begun(start, tiny, target, *options, **more):
     """A long generation, once a temporary file or a stream is there."""
     command = ("generate", tiny.clip, "-p", tiny.preset, "--frames", 20000, "-o", target, "--stream", "-q", *options)
     process, deadline = start(*command, **more), time.monotonic() + 60
-    while not (target.exists() and target.stat().st_size > 10_000) and process.poll() is None:
+    while not (target.exists() and target.stat().st_size > 100) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     return process
@@ -109,19 +107,22 @@ def children_of(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-@pytest.mark.parametrize("number", ENDINGS, ids=lambda number: number.name)
-def test_other_signals_end_it_as_ctrl_c_does(start, tiny, tmp_path, number):
+def test_sigterm_ends_it_as_ctrl_c_does_and_under_nohup_sighup_does_not(start, tiny, tmp_path):
     """The stream goes, what it has replaced is there again, and no ffmpeg goes on; the exit code tells the signal."""
     old = {"walk.mp4": b"precious", "walk.json": b"{}"}
     for name, data in old.items():
         (tmp_path / name).write_bytes(data)
-    process = begun(start, tiny, tmp_path / "walk.mp4", "--force")
+    nohup = lambda: (hear(), signal.signal(signal.SIGHUP, signal.SIG_IGN))  # noqa: E731
+    process = begun(start, tiny, tmp_path / "walk.mp4", "--force", preexec_fn=nohup)
     ffmpeg = children_of(process)
     assert ffmpeg and json.loads((tmp_path / "walk.json").read_text())["unfinished"]
-    process.send_signal(number)
-    process.send_signal(number)  # as when a machine is shut down
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.terminate()
+    process.terminate()  # as when a machine is shut down
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (128 + number, "", INTERRUPTED)
+    assert (process.returncode, out, err) == (143, "", INTERRUPTED)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
     assert not any(os.path.exists(f"/proc/{child}") for child in ffmpeg)
 
@@ -139,18 +140,8 @@ def test_a_training_that_is_ended_keeps_its_checkpoint(start, tiny, tmp_path):
     assert os.listdir(run) == ["tokenizer"] and (run / "tokenizer" / "checkpoint.pt").exists()
 
 
-def test_a_command_under_nohup_goes_on(start, tiny, tmp_path):
-    ignored = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
-    process = begun(start, tiny, tmp_path / "walk.mp4", preexec_fn=ignored)
-    process.send_signal(signal.SIGHUP)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.terminate()
-    assert process.wait(60) == 143 and os.listdir(tmp_path) == []
-
-
 def test_a_terminal_that_is_closed(start, tiny, tmp_path):
-    """Nothing can be said any more, and all is put in order nevertheless."""
+    """SIGHUP: nothing can be said any more, and all is put in order nevertheless."""
     master, slave = pty.openpty()
 
     def own_terminal():

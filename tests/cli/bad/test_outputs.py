@@ -138,9 +138,21 @@ def test_stdout_takes_nothing(start, command, stdout, reason):
     assert (process.returncode, errors) == (1, message)
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folders of clips."""
+    folder = tmp_path_factory.mktemp("made")
+    save_clip(folder / "data" / "train" / "a.mp4", moving(6))
+    save_clip(folder / "data" / "val" / "b.mp4", moving(7))
+    for name in "ab":
+        save_clip(folder / "twins" / name / "a.mp4", moving(2))
+    return folder
+
+
 @pytest.fixture
-def world(tiny, tmp_path, monkeypatch):
+def world(tiny, made, tmp_path, monkeypatch):
     """A folder to work in, with copies of the tiny preset and its clip; its files and what is in them."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
     shutil.copytree(tiny.folder, tmp_path / "tiny")
     (tmp_path / "tiny" / "tiny.yaml").write_text(tiny.preset.read_text().replace("  least: 2", "  least: 1"))
     shutil.copy(tiny.clip, tmp_path / "walk.mp4"), shutil.copy(tiny.clip.with_suffix(".jsonl"), tmp_path / "act.json")
@@ -150,12 +162,6 @@ def world(tiny, tmp_path, monkeypatch):
     (tmp_path / "text.txt").write_text("a walk")
     (tmp_path / "order.gif").hardlink_to(tmp_path / "tiny" / "tiny.yaml")
     (tmp_path / "link.png").symlink_to("pic.png")
-    (
-        save_clip(tmp_path / "data" / "train" / "a.mp4", moving(6)),
-        save_clip(tmp_path / "data" / "val" / "b.mp4", moving(7)),
-    )
-    for name in "ab":
-        save_clip(tmp_path / "twins" / name / "a.mp4", moving(2))
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "preset.yaml").symlink_to("../tiny/tiny.yaml")
     monkeypatch.chdir(tmp_path)

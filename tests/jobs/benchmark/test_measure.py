@@ -62,12 +62,12 @@ def test_whole_run(time):
 
 def test_window_rolls_as_it_does_when_a_clip_is_made(time):
     timing = time(NTP, frames=5, repeats=1)
-    assert [(plan.context, plan.frames) for plan in timing.plans] == [(2, 3), (2, 2)]
+    assert [(plan.context, plan.latents) for plan in timing.plans] == [(2, 3), (2, 2)]
     assert (timing.steps, timing.tokens, len(timing.work.flops)) == (30, 30, 30) and timing.codes.shape == (7, 2, 3)
 
 
 def test_context_that_fills_the_window_loses_a_frame(loaded):
-    assert [(plan.context, plan.frames) for plan in plans_of(loaded.preset, 5, 2, NTP)] == [(4, 1), (2, 1)]
+    assert [(plan.context, plan.latents) for plan in plans_of(loaded.preset, 5, 2, NTP)] == [(4, 1), (2, 1)]
 
 
 def test_clips_of_a_batch_are_those_that_their_seeds_give_alone(loaded, time):

@@ -1,0 +1,117 @@
+"""Attention: of video tokens to one another, by way of the cache, and to a text."""
+
+from __future__ import annotations
+
+from functools import cache as once
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diagd_cli.model.cache import LayerCache
+from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.linear import Linear
+from diagd_cli.model.mask import EVERYTHING, Mask
+from diagd_cli.model.norm import make_norm
+from diagd_cli.model.positions import rotate
+
+Rope = tuple[Tensor, Tensor] | None  # cosines and sines [Q, 1, head_dim] of the fed positions
+
+
+class Attention(nn.Module):
+    """Grouped-query self-attention: H heads of queries, G of keys and values.
+
+    Query head h reads key/value head h // (H/G). Q, K and V come from one product.
+    """
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        width = (self.heads + 2 * self.kv_heads) * self.head_dim
+        self.qkv = Linear(config.dim, width, bias=config.bias)
+        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        if config.qk_norm:
+            self.q_norm = make_norm(config, self.head_dim)
+            self.k_norm = make_norm(config, self.head_dim)
+        self.qk_norm = config.qk_norm
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: Rope,
+        mask: Mask,
+        cache: LayerCache | None,
+        slots: Tensor | None,
+        extent: int | None,
+    ) -> Tensor:
+        """What tokens x [B, Q, dim] read, [B, Q, dim]: of one another, or of a cache with them."""
+        b, n, _ = x.shape
+        h, g = self.heads, self.kv_heads
+        qk, v = self.qkv(x).view(b, n, h + 2 * g, self.head_dim).split([h + g, g], dim=2)
+        if self.qk_norm:
+            qk = torch.cat([self.q_norm(qk[:, :, :h]), self.k_norm(qk[:, :, h:])], dim=2)
+        if rope is not None:
+            qk = rotate(qk, *rope)
+        q, k = qk.split([h, g], dim=2)
+        if cache is None:
+            k, v = k.transpose(1, 2), v.transpose(1, 2)
+        else:
+            k, v = cache.update(slots, k, v, extent)
+        return self.out(attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, n, -1))
+
+
+class CrossAttention(nn.Module):
+    """Attention from video tokens to a text: no rotation, no mask, keys and values once a clip."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.q = Linear(config.dim, self.heads * self.head_dim, bias=config.bias)
+        self.kv = Linear(config.cross_dim, 2 * self.kv_heads * self.head_dim, bias=config.bias)
+        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+
+    def context(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, kv_heads, N, head_dim] of a text [B, N, cross_dim]."""
+        b, n, _ = context.shape
+        k, v = self.kv(context).view(b, n, 2, self.kv_heads, self.head_dim).unbind(2)
+        return self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
+
+    def forward(self, x: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+        """What tokens x [B, Q, dim] read of the text's keys and values, [B, Q, dim]."""
+        b, n, _ = x.shape
+        q = self.q_norm(self.q(x).view(b, n, self.heads, self.head_dim)).transpose(1, 2)
+        return self.out(attend(q, *context, EVERYTHING).transpose(1, 2).reshape(b, n, -1))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+    """Scaled dot-product attention [B, H, Q, D].
+
+    q: float [B, H, Q, D].
+    k, v: float [B, G, S, D], in which the H/G query heads of a group share a head.
+    mask: who sees whom. Blocks go to FlexAttention.
+
+    The query heads of a group are laid out as extra queries, so that cached keys and values are
+    read once, never expanded.
+    """
+    b, h, n, d = q.shape
+    g = k.shape[1]
+    if mask.blocks is not None:
+        q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves what was normed or rotated in float32
+        return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, enable_gqa=h != g)
+    if mask.visible is None and mask.causal:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
+    bias = mask.laid_out(h // g, q.dtype).bias
+    if h == g:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    grouped = q.reshape(b, g, h // g * n, d)
+    return F.scaled_dot_product_attention(grouped, k, v, attn_mask=bias).reshape(b, h, n, d)
+
+
+@once
+def flex(compiled: bool):
+    """FlexAttention; compiled, as it must be on CUDA, it never holds the scores of all pairs."""
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention) if compiled else flex_attention

@@ -1,0 +1,62 @@
+"""What the engine needs of a model, and nothing more: whatever keeps to it can be decoded."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from diagd_cli.model.mask import CAUSAL, Mask
+
+Cross = list[tuple[Tensor, Tensor]] | None  # per layer, keys and values of a text context
+
+
+class Cache(Protocol):
+    """What a model remembers of the tokens fed so far, by slot; only the model looks into it."""
+
+    def clear(self, slots: Tensor) -> None:
+        """Forget what `slots`, bool [slots], holds: for decodings that see slots never written."""
+        ...
+
+
+class Model(Protocol):
+    """Token ids in, logits out, with a memory that is written by position.
+
+    `Transformer` is the one that diagd has; it is steered by text, too, and then has a method
+    `cross_context`, whose result for a clip's text goes into every call as `cross`.
+
+    CUDA graphs hold a model's steps: nothing in a call with a cache may depend on a value that the
+    host would have to read from the device.
+    """
+
+    @property
+    def device(self) -> torch.device:
+        """Where its ids, positions and masks must lie."""
+        ...
+
+    def new_cache(self, batch: int, slots: int, dtype: torch.dtype | None = None) -> Cache:
+        """An empty cache for `batch` clips and `slots` positions; dtype None is the model's."""
+        ...
+
+    def __call__(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Mask = CAUSAL,
+        cache: Cache | None = None,
+        extent: int | None = None,
+        outputs: int | None = None,
+        cross: Cross = None,
+    ) -> Tensor:
+        """Logits float [B, outputs, vocab] of the first fed tokens, for what follows each of them.
+
+        ids: int64 [B, Q], the tokens that are fed.
+        positions: int64 [Q], where they stand in the sequence, in any order.
+        mask: who sees whom: the tokens of this call or, with a cache, its slots 0 .. extent-1.
+        cache: of `new_cache`; the call's tokens are written at slot = position, and then read.
+        extent: slots of the cache that are read; the mask has as many columns.
+        outputs: number of tokens, from the first, whose logits are wanted; None for all.
+        cross: what a model that is steered by text attends to; None where there is no text.
+        """
+        ...

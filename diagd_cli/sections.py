@@ -1,0 +1,74 @@
+"""Sections of a preset that say what it is to make and how: geometry, decoding defaults, text. Torch-free."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from diagd_cli.model.config import MOST_CODES, Pixels, Strict
+from diagd_cli.schedule.decoding import Decoding, Method
+from diagd_cli.schedule.standin import StandIn
+from diagd_cli.tokens.sampling import TopPRule
+
+
+class Clip(Strict):
+    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones by default.
+
+    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
+    """
+
+    height: Pixels
+    width: Pixels
+    fps: float = Field(gt=0, le=1000)
+    context: int = Field(gt=0)
+    least: int = Field(default=1, gt=0)
+    frames: int = Field(gt=0, le=100_000)
+    window: int = Field(gt=1, le=100_000)
+    overlap: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if not self.least <= self.context <= self.window:
+            raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
+        if self.overlap >= self.window:
+            raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
+        return self
+
+
+class Alternative(Strict):
+    """One decoding that suits the model, and why."""
+
+    method: Method = "diagd"
+    k: int = Field(gt=0)
+    d: int = Field(default=1, gt=0)
+    about: str = ""
+
+
+class Defaults(Strict):
+    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
+
+    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a
+    temperature between 0, which is greedy, and it is raised to, as official code may do.
+    """
+
+    method: Method = "diagd"
+    k: int = Field(gt=0)
+    d: int = Field(default=1, gt=0)
+    stand_in: StandIn = "previous-frame"
+    temperature: float = Field(default=1.0, ge=0, le=1000)
+    top_k: int = Field(default=0, ge=0, le=MOST_CODES)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p_rule: TopPRule = "nucleus"
+    first: int = Field(default=0, ge=0)
+    coldest: float = Field(default=0.0, ge=0, le=1000)
+    others: tuple[Alternative, ...] = ()
+
+    @property
+    def decoding(self) -> Decoding:
+        return Decoding(self.method, self.k, self.d, self.stand_in)
+
+
+class Text(Strict):
+    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
+
+    encoder: str = "google-t5/t5-11b"
+    length: int = Field(default=512, gt=0, le=65536)

@@ -1,0 +1,39 @@
+"""Keys and values are where they were written, in any order, and come back as the queries are."""
+
+import pytest
+import torch
+
+from diagd_cli.model.cache import KVCache
+from diagd_cli.model.config import TransformerConfig
+
+CONFIG = TransformerConfig(vocab=9, dim=8, layers=3, heads=4, kv_heads=2, head_dim=4, mlp_dim=8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_update_writes_and_returns_what_is_to_be_read(dtype):
+    cache = KVCache(CONFIG, 2, 10, dtype=dtype)
+    k, v = torch.randn(2, 2, 3, 2, 4)  # B, Q, kv_heads, head_dim of each
+    keys, values = cache.layer(1).update(torch.tensor([7, 0, 4]), k, v, 8)
+    for read, new, store in ((keys, k, cache.keys), (values, v, cache.values)):
+        assert read.shape == (2, 2, 8, 4) and read.dtype == torch.float32
+        assert torch.equal(read[:, :, [7, 0, 4]], new.transpose(1, 2).to(dtype).float())
+        assert not read[:, :, [1, 2, 3, 5, 6]].any()
+        assert torch.equal(store[1, :, :, :8].float(), read) and not store[[0, 2]].any()
+
+
+def test_a_later_write_replaces_an_earlier_one():
+    cache, slots = KVCache(CONFIG, 1, 4), torch.tensor([2])
+    first, second = torch.randn(2, 1, 1, 2, 4)
+    cache.layer(0).update(slots, first, first, 4)
+    keys, values = cache.layer(0).update(slots, second, 2 * second, 4)
+    assert torch.equal(keys[:, :, 2], second[:, 0]) and torch.equal(values[:, :, 2], 2 * second[:, 0])
+
+
+def test_clearing():
+    cache = KVCache(CONFIG, 2, 5)
+    for store in (cache.keys, cache.values):
+        store.fill_(1)
+    cache.clear(torch.tensor([True, False, False, True, False]))
+    for store in (cache.keys, cache.values):
+        assert not store[..., [0, 3], :].any() and store[..., [1, 2, 4], :].all()
+    assert cache.bytes == 2 * 3 * 2 * 2 * 5 * 4 * 4 and cache.slots == 5
