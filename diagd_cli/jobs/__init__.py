@@ -19,6 +19,8 @@ _PUBLIC = {
     "sweeping.combinations": ("Combinations", "combine"),
     "sweeping.request": ("Sweeping", "sweep"),
     "targets": ("Target", "continuations"),
+    "vote.count": ("count_files",),
+    "vote.pack": ("pack_ballot",),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = list(_MODULE)
