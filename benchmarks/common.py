@@ -18,7 +18,7 @@ import torch
 from diagd_cli import Decoding, Plan, Preset, Sampler, Sampling, build_plan, load_preset
 from diagd_cli.device import has_compiler, native_bfloat16  # noqa: F401  (scripts ask whether there is one)
 from diagd_cli.engine.decode import decode, prefill
-from diagd_cli.jobs.bench.machine import processor
+from diagd_cli.jobs.benchmark.machine import processor
 from diagd_cli.model.transformer import Transformer
 
 RESULTS = Path(__file__).parent / "results"

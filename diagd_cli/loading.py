@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from diagd_cli.clip.read import Clip
 from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
@@ -69,7 +70,7 @@ class Loaded:
         actions: np.ndarray | str | None = None,
         decoding: Decoding | None = None,
         text: Tensor | None = None,
-        **sampling,
+        **sampling: Any,
     ) -> Request:
         """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing else is given.
 
@@ -79,13 +80,15 @@ class Loaded:
         """
         preset = self.preset
         frames = preset.clip.frames if frames is None else frames
-        if clip is None and isinstance(actions, str):
-            raise UsageError("actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)")
-        if clip is not None and (actions is None or isinstance(actions, str)):
-            asked = preset.parse_actions(actions)
-            actions = clip_actions(clip.path, preset.actions, asked, clip.first, len(clip.frames), frames)
         decoding = decoding or preset.decoding.decoding
-        return Request(frames, decoding, seed, preset.sampling(**sampling), actions, text)
+        if isinstance(actions, np.ndarray) or (clip is None and actions is None):
+            rows = actions
+        elif clip is None:
+            raise UsageError("actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)")
+        else:
+            asked = preset.parse_actions(actions)
+            rows = clip_actions(clip.path, preset.actions, asked, clip.first, len(clip.frames), frames)
+        return Request(frames, decoding, seed, preset.sampling(**sampling), rows, text)
 
 
 def load(
@@ -127,11 +130,11 @@ def load(
 
 def _tokenizer(
     preset: Preset, device: torch.device, dtype: torch.dtype, folder: Path | None, random: int | None
-) -> nn.Module:
+) -> Tokenizer:
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
-        return load_tokenizer(preset, device, codec, folder=folder)
-    return random_tokenizer(preset, random, device, codec)
+        return cast(Tokenizer, load_tokenizer(preset, device, codec, folder=folder))
+    return cast(Tokenizer, random_tokenizer(preset, random, device, codec))
 
 
 def _transformer(

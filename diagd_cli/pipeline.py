@@ -13,18 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.engine.session import Session
 from diagd_cli.loading import Loaded, Request, load
+from diagd_cli.model.contract import TextModel
 from diagd_cli.preset import Preset
 from diagd_cli.stream import OnFrames, PixelStream
 from diagd_cli.tokens.fit import fit_frames
+from diagd_cli.tokens.protocols import Tokenizer
 
 __all__ = [
     "Loaded",
@@ -100,7 +103,7 @@ def continue_clip(
     request: Request,
     stage: Stage = lambda name: nullcontext(),
     on_steps: OnSteps | None = None,
-    **options,
+    **options: Any,
 ) -> Result:
     """Continue a clip by `request.frames` frames; `continue_clips` of one clip, which tells the options."""
     return continue_clips(loaded, [clip], [request], stage, on_steps, **options)[0]
@@ -125,7 +128,8 @@ def continue_clips(
     cache; None is the model's. offload: a tokenizer on CUDA waits in main memory while tokens are made.
     """
     _check_batch(loaded.preset, clips, requests, on_frames, offload)
-    request, context, seconds = requests[0], len(clips[0].frames), {}
+    request, context = requests[0], len(clips[0].frames)
+    seconds: dict[str, float] = {}
     total, new = context + request.frames, loaded.preset.new_latents(request.frames)
     with _timed(loaded, stage, seconds, "encode"):
         codes = np.stack([encode(loaded, clip) for clip in clips])
@@ -151,7 +155,7 @@ def continue_clips(
         seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
         with _timed(loaded, stage, seconds, "pixels"):
             if stream:
-                frames, shown = stream.finish(session), stream.shown
+                frames, shown = stream.finish(session), stream.first_shown
             else:
                 frames = [to_frames(loaded, own)[:total] for own in session.codes]
                 shown = [time.perf_counter()] * len(clips)
@@ -200,7 +204,8 @@ def _cross(loaded: Loaded, texts: list[Tensor | None]) -> list[tuple[Tensor, Ten
         return None
     silence = torch.zeros(preset.text.length, preset.transformer.cross_dim)
     rows = torch.stack([silence if text is None else text for text in texts])
-    return loaded.transformer.cross_context(rows.to(loaded.device, loaded.dtype))
+    model = cast(TextModel, loaded.transformer)
+    return model.cross_context(rows.to(loaded.device, loaded.dtype))
 
 
 def _check_batch(
@@ -231,15 +236,16 @@ def _timed(loaded: Loaded, stage: Stage, seconds: dict[str, float], name: str) -
 @contextmanager
 def aside(loaded: Loaded, wanted: bool = True) -> Iterator[None]:
     """Keep the tokenizer in main memory for the time of the block; nothing happens where it is there anyway."""
-    if not wanted or loaded.device.type == "cpu":
+    tokenizer = loaded.tokenizer
+    if not wanted or loaded.device.type == "cpu" or not isinstance(tokenizer, nn.Module):
         yield
         return
     try:
-        loaded.tokenizer.to("cpu")
+        tokenizer.to("cpu")
         torch.cuda.empty_cache()
         yield
     finally:
-        loaded.tokenizer.to(loaded.device)
+        tokenizer.to(loaded.device)
 
 
 @torch.inference_mode()
@@ -253,14 +259,22 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
 
 def encode_frames(loaded: Loaded, frames: np.ndarray) -> Tensor:
     """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3] of any size, brought to the preset's as its official code does."""
-    size = loaded.preset.clip.height, loaded.preset.clip.width
-    resizes = getattr(loaded.tokenizer, "encode_resized", None)
-    return resizes(frames, *size) if resizes else loaded.tokenizer.encode(fit_frames(frames, *size))
+    height, width = loaded.preset.clip.height, loaded.preset.clip.width
+    tokenizer = _tokenizer(loaded)
+    resizes = getattr(tokenizer, "encode_resized", None)
+    return resizes(frames, height, width) if resizes else tokenizer.encode(fit_frames(frames, height, width))
+
+
+def _tokenizer(loaded: Loaded) -> Tokenizer:
+    if loaded.tokenizer is None:
+        raise ValueError("the models were loaded without a tokenizer: load(..., pixels=True)")
+    return loaded.tokenizer
 
 
 @torch.inference_mode()
 def to_frames(loaded: Loaded, codes: np.ndarray) -> np.ndarray:
     """Frames uint8 [F, H, W, 3] of codes int64 [T, h, w], without the preset's stamp."""
+    tokenizer = _tokenizer(loaded)
     single = loaded.preset.tokenizer.temporal == 1  # else a frame's pixels depend on the frames before it
     parts = torch.from_numpy(codes).to(loaded.device).split(FRAMES_AT_ONCE if single else len(codes))
-    return np.concatenate([loaded.tokenizer.decode(part).cpu().numpy() for part in parts])
+    return np.concatenate([tokenizer.decode(part).cpu().numpy() for part in parts])

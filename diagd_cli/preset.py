@@ -89,7 +89,7 @@ class Preset(Strict):
         return given
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Preset:
         self._check_size()
         self._check_tokens()
         if bool(self.text) != bool(self.transformer.cross_dim):
@@ -196,7 +196,7 @@ class Preset(Strict):
     def weight_keys(self) -> dict[str, str | None]:
         """What tells each part's weights from others: "tokenizer" and "transformer" -> key, None where none are named."""
         entries = {"tokenizer": self.tokenizer_weights, "transformer": self.transformer_weights}
-        return {part: entry and entry.key for part, entry in entries.items()}
+        return {part: entry.key if entry else None for part, entry in entries.items()}
 
     @property
     def transformer_facts(self) -> dict[str, str | None]:
@@ -241,9 +241,11 @@ class Preset(Strict):
 
     def parse_actions(self, text: str | None) -> np.ndarray | None:
         """Rows of tokens int64 [n, A] that a text asks for, None for none. Raises UsageError where no actions are taken."""
-        if text and self.actions is None:
+        if not text:
+            return None
+        if self.actions is None:
             raise UsageError(f"The preset {self.name} takes no actions", "Leave --actions out")
-        return self.actions.parse(text) if text else None
+        return self.actions.parse(text)
 
     def whole(self, frames: int) -> int:
         """The most of `frames` (1 or more) frames that make whole latent frames."""

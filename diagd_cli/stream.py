@@ -68,6 +68,11 @@ class PixelStream:
             self.fed = complete
             self.work.append(self.pool.submit(self._pixels, codes))
 
+    @property
+    def first_shown(self) -> list[float]:
+        """When each clip's first new frame was there, as time.perf_counter() tells it; once all of them are."""
+        return [shown if shown is not None else time.perf_counter() for shown in self.shown]
+
     def finish(self, session: Session) -> list[np.ndarray]:
         """Wait for the rest; returns each clip's frames uint8 [total, H, W, 3]."""
         self.feed(session)

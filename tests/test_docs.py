@@ -263,6 +263,8 @@ def test_python_examples(generated):
     assert names["made"].shape == (1, names["plan"].length)
     assert (names["made"][:, : names["ids"].shape[1]] == names["ids"]).all()
     assert names["session"].latents == names["context"] + 2
+    assert [row.label for row in names["swept"].rows] == [row.label for row in names["report"].rows[2:]]
+    assert names["swept"].rows[1].nll == names["report"].rows[3].nll and names["swept"].recommended
 
 
 def test_the_example_of_the_readme(generated):

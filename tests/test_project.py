@@ -1,5 +1,6 @@
 """What surrounds the program agrees with it: versions, workflows, templates, records."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -52,3 +53,11 @@ def test_actions_are_named_by_their_major_version():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
+
+
+def test_type_checkers_see_what_can_be_imported():
+    """`diagd_cli` finds its names when they are used; beside that, the same names are imported for type checkers."""
+    source = ast.parse((ROOT / "diagd_cli" / "__init__.py").read_text())
+    [block] = [node for node in source.body if isinstance(node, ast.If)]
+    seen = {(node.module, alias.name) for node in block.body for alias in node.names}
+    assert seen == {(f"diagd_cli.{module}", name) for module, names in diagd_cli._PUBLIC.items() for name in names}

@@ -15,13 +15,10 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
-from diagd_cli.files.paths import path_text
-from diagd_cli.inputs import clip_inputs, preset_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from diagd_cli.files.outputs import Named
+    from diagd_cli.jobs.evaluation.trials import Trials
+    from diagd_cli.report.evaluation import EvaluationReport
 
 HELP = """Measure the fidelity of decodings over clips and seeds, with 95% intervals.
 
@@ -41,8 +38,6 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
   diagd eval clips/*.mp4 --i3d i3d_torchscript.pt --export-vbench videos
 """
 
-FILES = ("report.json", "table.md")
-
 
 @o.grouped
 def evaluate(
@@ -54,7 +49,7 @@ def evaluate(
         str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
     ] = None,
     lengths: o.Lengths,
-    walk: o.DecodingOptions,
+    order: o.DecodingOptions,
     draw: o.SamplingOptions,
     trials: o.Trials,
     out: Annotated[
@@ -74,105 +69,60 @@ def evaluate(
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
     with guard(reporter):
-        from diagd_cli.clip.read import check_clip
-        from diagd_cli.files.outputs import check_outputs
-        from diagd_cli.jobs.candidates import others_of
-        from diagd_cli.jobs.evaluate import vbench
-        from diagd_cli.jobs.prompts import find_prompts
+        from diagd_cli.jobs.evaluation.request import Evaluating
+        from diagd_cli.jobs.evaluation.request import evaluate as run
         from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, walk, draw, trials.seed)
-        asked = parse_candidates(decodings, chosen, settings)
-        folders = [vbench.folder_of(one.facts(chosen, settings.context)) for one in asked]
-        base = load_preset(base_preset) if base_preset else chosen
-        judged = vbench.read_results(vbench_results or [], folders)
-        writes = results_of(out, FILES) if out else []
-        if export_vbench:
-            writes += exports(export_vbench, folders, clips, trials.drawn)
-        reads = preset_inputs(chosen, base, *others_of(asked), folder=machine.weights_dir) + clip_inputs(chosen, clips)
-        reads += [(i3d, "I3D")] if i3d else []
-        reads += [(path, "VBench's result") for path in vbench_results or []]
-        check_outputs(writes, reads, instead="Choose other folders")
-        from diagd_cli.jobs.candidates import check_same_tokens
-        from diagd_cli.jobs.evaluate.i3d import I3d  # and torch, which takes long
-        from diagd_cli.jobs.evaluate.judged import decisive, load_judged, read_case
-        from diagd_cli.jobs.evaluate.run import Evaluation
-        from diagd_cli.jobs.evaluate.store import Store
-        from diagd_cli.jobs.models import load_others, machine_facts
-
-        check_same_tokens(base, chosen)
-        for clip in clips:
-            check_clip(clip, whole=True)
-        prompts = find_prompts(chosen, clips)
-        prompts.embed(reporter)
-        with reporter.stage(f"loading {chosen.name}"):
-            batch = min(trials.batch, len(clips))
+        settings = merge(chosen, lengths, order, draw, trials.seed)
+        evaluating = Evaluating(
+            preset=chosen,
+            settings=settings,
+            clips=clips,
+            candidates=parse_candidates(decodings, chosen, settings),
+            trials=trials_of(trials),
+            machine=machine_of(machine),
+            base=load_preset(base_preset) if base_preset else None,
+            out=out,
+            i3d=i3d,
+            export_vbench=export_vbench,
+            vbench_results=vbench_results or [],
+        )
+        if machine.threads:
+            evaluating.check()  # before torch is imported, which takes long
             set_threads(machine.threads)
-            models = load_judged(chosen, base, settings, machine_of(machine), batch=batch, beside=others_of(asked))
-            others = load_others(asked, models.loaded, machine.weights_dir)
-            judge = I3d(i3d, models.loaded.device) if i3d else None
-        evaluation = Evaluation(
-            models, {one.label: one.decoding for one in asked}, trials.drawn,
-            Store(out, decisive(models, settings, trials.batch)), reporter.follow, judge, export_vbench, others=others,
-        )  # fmt: skip
-        for group in trials.groups(clips):
-            evaluation.add([read_case(path, chosen, settings, trials.start, prompts) for path in group])
-        about = {
-            "preset": chosen.name,
-            "base_preset": base.name,
-            "frames": settings.frames,
-            "sampling": settings.sampling.facts,
-        }
-        about |= {"clips": [path_text(clip) for clip in clips], "seeds": evaluation.seeds, "batch": trials.batch}
-        report = {**about, **evaluation.report(judged), **machine_facts(models.loaded)}
-        if export_vbench:
-            report["vbench_commands"] = [path_text(line) for line in vbench.commands(export_vbench, folders)]
+        report = run(evaluating, reporter)
         show(report, reporter, out, tell.json)
 
 
-def results_of(out: Path, names: Iterable[str]) -> list[Named]:
-    """What an evaluation writes into its folder: its store, and files of these names."""
-    from diagd_cli.jobs.evaluate.store import files
+def trials_of(options: o.Trials) -> Trials:
+    """Seeds, batch and first frame, as a job takes them."""
+    from diagd_cli.jobs.evaluation.trials import Trials
 
-    return files(out) + [(out / name, "the report") for name in names]
-
-
-def exports(root: Path, folders: list[str], clips: list[Path], seeds: list[int]) -> list[Named]:
-    """The videos for VBench. Raises OutputError where their folders hold others."""
-    from diagd_cli.jobs.evaluate.vbench import check_export, video_name
-
-    names = {video_name(n, clip, seed) for n, clip in enumerate(clips) for seed in seeds}
-    for folder in folders:
-        check_export(root / folder, names)
-    return [(root / folder / name, "a video for VBench") for folder in folders for name in sorted(names)]
+    return Trials(options.drawn, options.batch, options.start)
 
 
-def text(report: dict, width: int | None) -> str:
+def text(report: EvaluationReport, width: int | None) -> str:
     """The report for a terminal."""
     from diagd_cli.report.evaluation_table import tables
 
     return "\n\n".join(lay_out(table, width) for table in tables(report))
 
 
-def show(report: dict, reporter: Reporter, out: Path | None, json: bool) -> None:
-    """Tables on stderr, files in `out`, and the result on stdout: JSON, or the path of the Markdown, or that itself.
+def show(report: EvaluationReport, reporter: Reporter, out: Path | None, json: bool) -> None:
+    """Tables on stderr, and the result on stdout: JSON, or the path of the Markdown, or that itself.
 
     On a terminal the tables stand for the Markdown, whose lines would not fit.
     """
-    from diagd_cli.files.atomic import together, write_json, write_text
+    from diagd_cli.jobs.evaluation.request import TABLE
     from diagd_cli.report.evaluation_table import markdown
 
     document = not (out or json) and not sys.stdout.isatty()  # on a terminal the tables say it all
     if not reporter.quiet and (out or json or document):
         reporter.note(text(report, width_of(sys.stderr)))
-    for command in report.get("vbench_commands", ()):
+    for command in report.vbench_commands or ():
         reporter.note(command, whole=True)
-    if out:
-        with together():
-            write_json(out / "report.json", report)
-            write_text(out / "table.md", markdown(report))
     if json or out:
-        reporter.result(report if json else str(out / "table.md"))
+        reporter.result(report.facts() if json else str(out / TABLE))
     else:
         reporter.result(markdown(report).rstrip() if document else text(report, width_of(sys.stdout)))

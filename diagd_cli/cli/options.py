@@ -203,10 +203,6 @@ class Trials:
 
         return seeds_from(self.seed, self.seeds)
 
-    def groups(self, clips: list[Path]) -> list[list[Path]]:
-        """The clips as they are decoded together."""
-        return [clips[n : n + self.batch] for n in range(0, len(clips), self.batch)]
-
 
 @dataclass(frozen=True)
 class MachineOptions:

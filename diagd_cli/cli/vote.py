@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from diagd_cli.cli.help import Commands
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.files.paths import path_text
 from diagd_cli.report.table import Table
+
+if TYPE_CHECKING:
+    from diagd_cli.report.vote import Share, Tally, VoteCounts
 
 HELP = """Let people compare two decodings blindly, and count their votes.
 
@@ -46,11 +49,10 @@ def pack(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.jobs.vote.pack import key_path
-        from diagd_cli.jobs.vote.pack import pack as make
+        from diagd_cli.jobs.vote.pack import key_path, pack_ballot
 
         with reporter.stage("packing"):
-            key = make(a, b, folder, secrets.randbits(63) if seed is None else seed, question)
+            key = pack_ballot(a, b, folder, secrets.randbits(63) if seed is None else seed, question)
         kept = key_path(folder)
         reporter.note(f"{len(key.pairs)} pairs. {kept} tells the sides: keep it, and do not give it to voters.")
         facts = {"folder": path_text(folder), "key": path_text(kept), "pairs": len(key.pairs), "seed": key.seed}
@@ -66,34 +68,31 @@ def count(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.files.outputs import check_outputs
-        from diagd_cli.jobs.vote.count import check_votes, count_votes
-        from diagd_cli.jobs.vote.records import Key, Votes, read_record
+        from diagd_cli.jobs.vote.count import count_files
 
-        check_outputs([], [(key, "the key"), *((path, "a file of votes") for path in votes)])
-        known = read_record(key, Key)
-        files = [(path, read_record(path, Votes)) for path in votes]
-        check_votes(known, files)
-        facts = count_votes(known, [ballot for _, ballot in files])
-        reporter.result(facts if json else text(facts, width_of(sys.stdout)))
+        counts = count_files(votes, key)
+        reporter.result(counts.facts() if json else text(counts, width_of(sys.stdout)))
 
 
-def text(facts: dict, width: int | None) -> str:
+def text(counts: VoteCounts, width: int | None) -> str:
     """The counts as a table: a row over all pairs, then one for each."""
     head = ["pair", "votes", "win (95% interval)", "tie", "lose", "clip"]
-    rows = []
-    for row in [facts["overall"], *facts["pairs"]]:
-        outcomes = map(cell, (row["win"], row["tie"], row["lose"]))
-        rows.append((row.get("pair", "all"), str(row["votes"]), *outcomes, one_line(row.get("name", ""))))
-    voters = f"{facts['voters']} voter{'s' if facts['voters'] > 1 else ''}"
-    first = f"{one_line(facts['question'])} {voters}; win: {one_line(facts['a'])} over {one_line(facts['b'])}"
-    last = f"Sign test, ties left out: p = {facts['overall']['p']:.2g}. Intervals take votes to be independent."
-    return lay_out(Table(head, rows, first, [last], left=("clip",)), width)
+    rows = [("all", *cells(counts.overall), "")]
+    rows += [(one.pair, *cells(one.tally), one_line(one.name)) for one in counts.pairs]
+    voters = f"{counts.voters} voter{'s' if counts.voters > 1 else ''}"
+    title = f"{one_line(counts.question)} {voters}; win: {one_line(counts.a)} over {one_line(counts.b)}"
+    note = f"Sign test, ties left out: p = {counts.p:.2g}. Intervals take votes to be independent."
+    return lay_out(Table(head, rows, title, [note], left=("clip",)), width)
 
 
-def cell(outcome: dict) -> str:
+def cells(tally: Tally) -> tuple[str, ...]:
+    """The number of votes and each outcome."""
+    return (str(tally.votes), cell(tally.win), cell(tally.tie), cell(tally.lose))
+
+
+def cell(outcome: Share) -> str:
     """A count with its share and interval in percent."""
-    if outcome["share"] is None:
+    if outcome.share is None or outcome.interval is None:
         return "-"
-    low, high = outcome["interval"]
-    return f"{outcome['count']} {outcome['share']:.0%} ({100 * low:.0f}-{100 * high:.0f})"
+    low, high = outcome.interval
+    return f"{outcome.count} {outcome.share:.0%} ({100 * low:.0f}-{100 * high:.0f})"

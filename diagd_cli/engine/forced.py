@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -77,13 +77,13 @@ def plan_entries(plan: Plan) -> Entries:
     return Entries(*(array[order] for array in (source, position, step, expires, target)))
 
 
-def visibility(position, step, expires) -> Callable:
+def visibility(position: Any, step: Any, expires: Any) -> Callable[..., Any]:
     """The rule of what is seen, as FlexAttention wants it: f(batch, head, a, b) of indices.
 
     position, step, expires: NumPy arrays or tensors [N].
     """
 
-    def sees(batch, head, a, b):
+    def sees(batch: Any, head: Any, a: Any, b: Any) -> Any:
         return (position[b] <= position[a]) & (step[b] <= step[a]) & (step[a] < expires[b])
 
     return sees

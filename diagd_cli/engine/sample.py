@@ -41,8 +41,8 @@ class Sampler:
             needed = "give opening, where frames begin (Grid.opening)"
             raise ValueError(f"first is {sampling.first}: {needed}")
         self.sampling = sampling
-        seeds = torch.tensor([[_signed(seed)] for seed in seeds], device=device)
-        self.seeds = _mix(seeds * _GOLDEN)  # [B, 1]
+        signed = torch.tensor([[_signed(seed)] for seed in seeds], device=device)
+        self.seeds = _mix(signed * _GOLDEN)  # [B, 1]
         self.keys = self._keys(places)  # [B, positions]
         self.ids = torch.arange(sampling.codes, device=device)
         barred = sampling.first and opening is not None

@@ -77,7 +77,7 @@ class Session:
     kv_dtype: torch.dtype | None = None
     capture: bool | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
             sizes = f"overlap is {self.overlap}, window {self.window}"
             raise ValueError(f"{sizes}: a window that is full must lose frames")
@@ -115,8 +115,8 @@ class Session:
         """
         needed, steered = self.latents + latents - 1, self.conditioning.shape[1]
         if self.grid.conditioning and steered < needed:
-            known = f"actions after {steered} latent frames are known"
-            raise ValueError(f"{known}, {needed} are needed")
+            told = f"actions after {steered} latent frames are known"
+            raise ValueError(f"{told}, {needed} are needed")
         done = 0
         for known, new in window_parts(self._known, latents, self.window, self.overlap):
             if self._known > known:
@@ -198,6 +198,7 @@ class Session:
 
     def _made(self, known: int, latents: int) -> np.ndarray:
         """Codes int64 [B, latents, h, w] in the store, after the `known` ones of the window."""
+        assert self._state is not None  # whoever asks has extended
         return self.grid.codes(self._state.tokens.cpu().numpy(), known + latents)[:, known:]
 
     def _seconds_since(self, started: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,7 +148,7 @@ class Replay:
             self.graphs[width, extent] = capture(body, self.pool)
 
 
-def capture(body: Callable[[], None], pool: tuple[int, int] | None) -> Callable[[], None]:
+def capture(body: Callable[[], None], pool: Any) -> Callable[[], None]:
     """What does again what `body` does on the device: a CUDA graph, or without a pool `body`."""
     if pool is None:
         return body

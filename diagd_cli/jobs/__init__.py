@@ -6,11 +6,21 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "attention.request": ("AttentionRequest", "measure_attention"),
     "batches": ("generate",),
+    "benchmark.request": ("Benchmark", "bench"),
+    "candidates": ("Candidate", "candidates_of"),
     "comparison": ("Comparing", "compare"),
+    "evaluation.request": ("Evaluating", "evaluate"),
+    "evaluation.trials": ("Trials",),
     "generation": ("Generation", "Made", "Video"),
     "settings": ("Machine", "Settings", "Steering", "choose"),
+    "sweeping.bounds": ("parse_bounds",),
+    "sweeping.combinations": ("Combinations", "combine"),
+    "sweeping.request": ("Sweeping", "sweep"),
     "targets": ("Target", "continuations"),
+    "vote.count": ("count_files",),
+    "vote.pack": ("pack_ballot",),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = list(_MODULE)

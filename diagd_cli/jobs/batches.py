@@ -104,7 +104,9 @@ class Run:
                     allowed.append(target)
             with self.attempt(path):
                 clip, actions = self.read(path) if allowed else (None, None)
-            for target in allowed if clip else ():
+            if clip is None:
+                continue
+            for target in allowed:
                 work, missing = Work(target, clip, actions), False
                 with self.attempt(path):
                     missing = not self.keep(work)
@@ -209,7 +211,7 @@ class Run:
                 if self.generation.preset.pixels:
                     output.close(result.frames)
             if self.generation.save_tokens or not self.generation.preset.pixels:
-                write_npz(path.with_suffix(".npz"), codes=result.codes, context=result.context)
+                write_npz(path.with_suffix(".npz"), codes=result.codes, context=np.array(result.context))
             result.seconds["write"] = time.perf_counter() - began
             first = sidecar.first_frame(result, self.started)
             if path != STDOUT:

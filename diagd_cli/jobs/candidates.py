@@ -54,7 +54,8 @@ def others_of(candidates: Sequence[Candidate]) -> list[Preset]:
 
 def name_of(other: Preset, preset: Preset) -> str:
     """What another preset is called beside `preset`: of one that a run has written under the same name, the run's folder."""
-    return other.name if other.name != preset.name else other.path.resolve().parent.name
+    same = other.name == preset.name and other.path
+    return other.path.resolve().parent.name if same and other.path else other.name
 
 
 def check_same_tokens(other: Preset, preset: Preset) -> None:

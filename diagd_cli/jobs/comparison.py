@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from diagd_cli.clip.image import write_png
 from diagd_cli.clip.read import Clip, read_clip
@@ -120,7 +118,7 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
     requests = [
         (one, settings.request(one.decoding, actions, prompts.of(comparing.clip))) for one in comparing.candidates
     ]
-    comparison, limit = run_all(loaded, running, source, requests, progress)
+    comparison = run_all(loaded, running, source, requests, progress)
 
     facts = {
         "output": path_text(comparing.output),
@@ -134,8 +132,8 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
         **prompts.about(comparing.clip),
         "command": comparing.command,
         "weights": machine.weights_of(preset),
-        "tokenizer_limit": limit,
-        "decodings": comparison.rows,
+        "tokenizer_limit": comparison.limit and asdict(comparison.limit),
+        "decodings": [row.facts() for row in comparison.rows],
         **machine_facts(loaded, named=True),
     }
     with progress.stage("drawing"), together() as held:
@@ -152,9 +150,9 @@ def run_all(
     source: Clip,
     requests: Sequence[tuple[Candidate, Request]],
     progress: Progress,
-) -> tuple[Comparison, dict | None]:
+) -> Comparison:
     """Every candidate's request after a short warm-up; and what the tokenizer alone scores on ground truth."""
-    from diagd_cli.jobs.judge import judge, row_of, truth_of
+    from diagd_cli.jobs.judge import limit_of, rows_of, truth_of
     from diagd_cli.pipeline import continue_clip
 
     preset, results = loaded.preset, []
@@ -164,15 +162,17 @@ def run_all(
         tokens, models = preset.new_latents(request.frames) * preset.grid.area, others.get(one.label, loaded)
         with progress.follow(one.label, tokens, request.frames) as follow:
             results.append(continue_clip(models, source, request, follow.stage, follow.on_steps))
-    rows = [
-        row_of(made, one.label, one.facts(preset, made.context))
-        for made, (one, _) in zip(results, requests, strict=True)
-    ]
-    truth: np.ndarray | None = truth_of(loaded, source)
-    limit = judge(loaded, source, truth, rows, results)
-    fps = source.fps or preset.clip.fps
-    videos = [result.frames for result in results]
-    return Comparison(rows, videos, truth, results[0].context, preset.tokenizer.temporal, fps), limit
+    context, truth = results[0].context, truth_of(loaded, source)
+    decodings = [(one.label, one.facts(preset, context)) for one, _ in requests]
+    return Comparison(
+        rows=rows_of(results, decodings, preset.latents(context), truth),
+        videos=[result.frames for result in results],
+        truth=truth,
+        context=context,
+        temporal=preset.tokenizer.temporal,
+        fps=source.fps or preset.clip.fps,
+        limit=limit_of(loaded, source, truth, context),
+    )
 
 
 def write_pictures(comparing: Comparing, comparison: Comparison) -> dict:
@@ -200,4 +200,4 @@ def write_report(comparing: Comparing, facts: dict, comparison: Comparison, held
         replace(timeline(plans_of(preset.grid, known, new, one.decoding, preset)), label=one.label)
         for one in comparing.candidates
     ]
-    write_page(target.with_suffix(".html"), facts, videos, contact_sheet_of(comparison), lines)
+    write_page(target.with_suffix(".html"), facts, comparison, videos, lines)

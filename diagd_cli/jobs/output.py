@@ -36,16 +36,19 @@ class Output:
             self.drop()
             raise
 
-    def open(self, height: int, width: int) -> None:
+    def open(self, height: int, width: int) -> VideoWriter:
         """Start the file. Raises OutputError."""
-        self.writer = VideoWriter(self.target, height, width, self.fps, stream=self.stream).__enter__()
+        writer = VideoWriter(self.target, height, width, self.fps, stream=self.stream)
+        self.writer = writer.__enter__()
+        return self.writer
 
     def write(self, frames: np.ndarray) -> None:
         """Add frames uint8 [F, H, W, 3], on any thread; after a failure they are dropped, and `close` raises it."""
-        if self.failure:
+        writer = self.writer
+        if self.failure or writer is None:
             return
         try:
-            self.writer.write(frames)
+            writer.write(frames)
         except Exception as error:
             self.failure = error
             if self.strict:
@@ -53,12 +56,14 @@ class Output:
 
     def close(self, frames: np.ndarray) -> None:
         """Complete the file; `frames` are all of the video's, written now unless they were streamed. Raises OutputError."""
-        if self.writer is None:
-            self.open(*frames.shape[1:3])
-            self.writer.write(frames)
+        writer = self.writer
+        if writer is None:
+            height, width = frames.shape[1:3]
+            writer = self.open(height, width)
+            writer.write(frames)
         if self.failure:
             raise self.failure
-        writer, self.writer = self.writer, None
+        self.writer = None
         writer.__exit__(None, None, None)
 
     def keep(self) -> None:

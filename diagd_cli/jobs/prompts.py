@@ -42,6 +42,7 @@ class Prompts:
 
     def _embeddings(self, progress: Progress) -> dict[str, Tensor]:
         text, dim = self.preset.text, self.preset.transformer.cross_dim
+        assert text is not None  # where there are prompts
         if self.embedding:
             return {"": read_embedding(self.embedding, text.length, dim)}
         beside = encoder_folder(self.preset)

@@ -134,8 +134,8 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     wanted = generation.choices(work.target.seed)
     told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted))
     found = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
-    own = (clip.sha256, clip.first, steered_by(preset, work.actions))
-    own = (*own, generation.machine.weights_of(preset))
+    steered, weights = steered_by(preset, work.actions), generation.machine.weights_of(preset)
+    own = (clip.sha256, clip.first, steered, weights)
     text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
     same = told == wanted and found == own and text == prompts.about(clip.path)
     tokens = not generation.save_tokens or output.with_suffix(".npz").is_file()

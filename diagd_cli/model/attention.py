@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache as once
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,8 +42,8 @@ class Attention(nn.Module):
         rope: Rope,
         mask: Mask,
         cache: LayerCache | None,
-        slots: Tensor | None,
-        extent: int | None,
+        slots: Tensor,
+        extent: int,
     ) -> Tensor:
         """What tokens x [B, Q, dim] read, [B, Q, dim]: of one another, or of a cache with them."""
         b, n, _ = x.shape
@@ -110,8 +111,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
 
 
 @once
-def flex(compiled: bool):
+def flex(compiled: bool) -> Any:
     """FlexAttention; compiled, as it must be on CUDA, it never holds the scores of all pairs."""
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention) if compiled else flex_attention
+    attention: Any = torch.compile(flex_attention) if compiled else flex_attention
+    return attention

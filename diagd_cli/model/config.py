@@ -67,7 +67,7 @@ class TransformerConfig(Strict):
     positions: Positions = Positions()
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> TransformerConfig:
         if self.heads % self.kv_heads:
             raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
         if self.outputs > self.vocab:

@@ -23,8 +23,7 @@ class Cache(Protocol):
 class Model(Protocol):
     """Token ids in, logits out, with a memory that is written by position.
 
-    `Transformer` is the one that diagd has; it is steered by text, too, and then has a method
-    `cross_context`, whose result for a clip's text goes into every call as `cross`.
+    `Transformer` is the one that diagd has; where it is steered by text, it is a `TextModel`.
 
     CUDA graphs hold a model's steps: nothing in a call with a cache may depend on a value that the
     host would have to read from the device.
@@ -59,4 +58,12 @@ class Model(Protocol):
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
         cross: what a model that is steered by text attends to; None where there is no text.
         """
+        ...
+
+
+class TextModel(Model, Protocol):
+    """A model that is steered by text, too."""
+
+    def cross_context(self, context: Tensor) -> Cross:
+        """What `cross` is to be for embeddings float [B, N, cross_dim] of N tokens of text."""
         ...

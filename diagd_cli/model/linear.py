@@ -68,7 +68,7 @@ def pack(model: nn.Module) -> nn.Module:
         if isinstance(module, Linear) and module.weight is not None and can_pack(module.weight):
             module.packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
             if id(module.weight) not in shared:
-                module.weight = None
+                module.register_parameter("weight", None)
     return model
 
 

@@ -6,6 +6,8 @@ heads, D head_dim.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,6 +31,10 @@ class Transformer(nn.Module):
 
     Position-dependent tables are derived, never loaded.
     """
+
+    cos: Tensor
+    sin: Tensor
+    absolute: Tensor
 
     def __init__(self, config: TransformerConfig, coords: Tensor, prefix: int = 0):
         super().__init__()
@@ -105,7 +111,7 @@ class Transformer(nn.Module):
 
         Returns keys and values [B, kv_heads, N, head_dim] for each layer.
         """
-        return [block.cross.context(context) for block in self.blocks]
+        return [cast(Block, block).cross.context(context) for block in self.blocks]
 
 
 class Block(nn.Module):

@@ -1,17 +1,14 @@
-"""The attention map of a frame: a row for each of its tokens, with the places of its neighbours marked, and shares by layer."""
+"""The attention map of a frame: a row for each of its tokens, its neighbours marked, and shares by layer."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diagd_cli.files.atomic import atomic
+from diagd_cli.report.attention import AttentionMap
 from diagd_cli.report.figure import figure_class
-
-if TYPE_CHECKING:
-    from diagd_cli.jobs.attention import AttentionMap
 
 COLUMNS, ROWS = 2400, 600  # of the map at most: neighbouring positions of a larger one are drawn as their mean
 SHOWN = {  # shares that are drawn by layer, in colours that the colour-blind tell apart
@@ -51,9 +48,8 @@ def draw_map(axes, attention: AttentionMap) -> None:
     for start in starts[1:]:
         axes.axvline(start, color="#888888", linewidth=0.6)
     mark_neighbours(axes, attention, starts)
-    axes.set_xticks(
-        [s + grid.area / 2 for s in starts], [f"frame {t}" if len(starts) < 12 else str(t) for t in range(len(starts))]
-    )
+    names = [f"frame {t}" if len(starts) < 12 else str(t) for t in range(len(starts))]
+    axes.set_xticks([start + grid.area / 2 for start in starts], names)
     axes.tick_params(axis="x", length=0)
     note = "a query stands at its token and predicts the next one: what is bright beside a mark is a neighbour of that"
     axes.set(ylabel=f"query: token of frame {attention.frame}", xlabel=note, xlim=(0, length), ylim=(tokens, 0))
@@ -88,7 +84,7 @@ def draw_layers(axes, attention: AttentionMap) -> None:
 
 
 def pooled(weights: np.ndarray) -> np.ndarray:
-    """Weights [Q, S] as means over blocks, so that at most about ROWS x COLUMNS are left; what exceeds them is cut off."""
+    """Weights [Q, S] as means over blocks, of which at most about ROWS x COLUMNS are left; the rest is cut off."""
     down, across = (max(1, -(-size // most)) for size, most in zip(weights.shape, (ROWS, COLUMNS), strict=True))
     height, width = (max(1, size // by) for size, by in zip(weights.shape, (down, across), strict=True))
     blocks = weights[: height * down, : width * across].reshape(height, down, width, across)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 
 from diagd_cli.report.animation import EARLY, RECENT
+from diagd_cli.report.comparison import ComparisonRow, Fidelity
 from diagd_cli.report.figure import figure_class
 from diagd_cli.report.timeline import Timeline
 
@@ -19,21 +21,21 @@ CELL, WIDTH = 22, 900  # pixels: of a token with its number; of two frames at mo
 LEFT, TOP, APART = 52, 46, 30  # pixels beside and above the first frame, and between the two
 
 
-def curve(rows: list[dict], limit: dict | None) -> str:
-    """PSNR to ground truth by new frame of each decoding, and of the tokenizer alone (`limit`), as an <svg> element.
+def curve(rows: Sequence[ComparisonRow], limit: Fidelity | None) -> str:
+    """PSNR to ground truth by new frame of each decoding, as an <svg> element. Raises MissingExtra.
 
-    Raises MissingExtra.
+    limit: that of the tokenizer alone, drawn beside them.
     """
     figure = figure_class("--html")(figsize=(9, 4), layout="constrained")
     import matplotlib
 
     axes = figure.subplots()
     for n, row in enumerate(rows):
-        scores = row["psnr_by_frame"]
+        scores = row.fidelity.psnr_by_frame if row.fidelity else ()
         style = {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)], "markersize": 5}
-        axes.plot(range(1, len(scores) + 1), scores, label=row["label"], **style)
+        axes.plot(range(1, len(scores) + 1), scores, label=row.label, **style)
     if limit:
-        scores = limit["psnr_by_frame"]
+        scores = limit.psnr_by_frame
         axes.plot(range(1, len(scores) + 1), scores, color="#888888", linestyle="--", label="tokenizer alone")
     axes.set(xlabel="new frame", ylabel="PSNR to ground truth, dB")
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,9 +1,11 @@
-"""The report as tables: for a terminal, and in Markdown in the column order of the paper."""
+"""An evaluation as tables: for a terminal, and in Markdown in the column order of the paper."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from diagd_cli.report.evaluation import EvaluationReport, EvaluationRow, Scope
+from diagd_cli.report.measures import MEASURES, Distance, Estimate
 from diagd_cli.report.table import Table
 
 VBENCH = {
@@ -11,85 +13,89 @@ VBENCH = {
     "image quality": "imaging_quality",
     "dynamic degree": "dynamic_degree",
 }
-MEASURES = {"PSNR": ("psnr", 2), "SSIM": ("ssim", 3), "NLL": ("nll", 3), "actions": ("action_accuracy", 3)}
 KEY = (
-    "±: half of a 95% interval over clips. NLL: nats a token under {base}'s next-token prediction. actions: read from the "
-    "frames as intended. same: tokens equal to the first decoding's. FD-inv: Frechet distance of motion features"
+    "±: half of a 95% interval over clips. NLL: nats a token under {base}'s next-token prediction. "
+    "actions: read from the frames as intended. same: tokens equal to the first decoding's. "
+    "FD-inv: Frechet distance of motion features"
 )
 NOTHING = "-"
+NAMES = [measure.name for measure in MEASURES]
 
 
-def number(estimate: dict | None, digits: int, sign: str = "") -> str:
+def number(estimate: Estimate | None, digits: int, sign: str = "") -> str:
     """`20.13 ±0.41`, without an interval where there is none."""
     if estimate is None:
         return NOTHING
-    text = f"{estimate['mean']:{sign}.{digits}f}"
-    if estimate["low"] is None:
+    text = f"{estimate.mean:{sign}.{digits}f}"
+    if estimate.low is None or estimate.high is None:
         return text
-    return f"{text} ±{(estimate['high'] - estimate['low']) / 2:.{digits}f}"
+    return f"{text} ±{(estimate.high - estimate.low) / 2:.{digits}f}"
 
 
-def plain(row: dict) -> dict[str, str]:
+def cells(row: EvaluationRow) -> dict[str, str]:
     """Every column of a row as text."""
-    vbench = row.get("vbench") or {}
-    columns = {"FVD": _distance(row.get("fvd"))}
-    columns |= {name: f"{vbench[key]:.4g}" if key in vbench else NOTHING for name, key in VBENCH.items()}
-    for name, key, digits in (("FPS", "frames_per_second", 1), ("TP", "tokens_per_second", 0)):
-        columns[name] = f"{row[key]['mean']:.{digits}f}" if row.get(key) else NOTHING
-    columns["STEP"] = str(row["steps"]) if "steps" in row else NOTHING
-    columns |= {name: number(row.get(key), digits) for name, (key, digits) in MEASURES.items()}
-    columns["same"] = f"{row['token_agreement']['mean']:.0%}" if row.get("token_agreement") else NOTHING
-    columns["FD-inv"] = _distance(row.get("fd_inv"))
-    return columns
+    found = {"FVD": distance(row.fvd)}
+    for name, dimension in VBENCH.items():
+        value = (row.vbench or {}).get(dimension)
+        found[name] = NOTHING if value is None else f"{value:.4g}"
+    for name, rate, digits in (("FPS", row.frames_per_second, 1), ("TP", row.tokens_per_second, 0)):
+        found[name] = f"{rate.mean:.{digits}f}" if rate else NOTHING
+    found["STEP"] = NOTHING if row.decoding is None else str(row.steps)
+    found |= {measure.name: number(row.estimate(measure), measure.digits) for measure in MEASURES}
+    found["same"] = f"{row.token_agreement.mean:.0%}" if row.token_agreement else NOTHING
+    found["FD-inv"] = distance(row.fd_inv)
+    return found
 
 
-def _distance(value: dict | None) -> str:
-    return NOTHING if value is None else f"{value['value']:.3g}" if value["value"] < 100 else f"{value['value']:.0f}"
+def distance(found: Distance | None) -> str:
+    """A Frechet distance to three digits, or all before the decimal point."""
+    if found is None or found.value is None:
+        return NOTHING
+    return f"{found.value:.3g}" if found.value < 100 else f"{found.value:.0f}"
 
 
-def differences(report: dict) -> list[tuple[str, dict[str, str]]]:
+def differences(rows: Sequence[EvaluationRow]) -> list[tuple[str, dict[str, str]]]:
     """(Label, columns) of every decoding but the first: its paired differences to the first."""
-    rows = [row for row in report["rows"] if row.get("difference")]
-    return [(r["label"], {n: number(r["difference"][k], d, "+") for n, (k, d) in MEASURES.items()}) for r in rows]
+    return [
+        (row.label, {measure.name: number(row.change(measure), measure.digits, "+") for measure in MEASURES})
+        for row in rows
+        if row.difference
+    ]
 
 
-def markdown(report: dict) -> str:
+def markdown(report: EvaluationReport) -> str:
     """The whole report as Markdown."""
-    rows = [(row["label"], plain(row)) for row in report["rows"]]
-    first = next(row["label"] for row in report["rows"] if "steps" in row)
-    parts = [f"# {title(report)}", _table(rows, list(rows[0][1])).markdown()]
-    if paired := differences(report):
-        told = f"Paired differences to {first}, over the same clips and seeds:"
-        parts += [told, _table(paired, list(MEASURES)).markdown()]
-    notes = [KEY.format(base=report["base_preset"]) + ".", *report["notes"]]
-    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes)]) + "\n"
+    rows = [(row.label, cells(row)) for row in report.rows]
+    first = next(row.label for row in report.rows if row.decoding is not None)
+    parts = [f"# {report.scope.title}", _table(rows, list(rows[0][1])).markdown()]
+    if paired := differences(report.rows):
+        caption = f"Paired differences to {first}, over the same clips and seeds:"
+        parts += [caption, _table(paired, NAMES).markdown()]
+    key, *notes = legend(report.scope, report.notes)
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in [f"{key}.", *notes])]) + "\n"
 
 
-def title(report: dict) -> str:
-    """One line: what was evaluated."""
-    count = {"clip": len(report["clips"]), "seed": len(report["seeds"])}
-    sizes = ", ".join(f"{n} {name}{'s' * (n != 1)}" for name, n in count.items())
-    return f"{report['preset']}: {sizes}, {report['frames']} new frames"
-
-
-def tables(report: dict) -> list[Table]:
+def tables(report: EvaluationReport) -> list[Table]:
     """The report for a terminal: the figures that there are, paired differences below, and what they mean."""
-    rows = [(row["label"], plain(row)) for row in report["rows"]]
+    rows = [(row.label, cells(row)) for row in report.rows]
     used = [name for name in rows[0][1] if any(columns[name] != NOTHING for _, columns in rows)]
-    first = [name for name in used if name in MEASURES]
-    names, notes = [*first, *(name for name in used if name not in MEASURES)], legend(report)
-    paired = differences(report)
-    told = [_table(rows, names, title(report), () if paired else notes)]
+    first = [name for name in used if name in NAMES]
+    names = [*first, *(name for name in used if name not in NAMES)]
+    notes, paired = legend(report.scope, report.notes), differences(report.rows)
+    found = [_table(rows, names, report.scope.title, () if paired else notes)]
     if paired:
-        told.append(_table(paired, list(MEASURES), "Differences to the first decoding, paired", notes))
-    return told
+        found.append(_table(paired, NAMES, "Differences to the first decoding, paired", notes))
+    return found
 
 
-def legend(report: dict) -> list[str]:
+def legend(scope: Scope, notes: Sequence[str]) -> list[str]:
     """What the columns are, and what there is to say of the figures; a line each."""
-    return [KEY.format(base=report["base_preset"]), *report["notes"]]
+    return [KEY.format(base=scope.base_preset), *notes]
 
 
-def _table(rows: list[tuple[str, dict]], names: list[str], title: str = "", notes: Sequence[str] = ()) -> Table:
+def _table(
+    rows: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str], title: str = "", notes: Sequence[str] = ()
+) -> Table:
     """Some columns of (label, columns)."""
-    return Table(["decoding", *names], [[label, *(columns[n] for n in names)] for label, columns in rows], title, notes)
+    lines = [[label, *(columns[name] for name in names)] for label, columns in rows]
+    return Table(["decoding", *names], lines, title, notes)

@@ -4,61 +4,66 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from diagd_cli.clip.image import png_bytes
 from diagd_cli.files.atomic import write_text
+from diagd_cli.report.comparison import Comparison, ComparisonRow
 from diagd_cli.report.drawings import curve, step_map
 from diagd_cli.report.pages import render
+from diagd_cli.report.sheet import contact_sheet_of
 from diagd_cli.report.timeline import Timeline
 
-COLUMNS = {
-    "k": lambda row: row["decoding"]["k"],
-    "d": lambda row: row["decoding"]["d"],
-    "steps": lambda row: row["steps"],
-    "decode s": lambda row: row["seconds"]["decode"],
-    "tokens/s": lambda row: row["tokens_per_second"],
-    "frames/s": lambda row: row["frames_per_second"],
-    "speed-up": lambda row: row["speedup"],
-    "PSNR dB": lambda row: row.get("psnr"),
-    "SSIM": lambda row: row.get("ssim"),
-    "same": lambda row: row["token_agreement"],
-    "ms/step": lambda row: row["ms_per_step"],
-    "prefill s": lambda row: row["seconds"]["prefill"],
-    "pixels s": lambda row: row["seconds"]["pixels"],
+COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
+    "k": lambda row: row.decoding["k"],
+    "d": lambda row: row.decoding["d"],
+    "steps": lambda row: row.steps,
+    "decode s": lambda row: row.seconds["decode"],
+    "tokens/s": lambda row: row.tokens_per_second,
+    "frames/s": lambda row: row.frames_per_second,
+    "speed-up": lambda row: row.speedup,
+    "PSNR dB": lambda row: row.fidelity and row.fidelity.psnr,
+    "SSIM": lambda row: row.fidelity and row.fidelity.ssim,
+    "same": lambda row: row.token_agreement,
+    "ms/step": lambda row: row.ms_per_step,
+    "prefill s": lambda row: row.seconds["prefill"],
+    "pixels s": lambda row: row.seconds["pixels"],
 }
 
 
-def write_page(path: Path, facts: dict, videos: dict[str, Path], sheet: np.ndarray, lines: list[Timeline]) -> None:
-    """Write the page: `facts` as the JSON report has them, MP4s by caption, the contact sheet, each decoding's timeline.
+def write_page(
+    path: Path, facts: dict, comparison: Comparison, videos: Mapping[str, Path], lines: Sequence[Timeline]
+) -> None:
+    """Write the page, `path` complete or untouched. Whatever comes from outside is text.
 
-    sheet: uint8 [H, W, 3]. Whatever comes from outside is text. `path` is complete or untouched. Raises MissingExtra and
-    OutputError.
+    facts: the JSON report.
+    videos: MP4s by caption.
+    lines: each decoding's timeline.
+
+    Raises MissingExtra and OutputError.
     """
-    write_text(path, page(facts, videos, sheet, lines))
+    write_text(path, page(facts, comparison, videos, lines))
 
 
-def page(facts: dict, videos: dict[str, Path], sheet: np.ndarray, lines: list[Timeline]) -> str:
+def page(facts: dict, comparison: Comparison, videos: Mapping[str, Path], lines: Sequence[Timeline]) -> str:
     """The HTML; see `write_page`."""
-    rows, name, limit = facts["decodings"], Path(facts["input"]["path"]).name, facts["tokenizer_limit"]
+    rows, limit, name = comparison.rows, comparison.limit, Path(facts["input"]["path"]).name
     known = {key: value for key, value in facts.items() if key not in ("command", "decodings", "tokenizer_limit")}
-    known |= {row["label"]: ", ".join(f"{k}={v}" for k, v in row["decoding"].items()) for row in rows}
+    known |= {row.label: ", ".join(f"{k}={v}" for k, v in row.decoding.items()) for row in rows}
     drawings = [
-        (row["label"], step_map(line, row["decoding"]["k"], row["decoding"]["d"]))
-        for row, line in zip(rows, lines, strict=True)
+        (row.label, step_map(line, row.decoding["k"], row.decoding["d"])) for row, line in zip(rows, lines, strict=True)
     ]
     return render(
         "report.html",
-        title=f"{name}, continued by {listed([row['label'] for row in rows])}",
+        title=f"{name}, continued by {listed([row.label for row in rows])}",
         told=f"{facts['preset']}: {facts['frames']} new frames after {facts['context_frames']}, seed {facts['seed']}",
         videos=[(caption, b64encode(path.read_bytes()).decode()) for caption, path in videos.items()],
         columns=list(COLUMNS),
-        rows=[(row["label"], [number(cell(row)) for cell in COLUMNS.values()]) for row in rows],
+        rows=[(row.label, [number(cell(row)) for cell in COLUMNS.values()]) for row in rows],
         limit=limit,
-        curve=curve(rows, limit) if "psnr_by_frame" in rows[0] else None,
-        sheet=b64encode(png_bytes(sheet)).decode(),
+        curve=curve(rows, limit) if rows[0].fidelity else None,
+        sheet=b64encode(png_bytes(contact_sheet_of(comparison))).decode(),
         drawings=drawings,
         **settings(known, facts),
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from diagd_cli.clip.panels import PAPER, captioned, enlarged, enlargement, footed, tiled
 from diagd_cli.clip.write import VideoWriter
-from diagd_cli.report.comparison import Comparison, duration, told
+from diagd_cli.report.comparison import Comparison, duration, steps
 
 FPS = 20  # pictures a second
 LEAST, MOST, ABOUT = 5, 25, 20  # seconds that are replayed in real time, and what others are brought to
@@ -23,7 +23,7 @@ SHADES = 6  # steps of fading
 
 def write_race(path: Path, comparison: Comparison) -> dict:
     """Write the video. Returns `speed` (1 is real time, 2 twice as fast) and its length in `seconds`. Raises OutputError."""
-    there = [arrivals(row["completed"], comparison.temporal, comparison.new) for row in comparison.rows]
+    there = [arrivals(row.completed, comparison.temporal, comparison.new) for row in comparison.rows]
     total = max(float(own[-1]) for own in there)
     speed = speed_of(total)
     count = math.ceil((LEAD + total / speed + HOLD) * FPS)
@@ -66,9 +66,9 @@ def pictures(
         row, new = comparison.rows[n], comparison.new
         frame = enlarged(comparison.videos[n][comparison.context - 1 + made], scale)
         dimmed = Image.blend(frame, Image.new("RGB", frame.size, PAPER), (1 - DIM) * shade / SHADES)
-        done = f"done in {duration(row['seconds']['decode'])}, {row['speedup']:.1f}x"
-        state = done if made == new else told(row)
-        return captioned(dimmed, f"{row['label']}\n{state}", f"frame {made}/{new}", made / new)
+        done = f"done in {duration(row.seconds['decode'])}, {row.speedup:.1f}x"
+        state = done if made == new else steps(row)
+        return captioned(dimmed, f"{row.label}\n{state}", f"frame {made}/{new}", made / new)
 
     @lru_cache(maxsize=1)
     def board(states: tuple[tuple[int, int], ...]) -> np.ndarray:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from diagd_cli.files.atomic import atomic
+from diagd_cli.report.evaluation import EvaluationRow
 from diagd_cli.report.figure import figure_class
 from diagd_cli.report.labels import spread
+from diagd_cli.report.measures import NLL
 
 FRONT, OTHER, BASE = "#0072B2", "#767676", "#D55E00"  # that the colour-blind tell apart; markers tell the methods
 MARKERS = {"ntp": ("*", "NTP"), "diagd": ("o", "DiagD"), "spatial": ("s", "spatial DiagD"), "zipar": ("^", "ZipAR")}
@@ -17,7 +20,7 @@ def check() -> type:
     return figure_class("The chart (--no-chart leaves it out)")
 
 
-def write_chart(path: Path, rows: list[dict], title: str) -> None:
+def write_chart(path: Path, rows: Sequence[EvaluationRow], title: str) -> None:
     """Write the PNG for rows of a sweep, the first of which is NTP. Raises MissingExtra, OutputError."""
     figure = check()(figsize=(9, 6), dpi=150, layout="constrained")
     draw(figure, rows, title)
@@ -25,12 +28,12 @@ def write_chart(path: Path, rows: list[dict], title: str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def draw(figure, rows: list[dict], title: str) -> list:
+def draw(figure, rows: Sequence[EvaluationRow], title: str) -> list:
     """Draw into a matplotlib figure; returns the labels, matplotlib texts, one a row."""
     axes, base = figure.subplots(), rows[0]
-    points = [(row["speedup"]["mean"], row["nll"]["mean"]) for row in rows]
+    points = [point_of(row) for row in rows]
     axes.axhline(points[0][1], color=BASE, linestyle=":", linewidth=1, zorder=1)
-    line = sorted(point for point, row in zip(points, rows, strict=True) if row["front"])
+    line = sorted(point for point, row in zip(points, rows, strict=True) if row.front)
     axes.plot(*zip(*line, strict=True), color=FRONT, linewidth=1.2, zorder=2)
     for row, point in zip(rows, points, strict=True):
         _point(axes, row, point)
@@ -43,53 +46,59 @@ def draw(figure, rows: list[dict], title: str) -> list:
     return labels
 
 
-def short(row: dict, rows: list[dict]) -> str:
-    """`NTP`, or `k/d`; with what else tells it from others, where the sweep has several stand-ins or leaves repair out."""
-    facts = row["decoding"]
+def short(row: EvaluationRow, rows: Sequence[EvaluationRow]) -> str:
+    """`NTP`, or `k/d`, and what else tells it from others: a stand-in where there are several, and missing repair."""
+    facts = row.decoding
     if facts["method"] == "ntp":
         return "NTP"
     text = f"{facts['k']}/{facts['d']}"
-    others = [other["decoding"] for other in rows if other["decoding"]["method"] in ("diagd", "spatial")]
+    others = [other.decoding for other in rows if other.decoding["method"] in ("diagd", "spatial")]
     if facts["method"] != "zipar" and len({other["stand_in"] for other in others}) > 1:
         text += f" {facts['stand_in']}"
     text += "" if facts["repair"] else " no repair"
     return text + (" zero slots" if facts.get("zero_slots") else "")
 
 
-def bars(row: dict) -> tuple[float, float] | None:
-    """How far the interval of the paired difference to NTP reaches below and above the row's NLL; None where it has none."""
-    found = row["difference"] and row["difference"]["nll"]
-    if not found or found["low"] is None:
+def bars(row: EvaluationRow) -> tuple[float, float] | None:
+    """How far the interval of the paired difference to NTP reaches below and above the NLL; None where it has none."""
+    found = row.change(NLL)
+    if found is None or found.low is None or found.high is None:
         return None
-    return found["mean"] - found["low"], found["high"] - found["mean"]
+    return found.mean - found.low, found.high - found.mean
 
 
-def _point(axes, row: dict, point: tuple[float, float]) -> None:
-    method = row["decoding"]["method"]
+def point_of(row: EvaluationRow) -> tuple[float, float]:
+    """(speed-up, NLL) of a decoding."""
+    return row.speedup.mean, row.nll.mean
+
+
+def _point(axes, row: EvaluationRow, point: tuple[float, float]) -> None:
+    method = row.decoding["method"]
     marker = MARKERS[method][0]
-    colour = BASE if method == "ntp" else FRONT if row["front"] else OTHER
+    colour = BASE if method == "ntp" else FRONT if row.front else OTHER
     if reach := bars(row):
         axes.errorbar(*point, yerr=[[reach[0]], [reach[1]]], color=colour, alpha=0.5, linewidth=1, capsize=2, zorder=2)
-    face = colour if row["front"] or method == "ntp" else "white"
+    face = colour if row.front or method == "ntp" else "white"
     size = 12 if method == "ntp" else 6
     axes.plot(*point, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
 
 
-def _legend(axes, rows: list[dict]) -> None:
+def _legend(axes, rows: Sequence[EvaluationRow]) -> None:
     """What the markers stand for, below the axes, where no point can be."""
     from matplotlib.lines import Line2D
 
-    used = [MARKERS[name] for name in MARKERS if any(row["decoding"]["method"] == name for row in rows)]
+    used = [MARKERS[name] for name in MARKERS if any(row.decoding["method"] == name for row in rows)]
     marks = [
-        Line2D([], [], color=BASE if name == "NTP" else OTHER, marker=m, linestyle="", label=name) for m, name in used
+        Line2D([], [], color=BASE if name == "NTP" else OTHER, marker=marker, linestyle="", label=name)
+        for marker, name in used
     ]
     marks.append(Line2D([], [], color=FRONT, marker="o", linewidth=1.2, label="on the front"))
     axes.figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=8)
 
 
-def _axes(axes, base: dict, speeds: list[float], title: str) -> None:
+def _axes(axes, base: EvaluationRow, speeds: list[float], title: str) -> None:
     """Scales, names, and a second scale for the difference to NTP in percent."""
-    nll = base["nll"]["mean"]
+    nll = base.nll.mean
     if max(speeds) > 4 * min(speeds):
         axes.set_xscale("log")
         ticks = [n for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000) if 0.8 < n < 1.3 * max(speeds)]

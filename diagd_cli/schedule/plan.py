@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.standin import find_stand_in
@@ -113,15 +114,17 @@ class Plan:
         scratch = self.length
         shape = self.steps, width
         lane = np.arange(len(self.source)) - self.starts[self.step_of_feed]
-        arrays = {}
-        for name, fill in (("source", 0), ("position", scratch), ("target", scratch)):
-            values = getattr(self, name)
+
+        def filled(values: np.ndarray, fill: int) -> np.ndarray:
             padded = np.full(shape, fill, np.int64)
             padded[self.step_of_feed, lane] = np.where(values < 0, scratch, values)
-            arrays[name] = padded.ravel()
+            return padded.ravel()
+
         return replace(
             self,
-            **arrays,
+            source=filled(self.source, 0),
+            position=filled(self.position, scratch),
+            target=filled(self.target, scratch),
             starts=np.arange(self.steps + 1) * width,
             outputs=np.full(self.steps, width),
             first_write=np.append(self.first_write, 0),
@@ -172,9 +175,9 @@ def build_plan(grid: Grid, context: int, latents: int, decoding: Decoding) -> Pl
     return _assemble(grid, context, latents, decoding, steps, np.concatenate(feeds, axis=1))
 
 
-def _columns(step, source, position, target) -> np.ndarray:
+def _columns(step: ArrayLike, source: ArrayLike, position: ArrayLike, target: ArrayLike) -> np.ndarray:
     """Feeds as int64 [4, n]: step, source, position, target."""
-    columns = np.broadcast_arrays(np.atleast_1d(step), source, position, target)
+    columns = np.broadcast_arrays(*map(np.atleast_1d, (step, source, position, target)))
     return np.stack(columns).astype(np.int64)
 
 

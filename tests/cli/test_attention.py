@@ -5,7 +5,7 @@ import sys
 import pytest
 from PIL import Image
 
-from diagd_cli.jobs.attention import NEIGHBOURS, PARTS
+from diagd_cli.report.attention import NEIGHBOURS, PARTS
 
 
 @pytest.fixture

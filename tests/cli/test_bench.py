@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from diagd_cli.jobs.bench import machine
+from diagd_cli.jobs.benchmark import machine
 from diagd_cli.preset import load_preset
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tiny import moving, save_clip
 
-from diagd_cli.jobs.evaluate import run
+from diagd_cli.jobs.evaluation import samples
 from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.preset import load_preset, save_preset
 from diagd_cli.train.recipe import write_preset
@@ -119,7 +119,7 @@ def test_shipped_preset(diagd, clips):
 
 
 def test_a_second_start_does_what_is_missing(evaluate, tmp_path, monkeypatch):
-    measured, work = [], run.measure_continuations
+    measured, work = [], samples.measure_continuations
 
     def counted(models, cases, **options):
         measured.append(len(cases))
@@ -127,7 +127,7 @@ def test_a_second_start_does_what_is_missing(evaluate, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return work(models, cases, **options)
 
-    monkeypatch.setattr(run, "measure_continuations", counted)
+    monkeypatch.setattr(samples, "measure_continuations", counted)
     assert evaluate("--out", tmp_path).code == 130 and measured == [1, 1, 1]
     first = rows(evaluate("--out", tmp_path))
     assert measured == [1] * 7  # six samples, one of them begun twice
@@ -148,7 +148,7 @@ def test_tables(evaluate, tmp_path, monkeypatch):
 
 
 def test_vbench_and_back(evaluate, tmp_path):
-    done = evaluate("--export-vbench", tmp_path / "v")
+    done = evaluate("--export-vbench", tmp_path / "v", "--batch", 2)
     names = sorted(p.relative_to(tmp_path / "v").as_posix() for p in (tmp_path / "v").rglob("*.mp4"))
     assert names == [f"{d}/{n:04d}-{n}-0.mp4" for d in ("diagd-k1-d2", "ntp") for n in range(3)]
     assert done.err.count("vbench evaluate --mode custom_input") == 6
@@ -193,7 +193,7 @@ def test_words_and_other_transformers_are_rows_of_their_own(evaluate, world, tmp
 
 
 def test_what_is_missing_is_noticed_before_the_models_are_loaded(evaluate, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("diagd_cli.cli.eval.load_judged", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("diagd_cli.jobs.evaluation.run.load_judged", lambda *_, **__: pytest.fail("loaded"))
     (tmp_path / "file").touch()
     clips = [world / "clips" / "0.mp4"]
     for arguments, message in [
@@ -208,7 +208,7 @@ def test_what_is_missing_is_noticed_before_the_models_are_loaded(evaluate, world
 
 def test_memory_is_for_the_clips_that_there_are(evaluate, world, monkeypatch):
     required = []
-    monkeypatch.setattr("diagd_cli.weights.memory.require", lambda *_, batch, **__: required.append(batch))
+    monkeypatch.setattr("diagd_cli.jobs.models.require", lambda *_, batch, **__: required.append(batch))
     assert rows(evaluate("--batch", 10**6, clips=[world / "clips" / "0.mp4"]))["NTP"]["samples"] == 1
     assert required == [1]
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from tiny import moving, save_clip
 
-from diagd_cli.jobs.evaluate.store import LINES
+from diagd_cli.jobs.evaluation.store import LINES
 from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.preset import load_preset
 from diagd_cli.train.recipe import write_preset

@@ -8,18 +8,23 @@ from jobs.vote.ballots import make_key, make_votes
 from rich.cells import cell_len
 from tiny import moving, save_clip
 
+from diagd_cli import jobs
 from diagd_cli.cli.attention import text as of_attention
 from diagd_cli.cli.bench import text as of_bench
 from diagd_cli.cli.compare import text as of_compare
+from diagd_cli.cli.decodings import parse_candidates
 from diagd_cli.cli.eval import text as of_eval
 from diagd_cli.cli.layout import lay_out
 from diagd_cli.cli.vote import text as of_vote
-from diagd_cli.jobs.bench import machine
+from diagd_cli.jobs.benchmark import machine
 from diagd_cli.jobs.vote.count import count_votes
+from diagd_cli.preset import load_preset
+from diagd_cli.report.sweep import SweepReport
 from diagd_cli.report.sweep_table import table
+from diagd_cli.schedule.decoding import Decoding
 
 
-def of_sweep(report: dict, width: int | None) -> str:
+def of_sweep(report: SweepReport, width: int | None) -> str:
     return lay_out(table(report), width)
 
 
@@ -27,35 +32,38 @@ LONG = "ntp,diagd:1:2,diagd:2:3:previous-frame-target:no-repair"
 
 
 @pytest.fixture(scope="module")
-def reports(diagd, tiny, tmp_path_factory):
+def reports(tiny, tmp_path_factory):
     """What each command reports, made once for all widths."""
-    folder = tmp_path_factory.mktemp("reports")
+    folder, preset = tmp_path_factory.mktemp("reports"), load_preset(tiny.preset)
     clips = [save_clip(folder / "a.mp4", moving(8)), save_clip(folder / "日本の部屋.mp4", moving(8)[::-1])]
-    common = ["-p", tiny.preset, "--json", "-q"]
-    calls = {
-        of_compare: ["compare", clips[1], "--decodings", LONG, "-o", folder / "c.mp4", *common],
-        of_bench: ["bench", "--decodings", "ntp,diagd:1:2", "--batch", "1,4", "--repeats", 1, *common],
-        of_eval: ["eval", *clips, "--decodings", LONG, *common],
-        of_sweep: ["sweep", *clips, "--k", "1,2", "--d", "1,2", "--no-chart", "--out", folder / "s", *common],
-        of_attention: ["attention", clips[1], "--no-picture", *common],
-    }
+    settings = jobs.choose(preset, seed=0)
+    long, two = parse_candidates(LONG, preset, settings), parse_candidates("ntp,diagd:1:2", preset, settings)
+    decodings = [one.decoding for one in two]
+    diagonal = [Decoding("diagd", k, d) for k in (1, 2) for d in (1, 2)]
+    combined = jobs.combine(diagonal, ["previous-frame"], [True], preset.grid, 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(machine, "SECONDS", 0.005)
         patch.setitem(machine.READ, "cpu", 1 << 22)
         patch.setitem(machine.SIDE, "cpu", 128)
-        done = {layout: diagd(*arguments) for layout, arguments in calls.items()}
-    assert not any(each.code for each in done.values()), done
+        benchmark = jobs.bench(jobs.Benchmark(preset, settings, decodings, batches=(1, 4), repeats=1))
     votes = make_votes({"1": "left", "2": "left", "3": "right", "4": "equal"})
-    return {of_vote: count_votes(make_key(), [votes]), **{layout: each.objects[0] for layout, each in done.items()}}
+    return {
+        of_compare: jobs.compare(jobs.Comparing(preset, settings, clips[1], long, folder / "c.mp4")),
+        of_bench: benchmark,
+        of_eval: jobs.evaluate(jobs.Evaluating(preset, settings, clips, long)),
+        of_sweep: jobs.sweep(jobs.Sweeping(preset, settings, clips, combined, folder / "s", chart=False)),
+        of_attention: jobs.measure_attention(jobs.AttentionRequest(preset, settings, clips[1])),
+        of_vote: count_votes(make_key(), [votes]),
+    }
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_figure_of_a_report_is_cut(reports, width):
-    for layout, facts in reports.items():
-        whole, shown = layout(facts, None), layout(facts, width)
+    for layout, report in reports.items():
+        whole, shown = layout(report, None), layout(report, width)
         assert "…" not in shown and max(map(cell_len, shown.splitlines())) <= width, shown
         assert words_of(whole) <= words_of(shown) | {"decoding", "pair"}, shown  # a block needs no name for its label
-        assert layout(facts, 1000) == whole  # what is no terminal gets the whole width
+        assert layout(report, 1000) == whole  # what is no terminal gets the whole width
 
 
 def words_of(text: str) -> set[str]:

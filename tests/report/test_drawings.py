@@ -3,7 +3,9 @@
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from report.small import made_row
 
+from diagd_cli.report.comparison import Fidelity
 from diagd_cli.report.drawings import NUMBERED, curve, step_map
 from diagd_cli.report.timeline import timeline
 from diagd_cli.schedule.decoding import Decoding
@@ -50,8 +52,9 @@ def test_columns_that_are_too_many_for_numbers_have_hints():
 
 
 def test_curve_names_every_decoding_and_takes_the_colour_of_the_page():
-    rows = [{"label": label, "psnr_by_frame": [26.0, 24.5, 23.0]} for label in ("NTP", "DiagD k=2 d=10")]
-    svg = ElementTree.fromstring(curve(rows, {"psnr_by_frame": [30.0, 30.0, 30.0]}))
+    fidelity = Fidelity(24.5, 0.5, [26.0, 24.5, 23.0])
+    rows = [made_row(label, 1.0, fidelity=fidelity) for label in ("NTP", "DiagD k=2 d=10")]
+    svg = ElementTree.fromstring(curve(rows, Fidelity(30.0, 0.9, [30.0, 30.0, 30.0])))
     texts = {text.text for text in svg.iter(f"{SPACE}text")}
     assert {"NTP", "DiagD k=2 d=10", "tokenizer alone", "new frame", "1", "2", "3"} <= texts and "1.5" not in texts
     assert "currentColor" in curve(rows, None) and "#010203" not in curve(rows, None)

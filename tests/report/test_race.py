@@ -64,7 +64,7 @@ def bars(picture: np.ndarray) -> list[float]:
 
 def test_slow_decodings_crawl_while_quick_ones_are_done():
     one = comparison()
-    there = [arrivals(row["completed"], 1, 4) for row in one.rows]
+    there = [arrivals(row.completed, 1, 4) for row in one.rows]
     shown = list(pictures(one, there, 12.0, 1.0, int((LEAD + 12 + HOLD) * FPS)))
     at = lambda seconds: bars(shown[round((LEAD + seconds) * FPS)])  # noqa: E731
     assert at(0) == [0, 0, 0] and (shown[0][CAPTION + LINE - 3, :WIDE] == TRACK).all()
@@ -76,7 +76,7 @@ def test_slow_decodings_crawl_while_quick_ones_are_done():
 
 def test_waiting_is_dim_and_done_is_not():
     one = comparison()
-    there = [arrivals(row["completed"], 1, 4) for row in one.rows]
+    there = [arrivals(row.completed, 1, 4) for row in one.rows]
     *_, before, last = pictures(one, there, 12.0, 1.0, int((LEAD + 2.9 + HOLD) * FPS))
     picture = np.s_[CAPTION + LINE : -CAPTION]
     waiting, done = (before[picture][:, n * (WIDE + GAP) :][:, :WIDE].mean() for n in (0, 2))

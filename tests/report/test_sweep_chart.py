@@ -4,10 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from jobs.sweep.small import ntp, row
+from jobs.sweeping.small import ntp, row
 
 from diagd_cli.errors import MissingExtra
-from diagd_cli.jobs.sweep.front import ranked
+from diagd_cli.jobs.sweeping.front import ranked
 from diagd_cli.report.sweep_chart import bars, check, draw, short, write_chart
 
 

@@ -1,10 +1,13 @@
 """The page in a real browser: a table that can be sorted, the chart, settings; nothing is fetched, nothing is code."""
 
+from dataclasses import replace
+
 import pytest
-from jobs.sweep.small import ntp, report, row
+from jobs.sweeping.small import ntp, report, row
 
 from diagd_cli.clip.image import write_png
-from diagd_cli.jobs.sweep.front import ranked
+from diagd_cli.jobs.sweeping.front import ranked
+from diagd_cli.report.sweep import Recommendation
 from diagd_cli.report.sweep_page import write_page
 
 pytest_plugins = ["browser"]
@@ -17,10 +20,11 @@ def opened(page, tmp_path):
     import numpy as np
 
     write_png(tmp_path / "sweep.png", np.full((60, 90, 3), 200, np.uint8))
-    rows = ranked([ntp(), row(2, 10, 9, 0.1), row(4, 20, 5, 0.12), row(1, 1, 20, 0.4) | {"fd_inv": None}])
-    rows[1]["label"] = EVIL
-    told = {"skipped": {"diagd k=9 d=9": EVIL}, "command": f"diagd sweep {EVIL}", "clips": [EVIL], "notes": [EVIL]}
-    whole = report(rows, **told, recommended={"label": "x", "text": ["DiagD is the fastest", "  NLL +1%"]})
+    rows = ranked([ntp(), row(2, 10, 9, 0.1), row(4, 20, 5, 0.12), row(1, 1, 20, 0.4, fd_inv=None)])
+    rows[1] = replace(rows[1], label=EVIL)
+    advice = Recommendation([], "x", True, "x", ["DiagD is the fastest", "  NLL +1%"])
+    about = {"skipped": {"diagd k=9 d=9": EVIL}, "command": f"diagd sweep {EVIL}", "notes": [EVIL]}
+    whole = report(rows, (EVIL,), **about, recommended=advice)
     write_page(tmp_path / "sweep.html", whole, EVIL, tmp_path / "sweep.png")
     page.goto((tmp_path / "sweep.html").as_uri())
     return page

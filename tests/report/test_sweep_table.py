@@ -3,10 +3,10 @@
 import csv
 
 import pytest
-from jobs.sweep.small import ntp, report, row
+from jobs.sweeping.small import ntp, report, row
 
 from diagd_cli.cli.layout import lay_out
-from diagd_cli.jobs.sweep.front import ranked
+from diagd_cli.jobs.sweeping.front import ranked
 from diagd_cli.report.sweep_table import columns, table, write_csv
 
 ROWS = ranked([ntp(), row(2, 10, 9, 0.1), row(4, 20, 5, 0.12, None)])

@@ -8,9 +8,9 @@ from math import comb, sqrt
 from pathlib import Path
 from statistics import NormalDist
 
-from diagd_cli.jobs.vote.records import Choice, Key, VoteError, Votes
-
-OUTCOMES = ("win", "tie", "lose")
+from diagd_cli.files.outputs import check_outputs
+from diagd_cli.jobs.vote.records import Choice, Key, VoteError, Votes, read_record
+from diagd_cli.report.vote import PairTally, Share, Tally, VoteCounts
 
 
 def check_votes(key: Key, files: Sequence[tuple[Path, Votes]]) -> None:
@@ -27,24 +27,31 @@ def check_votes(key: Key, files: Sequence[tuple[Path, Votes]]) -> None:
         seen[votes.ballot] = path
 
 
-def count_votes(key: Key, votes: Sequence[Votes]) -> dict:
-    """Facts of a vote: `overall` and each of `pairs` with counts, shares and 95% intervals; see `tally`.
+def count_files(votes: Sequence[Path], key: Path) -> VoteCounts:
+    """The counts of files that voters' pages saved; key: the FOLDER.key.json of the page. Raises VoteError, UsageError."""
+    check_outputs([], [(key, "the key"), *((path, "a file of votes") for path in votes)])
+    known = read_record(key, Key)
+    files = [(path, read_record(path, Votes)) for path in votes]
+    check_votes(known, files)
+    return count_votes(known, [ballot for _, ballot in files])
 
-    "win" is a choice of folder a's video over b's. `p` is the two-sided sign test of wins against losses overall.
-    """
+
+def count_votes(key: Key, votes: Sequence[Votes]) -> VoteCounts:
+    """The counts of votes that answer the key's question."""
     outcomes = {
         pair: Counter(outcome(entry.left, ballot.choices[pair]) for ballot in votes if pair in ballot.choices)
         for pair, entry in key.pairs.items()
     }
     overall = sum(outcomes.values(), Counter())
-    return {
-        "a": key.a,
-        "b": key.b,
-        "question": key.question,
-        "voters": len(votes),
-        "overall": {**tally(overall), "p": sign_test(overall["win"], overall["lose"])},
-        "pairs": [{"pair": pair, "name": key.pairs[pair].name, **tally(counts)} for pair, counts in outcomes.items()],
-    }
+    return VoteCounts(
+        a=key.a,
+        b=key.b,
+        question=key.question,
+        voters=len(votes),
+        overall=tally(overall),
+        p=sign_test(overall["win"], overall["lose"]),
+        pairs=[PairTally(pair, key.pairs[pair].name, tally(counts)) for pair, counts in outcomes.items()],
+    )
 
 
 def outcome(left: str, choice: Choice) -> str:
@@ -54,20 +61,14 @@ def outcome(left: str, choice: Choice) -> str:
     return "win" if (choice == "left") == (left == "a") else "lose"
 
 
-def tally(counts: Counter) -> dict:
+def tally(counts: Counter[str]) -> Tally:
     """The number of votes, and of each outcome its count, share of all votes, and 95% interval of that share."""
     total = counts.total()
-    return {
-        "votes": total,
-        **{
-            name: {
-                "count": counts[name],
-                "share": counts[name] / total if total else None,
-                "interval": wilson(counts[name], total),
-            }
-            for name in OUTCOMES
-        },
-    }
+
+    def share(name: str) -> Share:
+        return Share(counts[name], counts[name] / total if total else None, wilson(counts[name], total))
+
+    return Tally(total, share("win"), share("tie"), share("lose"))
 
 
 def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ from diagd_cli.files.outputs import check_outputs
 from diagd_cli.jobs.vote.records import Key, Pair, VoteError
 from diagd_cli.report.pages import render
 
+QUESTION = "Which video looks better?"
 LONGEST_QUESTION = 300  # characters
 SHOWN = 10  # names that a message lists of each folder
 
@@ -29,11 +30,15 @@ def key_path(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.key.json")
 
 
-def pack(a: Path, b: Path, folder: Path, seed: int, question: str) -> Key:
-    """Write `folder` (videos/ and index.html) and its key, from two folders that hold MP4s of the same names.
+def pack_ballot(a: Path, b: Path, folder: Path, seed: int, question: str = QUESTION) -> Key:
+    """Write a folder (videos/ and index.html) for voters and its key, from two folders that hold MP4s of the same names.
 
-    `seed` decides the pairs' order and their sides; nothing in the folder depends on it otherwise. Both appear when
-    they are complete. Raises UsageError, VoteError, ClipError or OutputError.
+    Both appear when they are complete. Raises UsageError, VoteError, ClipError or OutputError.
+
+    a, b: the folders that are compared.
+    folder: the one to make; the key lies beside it, see `key_path`.
+    seed: decides the pairs' order and their sides; nothing in the folder depends on it otherwise.
+    question: what voters are asked.
     """
     question = _text(question.strip())
     if not 0 < len(question) <= LONGEST_QUESTION:

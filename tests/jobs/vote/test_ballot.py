@@ -6,7 +6,7 @@ import pytest
 from jobs.vote.ballots import make_folders
 
 from diagd_cli.jobs.vote.count import check_votes, count_votes
-from diagd_cli.jobs.vote.pack import pack
+from diagd_cli.jobs.vote.pack import pack_ballot
 from diagd_cli.jobs.vote.records import Key, Votes, read_record
 
 pytest_plugins = ["browser"]
@@ -18,7 +18,7 @@ SIZES = ((1000, 700), (390, 844), (844, 390), (1920, 1080))  # a small window, a
 @pytest.fixture(scope="module")
 def ballot(tmp_path_factory):
     root = tmp_path_factory.mktemp("ballot")
-    pack(*make_folders(root), root / "ballot", 4, QUESTION)
+    pack_ballot(*make_folders(root), root / "ballot", 4, QUESTION)
     return root / "ballot"
 
 
@@ -72,7 +72,7 @@ def test_a_vote_by_keyboard_survives_a_reload_and_is_counted(voting, ballot, tmp
     assert votes.choices == {"1": "left", "2": "equal", "3": "left"} and votes.voter == "<i>Ö</i>"
     check_votes(key, [(path, votes)])
     counted = diagd("vote", "count", path, "--key", ballot.with_name("ballot.key.json"), "--json")
-    assert counted.code == 0 and counted.objects == [json.loads(json.dumps(count_votes(key, [votes])))]
+    assert counted.code == 0 and counted.objects == [json.loads(json.dumps(count_votes(key, [votes]).facts()))]
     assert counted.objects[0]["overall"]["tie"]["count"] == 1
 
 
@@ -193,7 +193,7 @@ def test_the_question_is_text_and_nothing_is_fetched_from_elsewhere(voting, ball
 
 def test_a_video_that_is_missing_is_said(page, tmp_path):
     root = tmp_path
-    pack(*make_folders(root, ["a.mp4"]), root / "ballot", 0, QUESTION)
+    pack_ballot(*make_folders(root, ["a.mp4"]), root / "ballot", 0, QUESTION)
     (root / "ballot" / "videos" / "1-right.mp4").write_bytes(b"no video")
     page.goto((root / "ballot" / "index.html").as_uri())
     page.locator("#broken").wait_for()

@@ -18,7 +18,7 @@ def test_a_choice_counts_for_the_folder_whose_video_was_there():
 
 def test_counts_by_pair_and_overall():
     votes = [make_votes({"1": "left", "2": "right", "3": "equal"}), make_votes({"1": "right", "2": "right"}, 1)]
-    facts = count_votes(make_key("aba"), votes)
+    facts = count_votes(make_key("aba"), votes).facts()
     assert [facts[name] for name in ("a", "b", "question", "voters")] == ["ntp", "diagd", "Which?", 2]
     counts = [[row[name]["count"] for name in ("win", "tie", "lose")] for row in (facts["overall"], *facts["pairs"])]
     assert counts == [[3, 1, 1], [1, 0, 1], [2, 0, 0], [0, 1, 0]]
@@ -28,7 +28,7 @@ def test_counts_by_pair_and_overall():
 
 
 def test_a_pair_without_votes_has_no_shares():
-    pair = count_votes(make_key("ab"), [make_votes({"1": "left"})])["pairs"][1]
+    pair = count_votes(make_key("ab"), [make_votes({"1": "left"})]).facts()["pairs"][1]
     assert pair["votes"] == 0 and pair["win"] == {"count": 0, "share": None, "interval": None}
 
 

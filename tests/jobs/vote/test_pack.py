@@ -13,7 +13,7 @@ from limits import small_disk
 
 from diagd_cli.clip.read import read_clip
 from diagd_cli.errors import ClipError, OutputError, UsageError
-from diagd_cli.jobs.vote.pack import draw_pairs, key_path, pack, page, paired_names
+from diagd_cli.jobs.vote.pack import draw_pairs, key_path, pack_ballot, page, paired_names
 from diagd_cli.jobs.vote.records import Key, VoteError, read_record
 
 QUESTION = "Which?"
@@ -29,7 +29,7 @@ def files_of(folder):
 
 
 def test_the_key_tells_which_video_is_where(folders, tmp_path):
-    key = pack(*folders, tmp_path / "ballot", 3, QUESTION)
+    key = pack_ballot(*folders, tmp_path / "ballot", 3, QUESTION)
     assert read_record(tmp_path / "ballot.key.json", Key) == key and key.seed == 3
     assert sorted(entry.name for entry in key.pairs.values()) == ["a.mp4", "b.mp4", "c.mp4"]
     assert (key.a, key.b) == tuple(map(str, folders))
@@ -42,7 +42,7 @@ def test_the_key_tells_which_video_is_where(folders, tmp_path):
 
 
 def test_nothing_in_the_folder_tells_names_folders_or_the_seed(folders, tmp_path):
-    pack(*folders, tmp_path / "ballot", 987654321, QUESTION)
+    pack_ballot(*folders, tmp_path / "ballot", 987654321, QUESTION)
     files = files_of(tmp_path / "ballot")
     assert sorted(files) == ["index.html", *(f"videos/{n}-{side}.mp4" for n in (1, 2, 3) for side in ("left", "right"))]
     for secret in (b"ntp", b"a.mp4", b"b.mp4", b"987654321", str(tmp_path).encode(), str(folders[0].parent).encode()):
@@ -58,18 +58,20 @@ def test_tags_of_a_video_are_not_copied(folders, tmp_path):
     assert tagged.read_bytes().count(b"SECRET") == 2
     (tmp_path / "diagd").mkdir()
     (tmp_path / "diagd" / "a.mp4").write_bytes((folders[1] / "a.mp4").read_bytes())
-    key = pack(tmp_path / "ntp", tmp_path / "diagd", tmp_path / "ballot", 0, QUESTION)
+    key = pack_ballot(tmp_path / "ntp", tmp_path / "diagd", tmp_path / "ballot", 0, QUESTION)
     left, right = ((tmp_path / "ballot" / "videos" / f"1-{side}.mp4").read_bytes() for side in ("left", "right"))
     ours = left if key.pairs["1"].left == "a" else right
     assert b"SECRET" not in ours
-    untagged = pack(*folders, tmp_path / "again", 0, QUESTION)
+    untagged = pack_ballot(*folders, tmp_path / "again", 0, QUESTION)
     pair = next(pair for pair, entry in untagged.pairs.items() if entry.name == "a.mp4")
     side = "left" if untagged.pairs[pair].left == "a" else "right"
     assert ours == (tmp_path / "again" / "videos" / f"{pair}-{side}.mp4").read_bytes()
 
 
 def test_the_seed_decides_everything(folders, tmp_path):
-    keys = [pack(*folders, tmp_path / name, seed, QUESTION) for name, seed in (("one", 1), ("two", 1), ("three", 2))]
+    keys = [
+        pack_ballot(*folders, tmp_path / name, seed, QUESTION) for name, seed in (("one", 1), ("two", 1), ("three", 2))
+    ]
     assert keys[0] == keys[1] and files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert keys[0].pairs != keys[2].pairs and keys[0].vote != keys[2].vote
 
@@ -119,10 +121,10 @@ def test_folders_that_make_no_pairs(folders, tmp_path):
         (tmp_path / "empty", tmp_path / "void", VoteError, "hold no MP4s"),
     ]:
         with pytest.raises(kind, match=message):
-            pack(a, b, tmp_path / "ballot", 0, QUESTION)
+            pack_ballot(a, b, tmp_path / "ballot", 0, QUESTION)
     for question in ("", " \n", "x" * 301):
         with pytest.raises(UsageError, match="The question has"):
-            pack(*folders, tmp_path / "ballot", 0, question)
+            pack_ballot(*folders, tmp_path / "ballot", 0, question)
     assert sorted(os.listdir(tmp_path)) == ["empty", "void"]
 
 
@@ -130,7 +132,7 @@ def test_a_broken_video_leaves_nothing(tmp_path):
     a, b = make_folders(tmp_path, ["a.mp4", "b.mp4"])
     (b / "b.mp4").write_bytes(b"#EXTM3U\nfile:///etc/passwd\n")
     with pytest.raises(ClipError, match=r"diagd/b.mp4 cannot be copied as an MP4: "):
-        pack(a, b, tmp_path / "ballot", 0, QUESTION)
+        pack_ballot(a, b, tmp_path / "ballot", 0, QUESTION)
     assert sorted(os.listdir(tmp_path)) == ["diagd", "ntp"]
 
 
@@ -138,12 +140,12 @@ def test_a_full_disk_is_not_blamed_on_the_video(folders, tmp_path):
     with small_disk(tmp_path):
         (tmp_path / "filler").write_bytes(b"x" * (52 << 10))
         with pytest.raises(OutputError, match=r"ballot cannot be written: no space left on device. Free some space"):
-            pack(*folders, tmp_path / "ballot", 0, QUESTION)
+            pack_ballot(*folders, tmp_path / "ballot", 0, QUESTION)
         assert os.listdir(tmp_path) == ["filler"]
 
 
 def test_a_question_of_other_bytes_can_be_read(folders, tmp_path):
-    assert pack(*folders, tmp_path / "ballot", 0, "Which\udcff?").question == "Which\ufffd?"
+    assert pack_ballot(*folders, tmp_path / "ballot", 0, "Which\udcff?").question == "Which\ufffd?"
 
 
 def test_what_exists_is_not_replaced(folders, tmp_path):
@@ -151,16 +153,16 @@ def test_what_exists_is_not_replaced(folders, tmp_path):
     (tmp_path / "other.key.json").write_text("precious")
     for name, taken in (("folder", "folder"), ("other", "other.key.json")):
         with pytest.raises(OutputError, match=f"{taken} exists already"):
-            pack(*folders, tmp_path / name, 0, QUESTION)
+            pack_ballot(*folders, tmp_path / name, 0, QUESTION)
     assert (tmp_path / "other.key.json").read_text() == "precious"
     assert sorted(os.listdir(tmp_path)) == ["folder", "other.key.json"]
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="cannot be written: Not a directory"):
-        pack(*folders, tmp_path / "file" / "ballot", 0, QUESTION)
+        pack_ballot(*folders, tmp_path / "file" / "ballot", 0, QUESTION)
 
 
 def test_the_folder_can_be_served_and_needs_nothing_else(folders, tmp_path):
-    pack(*folders, tmp_path / "new" / "ballot", 0, QUESTION)
+    pack_ballot(*folders, tmp_path / "new" / "ballot", 0, QUESTION)
     assert (tmp_path / "new" / "ballot").stat().st_mode & 0o755 == 0o755
     assert key_path(tmp_path / "new" / "ballot").exists()
     html = (tmp_path / "new" / "ballot" / "index.html").read_text()

@@ -1,0 +1,83 @@
+"""A sweep at work: samples of every decoding, and what earlier calls have left of others in the same folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from diagd_cli.errors import WeightsError
+from diagd_cli.jobs.evaluation.judged import decisive, load_judged, read_case
+from diagd_cli.jobs.evaluation.rows import notes_of
+from diagd_cli.jobs.evaluation.samples import Samples
+from diagd_cli.jobs.evaluation.store import Store
+from diagd_cli.jobs.models import machine_facts
+from diagd_cli.jobs.prompts import Prompts
+from diagd_cli.jobs.sweeping.bounds import recommend
+from diagd_cli.jobs.sweeping.combinations import earlier
+from diagd_cli.jobs.sweeping.front import ranked, unsteady
+from diagd_cli.progress import Progress
+from diagd_cli.report.evaluation import EvaluationRow
+from diagd_cli.report.sweep import SweepReport
+from diagd_cli.schedule.decoding import Decoding, labels
+
+if TYPE_CHECKING:
+    from diagd_cli.jobs.sweeping.request import Sweeping
+
+UNSTEADY = "A speed-up is above the ratio of steps: the machine was busy now and then. Do not trust the speeds."
+
+
+def run(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> tuple[SweepReport, dict[str, Decoding]]:
+    """Make and measure every sample that is missing; the report, and its decodings by label. Raises DiagdError."""
+    preset, clips, trials = sweeping.preset, sweeping.clips, sweeping.trials
+    samples = measure(sweeping, prompts, progress)
+    rows = samples.rows({})
+    limits = [row for row in rows if row.decoding is None]
+    measured, notes = ranked_rows(rows[len(limits) :], sweeping), notes_of(rows, len(clips))
+    report = SweepReport(
+        scope=trials.scope(preset, sweeping.scorer, sweeping.settings, clips),
+        context=sweeping.settings.context,
+        rows=measured,
+        limits=limits,
+        skipped=dict(sweeping.combinations.skipped),
+        notes=[*notes, UNSTEADY] if unsteady(measured) else notes,
+        machine=machine_facts(samples.models.loaded),
+        recommended=recommend(measured, sweeping.bounds, len(clips)) if sweeping.bounds else None,
+        command=sweeping.command,
+    )
+    return report, samples.decodings
+
+
+def measure(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> Samples:
+    """The samples of every decoding that was asked for, and of those of which the folder has all."""
+    preset, settings, clips, trials = sweeping.preset, sweeping.settings, sweeping.clips, sweeping.trials
+    asked, context = sweeping.combinations.decodings, preset.latents(settings.context)
+    prompts.embed(progress)
+    with progress.stage(f"loading {preset.name}"):
+        models = load_judged(preset, sweeping.scorer, settings, sweeping.machine, batch=min(trials.batch, len(clips)))
+    samples = Samples(
+        models=models,
+        decodings=dict(zip(labels(asked, preset.grid), asked, strict=True)),
+        seeds=trials.seeds,
+        store=Store(sweeping.out, decisive(models, settings, trials.batch)),
+        progress=progress,
+    )
+    others = earlier(samples.store.decodings, asked, preset.grid, context)
+    for group in trials.groups(clips):
+        samples.add([read_case(path, preset, settings, trials.start, prompts) for path in group])
+    for decoding, facts in others:
+        samples.recall(str(facts), decoding, facts)
+    names = labels(samples.decodings.values(), preset.grid)  # a name depends on which others there are
+    samples.made = dict(zip(names, samples.made.values(), strict=True))
+    samples.decodings = dict(zip(names, samples.decodings.values(), strict=True))
+    return samples
+
+
+def ranked_rows(rows: Sequence[EvaluationRow], sweeping: Sweeping) -> list[EvaluationRow]:
+    """The rows of the decodings, with the front.
+
+    Raises WeightsError where an NLL is not a number, without which there is nothing to choose by.
+    """
+    if unknown := next((row.label for row in rows if row.nll is None), None):
+        message = f"The NLL of {unknown} under the preset {sweeping.scorer.name} is not a number"
+        raise WeightsError(message, "Its weights are broken, or its numbers overflow: try others, or --dtype float32")
+    return ranked(rows)
