@@ -123,6 +123,6 @@ def show(report: EvaluationReport, reporter: Reporter, out: Path | None, json: b
     for command in report.vbench_commands or ():
         reporter.note(command, whole=True)
     if json or out:
-        reporter.result(report.facts() if json else str(out / TABLE))
+        reporter.result(report.facts() if json else str(Path(out or "") / TABLE))
     else:
         reporter.result(markdown(report).rstrip() if document else text(report, width_of(sys.stdout)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from diagd_cli.jobs.sweeping.combinations import Combinations
     from diagd_cli.preset import Preset
     from diagd_cli.report.sweep import SweepReport
+    from diagd_cli.schedule.standin import StandIn
 
 HELP = """Run many decodings over clips, to choose k and d: quality against speed.
 
@@ -144,4 +145,4 @@ def combinations(
     wanted = [name.strip() for name in repairs.split(",")]
     for name in wanted:
         o.one_of(name, tuple(REPAIRS), "'--repairs'")
-    return combine([*named, *pairs], kinds, [REPAIRS[name] for name in wanted], grid, context)
+    return combine([*named, *pairs], cast("list[StandIn]", kinds), [REPAIRS[name] for name in wanted], grid, context)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from diagd_cli.files.atomic import atomic
 from diagd_cli.report.bench import BenchReport, BenchRow
 from diagd_cli.report.bench_table import describe
 from diagd_cli.report.figure import figure_class
 from diagd_cli.report.labels import spread
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 def write_plot(path: Path, report: BenchReport) -> None:
@@ -28,7 +32,7 @@ def write_plot(path: Path, report: BenchReport) -> None:
 
     # the points of the first series alone have names: those of the others lie at the same steps
     first = next(iter(series.values()))
-    points = [(row.steps, row.rates.speedup) for row in first]
+    points = [(float(row.steps), row.rates.speedup) for row in first]
     labels = [axes.annotate(row.label, at, size=8) for row, at in zip(first, points, strict=True)]
     spread(figure, axes, labels, points, sorted(points))
     with atomic(path) as temporary:
@@ -43,7 +47,7 @@ def series_of(rows: Sequence[BenchRow]) -> dict[str, list[BenchRow]]:
     return series
 
 
-def draw_series(axes, name: str, rows: Sequence[BenchRow]) -> None:
+def draw_series(axes: Axes, name: str, rows: Sequence[BenchRow]) -> None:
     """The points of one series; hollow and dashed where they are extrapolated."""
     points = [(row.steps, row.rates.speedup) for row in sorted(rows, key=lambda row: row.steps)]
     guess = any(row.extrapolated for row in rows)
@@ -52,7 +56,7 @@ def draw_series(axes, name: str, rows: Sequence[BenchRow]) -> None:
     axes.plot(*zip(*points, strict=True), marker="o", label=label, **hollow)
 
 
-def scale(axes) -> None:
+def scale(axes: Axes) -> None:
     """Logarithmic axes with plain numbers, a grid and a legend."""
     from matplotlib.ticker import LogLocator
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from diagd_cli.report.measures import MEASURES, PSNR, Distance, Estimate, Measure, facts_of
 
@@ -48,7 +49,14 @@ class EvaluationRow:
 
     def estimate(self, measure: Measure) -> Estimate | None:
         """The row's figure for a measure; None where there is none."""
-        return getattr(self, measure.key)
+        found: Estimate | None = getattr(self, measure.key)
+        return found
+
+    def mean(self, name: str) -> float:
+        """The mean of a figure that every decoding has, such as `speedup`."""
+        found: Estimate | None = getattr(self, name)
+        assert found is not None
+        return found.mean
 
     def change(self, measure: Measure) -> Estimate | None:
         """The measure's paired difference to the first decoding; None where there is none."""
@@ -56,7 +64,8 @@ class EvaluationRow:
 
     def facts(self) -> dict:
         """The row as JSON has it: a row that is no decoding's lacks all that only decodings have."""
-        made, found = self.decoding is not None, {"label": self.label}
+        made = self.decoding is not None
+        found: dict[str, Any] = {"label": self.label}
         if made:
             found |= {"decoding": self.decoding, "steps": self.steps, "samples": self.samples}
         found |= {one.key: facts_of(self.estimate(one)) for one in MEASURES if one.key in self.by_frame}
@@ -68,7 +77,9 @@ class EvaluationRow:
             found["fd_inv"] = facts_of(self.fd_inv)
         if not made:
             return found
-        paired = self.difference and {key: facts_of(change) for key, change in self.difference.items()}
+        paired = None
+        if self.difference is not None:
+            paired = {key: facts_of(change) for key, change in self.difference.items()}
         found |= {"difference": paired, "vbench": self.vbench or {}}
         if self.fvd is not None:
             found["fvd"] = facts_of(self.fvd)

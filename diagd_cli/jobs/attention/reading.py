@@ -9,8 +9,9 @@ Shapes: Q queries, S cache slots, H query heads, G key/value heads, D head_dim.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from diagd_cli.errors import UsageError
 from diagd_cli.jobs.attention.neighbours import Surroundings, visible
 from diagd_cli.model.attention import Attention
 from diagd_cli.model.positions import rotate
-from diagd_cli.model.transformer import Transformer
+from diagd_cli.model.transformer import Block, Transformer
 from diagd_cli.pipeline import Loaded, Request, start_session
 from diagd_cli.report.attention import NEIGHBOURS, AttentionMap
 from diagd_cli.schedule.decoding import Decoding
@@ -56,7 +57,7 @@ def attention_map(
 
     Raises UsageError for numbers that the model or the clip has not.
     """
-    model, grid = loaded.transformer, loaded.preset.grid
+    model, grid = cast(Transformer, loaded.transformer), loaded.preset.grid
     config = model.config
     check_number("frame", frame, len(codes))
     check_number("layer", layer, config.layers)
@@ -93,13 +94,15 @@ def watch(model: Transformer, see: See) -> Iterator[None]:
     q and k are as the attention multiplies them, after norm and rotation; the model must run on a cache.
     """
     with ExitStack() as hooks:
-        for number, block in enumerate(model.blocks):
+        for number, block in enumerate(cast(Iterable[Block], model.blocks)):
             product: list[Tensor] = []
 
-            def keep(module, args, output, product=product) -> None:
+            def keep(module: Any, args: Any, output: Tensor, product: list[Tensor] = product) -> None:
                 product.append(output)
 
-            def after(module, args, output, number=number, product=product) -> None:
+            def after(
+                module: Any, args: Any, output: Tensor, number: int = number, product: list[Tensor] = product
+            ) -> None:
                 _, rope, _, cache, slots, extent = args
                 keys = cache.keys[0, :, :extent]
                 see(number, queries_of(module, product.pop(), rope)[0], keys, slots)
@@ -130,7 +133,9 @@ class Reading:
         self.around, self.head = around, head
         self.wanted = range(layers) if layer is None else [layer]
         self.weights = torch.zeros(around.grid.area, around.end, device=around.written.device)
-        self.shares: list[Tensor | float] = [0.0] * layers
+        self.shares = [
+            torch.zeros(len(NEIGHBOURS), dtype=torch.float64, device=self.weights.device) for _ in range(layers)
+        ]
 
     def see(self, layer: int, q: Tensor, k: Tensor, slots: Tensor) -> None:
         """Add the attention of q [Q, H, D] at `slots` [Q] over k [G, S, D]."""
@@ -146,7 +151,8 @@ class Reading:
 
     def result(self) -> AttentionMap:
         """Everything that was seen."""
-        around, uniform = self.around, 0.0
+        around = self.around
+        uniform = torch.zeros(len(NEIGHBOURS), dtype=torch.float64, device=self.weights.device)
         for at in torch.arange(around.first, around.end, device=self.weights.device).split(SCORES // around.end + 1):
             seen = visible(at, around.end)
             uniform = uniform + around.mass(seen / seen.sum(1, keepdim=True), at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -19,7 +19,7 @@ SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that reach the peak
 SECONDS = 0.3  # for which each trial goes on
 
 
-def measure_machine(device: torch.device, dtypes: dict[torch.dtype, Iterable[int]]) -> MachineSpeed:
+def measure_machine(device: torch.device, dtypes: Mapping[torch.dtype, Iterable[int]]) -> MachineSpeed:
     """Measure a device with the CPU threads that torch is set to. dtypes: with the row counts to measure each at."""
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in dtypes}
     return MachineSpeed(

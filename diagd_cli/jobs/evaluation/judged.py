@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 from diagd_cli.clip.read import read_clip
 from diagd_cli.errors import ClipError
@@ -12,6 +13,7 @@ from diagd_cli.jobs.models import load_models, machine_facts
 from diagd_cli.jobs.prompts import Prompts
 from diagd_cli.jobs.settings import Machine, Settings
 from diagd_cli.loading import load
+from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.preset import Preset
 from diagd_cli.tokens.actions import clip_actions
 from diagd_cli.weights.load import load_inverse
@@ -29,7 +31,8 @@ def load_judged(
     folder, others = machine.weights_dir, [base] if base != preset else []
     loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])
     scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
-    return Models(loaded, scorer, load_inverse(preset, loaded.device, folder))
+    inverse = cast(InverseDynamics | None, load_inverse(preset, loaded.device, folder))
+    return Models(loaded, scorer, inverse)
 
 
 def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompts: Prompts) -> Case:
@@ -44,7 +47,7 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
         )
         raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
     actions = clip_actions(path, preset.actions, None, start, settings.context, settings.frames, settings.frames)
-    steered = None if actions is None else preset.actions.describe(actions)
+    steered = None if actions is None or not preset.actions else preset.actions.describe(actions)
     about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
     return Case(clip, settings.request(actions=actions, text=prompts.of(path)), about)
 

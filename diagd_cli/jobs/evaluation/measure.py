@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def measure_truth(models: Models, case: Case) -> Found:
     return {"clip": case.clip.path.name, "context_frames": context, **figures}, arrays
 
 
-def measure_continuations(models: Models, cases: list[Case], **options) -> list[Found]:
+def measure_continuations(models: Models, cases: list[Case], **options: Any) -> list[Found]:
     """Continue clips in one batch, each as its request says (`options` go to `continue_clips`), and measure each."""
     results = continue_clips(models.loaded, [c.clip for c in cases], [c.request for c in cases], **options)
     scores = _nll(models, cases, np.stack([result.codes for result in results]))
@@ -92,8 +93,10 @@ def _motion(models: Models, case: Case, frames: np.ndarray) -> tuple[list[bool |
     last frame of the context and the first new one.
     """
     actions, context = models.loaded.preset.actions, len(case.clip.frames)
+    steering = case.request.actions
+    assert models.inverse and actions and steering is not None  # it reads what actions have made
     read, features = read_motion(models.inverse, frames[context - 1 :])
-    rows = case.request.actions[context - 1 :][: len(read), 0]
+    rows = steering[context - 1 :][: len(read), 0]
     none = int(actions.rest[0])
     wanted = [None if row == none else row - actions.offset for row in rows.tolist()]
     return [None if w is None else bool(w == r) for w, r in zip(wanted, read.tolist(), strict=True)], features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def rows_of(
                 decoding=records[0].about["decoding"],
                 steps=records[0].figures["steps"],
                 samples=len(records),
-                **{name: known(values) for name, values in own.items()},
+                **cast(Any, {name: known(values) for name, values in own.items()}),
                 speedup=known(own["tokens_per_second"] / first["tokens_per_second"]),
                 by_frame={one.key: by_frame(records, one.figure) for one in MEASURES},
                 fd_inv=fd_inv(truths, records, "features"),
@@ -76,7 +77,7 @@ def truth_row(label: str, truths: Sequence[Record], figures: Mapping[Measure, st
     """The row of what decodings are held against; figures: by measure, its name in the records."""
     measured = {one.key: known(np.array([mean(r.figures.get(name)) for r in truths])) for one, name in figures.items()}
     frames = {one.key: by_frame(truths, name) for one, name in figures.items()}
-    return EvaluationRow(label=label, by_frame=frames, **measured)
+    return EvaluationRow(label=label, by_frame=frames, **cast(Any, measured))
 
 
 def mean(values: Sequence[float | None] | None) -> float:

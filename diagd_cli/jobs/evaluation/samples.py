@@ -59,7 +59,7 @@ class Samples:
             about = self._about(case, None, None)
             if self.store.find(about) is None:
                 self.store.add(Record(about, *measure_truth(self.models, case)))
-            self.truths.append(self.store.find(about))
+            self.truths.append(self.store.known(about))
         for seed in self.seeds:
             for label in self.decodings:
                 missing = [case for case in cases if self.store.find(self._about(case, label, seed)) is None]
@@ -67,7 +67,7 @@ class Samples:
                     self._continue(label, seed, missing)
         for case in cases:
             for label in self.decodings:
-                records = [self.store.find(self._about(case, label, seed)) for seed in self.seeds]
+                records = [self.store.known(self._about(case, label, seed)) for seed in self.seeds]
                 self.made.setdefault(label, []).append(records)
             self._show(case)
 
@@ -97,10 +97,10 @@ class Samples:
         Returns whether it was taken in.
         """
         names = [[{**truth.about, "decoding": facts, "seed": seed} for seed in self.seeds] for truth in self.truths]
-        found = [[self.store.find(name) for name in own] for own in names]
-        if any(record is None for own in found for record in own):
+        if any(self.store.find(name) is None for own in names for name in own):
             return False
-        self.decodings[label], self.made[label] = decoding, found
+        self.decodings[label] = decoding
+        self.made[label] = [[self.store.known(name) for name in own] for own in names]
         return True
 
     def _about(self, case: Case, label: str | None, seed: int | None) -> dict:
@@ -108,8 +108,8 @@ class Samples:
         preset, facts = self.models.loaded.preset, None
         if label:
             facts = self.decodings[label].facts(preset.grid, preset.latents(len(case.clip.frames)))
-        if label in self.others:
-            facts |= self.others[label].preset.transformer_facts
+            if label in self.others:
+                facts |= self.others[label].preset.transformer_facts
         return {**case.about, "decoding": facts, "seed": seed}
 
     def _show(self, case: Case) -> None:

@@ -67,6 +67,13 @@ class Store:
         self.records[name] = Record(about, self.figures[name], arrays)
         return self.records[name]
 
+    def known(self, about: dict) -> Record:
+        """The record of a sample that has been made. Raises KeyError where it is not to be had."""
+        found = self.find(about)
+        if found is None:
+            raise KeyError(f"no record of {about}")
+        return found
+
     def add(self, *records: Record) -> None:
         """Keep records: their arrays first, then their lines, so that a line stands for all of it. Raises OutputError.
 
@@ -105,6 +112,7 @@ class Store:
         return _hash({"settings": self.settings, **about})
 
     def _arrays(self, name: str) -> Path:
+        assert self.folder is not None  # without one nothing is written, and nothing read
         return self.folder / "samples" / f"{name}.npz"
 
 

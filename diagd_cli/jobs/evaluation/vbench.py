@@ -53,7 +53,8 @@ def check_export(folder: Path, names: set[str]) -> None:
 
 def export(path: Path, frames: np.ndarray, fps: float) -> None:
     """Write the new frames uint8 [F, H, W, 3] of one continuation. Raises OutputError."""
-    with VideoWriter(path, *frames.shape[1:3], fps, crf=CRF) as writer:
+    height, width = frames.shape[1:3]
+    with VideoWriter(path, height, width, fps, crf=CRF) as writer:
         writer.write(frames)
 
 

@@ -88,7 +88,7 @@ def judge(bound: Bound, row: EvaluationRow, base: EvaluationRow) -> Verdict:
     difference = change.mean / unit
     low, high = (None if end is None else end / unit for end in (change.low, change.high))
     within = bound.allows(difference)
-    settled = low is not None and bound.allows(low) == bound.allows(high) == within
+    settled = low is not None and high is not None and bound.allows(low) == bound.allows(high) == within
     return Verdict(bound, own.mean, difference, low, high, within, settled)
 
 
@@ -117,7 +117,7 @@ def choose(rows: Sequence[EvaluationRow], bounds: Sequence[Bound]) -> Choice:
     """The choice among rows of a sweep, the first of which is NTP. Raises UsageError where a measure has no figures."""
     base = rows[0]
     judged = [(row, [judge(bound, row, base) for bound in bounds]) for row in rows]
-    judged.sort(key=lambda pair: -pair[0].speedup.mean)
+    judged.sort(key=lambda pair: -pair[0].mean("speedup"))
     within = [pair for pair in judged if all(verdict.within for verdict in pair[1])]
     sure = next((row for row, verdicts in within if all(verdict.settled for verdict in verdicts)), None)
     row, verdicts = within[0] if within else (None, [])
@@ -168,14 +168,14 @@ def _doubt(choice: Choice, clips: int) -> str:
     if clips < 2:
         return "one clip has no interval. Give more clips"
     sure = choice.sure
-    rest = f"{sure.label}, {sure.speedup.mean:.1f}x" if sure and sure.difference else "NTP alone"
+    rest = f"{sure.label}, {sure.mean('speedup'):.1f}x" if sure and sure.difference else "NTP alone"
     names = ", ".join(verdict.bound.measure.name for verdict in choice.verdicts if not verdict.settled)
     return f"over {clips} clips the interval of {names} reaches past the bound. Settled within: {rest}"
 
 
 def speed(row: EvaluationRow) -> str:
     """`9.1x NTP, 813 tokens/s, 156 steps`."""
-    return f"{row.speedup.mean:.1f}x NTP, {row.tokens_per_second.mean:,.0f} tokens/s, {row.steps:,} steps"
+    return f"{row.mean('speedup'):.1f}x NTP, {row.mean('tokens_per_second'):,.0f} tokens/s, {row.steps:,} steps"
 
 
 def figures(verdict: Verdict) -> str:

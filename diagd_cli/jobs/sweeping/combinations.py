@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.grid import Grid
 
 _DECODING = TypeAdapter(Decoding)
@@ -27,7 +28,9 @@ class Combinations:
     skipped: list[tuple[str, str]]
 
 
-def combine(named: list[Decoding], stand_ins: list[str], repairs: list[bool], grid: Grid, context: int) -> Combinations:
+def combine(
+    named: list[Decoding], stand_ins: Sequence[StandIn], repairs: list[bool], grid: Grid, context: int
+) -> Combinations:
     """NTP and the decodings `named`, each with every stand-in and with and without repair where these matter.
 
     One that is out of range, or whose plan is that of another, is skipped with the reason.
@@ -64,7 +67,7 @@ def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
         raise problems[0]
 
 
-def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple[int, int, str, bool, bool]:
+def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple[int, int, StandIn, bool, bool]:
     """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots). Raises UsageError when out of range.
 
     NTP needs no stand-in and sees no empty slot: by whatever name it is asked for, it is one plan.

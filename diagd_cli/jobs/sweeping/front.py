@@ -22,11 +22,11 @@ def unsteady(rows: Sequence[EvaluationRow]) -> bool:
 
     Then the machine did not do all of it at the same speed. A twentieth is left for the clock.
     """
-    return any(row.speedup.mean > 1.05 * rows[0].steps / row.steps for row in rows)
+    return any(row.mean("speedup") > 1.05 * rows[0].steps / row.steps for row in rows)
 
 
 def ranked(rows: Sequence[EvaluationRow]) -> list[EvaluationRow]:
     """Rows whose first is NTP, with `front` in each: NTP, then from the slowest plan to the fastest."""
-    points = [(row.speedup.mean, row.nll.mean) for row in rows]
+    points = [(row.mean("speedup"), row.mean("nll")) for row in rows]
     marked = [replace(row, front=on) for row, on in zip(rows, front(points), strict=True)]
     return [marked[0], *sorted(marked[1:], key=lambda row: (-row.steps, row.label))]

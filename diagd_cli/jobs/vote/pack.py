@@ -154,7 +154,9 @@ def _videos(folder: Path) -> set[str]:
             if path.suffix.lower() == ".mp4" and path.is_file() and not path.name.startswith(".")
         }
     except OSError as error:
-        raise UsageError(f"{folder} cannot be read: {error.strerror.lower()}", "Give a folder of MP4s") from None
+        raise UsageError(
+            f"{folder} cannot be read: {(error.strerror or str(error)).lower()}", "Give a folder of MP4s"
+        ) from None
 
 
 def _listed(names: set[str]) -> str:
