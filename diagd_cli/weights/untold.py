@@ -142,6 +142,7 @@ def untold(config, name: str, value: object) -> bool:
         return False
 
 
+@cache
 def shapes(config) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a model's parameters; of a Transformer those of one layer, and how many there are."""
     with Unset("meta"):
