@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diagd_cli.files.atomic import atomic
 from diagd_cli.report.bench import BenchReport, BenchRow
@@ -51,7 +51,7 @@ def draw_series(axes: Axes, name: str, rows: Sequence[BenchRow]) -> None:
     """The points of one series; hollow and dashed where they are extrapolated."""
     points = [(row.steps, row.rates.speedup) for row in sorted(rows, key=lambda row: row.steps)]
     guess = any(row.extrapolated for row in rows)
-    hollow = {"markerfacecolor": "none", "linestyle": "--"} if guess else {}
+    hollow: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "--"} if guess else {}
     label = f"{name} (extrapolated)" if guess else name
     axes.plot(*zip(*points, strict=True), marker="o", label=label, **hollow)
 

@@ -47,6 +47,12 @@ class EvaluationRow:
     vbench: Mapping[str, float] | None = None
     front: bool | None = None
 
+    @property
+    def made(self) -> Mapping:
+        """The facts of the decoding, which a decoding's row has."""
+        assert self.decoding is not None
+        return self.decoding
+
     def estimate(self, measure: Measure) -> Estimate | None:
         """The row's figure for a measure; None where there is none."""
         found: Estimate | None = getattr(self, measure.key)

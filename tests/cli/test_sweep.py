@@ -109,11 +109,11 @@ def test_killed_and_started_again(start, sweep, words, tmp_path):
         time.sleep(0.002)
     process.kill()
     process.wait()
-    whole_lines = 3 + 3 * 5  # of the clips themselves, and of every clip and decoding
+    whole_lines = 3 + 3 * 6  # of the clips themselves, and of every clip and decoding
     assert len(lines(out)) < whole_lines and not (out / "sweep.json").exists()
     [killed] = sweep(*options, out="killed", d="1,2").objects
     [whole] = sweep(*options, out="whole", d="1,2").objects
-    assert lasting(killed) == lasting(whole) and len(whole["rows"]) == 5
+    assert lasting(killed) == lasting(whole) and len(whole["rows"]) == 6
     names = [line["id"] for line in lines(out)]
     assert len(set(names)) == len(names) == whole_lines
     figures = [line["figures"] for line in lines(out) if line["seed"] is not None]
