@@ -1,4 +1,6 @@
-"""The attention map of a frame: a row for each of its tokens, its neighbours marked, and shares by layer."""
+"""The attention map of a frame: a row for each of its tokens, its neighbours marked, and shares by
+layer.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ SHOWN = {  # shares that are drawn by layer, in colours that the colour-blind te
 
 
 def write_map(path: Path, attention: AttentionMap, title: str) -> None:
-    """Write an attention map as a PNG, `path` complete or untouched. Raises MissingExtra, OutputError."""
+    """Write an attention map as a PNG, `path` complete or untouched.
+
+    Raises MissingExtra, OutputError.
+    """
     figure = figure_class("The picture")(figsize=(14, 8), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11)
     above, below = figure.subplots(2, 1, height_ratios=[5, 3])
@@ -74,7 +79,9 @@ def mark_neighbours(axes: Axes, attention: AttentionMap, starts: list[int]) -> N
 
 
 def draw_layers(axes: Axes, attention: AttentionMap) -> None:
-    """Shares of the attention on each kind of neighbour, layer by layer; dotted: were attention uniform."""
+    """Shares of the attention on each kind of neighbour, layer by layer; dotted: were attention
+    uniform.
+    """
     numbers = np.arange(len(attention.layers))
     for name, (colour, marker, label) in SHOWN.items():
         values = [100 * layer[name] for layer in attention.layers]
@@ -88,7 +95,9 @@ def draw_layers(axes: Axes, attention: AttentionMap) -> None:
 
 
 def pooled(weights: np.ndarray) -> np.ndarray:
-    """Weights [Q, S] as means over blocks, of which at most about ROWS x COLUMNS are left; the rest is cut off."""
+    """Weights [Q, S] as means over blocks, of which at most about ROWS x COLUMNS are left; the rest
+    is cut off.
+    """
     down, across = (max(1, -(-size // most)) for size, most in zip(weights.shape, (ROWS, COLUMNS), strict=True))
     height, width = (max(1, size // by) for size, by in zip(weights.shape, (down, across), strict=True))
     blocks = weights[: height * down, : width * across].reshape(height, down, width, across)

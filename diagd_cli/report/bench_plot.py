@@ -1,4 +1,6 @@
-"""Speed-up against steps, beside the line on which a step takes as long however many tokens it makes."""
+"""Speed-up against steps, beside the line on which a step takes as long however many tokens it
+makes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def write_plot(path: Path, report: BenchReport) -> None:
-    """A PNG with a series of points for every dtype and batch size. Raises MissingExtra, OutputError."""
+    """A PNG with a series of points for every dtype and batch size.
+
+    Raises MissingExtra, OutputError.
+    """
     figure = figure_class("--plot")(figsize=(7, 5), dpi=150, layout="constrained")
     axes, series = figure.subplots(), series_of(report.rows)
     for name, members in series.items():

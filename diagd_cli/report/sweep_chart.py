@@ -1,4 +1,6 @@
-"""The chart of a sweep: NLL against speed-up, with intervals, the front as a line, and a label k/d at every point."""
+"""The chart of a sweep: NLL against speed-up, with intervals, the front as a line, and a label k/d
+at every point.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ def check() -> type:
 
 
 def write_chart(path: Path, rows: Sequence[EvaluationRow], title: str) -> None:
-    """Write the PNG for rows of a sweep, the first of which is NTP. Raises MissingExtra, OutputError."""
+    """Write the PNG for rows of a sweep, the first of which is NTP.
+
+    Raises MissingExtra, OutputError.
+    """
     figure = check()(figsize=(9, 6), dpi=150, layout="constrained")
     draw(figure, rows, title)
     with atomic(path) as temporary:
@@ -53,7 +58,9 @@ def draw(figure: Figure, rows: Sequence[EvaluationRow], title: str) -> list[Anno
 
 
 def short(row: EvaluationRow, rows: Sequence[EvaluationRow]) -> str:
-    """`NTP`, or `k/d`, and what else tells it from others: a stand-in where there are several, and missing repair."""
+    """`NTP`, or `k/d`, and what else tells it from others: a stand-in where there are several, and
+    missing repair.
+    """
     facts = row.made
     if facts["method"] == "ntp":
         return "NTP"
@@ -66,7 +73,9 @@ def short(row: EvaluationRow, rows: Sequence[EvaluationRow]) -> str:
 
 
 def bars(row: EvaluationRow) -> tuple[float, float] | None:
-    """How far the interval of the paired difference to NTP reaches below and above the NLL; None where it has none."""
+    """How far the interval of the paired difference to NTP reaches below and above the NLL; None
+    where it has none.
+    """
     found = row.change(NLL)
     if found is None or found.low is None or found.high is None:
         return None
