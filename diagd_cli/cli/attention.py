@@ -90,7 +90,9 @@ def attention(
 
 
 def show(report: AttentionReport, reporter: Reporter, json: bool) -> None:
-    """The result on stdout: JSON, the picture's path with the table on stderr, or without a picture the table."""
+    """The result on stdout: JSON, the picture's path with the table on stderr, or without a picture
+    the table.
+    """
     if json:
         reporter.result(report.facts())
     elif report.output is not None:

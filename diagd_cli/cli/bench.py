@@ -1,4 +1,6 @@
-"""diagd bench: how fast a preset decodes on this machine, and how far that is from what the machine allows."""
+"""diagd bench: how fast a preset decodes on this machine, and how far that is from what the machine
+allows.
+"""
 
 from __future__ import annotations
 

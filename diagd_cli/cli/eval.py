@@ -110,7 +110,8 @@ def text(report: EvaluationReport, width: int | None) -> str:
 
 
 def show(report: EvaluationReport, reporter: Reporter, out: Path | None, json: bool) -> None:
-    """Tables on stderr, and the result on stdout: JSON, or the path of the Markdown, or that itself.
+    """Tables on stderr, and the result on stdout: JSON, or the path of the Markdown, or that
+    itself.
 
     On a terminal the tables stand for the Markdown, whose lines would not fit.
     """

@@ -1,4 +1,6 @@
-"""diagd sweep: many k and d over the same clips, quality against speed, and the fastest within a bound."""
+"""diagd sweep: many k and d over the same clips, quality against speed, and the fastest within a
+bound.
+"""
 
 from __future__ import annotations
 

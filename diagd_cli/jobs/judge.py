@@ -1,4 +1,6 @@
-"""The figures of a comparison: speed-up and agreement with the first decoding, fidelity to ground truth."""
+"""The figures of a comparison: speed-up and agreement with the first decoding, fidelity to ground
+truth.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ def truth_of(loaded: Loaded, source: Clip) -> np.ndarray | None:
 
 
 def limit_of(loaded: Loaded, source: Clip, truth: np.ndarray | None, context: int) -> Fidelity | None:
-    """What the tokenizer alone scores on ground truth: nothing that it decodes can be nearer, by and large."""
+    """What the tokenizer alone scores on ground truth: nothing that it decodes can be nearer, by
+    and large.
+    """
     if truth is None:
         return None
     whole = np.concatenate([source.frames, source.future])

@@ -1,4 +1,6 @@
-"""Where a model looked, as records: made by `jobs.attention`, shown by a picture and a table, and written as JSON."""
+"""Where a model looked, as records: made by `jobs.attention`, shown by a picture and a table, and
+written as JSON.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ class AttentionMap:
     """Attention of the tokens of one latent frame, each query standing at its own token.
 
     frame: from 0.
-    weights: float32 [h*w, S], a row for each token in raster order, over all positions up to the frame's last; rows
-        sum to 1.
+    weights: float32 [h*w, S], a row for each token in raster order, over all positions up to the
+        frame's last; rows sum to 1.
     shares: the part of it that falls on each of `NEIGHBOURS`, mean over the tokens.
     layers: the same for each layer.
     uniform: what the shares would be if every token attended alike to all that it sees.

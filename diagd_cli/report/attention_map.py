@@ -1,14 +1,20 @@
-"""The attention map of a frame: a row for each of its tokens, its neighbours marked, and shares by layer."""
+"""The attention map of a frame: a row for each of its tokens, its neighbours marked, and shares by
+layer.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diagd_cli.files.atomic import atomic
 from diagd_cli.report.attention import AttentionMap
 from diagd_cli.report.figure import figure_class
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS, ROWS = 2400, 600  # of the map at most: neighbouring positions of a larger one are drawn as their mean
 SHOWN = {  # shares that are drawn by layer, in colours that the colour-blind tell apart
@@ -21,7 +27,10 @@ SHOWN = {  # shares that are drawn by layer, in colours that the colour-blind te
 
 
 def write_map(path: Path, attention: AttentionMap, title: str) -> None:
-    """Write an attention map as a PNG, `path` complete or untouched. Raises MissingExtra, OutputError."""
+    """Write an attention map as a PNG, `path` complete or untouched.
+
+    Raises MissingExtra, OutputError.
+    """
     figure = figure_class("The picture")(figsize=(14, 8), dpi=150, layout="constrained")
     figure.suptitle(title, fontsize=11)
     above, below = figure.subplots(2, 1, height_ratios=[5, 3])
@@ -31,7 +40,7 @@ def write_map(path: Path, attention: AttentionMap, title: str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def draw_map(axes, attention: AttentionMap) -> None:
+def draw_map(axes: Axes, attention: AttentionMap) -> None:
     """The map on a logarithmic scale, three powers of ten down from its brightest places."""
     from matplotlib.colors import LogNorm
 
@@ -56,11 +65,11 @@ def draw_map(axes, attention: AttentionMap) -> None:
     axes.legend(loc="upper right", fontsize=7, framealpha=1)  # where nothing can be seen
 
 
-def mark_neighbours(axes, attention: AttentionMap, starts: list[int]) -> None:
+def mark_neighbours(axes: Axes, attention: AttentionMap, starts: list[int]) -> None:
     """Short strokes on the diagonals where neighbours lie, with gaps through which the map is seen."""
     grid, rows = attention.grid, np.arange(attention.grid.area)
     own = starts[-1]
-    strokes = {"linestyle": (0, (6, 14)), "linewidth": 1.4}
+    strokes: dict[str, Any] = {"linestyle": (0, (6, 14)), "linewidth": 1.4}
     above = rows[grid.w :]
     axes.plot(own + rows, rows, color="#0072B2", label="the token itself, and left of it its row", **strokes)
     axes.plot(own + above - grid.w, above, color="#56B4E9", label="row above, same column", **strokes)
@@ -69,8 +78,10 @@ def mark_neighbours(axes, attention: AttentionMap, starts: list[int]) -> None:
         axes.plot(start + rows, rows, color="#E69F00", label=label, **strokes)
 
 
-def draw_layers(axes, attention: AttentionMap) -> None:
-    """Shares of the attention on each kind of neighbour, layer by layer; dotted: were attention uniform."""
+def draw_layers(axes: Axes, attention: AttentionMap) -> None:
+    """Shares of the attention on each kind of neighbour, layer by layer; dotted: were attention
+    uniform.
+    """
     numbers = np.arange(len(attention.layers))
     for name, (colour, marker, label) in SHOWN.items():
         values = [100 * layer[name] for layer in attention.layers]
@@ -84,7 +95,9 @@ def draw_layers(axes, attention: AttentionMap) -> None:
 
 
 def pooled(weights: np.ndarray) -> np.ndarray:
-    """Weights [Q, S] as means over blocks, of which at most about ROWS x COLUMNS are left; the rest is cut off."""
+    """Weights [Q, S] as means over blocks, of which at most about ROWS x COLUMNS are left; the rest
+    is cut off.
+    """
     down, across = (max(1, -(-size // most)) for size, most in zip(weights.shape, (ROWS, COLUMNS), strict=True))
     height, width = (max(1, size // by) for size, by in zip(weights.shape, (down, across), strict=True))
     blocks = weights[: height * down, : width * across].reshape(height, down, width, across)

@@ -1,4 +1,6 @@
-"""What a benchmark found, as records: made by `jobs.benchmark`, shown by a table and a plot, and written as JSON."""
+"""What a benchmark found, as records: made by `jobs.benchmark`, shown by a table and a plot, and
+written as JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,8 @@ class MachineSpeed:
     threads: of the CPU.
     bandwidth: bytes/s read from memory.
     flops: FLOP/s of products, by dtype.
-    flops_by_rows: by dtype, FLOP/s when n rows are multiplied by a matrix that lies in the cache, as the Transformer
-        does it. It is there to be read: the limit is the peak.
+    flops_by_rows: by dtype, FLOP/s when n rows are multiplied by a matrix that lies in the cache,
+        as the Transformer does it. It is there to be read: the limit is the peak.
     """
 
     device: str
@@ -113,8 +115,9 @@ class BenchRow:
     def facts(self) -> dict:
         """The row as JSON has it.
 
-        The rates of a decoding that was timed to its end stand in the row itself, and `extrapolated` is None. Of one
-        that was not, they stand under `extrapolated`, so that nothing can take them for measured ones.
+        The rates of a decoding that was timed to its end stand in the row itself, and
+        `extrapolated` is None. Of one that was not, they stand under `extrapolated`, so that
+        nothing can take them for measured ones.
         """
         found, rates = asdict(self), asdict(self.rates)
         del found["rates"], found["extrapolated"]

@@ -1,10 +1,12 @@
-"""Speed-up against steps, beside the line on which a step takes as long however many tokens it makes."""
+"""Speed-up against steps, beside the line on which a step takes as long however many tokens it
+makes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diagd_cli.files.atomic import atomic
 from diagd_cli.report.bench import BenchReport, BenchRow
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
 
 
 def write_plot(path: Path, report: BenchReport) -> None:
-    """A PNG with a series of points for every dtype and batch size. Raises MissingExtra, OutputError."""
+    """A PNG with a series of points for every dtype and batch size.
+
+    Raises MissingExtra, OutputError.
+    """
     figure = figure_class("--plot")(figsize=(7, 5), dpi=150, layout="constrained")
     axes, series = figure.subplots(), series_of(report.rows)
     for name, members in series.items():
@@ -51,7 +56,7 @@ def draw_series(axes: Axes, name: str, rows: Sequence[BenchRow]) -> None:
     """The points of one series; hollow and dashed where they are extrapolated."""
     points = [(row.steps, row.rates.speedup) for row in sorted(rows, key=lambda row: row.steps)]
     guess = any(row.extrapolated for row in rows)
-    hollow = {"markerfacecolor": "none", "linestyle": "--"} if guess else {}
+    hollow: dict[str, Any] = {"markerfacecolor": "none", "linestyle": "--"} if guess else {}
     label = f"{name} (extrapolated)" if guess else name
     axes.plot(*zip(*points, strict=True), marker="o", label=label, **hollow)
 

@@ -1,4 +1,6 @@
-"""Several continuations of one clip, as records: made by `jobs.comparison`, shown by videos and a page, and in JSON."""
+"""Several continuations of one clip, as records: made by `jobs.comparison`, shown by videos and a
+page, and in JSON.
+"""
 
 from __future__ import annotations
 

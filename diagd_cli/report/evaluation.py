@@ -1,4 +1,6 @@
-"""What an evaluation found, as records: made by `jobs.evaluation`, shown by tables, and written as JSON."""
+"""What an evaluation found, as records: made by `jobs.evaluation`, shown by tables, and written as
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from diagd_cli.report.measures import MEASURES, PSNR, Distance, Estimate, Measur
 
 @dataclass(frozen=True)
 class EvaluationRow:
-    """The figures of a decoding; or of what decodings are held against, which has neither `decoding` nor steps.
+    """The figures of a decoding; or of what decodings are held against, which has neither
+    `decoding` nor steps.
 
     label: the decoding's name, `ground truth` or `tokenizer`.
     by_frame: by key of each measure that applies, its mean at each new frame (NLL: latent frame).
@@ -23,7 +26,8 @@ class EvaluationRow:
     speedup: over the first decoding.
     fd_inv: distance of motion features.
     fvd: distance of I3D's features; None where they were not asked for.
-    difference: by key of each measure, the paired difference to the first decoding; None for that one.
+    difference: by key of each measure, the paired difference to the first decoding; None for that
+        one.
     vbench: VBench's mean by dimension.
     front: whether no other decoding beats it in both speed and NLL; None where that was not asked.
     """
@@ -46,6 +50,12 @@ class EvaluationRow:
     difference: Mapping[str, Estimate | None] | None = None
     vbench: Mapping[str, float] | None = None
     front: bool | None = None
+
+    @property
+    def made(self) -> Mapping:
+        """The facts of the decoding, which a decoding's row has."""
+        assert self.decoding is not None
+        return self.decoding
 
     def estimate(self, measure: Measure) -> Estimate | None:
         """The row's figure for a measure; None where there is none."""

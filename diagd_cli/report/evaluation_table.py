@@ -76,7 +76,9 @@ def markdown(report: EvaluationReport) -> str:
 
 
 def tables(report: EvaluationReport) -> list[Table]:
-    """The report for a terminal: the figures that there are, paired differences below, and what they mean."""
+    """The report for a terminal: the figures that there are, paired differences below, and what
+    they mean.
+    """
     rows = [(row.label, cells(row)) for row in report.rows]
     used = [name for name in rows[0][1] if any(columns[name] != NOTHING for _, columns in rows)]
     first = [name for name in used if name in NAMES]

@@ -50,7 +50,9 @@ class Estimate:
     clips: int
 
     def rounded(self, digits: int = 5) -> Estimate:
-        """The same to so many digits, as rows have it: what is told of them can be checked by their JSON."""
+        """The same to so many digits, as rows have it: what is told of them can be checked by their
+        JSON.
+        """
         low, high = (None if end is None else round(end, digits) for end in (self.low, self.high))
         return Estimate(round(self.mean, digits), low, high, self.clips)
 

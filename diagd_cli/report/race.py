@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,7 +36,7 @@ def write_race(path: Path, comparison: Comparison) -> dict:
     return {"speed": speed, "seconds": count / FPS}
 
 
-def arrivals(completed: list[float], temporal: int, new: int) -> np.ndarray:
+def arrivals(completed: Sequence[float], temporal: int, new: int) -> np.ndarray:
     """Seconds after which each of `new` frames can be seen, float64 [new], from those of its latent frame."""
     return np.repeat(np.asarray(completed, dtype=np.float64), temporal)[:new]
 

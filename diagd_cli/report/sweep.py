@@ -1,4 +1,6 @@
-"""What a sweep found, as records: made by `jobs.sweeping`, shown by a table, a chart and a page, and written as JSON."""
+"""What a sweep found, as records: made by `jobs.sweeping`, shown by a table, a chart and a page,
+and written as JSON.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,23 @@
-"""The chart of a sweep: NLL against speed-up, with intervals, the front as a line, and a label k/d at every point."""
+"""The chart of a sweep: NLL against speed-up, with intervals, the front as a line, and a label k/d
+at every point.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from diagd_cli.files.atomic import atomic
 from diagd_cli.report.evaluation import EvaluationRow
 from diagd_cli.report.figure import figure_class
 from diagd_cli.report.labels import spread
 from diagd_cli.report.measures import NLL
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 FRONT, OTHER, BASE = "#0072B2", "#767676", "#D55E00"  # that the colour-blind tell apart; markers tell the methods
 MARKERS = {"ntp": ("*", "NTP"), "diagd": ("o", "DiagD"), "spatial": ("s", "spatial DiagD"), "zipar": ("^", "ZipAR")}
@@ -21,15 +29,18 @@ def check() -> type:
 
 
 def write_chart(path: Path, rows: Sequence[EvaluationRow], title: str) -> None:
-    """Write the PNG for rows of a sweep, the first of which is NTP. Raises MissingExtra, OutputError."""
+    """Write the PNG for rows of a sweep, the first of which is NTP.
+
+    Raises MissingExtra, OutputError.
+    """
     figure = check()(figsize=(9, 6), dpi=150, layout="constrained")
     draw(figure, rows, title)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png")
 
 
-def draw(figure, rows: Sequence[EvaluationRow], title: str) -> list:
-    """Draw into a matplotlib figure; returns the labels, matplotlib texts, one a row."""
+def draw(figure: Figure, rows: Sequence[EvaluationRow], title: str) -> list[Annotation]:
+    """Draw into a figure; returns the labels, one a row."""
     axes, base = figure.subplots(), rows[0]
     points = [point_of(row) for row in rows]
     axes.axhline(points[0][1], color=BASE, linestyle=":", linewidth=1, zorder=1)
@@ -47,12 +58,14 @@ def draw(figure, rows: Sequence[EvaluationRow], title: str) -> list:
 
 
 def short(row: EvaluationRow, rows: Sequence[EvaluationRow]) -> str:
-    """`NTP`, or `k/d`, and what else tells it from others: a stand-in where there are several, and missing repair."""
-    facts = row.decoding
+    """`NTP`, or `k/d`, and what else tells it from others: a stand-in where there are several, and
+    missing repair.
+    """
+    facts = row.made
     if facts["method"] == "ntp":
         return "NTP"
     text = f"{facts['k']}/{facts['d']}"
-    others = [other.decoding for other in rows if other.decoding["method"] in ("diagd", "spatial")]
+    others = [other.made for other in rows if other.made["method"] in ("diagd", "spatial")]
     if facts["method"] != "zipar" and len({other["stand_in"] for other in others}) > 1:
         text += f" {facts['stand_in']}"
     text += "" if facts["repair"] else " no repair"
@@ -60,7 +73,9 @@ def short(row: EvaluationRow, rows: Sequence[EvaluationRow]) -> str:
 
 
 def bars(row: EvaluationRow) -> tuple[float, float] | None:
-    """How far the interval of the paired difference to NTP reaches below and above the NLL; None where it has none."""
+    """How far the interval of the paired difference to NTP reaches below and above the NLL; None
+    where it has none.
+    """
     found = row.change(NLL)
     if found is None or found.low is None or found.high is None:
         return None
@@ -69,11 +84,11 @@ def bars(row: EvaluationRow) -> tuple[float, float] | None:
 
 def point_of(row: EvaluationRow) -> tuple[float, float]:
     """(speed-up, NLL) of a decoding."""
-    return row.speedup.mean, row.nll.mean
+    return row.mean("speedup"), row.mean("nll")
 
 
-def _point(axes, row: EvaluationRow, point: tuple[float, float]) -> None:
-    method = row.decoding["method"]
+def _point(axes: Axes, row: EvaluationRow, point: tuple[float, float]) -> None:
+    method = row.made["method"]
     marker = MARKERS[method][0]
     colour = BASE if method == "ntp" else FRONT if row.front else OTHER
     if reach := bars(row):
@@ -83,11 +98,11 @@ def _point(axes, row: EvaluationRow, point: tuple[float, float]) -> None:
     axes.plot(*point, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
 
 
-def _legend(axes, rows: Sequence[EvaluationRow]) -> None:
+def _legend(axes: Axes, rows: Sequence[EvaluationRow]) -> None:
     """What the markers stand for, below the axes, where no point can be."""
     from matplotlib.lines import Line2D
 
-    used = [MARKERS[name] for name in MARKERS if any(row.decoding["method"] == name for row in rows)]
+    used = [MARKERS[name] for name in MARKERS if any(row.made["method"] == name for row in rows)]
     marks = [
         Line2D([], [], color=BASE if name == "NTP" else OTHER, marker=marker, linestyle="", label=name)
         for marker, name in used
@@ -96,16 +111,23 @@ def _legend(axes, rows: Sequence[EvaluationRow]) -> None:
     axes.figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=8)
 
 
-def _axes(axes, base: EvaluationRow, speeds: list[float], title: str) -> None:
+def _axes(axes: Axes, base: EvaluationRow, speeds: list[float], title: str) -> None:
     """Scales, names, and a second scale for the difference to NTP in percent."""
-    nll = base.nll.mean
+    nll = base.mean("nll")
     if max(speeds) > 4 * min(speeds):
         axes.set_xscale("log")
         ticks = [n for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000) if 0.8 < n < 1.3 * max(speeds)]
         axes.set_xticks(ticks, [f"{n}x" for n in ticks])
         axes.set_xticks([], minor=True)
     axes.margins(x=0.07, y=0.1)
-    share = axes.secondary_yaxis("right", functions=(lambda y: 100 * (y / nll - 1), lambda p: nll * (1 + p / 100)))
+
+    def percent(value: Any) -> Any:
+        return 100 * (value / nll - 1)
+
+    def absolute(share: Any) -> Any:
+        return nll * (1 + share / 100)
+
+    share = axes.secondary_yaxis("right", functions=(percent, absolute))
     share.set_ylabel("over NTP, %")
     note = "labels: k/d; bars: 95% interval of the paired difference to NTP"
     axes.set(xlabel=f"speed-up over NTP\n{note}", ylabel="NLL under NTP, nats a token (low is good)")

@@ -1,4 +1,6 @@
-"""A sweep as one HTML page that needs nothing else: the chart, a table that can be sorted, and every setting."""
+"""A sweep as one HTML page that needs nothing else: the chart, a table that can be sorted, and
+every setting.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which positions are what to the tokens of a frame: its neighbours in the frame and in those before.
+"""Which positions are what to the tokens of a frame: its neighbours in the frame and in those
+before.
 
 Shapes: Q queries, S cache slots.
 """
@@ -16,14 +17,16 @@ from diagd_cli.tokens.grid import Grid
 
 
 class Surroundings:
-    """Which positions are what to the tokens of a frame. A token belongs to its own row, and is near itself.
+    """Which positions are what to the tokens of a frame.
+
+    A token belongs to its own row, and is near itself.
 
     grid: of the latent frames.
     frame: the latent frame whose tokens ask.
     context: latent frames that are given; all of them but `frame` are `prompt_frames`.
     radius: rows and columns that are `near`.
-    decoding: decides what is `not_yet_made`: what comes before a token, but has not been fed when the decoding feeds
-        it, so that its query cannot see it.
+    decoding: decides what is `not_yet_made`: what comes before a token, but has not been fed when
+        the decoding feeds it, so that its query cannot see it.
     device: of the masks.
     """
 
@@ -39,7 +42,9 @@ class Surroundings:
         self.coords = torch.as_tensor(grid.coords(self.end), device=device).unbind(1)
 
     def masks(self, slots: Tensor, extent: int) -> dict[str, Tensor]:
-        """By each of `NEIGHBOURS`, which positions 0 .. extent-1 are that to those at `slots` [Q]: bool [Q, extent]."""
+        """By each of `NEIGHBOURS`, which positions 0 .. extent-1 are that to those at `slots` [Q]:
+        bool [Q, extent].
+        """
         t, i, j = (axis[:extent] for axis in self.coords)
         prefix = torch.arange(extent, device=slots.device) < self.grid.prefix
         steering = (i == self.grid.h) & ~prefix
@@ -57,7 +62,9 @@ class Surroundings:
         return {name: mask.expand(len(slots), extent) for name, mask in zip(NEIGHBOURS, masks, strict=True)}
 
     def mass(self, weights: Tensor, slots: Tensor) -> Tensor:
-        """Of weights [Q, S] of the queries at `slots`, the sum in each of `NEIGHBOURS`, a token of the frame; float64."""
+        """Of weights [Q, S] of the queries at `slots`, the sum in each of `NEIGHBOURS`, a token of
+        the frame; float64.
+        """
         masks = self.masks(slots, weights.shape[1])
         return torch.stack([(weights * mask).sum(dtype=torch.float64) for mask in masks.values()]) / self.grid.area
 

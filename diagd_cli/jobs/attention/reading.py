@@ -1,8 +1,10 @@
-"""Where a model looks: the attention of one frame's tokens to themselves and to what lies before them.
+"""Where a model looks: the attention of one frame's tokens to themselves and to what lies before
+them.
 
-Diagonal Decoding rests on it: tokens attend to their neighbours in the frame and to the same place of earlier frames
-(Figure 6 of the paper). Queries are caught while the model runs, and keys are read from its cache, so that the maps are
-the model's own; they are made for a block of queries of one layer at a time.
+Diagonal Decoding rests on it: tokens attend to their neighbours in the frame and to the same place
+of earlier frames (Figure 6 of the paper). Queries are caught while the model runs, and keys are
+read from its cache, so that the maps are the model's own; they are made for a block of queries of
+one layer at a time.
 
 Shapes: Q queries, S cache slots, H query heads, G key/value heads, D head_dim.
 """
@@ -51,7 +53,8 @@ def attention_map(
     frame: latent frame, from 0.
     actions: int64 [T, A], as in `Request`.
     text: embedding float [N, cross_dim], as in `Request`.
-    layer, head: the one to look at, else the mean of all; the shares of each layer are of that head too.
+    layer, head: the one to look at, else the mean of all; the shares of each layer are of that head
+        too.
     radius: rows and columns that are near.
     decoding: whose `not_yet_made` is told, by default the preset's.
 
@@ -89,9 +92,11 @@ def check_number(name: str, value: int | None, count: int) -> None:
 
 @contextmanager
 def watch(model: Transformer, see: See) -> Iterator[None]:
-    """Within it, see(layer, q [Q, H, D], k [G, S, D], slots int64 [Q]) follows each self-attention of one clip.
+    """Within it, see(layer, q [Q, H, D], k [G, S, D], slots int64 [Q]) follows each self-attention
+    of one clip.
 
-    q and k are as the attention multiplies them, after norm and rotation; the model must run on a cache.
+    q and k are as the attention multiplies them, after norm and rotation; the model must run on a
+    cache.
     """
     with ExitStack() as hooks:
         for number, block in enumerate(cast(Iterable[Block], model.blocks)):
@@ -113,21 +118,27 @@ def watch(model: Transformer, see: See) -> Iterator[None]:
 
 
 def queries_of(attention: Attention, product: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Queries [B, Q, H, D], normed and rotated, in the output [B, Q, (H + 2G) * D] of an attention's `qkv`."""
+    """Queries [B, Q, H, D], normed and rotated, in the output [B, Q, (H + 2G) * D] of an
+    attention's `qkv`.
+    """
     q = product.unflatten(-1, (-1, attention.head_dim))[:, :, : attention.heads]
     q = attention.q_norm(q) if attention.qk_norm else q
     return q if rope is None else rotate(q, *rope)
 
 
 def probabilities(q: Tensor, k: Tensor, slots: Tensor) -> Tensor:
-    """Attention float32 [H, Q, S] of q [Q, H, D] at `slots` int64 [Q] over k [G, S, D]: each sees slots <= its own."""
+    """Attention float32 [H, Q, S] of q [Q, H, D] at `slots` int64 [Q] over k [G, S, D]: each sees
+    slots <= its own.
+    """
     groups = q.float().unflatten(1, (len(k), -1))
     scores = torch.einsum("qgrd,gsd->grqs", groups * q.shape[-1] ** -0.5, k.float()).flatten(0, 1)
     return scores.masked_fill_(~visible(slots, k.shape[1]), -torch.inf).softmax(-1)
 
 
 class Reading:
-    """What is kept of the attention while it is seen: a map, the mean of the wanted layers, and shares of every layer."""
+    """What is kept of the attention while it is seen: a map, the mean of the wanted layers, and
+    shares of every layer.
+    """
 
     def __init__(self, around: Surroundings, layers: int, layer: int | None, head: int | None):
         self.around, self.head = around, head

@@ -1,4 +1,6 @@
-"""Where a preset's model looks while it reads a clip: what is asked for, checked before torch and the model are loaded."""
+"""Where a preset's model looks while it reads a clip: what is asked for, checked before torch and
+the model are loaded.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ class AttentionRequest:
         return min(self.preset.context, self.preset.window - 1) if self.frame is None else self.frame
 
     def check(self) -> Prompts:
-        """The prompt of the clip. Refuses, before any work is done, what the model has not and what cannot be written.
+        """The prompt of the clip.
+
+        Refuses, before any work is done, what the model has not and what cannot be written.
 
         Raises DiagdError.
         """

@@ -1,4 +1,6 @@
-"""The least that a step of a plan must read and compute, by arithmetic, and so the least time that it can take."""
+"""The least that a step of a plan must read and compute, by arithmetic, and so the least time that
+it can take.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +21,19 @@ class Work:
     flops: np.ndarray
 
     def floors(self, bandwidth: float, flops: float) -> np.ndarray:
-        """Seconds, float64 [steps], on a machine that reads so many bytes/s and computes so many FLOP/s."""
+        """Seconds, float64 [steps], on a machine that reads so many bytes/s and computes so many
+        FLOP/s.
+        """
         return np.maximum(self.bytes / bandwidth, self.flops / flops)
 
 
 def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: int = 0) -> Work:
     """What the steps of `plan` take for `batch` clips at once with numbers of `item` bytes.
 
-    Bytes: every weight once but those rows of the embedding that are not looked up, and the cache up to the step's
-    extent. FLOPs: the products of the tokens fed, the head only for those with a target, and the attention. text:
-    tokens of the text that the clips attend to, whose keys and values are read too.
+    Bytes: every weight once but those rows of the embedding that are not looked up, and the cache
+    up to the step's extent. FLOPs: the products of the tokens fed, the head only for those with a
+    target, and the attention. text: tokens of the text that the clips attend to, whose keys and
+    values are read too.
     """
     fed, outputs, seen = plan.widths, plan.outputs, plan.extents + text
     keys = 2 * config.kv_heads * config.head_dim * config.layers  # numbers that a position has in the cache
@@ -41,7 +46,9 @@ def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: 
 
 
 def read_parameters(config: TransformerConfig) -> int:
-    """Parameters that every step reads whole: neither tables that are looked up nor what the text goes through once."""
+    """Parameters that every step reads whole: neither tables that are looked up nor what the text
+    goes through once.
+    """
     keys = 2 * config.kv_heads * config.head_dim
     text = config.layers * keys * (config.cross_dim + config.bias) if config.cross_dim else 0
     return transformer_parameters(config, 0) - text - (0 if config.tied else config.vocab * config.dim)

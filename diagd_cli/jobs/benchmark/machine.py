@@ -20,7 +20,9 @@ SECONDS = 0.3  # for which each trial goes on
 
 
 def measure_machine(device: torch.device, dtypes: Mapping[torch.dtype, Iterable[int]]) -> MachineSpeed:
-    """Measure a device with the CPU threads that torch is set to. dtypes: with the row counts to measure each at."""
+    """Measure a device with the CPU threads that torch is set to. dtypes: with the row counts to
+    measure each at.
+    """
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in dtypes}
     return MachineSpeed(
         device=str(device),
@@ -36,7 +38,8 @@ def measure_machine(device: torch.device, dtypes: Mapping[torch.dtype, Iterable[
 
 @torch.inference_mode()
 def bandwidth(device: torch.device, size: int | None = None) -> float:
-    """Bytes/s read from memory, from an array of `size` bytes: the better of its sum and a matrix-vector product.
+    """Bytes/s read from memory, from an array of `size` bytes: the better of its sum and a
+    matrix-vector product.
 
     float32 whatever the model's dtype is: a sum of narrower numbers can be slower than the memory.
     """
@@ -51,8 +54,8 @@ def bandwidth(device: torch.device, size: int | None = None) -> float:
 def peak_flops(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
     """FLOP/s of the product of two square matrices.
 
-    On a CPU float32 may do it better than a narrower dtype that it has no hardware for; its rate counts then, because
-    the product can be had at that rate.
+    On a CPU float32 may do it better than a narrower dtype that it has no hardware for; its rate
+    counts then, because the product can be had at that rate.
     """
     side = side or SIDE[device.type]
 
@@ -73,7 +76,9 @@ def flops_at(device: torch.device, dtype: torch.dtype, rows: int, side: int = 10
 
 
 def best_seconds(work: Callable[[], Tensor], seconds: float | None = None) -> float:
-    """The shortest time that `work` takes, of as many trials as fit into `seconds`; on CUDA the device is waited for."""
+    """The shortest time that `work` takes, of as many trials as fit into `seconds`; on CUDA the
+    device is waited for.
+    """
     timer = Timer("work()", globals={"work": work}, num_threads=torch.get_num_threads())
     return min(timer.blocked_autorange(min_run_time=seconds or SECONDS).times)
 

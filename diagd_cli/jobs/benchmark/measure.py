@@ -1,4 +1,6 @@
-"""The measuring loop: a preset's decodings on the engine that generates, from codes drawn at random, without a clip."""
+"""The measuring loop: a preset's decodings on the engine that generates, from codes drawn at
+random, without a clip.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,10 @@ class Timing:
         return len(self.timed) < self.steps
 
     def seconds(self, floors: np.ndarray) -> float:
-        """Of the whole decoding. From a part of it: as if the rest were as far from its floors as the part is."""
+        """Of the whole decoding.
+
+        From a part of it: as if the rest were as far from its floors as the part is.
+        """
         return median(self.decode) * (floors.sum() / floors[self._timed].sum() if self.extrapolated else 1)
 
     def limit_share(self, floors: np.ndarray) -> float:
@@ -88,18 +93,24 @@ class Timing:
 
 
 def draw_codes(preset: Preset, frames: int, seed: int) -> np.ndarray:
-    """Codes int64 [latent frames, h, w] for `frames` frames, drawn uniformly: what they show has no effect on speed."""
+    """Codes int64 [latent frames, h, w] for `frames` frames, drawn uniformly: what they show has no
+    effect on speed.
+    """
     shape = preset.latents(frames), preset.grid.h, preset.grid.w
     return np.random.default_rng(seed).integers(preset.tokenizer.codebook, size=shape)
 
 
 def plans_of(preset: Preset, context: int, frames: int, decoding: Decoding) -> list[Plan]:
-    """The plans of all windows that `frames` new frames after `context` latent ones take. Raises UsageError."""
+    """The plans of all windows that `frames` new frames after `context` latent ones take.
+
+    Raises UsageError.
+    """
     return fresh_plans(preset.grid, context, preset.new_latents(frames), decoding, preset.window, preset.overlap)
 
 
 def timed_steps(plans: list[Plan], steps: int | None) -> range:
-    """Which steps are timed: all; or `steps` of them after the first, with which the prefill is still being waited for.
+    """Which steps are timed: all; or `steps` of them after the first, with which the prefill is
+    still being waited for.
 
     Only the first window counts then. Raises UsageError where it has no second step.
     """
@@ -120,10 +131,14 @@ def measure(
     steps: int | None = None,
     on_step: OnStep = lambda: None,
 ) -> Timing:
-    """Time `repeats` runs of a request after one warm-up, for `batch` clips that begin alike with codes [T, h, w].
+    """Time `repeats` runs of a request after one warm-up, for `batch` clips that begin alike with
+    codes [T, h, w].
 
-    steps: time so many steps only. on_step is called after every step, of all runs. Clip n has the request's seed + n.
-    Raises UsageError.
+    repeats: runs that are timed.
+    steps: time so many steps only; None times all.
+    on_step: called after every step, of all runs.
+
+    Clip n has the request's seed + n. Raises UsageError.
     """
     preset, new = loaded.preset, loaded.preset.new_latents(request.frames)
     plans = plans_of(preset, len(codes), request.frames, request.decoding)
@@ -197,7 +212,9 @@ def wait(session: Session) -> None:
 
 
 def time_pixels(loaded: Loaded, codes: np.ndarray, repeats: int) -> list[float]:
-    """Seconds for the pixels of one clip, codes int64 [T, h, w], of each run; a latent frame is the warm-up."""
+    """Seconds for the pixels of one clip, codes int64 [T, h, w], of each run; a latent frame is the
+    warm-up.
+    """
     to_frames(loaded, codes[:1])
     seconds = []
     for _ in range(repeats):

@@ -1,4 +1,6 @@
-"""How fast a preset decodes on this machine: what is asked for, checked before torch and the models are loaded."""
+"""How fast a preset decodes on this machine: what is asked for, checked before torch and the models
+are loaded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Timings and a machine's figures as rows: rates, speed-up, and the share of what the machine allows."""
+"""Timings and a machine's figures as rows: rates, speed-up, and the share of what the machine
+allows.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +54,8 @@ def rows_of(timings: Sequence[Timing], preset: Preset, machine: MachineSpeed) ->
 
 
 def baseline(timings: Sequence[Timing], of: Timing) -> int:
-    """Index of the timing that one is compared with: the first NTP, else the first, of the same dtype and batch."""
+    """Index of the timing that one is compared with: the first NTP, else the first, of the same
+    dtype and batch.
+    """
     same = [n for n, timing in enumerate(timings) if (timing.dtype, timing.batch) == (of.dtype, of.batch)]
     return next((n for n in same if timings[n].request.decoding.method == "ntp"), same[0])

@@ -1,4 +1,6 @@
-"""A benchmark at work: in every dtype the models are loaded, every decoding is timed, and they are let go."""
+"""A benchmark at work: in every dtype the models are loaded, every decoding is timed, and they are
+let go.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
 
 
 def run(benchmark: Benchmark, progress: Progress) -> BenchReport:
-    """Every timing, and the machine, which is measured last, so that peaks of memory are the models'.
+    """Every timing, and the machine, which is measured last, so that peaks of memory are the
+    models'.
 
     Raises DiagdError.
     """
@@ -120,7 +123,9 @@ def time_case(
 
 
 def pixels_of(benchmark: Benchmark, loaded: Loaded, made: np.ndarray | None) -> PixelTimes:
-    """Time the tokenizer's decoder on codes int64 [T, h, w]; on others as many, where decoding was not ended."""
+    """Time the tokenizer's decoder on codes int64 [T, h, w]; on others as many, where decoding was
+    not ended.
+    """
     preset, settings = benchmark.preset, benchmark.settings
     codes = draw_codes(preset, settings.context + settings.frames, settings.seed) if made is None else made
     seconds = time_pixels(loaded, codes, benchmark.repeats)

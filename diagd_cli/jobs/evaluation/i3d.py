@@ -1,6 +1,8 @@
-"""Features of whole videos for the Frechet Video Distance (FVD), by the field's I3D, a TorchScript file of the user's.
+"""Features of whole videos for the Frechet Video Distance (FVD), by the field's I3D, a TorchScript
+file of the user's.
 
-A TorchScript file is a program: it is run as it is. Nothing here opens one that the user has not named.
+A TorchScript file is a program: it is run as it is. Nothing here opens one that the user has not
+named.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ class I3d:
 
     @torch.inference_mode()
     def features(self, frames: np.ndarray) -> np.ndarray:
-        """One vector float32 [D] (of I3D: 400) of a video, frames uint8 [F, H, W, 3]. Raises UsageError for short ones."""
+        """One vector float32 [D] (of I3D: 400) of a video, frames uint8 [F, H, W, 3].
+
+        Raises UsageError for short ones.
+        """
         if len(frames) < LEAST:
             raise UsageError(f"FVD needs {LEAST} new frames or more, not {len(frames)}", "Ask for more --frames")
         video = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2).float()

@@ -1,4 +1,6 @@
-"""What an evaluation works with: the models that make and judge tokens, and clips with their future."""
+"""What an evaluation works with: the models that make and judge tokens, and clips with their
+future.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def load_judged(
 
 
 def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompts: Prompts) -> Case:
-    """A clip with its future, and what steers it. Raises ClipError where it ends before the new frames do.
+    """A clip with its future, and what steers it.
+
+    Raises ClipError where it ends before the new frames do.
 
     start: first context frame.
     """

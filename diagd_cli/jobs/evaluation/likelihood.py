@@ -1,4 +1,6 @@
-"""How likely a model's own next-token prediction finds given tokens: the base by which decodings are compared."""
+"""How likely a model's own next-token prediction finds given tokens: the base by which decodings
+are compared.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,13 @@ from diagd_cli.model.mask import Mask
 
 @torch.inference_mode()
 def token_nll(session: Session, codes: np.ndarray) -> np.ndarray:
-    """Negative log-likelihood (nats, temperature 1) float64 [B, new, h, w] of the codes after the session's context.
+    """Negative log-likelihood (nats, temperature 1) float64 [B, new, h, w] of the codes after the
+    session's context.
 
-    `session` stands after the context of clips whose codes are int64 [B, context + new, h, w]. Every token is scored
-    given the true ones before it, in the windows in which the session would make them, among all codes and no other
-    ids. One pass over each window; logits exist for a few hundred places at once.
+    `session` stands after the context of clips whose codes are int64 [B, context + new, h, w].
+    Every token is scored given the true ones before it, in the windows in which the session would
+    make them, among all codes and no other ids. One pass over each window; logits exist for a few
+    hundred places at once.
     """
     grid, known = session.grid, session.latents
     first, scores = max(0, known - session.window + 1), []
@@ -35,7 +39,9 @@ def token_nll(session: Session, codes: np.ndarray) -> np.ndarray:
 
 
 def _window_nll(session: Session, tokens: Tensor, context: int, new: int) -> np.ndarray:
-    """Scores float32 [B, new, h, w] of the codes after `context` frames of a window, tokens int64 [B, L]."""
+    """Scores float32 [B, new, h, w] of the codes after `context` frames of a window, tokens int64
+    [B, L].
+    """
     model, grid, length = session.model, session.grid, tokens.shape[1]
     cache = model.new_cache(len(tokens), length)
     start = grid.position(context, 0, 0) - 1  # its logits are for the first new code

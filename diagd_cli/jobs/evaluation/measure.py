@@ -1,4 +1,6 @@
-"""Measures of one clip's continuations, and of what they are held against: the truth, and the tokenizer's copy of it."""
+"""Measures of one clip's continuations, and of what they are held against: the truth, and the
+tokenizer's copy of it.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ class Models:
 
 
 def measure_truth(models: Models, case: Case) -> Found:
-    """The clip as it really goes on: NLL of its tokens, its actions as they are read; and the same after the tokenizer."""
+    """The clip as it really goes on: NLL of its tokens, its actions as they are read; and the same
+    after the tokenizer.
+    """
     loaded, context = models.loaded, len(case.clip.frames)
     whole = np.concatenate([case.clip.frames, case.clip.future])
     codes = encode_frames(loaded, whole[: loaded.preset.whole(len(whole))]).cpu().numpy()
@@ -57,7 +61,9 @@ def measure_truth(models: Models, case: Case) -> Found:
 
 
 def measure_continuations(models: Models, cases: list[Case], **options: Any) -> list[Found]:
-    """Continue clips in one batch, each as its request says (`options` go to `continue_clips`), and measure each."""
+    """Continue clips in one batch, each as its request says (`options` go to `continue_clips`), and
+    measure each.
+    """
     results = continue_clips(models.loaded, [c.clip for c in cases], [c.request for c in cases], **options)
     scores = _nll(models, cases, np.stack([result.codes for result in results]))
     found = []
@@ -87,10 +93,11 @@ def _nll(models: Models, cases: list[Case], codes: np.ndarray) -> list[list[floa
 
 
 def _motion(models: Models, case: Case, frames: np.ndarray) -> tuple[list[bool | None], np.ndarray]:
-    """Whether each new frame's action is read as intended (None: nothing was), and the features float32 [F, D].
+    """Whether each new frame's action is read as intended (None: nothing was), and the features
+    float32 [F, D].
 
-    frames: uint8 [context + F, H, W, 3]. Action t is taken after frame t and shows in frame t+1: the first pair is the
-    last frame of the context and the first new one.
+    frames: uint8 [context + F, H, W, 3]. Action t is taken after frame t and shows in frame t+1:
+        the first pair is the last frame of the context and the first new one.
     """
     actions, context = models.loaded.preset.actions, len(case.clip.frames)
     steering = case.request.actions

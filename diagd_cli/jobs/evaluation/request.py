@@ -1,4 +1,6 @@
-"""How faithful decodings are, over clips and seeds: what is asked for, checked before torch and the models are loaded."""
+"""How faithful decodings are, over clips and seeds: what is asked for, checked before torch and the
+models are loaded.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ class Evaluating:
     candidates: the decodings, see `jobs.candidates_of`; the first is what others are held against.
     trials: seeds, batch and first frame.
     base: whose next-token prediction scores the tokens; None is the preset itself.
-    out: folder for the results, REPORT and TABLE, from which a later call goes on; None writes none of them.
+    out: folder for the results, REPORT and TABLE, from which a later call goes on; None writes none
+        of them.
     i3d: I3D as TorchScript, for FVD. It is a program, and is run.
     export_vbench: folder for videos that VBench is to judge; None writes none.
     vbench_results: what VBench found of exported videos.
@@ -67,7 +70,9 @@ class Evaluating:
         return [path_text(line) for line in vbench.commands(self.export_vbench, self.folders)]
 
     def check(self) -> Prompts:
-        """The prompts of the clips. Refuses, before any work is done, what cannot be written or measured.
+        """The prompts of the clips.
+
+        Refuses, before any work is done, what cannot be written or measured.
 
         Raises DiagdError.
         """
@@ -94,9 +99,11 @@ class Evaluating:
 
 
 def evaluate(evaluating: Evaluating, progress: Progress | None = None) -> EvaluationReport:
-    """Continue every clip by every decoding and seed, measure what was made, and write what is asked for.
+    """Continue every clip by every decoding and seed, measure what was made, and write what is
+    asked for.
 
-    What `out` holds already is not made again. Raises UsageError, OutputError, ClipError and WeightsError.
+    What `out` holds already is not made again. Raises UsageError, OutputError, ClipError and
+    WeightsError.
     """
     progress = progress or Silent()
     prompts = evaluating.check()

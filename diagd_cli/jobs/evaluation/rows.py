@@ -1,4 +1,6 @@
-"""From records of samples to the rows of the report: means over clips with intervals, paired differences, distances."""
+"""From records of samples to the rows of the report: means over clips with intervals, paired
+differences, distances.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,8 @@ def rows_of(
 
 
 def values_of(group: Samples, reference: Samples, context: int) -> dict[str, np.ndarray]:
-    """Each figure's value of every clip, float64 [clips], NaN where a clip has none; by its key in a row.
+    """Each figure's value of every clip, float64 [clips], NaN where a clip has none; by its key in
+    a row.
 
     reference: the samples whose tokens count as the same ones.
     """
@@ -92,7 +95,9 @@ def a_number(value: float) -> float | None:
 
 
 def known(values: np.ndarray) -> Estimate | None:
-    """The estimate of one value a clip, float [clips], rounded as reports have it; None where no clip has a value."""
+    """The estimate of one value a clip, float [clips], rounded as reports have it; None where no
+    clip has a value.
+    """
     found = estimate(values)
     return found and found.rounded()
 
@@ -104,7 +109,9 @@ def by_frame(records: Sequence[Record], figure: str) -> list[float | None]:
 
 
 def fd_inv(truths: Sequence[Record], records: Sequence[Record], key: str) -> Distance | None:
-    """Distance of motion features, which records have by that key; None where the preset has nothing that reads them."""
+    """Distance of motion features, which records have by that key; None where the preset has
+    nothing that reads them.
+    """
     real = [r.arrays["features"] for r in truths if "features" in r.arrays]
     made = [r.arrays[key] for r in records if key in r.arrays]
     return distance(np.concatenate(made), np.concatenate(real)) if made and real else None

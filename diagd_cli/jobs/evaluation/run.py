@@ -1,4 +1,6 @@
-"""An evaluation at work: the models are loaded, what is missing is made and measured, and the report is put together."""
+"""An evaluation at work: the models are loaded, what is missing is made and measured, and the
+report is put together.
+"""
 
 from __future__ import annotations
 

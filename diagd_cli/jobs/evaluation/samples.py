@@ -1,4 +1,6 @@
-"""The samples of an evaluation: every clip by every decoding and seed, as far as that is not there yet."""
+"""The samples of an evaluation: every clip by every decoding and seed, as far as that is not there
+yet.
+"""
 
 from __future__ import annotations
 
@@ -113,7 +115,9 @@ class Samples:
         return {**case.about, "decoding": facts, "seed": seed}
 
     def _show(self, case: Case) -> None:
-        """Videos of the last clip's new frames, for I3D and for VBench: of its codes, whenever they were made."""
+        """Videos of the last clip's new frames, for I3D and for VBench: of its codes, whenever they
+        were made.
+        """
         if self.i3d:
             self.videos.setdefault(TRUTH, []).append(self.i3d.features(self.models.truth(case)))
         preset, context = self.models.loaded.preset, len(case.clip.frames)

@@ -10,7 +10,8 @@ RESAMPLES = 2000
 
 
 def estimate(values: np.ndarray, seed: int = 0) -> Estimate | None:
-    """Mean of one value a clip, float [n], NaN where a clip has none, with a percentile bootstrap over clips.
+    """Mean of one value a clip, float [n], NaN where a clip has none, with a percentile bootstrap
+    over clips.
 
     None where no clip has a value. The same seed draws the same resamples.
     """
@@ -27,9 +28,9 @@ def estimate(values: np.ndarray, seed: int = 0) -> Estimate | None:
 def frechet(a: np.ndarray, b: np.ndarray) -> float | None:
     """Frechet distance of two sets of features, float [n, D] and [m, D], each taken for a Gaussian.
 
-    |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) with the sample covariances A and B. The product has the
-    eigenvalues of AB and is symmetric, so that its root needs no general matrix square root. None for fewer than two
-    samples on a side.
+    |m_a - m_b|^2 + tr(A + B - 2 (A^1/2 B A^1/2)^1/2) with the sample covariances A and B. The
+    product has the eigenvalues of AB and is symmetric, so that its root needs no general matrix
+    square root. None for fewer than two samples on a side.
     """
     if min(len(a), len(b)) < 2:
         return None

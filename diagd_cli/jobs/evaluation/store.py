@@ -1,4 +1,6 @@
-"""What has been measured so far, a line a sample in DIR/results.jsonl: a second start does only what is missing."""
+"""What has been measured so far, a line a sample in DIR/results.jsonl: a second start does only
+what is missing.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,12 @@ def files(folder: Path) -> list[tuple[Path, str]]:
 class Store:
     """Records of one evaluation, in memory, and in `folder` where there is one.
 
-    Lines that are cut off, or of other settings, are left alone. `decodings` are the facts of those that the folder
-    had samples of, each once.
+    Lines that are cut off, or of other settings, are left alone. `decodings` are the facts of those
+    that the folder had samples of, each once.
 
     folder: where they are kept; None keeps them in memory alone.
-    settings: all that decides a figure and is the same for every sample. Their hash is part of a record's name, so
-    that a folder may hold the samples of several evaluations.
+    settings: all that decides a figure and is the same for every sample. Their hash is part of a
+        record's name, so that a folder may hold the samples of several evaluations.
     """
 
     def __init__(self, folder: Path | None, settings: dict):
@@ -75,10 +77,12 @@ class Store:
         return found
 
     def add(self, *records: Record) -> None:
-        """Keep records: their arrays first, then their lines, so that a line stands for all of it. Raises OutputError.
+        """Keep records: their arrays first, then their lines, so that a line stands for all of it.
 
-        The lines go out in one piece, so that a run that is killed leaves all clips of a batch or none: one that
-        was decoded again without the others would have another speed.
+        Raises OutputError.
+
+        The lines go out in one piece, so that a run that is killed leaves all clips of a batch or
+        none: one that was decoded again without the others would have another speed.
         """
         names = [self._name(record.about) for record in records]
         self.records |= dict(zip(names, records, strict=True))

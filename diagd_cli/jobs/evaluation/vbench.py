@@ -1,4 +1,6 @@
-"""VBench runs in an environment of its own: videos for it go out, one folder a decoding, and its results come back."""
+"""VBench runs in an environment of its own: videos for it go out, one folder a decoding, and its
+results come back.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _RESULTS = TypeAdapter(dict[str, tuple[float, list[_Video]]])
 
 
 def folder_of(decoding: Mapping) -> str:
-    """The folder of a decoding, from its facts: `ntp`, `spatial-k2`, `diagd-k2-d10-above-no-repair-tuned`."""
+    """The folder of a decoding, from its facts: `ntp`, `spatial-k2`,
+    `diagd-k2-d10-above-no-repair-tuned`.
+    """
     method = decoding["method"]
     numbers = {"ntp": "", "diagd": f"-k{decoding['k']}-d{decoding['d']}"}
     name = method + numbers.get(method, f"-k{decoding['k']}")
@@ -44,7 +48,9 @@ def video_name(index: int, clip: Path, seed: int) -> str:
 
 
 def check_export(folder: Path, names: set[str]) -> None:
-    """Raise OutputError where a decoding's folder holds anything but `names`: VBench would judge that too."""
+    """Raise OutputError where a decoding's folder holds anything but `names`: VBench would judge
+    that too.
+    """
     strangers = sorted(path.name for path in folder.glob("*") if path.name not in names)
     if strangers:
         message = f"{folder} holds {strangers[0]}, which is not of this evaluation"
@@ -69,9 +75,11 @@ def commands(root: Path, folders: Sequence[str]) -> list[str]:
 
 
 def read_results(paths: Sequence[Path], folders: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Folder of a decoding -> dimension -> mean, from files {DIMENSION: [MEAN, [{"video_path": ...}, ...]]}.
+    """Folder of a decoding -> dimension -> mean, from files {DIMENSION: [MEAN, [{"video_path":
+    ...}, ...]]}.
 
-    The folder is that of the videos which a file names. Raises UsageError for a file that is malformed or of others.
+    The folder is that of the videos which a file names. Raises UsageError for a file that is
+    malformed or of others.
     """
     found: dict[str, dict[str, float]] = {}
     for path in paths:

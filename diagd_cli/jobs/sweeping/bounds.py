@@ -19,7 +19,8 @@ _BOUND = re.compile(r"\s*([a-z]+)\s*(<=|>=)\s*([+-])?(\d+\.?\d*|\.\d+)(%?)\s*")
 class Bound:
     """A limit to a measure's difference to NTP.
 
-    limit: in the measure's unit; or, where it is relative, a share of NTP's value, such as 0.02 for 2%.
+    limit: in the measure's unit; or, where it is relative, a share of NTP's value, such as 0.02 for
+        2%.
     text: as it was given.
     """
 
@@ -54,7 +55,10 @@ class Verdict:
 
 
 def parse_bounds(text: str) -> list[Bound]:
-    """Bounds by comma. Raises UsageError for one that cannot be read, or that allows only what is better than NTP."""
+    """Bounds by comma.
+
+    Raises UsageError for one that cannot be read, or that allows only what is better than NTP.
+    """
     return [_parse(part) for part in text.split(",")]
 
 
@@ -77,7 +81,10 @@ def _parse(part: str) -> Bound:
 
 
 def judge(bound: Bound, row: EvaluationRow, base: EvaluationRow) -> Verdict:
-    """How a row stands to a bound; base: NTP's row. Raises UsageError where the measure has no figures."""
+    """How a row stands to a bound; base: NTP's row.
+
+    Raises UsageError where the measure has no figures.
+    """
     own, ntp = row.estimate(bound.measure), base.estimate(bound.measure)
     change = Estimate(0.0, 0.0, 0.0, 1) if row is base else row.change(bound.measure)
     if own is None or ntp is None or change is None:
@@ -114,7 +121,10 @@ class Choice:
 
 
 def choose(rows: Sequence[EvaluationRow], bounds: Sequence[Bound]) -> Choice:
-    """The choice among rows of a sweep, the first of which is NTP. Raises UsageError where a measure has no figures."""
+    """The choice among rows of a sweep, the first of which is NTP.
+
+    Raises UsageError where a measure has no figures.
+    """
     base = rows[0]
     judged = [(row, [judge(bound, row, base) for bound in bounds]) for row in rows]
     judged.sort(key=lambda pair: -pair[0].mean("speedup"))

@@ -31,7 +31,8 @@ class Combinations:
 def combine(
     named: list[Decoding], stand_ins: Sequence[StandIn], repairs: list[bool], grid: Grid, context: int
 ) -> Combinations:
-    """NTP and the decodings `named`, each with every stand-in and with and without repair where these matter.
+    """NTP and the decodings `named`, each with every stand-in and with and without repair where
+    these matter.
 
     One that is out of range, or whose plan is that of another, is skipped with the reason.
 
@@ -56,7 +57,9 @@ def combine(
 
 
 def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
-    """Raise UsageError, what is wrong with the first, unless at least one of the decodings fits the grid."""
+    """Raise UsageError, what is wrong with the first, unless at least one of the decodings fits the
+    grid.
+    """
     problems = []
     for decoding in decodings:
         try:
@@ -68,7 +71,9 @@ def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
 
 
 def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple[int, int, StandIn, bool, bool]:
-    """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots). Raises UsageError when out of range.
+    """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots).
+
+    Raises UsageError when out of range.
 
     NTP needs no stand-in and sees no empty slot: by whatever name it is asked for, it is one plan.
     """
@@ -89,7 +94,8 @@ def earlier(
 ) -> list[tuple[Decoding, dict]]:
     """The decodings that a folder has samples of and that are not asked for, with their facts.
 
-    Facts that are malformed, do not fit the grid or are of another preset's Transformer are left out.
+    Facts that are malformed, do not fit the grid or are of another preset's Transformer are left
+    out.
 
     known: facts of the folder's decodings.
     decodings: those that are asked for.

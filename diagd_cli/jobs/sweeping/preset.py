@@ -19,8 +19,9 @@ def write_chosen(
 ) -> None:
     """Write `preset` with the decoding and sampling as its defaults, by the name of the file.
 
-    Weights that would not be found from there, or were found in `folder`, are named by their way from there. The preset's k
-    and d are kept where the method has none of its own. Raises OutputError.
+    Weights that would not be found from there, or were found in `folder`, are named by their way
+    from there. The preset's k and d are kept where the method has none of its own. Raises
+    OutputError.
     """
     numbers = {"ntp": (), "diagd": ("k", "d")}.get(decoding.method, ("k",))
     chosen = {
@@ -37,7 +38,9 @@ def write_chosen(
 
 
 def moved(preset: Preset, role: Role, path: Path, folder: Path | None) -> Weights | None:
-    """The entry by which a preset at `path` finds the files that `preset` finds, `folder` searched first."""
+    """The entry by which a preset at `path` finds the files that `preset` finds, `folder` searched
+    first.
+    """
     entry = getattr(preset, f"{role}_weights")
     if entry is None:
         return None

@@ -1,4 +1,6 @@
-"""Many decodings over the same clips, to choose by quality and speed: what is asked for, and what is written."""
+"""Many decodings over the same clips, to choose by quality and speed: what is asked for, and what
+is written.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ class Sweeping:
         return self.base or self.preset
 
     def check(self) -> Prompts:
-        """The prompts of the clips. Refuses, before any work is done, what cannot be written, drawn or measured.
+        """The prompts of the clips.
+
+        Refuses, before any work is done, what cannot be written, drawn or measured.
 
         Raises DiagdError.
         """
@@ -106,11 +110,12 @@ def sweep(
     progress: Progress | None = None,
     on_report: Callable[[SweepReport], object] = lambda report: None,
 ) -> SweepReport:
-    """Measure every decoding, write the reports, and the preset of the choice where one is asked for.
+    """Measure every decoding, write the reports, and the preset of the choice where one is asked
+    for.
 
-    What `out` holds already is not made again; what else it holds of the same clips is in the reports, too. Raises
-    UsageError, also where nothing is within the bounds and a preset is to be written; OutputError, ClipError and
-    WeightsError.
+    What `out` holds already is not made again; what else it holds of the same clips is in the
+    reports, too. Raises UsageError, also where nothing is within the bounds and a preset is to be
+    written; OutputError, ClipError and WeightsError.
 
     on_report: called when the reports are written, before the preset is.
     """

@@ -1,4 +1,6 @@
-"""A sweep at work: samples of every decoding, and what earlier calls have left of others in the same folder."""
+"""A sweep at work: samples of every decoding, and what earlier calls have left of others in the
+same folder.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,10 @@ UNSTEADY = "A speed-up is above the ratio of steps: the machine was busy now and
 
 
 def run(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> tuple[SweepReport, dict[str, Decoding]]:
-    """Make and measure every sample that is missing; the report, and its decodings by label. Raises DiagdError."""
+    """Make and measure every sample that is missing; the report, and its decodings by label.
+
+    Raises DiagdError.
+    """
     preset, clips, trials = sweeping.preset, sweeping.clips, sweeping.trials
     samples = measure(sweeping, prompts, progress)
     rows = samples.rows({})

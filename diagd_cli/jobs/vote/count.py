@@ -1,4 +1,6 @@
-"""Counting votes: wins, ties and losses of the first folder over the second, with intervals and a sign test."""
+"""Counting votes: wins, ties and losses of the first folder over the second, with intervals and a
+sign test.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ def check_votes(key: Key, files: Sequence[tuple[Path, Votes]]) -> None:
 
 
 def count_files(votes: Sequence[Path], key: Path) -> VoteCounts:
-    """The counts of files that voters' pages saved; key: the FOLDER.key.json of the page. Raises VoteError, UsageError."""
+    """The counts of files that voters' pages saved; key: the FOLDER.key.json of the page.
+
+    Raises VoteError, UsageError.
+    """
     check_outputs([], [(key, "the key"), *((path, "a file of votes") for path in votes)])
     known = read_record(key, Key)
     files = [(path, read_record(path, Votes)) for path in votes]
@@ -62,7 +67,9 @@ def outcome(left: str, choice: Choice) -> str:
 
 
 def tally(counts: Counter[str]) -> Tally:
-    """The number of votes, and of each outcome its count, share of all votes, and 95% interval of that share."""
+    """The number of votes, and of each outcome its count, share of all votes, and 95% interval of
+    that share.
+    """
     total = counts.total()
 
     def share(name: str) -> Share:
@@ -84,7 +91,9 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p-value of the hypothesis that wins and losses are equally likely; ties do not count."""
+    """Two-sided p-value of the hypothesis that wins and losses are equally likely; ties do not
+    count.
+    """
     trials = wins + losses
     tail = sum(comb(trials, n) for n in range(min(wins, losses) + 1))
     return min(1.0, 2 * tail / 2**trials)  # whole numbers up to the division, which rounds correctly

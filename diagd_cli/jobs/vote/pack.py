@@ -1,4 +1,6 @@
-"""Making the folder that voters get: shuffled pairs of videos, one page that shows them, and a key that stays outside."""
+"""Making the folder that voters get: shuffled pairs of videos, one page that shows them, and a key
+that stays outside.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def key_path(folder: Path) -> Path:
 
 
 def pack_ballot(a: Path, b: Path, folder: Path, seed: int, question: str = QUESTION) -> Key:
-    """Write a folder (videos/ and index.html) for voters and its key, from two folders that hold MP4s of the same names.
+    """Write a folder (videos/ and index.html) for voters and its key, from two folders that hold
+    MP4s of the same names.
 
     Both appear when they are complete. Raises UsageError, VoteError, ClipError or OutputError.
 
@@ -87,7 +90,9 @@ def paired_names(a: Path, b: Path) -> list[str]:
 
 
 def draw_pairs(names: list[str], seed: int) -> dict[str, tuple[str, str]]:
-    """(name, the folder on the left: a or b) of each pair by its id 1, 2, ...; a is on the left in half of them."""
+    """(name, the folder on the left: a or b) of each pair by its id 1, 2, ...; a is on the left in
+    half of them.
+    """
     draw = random.Random(seed)
     order = draw.sample(names, len(names))
     lefts = ["a", "b"] * (len(order) // 2) + draw.sample(["a", "b"], len(order) % 2)
@@ -120,13 +125,17 @@ def copy_video(source: Path, target: Path) -> None:
 
 
 def page(vote: str, question: str, pairs: list[str]) -> str:
-    """The HTML of the page, with what it asks as JSON in it; the page's script puts the question in as plain text."""
+    """The HTML of the page, with what it asks as JSON in it; the page's script puts the question in
+    as plain text.
+    """
     return render("vote.html", pack={"vote": vote, "question": question, "pairs": pairs})
 
 
 @contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder beside `folder` that takes its name when the block ends well; else it and the key vanish."""
+    """A temporary folder beside `folder` that takes its name when the block ends well; else it and
+    the key vanish.
+    """
     parent, folders = Path(os.path.abspath(folder)).parent, []
     temporary = None
     try:

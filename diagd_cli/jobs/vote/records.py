@@ -1,4 +1,7 @@
-"""What the files of a vote hold: the key of whoever asks, and a voter's choices. They are parsed as data, never run."""
+"""What the files of a vote hold: the key of whoever asks, and a voter's choices.
+
+They are parsed as data, never run.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ class Pair(Strict):
 
 
 class Key(Strict):
-    """What voters must not know. `a` and `b` are the two folders; `pairs` has the page's ids in the page's order."""
+    """What voters must not know. `a` and `b` are the two folders; `pairs` has the page's ids in the
+    page's order.
+    """
 
     format: Literal["diagd-vote-key"] = "diagd-vote-key"
     vote: str
@@ -40,7 +45,9 @@ class Key(Strict):
 
 
 class Votes(Strict):
-    """What the page saves: one voter's choices by pair id; `ballot` is drawn at random in the voter's browser."""
+    """What the page saves: one voter's choices by pair id; `ballot` is drawn at random in the
+    voter's browser.
+    """
 
     format: Literal["diagd-votes"]
     vote: str
