@@ -13,11 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diagd_cli.errors import OutputError
 from diagd_cli.files.hidden import hidden_name
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 STDOUT = Path("-")  # the name of a stream that is written to standard output
 
@@ -199,7 +203,7 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_npz(path: str | Path, /, **arrays: np.ndarray) -> None:
+def write_npz(path: str | Path, /, **arrays: ArrayLike) -> None:
     """Write named arrays as a compressed .npz file, atomically. Raises OutputError."""
     with atomic(path) as part, part.open("wb") as file:  # given a name, numpy would add a suffix to it
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes one for `allow_pickle`
