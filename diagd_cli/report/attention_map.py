@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from diagd_cli.files.atomic import atomic
 from diagd_cli.report.figure import figure_class
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from diagd_cli.jobs.attention import AttentionMap
 
 COLUMNS, ROWS = 2400, 600  # of the map at most: neighbouring positions of a larger one are drawn as their mean
@@ -34,7 +36,7 @@ def write_map(path: Path, attention: AttentionMap, title: str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def draw_map(axes, attention: AttentionMap) -> None:
+def draw_map(axes: Axes, attention: AttentionMap) -> None:
     """The map on a logarithmic scale, three powers of ten down from its brightest places."""
     from matplotlib.colors import LogNorm
 
@@ -60,11 +62,11 @@ def draw_map(axes, attention: AttentionMap) -> None:
     axes.legend(loc="upper right", fontsize=7, framealpha=1)  # where nothing can be seen
 
 
-def mark_neighbours(axes, attention: AttentionMap, starts: list[int]) -> None:
+def mark_neighbours(axes: Axes, attention: AttentionMap, starts: list[int]) -> None:
     """Short strokes on the diagonals where neighbours lie, with gaps through which the map is seen."""
     grid, rows = attention.grid, np.arange(attention.grid.area)
     own = starts[-1]
-    strokes = {"linestyle": (0, (6, 14)), "linewidth": 1.4}
+    strokes: dict[str, Any] = {"linestyle": (0, (6, 14)), "linewidth": 1.4}
     above = rows[grid.w :]
     axes.plot(own + rows, rows, color="#0072B2", label="the token itself, and left of it its row", **strokes)
     axes.plot(own + above - grid.w, above, color="#56B4E9", label="row above, same column", **strokes)
@@ -73,7 +75,7 @@ def mark_neighbours(axes, attention: AttentionMap, starts: list[int]) -> None:
         axes.plot(start + rows, rows, color="#E69F00", label=label, **strokes)
 
 
-def draw_layers(axes, attention: AttentionMap) -> None:
+def draw_layers(axes: Axes, attention: AttentionMap) -> None:
     """Shares of the attention on each kind of neighbour, layer by layer; dotted: were attention uniform."""
     numbers = np.arange(len(attention.layers))
     for name, (colour, marker, label) in SHOWN.items():

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from diagd_cli.files.atomic import atomic
 from diagd_cli.report.figure import figure_class
 from diagd_cli.report.labels import spread
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+
 FRONT, OTHER, BASE = "#0072B2", "#767676", "#D55E00"  # that the colour-blind tell apart; markers tell the methods
 MARKERS = {"ntp": ("*", "NTP"), "diagd": ("o", "DiagD"), "spatial": ("s", "spatial DiagD"), "zipar": ("^", "ZipAR")}
 
 
-def check() -> type:
+def check() -> type[Figure]:
     """matplotlib's Figure. Raises MissingExtra."""
     return figure_class("The chart (--no-chart leaves it out)")
 
@@ -25,7 +33,7 @@ def write_chart(path: Path, rows: list[dict], title: str) -> None:
         figure.savefig(temporary, format="png")
 
 
-def draw(figure, rows: list[dict], title: str) -> list:
+def draw(figure: Figure, rows: list[dict], title: str) -> list[Annotation]:
     """Draw into a matplotlib figure; returns the labels, matplotlib texts, one a row."""
     axes, base = figure.subplots(), rows[0]
     points = [(row["speedup"]["mean"], row["nll"]["mean"]) for row in rows]
@@ -64,7 +72,7 @@ def bars(row: dict) -> tuple[float, float] | None:
     return found["mean"] - found["low"], found["high"] - found["mean"]
 
 
-def _point(axes, row: dict, point: tuple[float, float]) -> None:
+def _point(axes: Axes, row: dict, point: tuple[float, float]) -> None:
     method = row["decoding"]["method"]
     marker = MARKERS[method][0]
     colour = BASE if method == "ntp" else FRONT if row["front"] else OTHER
@@ -75,7 +83,7 @@ def _point(axes, row: dict, point: tuple[float, float]) -> None:
     axes.plot(*point, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
 
 
-def _legend(axes, rows: list[dict]) -> None:
+def _legend(axes: Axes, rows: list[dict]) -> None:
     """What the markers stand for, below the axes, where no point can be."""
     from matplotlib.lines import Line2D
 
@@ -87,7 +95,7 @@ def _legend(axes, rows: list[dict]) -> None:
     axes.figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=8)
 
 
-def _axes(axes, base: dict, speeds: list[float], title: str) -> None:
+def _axes(axes: Axes, base: dict, speeds: list[float], title: str) -> None:
     """Scales, names, and a second scale for the difference to NTP in percent."""
     nll = base["nll"]["mean"]
     if max(speeds) > 4 * min(speeds):
@@ -96,7 +104,8 @@ def _axes(axes, base: dict, speeds: list[float], title: str) -> None:
         axes.set_xticks(ticks, [f"{n}x" for n in ticks])
         axes.set_xticks([], minor=True)
     axes.margins(x=0.07, y=0.1)
-    share = axes.secondary_yaxis("right", functions=(lambda y: 100 * (y / nll - 1), lambda p: nll * (1 + p / 100)))
+    percent = (lambda y: 100 * (np.asarray(y) / nll - 1)), (lambda p: nll * (1 + np.asarray(p) / 100))
+    share = axes.secondary_yaxis("right", functions=percent)
     share.set_ylabel("over NTP, %")
     note = "labels: k/d; bars: 95% interval of the paired difference to NTP"
     axes.set(xlabel=f"speed-up over NTP\n{note}", ylabel="NLL under NTP, nats a token (low is good)")
