@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -37,13 +38,14 @@ from diagd_cli.errors import INTERRUPTED, Exit
 class CommandLine(Group):
     """The whole of diagd: usage errors and what interrupts it are told in one line like every other failure, instead of a box."""
 
-    def main(self, args=None, *more, **options):
+    def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> NoReturn:
         try:
             code = super().main(asked_for_help(args), *more, **{**options, "standalone_mode": False})
             sys.stdout.flush()
         except UsageProblem as error:
             code = error.exit_code
-            if type(error).__name__ == "NoArgsIsHelpError":  # diagd alone: who sees it wants to know what there is
+            # diagd alone: who sees it wants to know what there is
+            if type(error).__name__ == "NoArgsIsHelpError" and error.ctx:
                 code = Exit.OK
                 typer.echo(error.ctx.get_help())
             else:

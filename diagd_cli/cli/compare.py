@@ -103,10 +103,10 @@ def compare(
 
 def command_line(ctx: typer.Context, seed: int) -> str:
     """The command that does this again: what was given as options or in the environment, and the seed."""
-    words = ["diagd", ctx.info_name]
+    words = ["diagd", str(ctx.info_name)]
     for parameter in ctx.command.params:
-        value, given = ctx.params[parameter.name], ctx.get_parameter_source(parameter.name).name
-        if given not in ("COMMANDLINE", "ENVIRONMENT") or parameter.name == "seed":
+        value, given = ctx.params[parameter.name], ctx.get_parameter_source(parameter.name)
+        if given is None or given.name not in ("COMMANDLINE", "ENVIRONMENT") or parameter.name == "seed":
             continue
         text = path_text(value) if isinstance(value, Path) else str(value)
         if parameter.param_type_name == "argument":

@@ -11,6 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -75,7 +76,7 @@ class Reporter:
         with warnings.catch_warnings():
             usual = warnings.showwarning
 
-            def show(message, category, *where, **more) -> None:
+            def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
                 if not issubclass(category, DiagdWarning):
                     usual(message, category, *where, **more)
                 elif str(message) not in told:
@@ -121,7 +122,8 @@ class Bar:
     def __init__(self, reporter: Reporter, name: str, total: int, unit: str):
         self.reporter, self.name, self.total, self.unit = reporter, name, total, unit
         self.started = self.drawn = self.lined = time.perf_counter()
-        self.base, self.progress = None, None
+        self.base: int | None = None
+        self.progress: Progress | None = None
         if reporter.live:
             # Where it is narrow, the bar is shorter, and names and figures go on below: rich would cut them.
             words, whole = Column(overflow="fold"), Column(no_wrap=True)
@@ -168,7 +170,8 @@ class Follow:
 
     def __init__(self, reporter: Reporter, name: str, tokens: int, frames: int):
         self.reporter, self.name, self.tokens, self.frames = reporter, name, tokens, frames
-        self.open, self.steps = ExitStack(), None
+        self.open = ExitStack()
+        self.steps: Bar | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from diagd_cli.cli.options import one_of
 from diagd_cli.errors import UsageError, did_you_mean
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, Method
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.candidates import Candidate
     from diagd_cli.jobs.settings import Settings
     from diagd_cli.preset import Preset
 
-WORDS = {"no-repair": {"repair": False}, "zero-slots": {"zero_slots": True}}
+WORDS: dict[str, dict[str, Any]] = {"no-repair": {"repair": False}, "zero-slots": {"zero_slots": True}}
 WORDS |= {stand_in: {"stand_in": stand_in} for stand_in in STAND_INS}
 PLAIN_HINT = "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10"
 DECODINGS_HELP = (
@@ -36,10 +36,10 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
         odd = next((word for word in told if word not in WORDS), "")
         raise UsageError(f"Cannot read the decoding {text!r}", did_you_mean(odd, WORDS, hint) if words else hint)
     one_of(name, METHODS, "'--decodings'")
-    chosen = dict(zip(("k", "d"), map(int, numbers), strict=False))
+    chosen: dict[str, Any] = dict(zip(("k", "d"), map(int, numbers), strict=False))
     for word in told:
         chosen |= WORDS[word]
-    return replace(default, method=name, **chosen)
+    return replace(default, method=cast(Method, name), **chosen)
 
 
 def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Candidate]:

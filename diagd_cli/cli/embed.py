@@ -53,6 +53,8 @@ def embed(
         prompts.embed(reporter)
         from safetensors.torch import save
 
+        embedding = prompts.of(output)
+        assert embedding is not None  # its text has just been embedded
         with atomic(output) as part:
-            part.write_bytes(save({"embedding": prompts.of(output)}, {"prompt": text, "encoder": chosen.text.encoder}))
+            part.write_bytes(save({"embedding": embedding}, {"prompt": text, "encoder": chosen.text.encoder}))
         reporter.result(str(output))

@@ -84,7 +84,7 @@ def finetune(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
-        t.start_training(precision, threads)
+        products = t.start_training(precision, threads)
         from diagd_cli.preset import load_preset
         from diagd_cli.train.jobs.finetune import finetune
 
@@ -107,7 +107,7 @@ def finetune(
             cache=cache,
             weights_dir=weights_dir,
             device=device,
-            precision=precision,
+            precision=products,
             verbose=verbose,
         )
         if path := finetune(request, reporter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -140,7 +141,7 @@ def generate(
 
 
 def stream_target(
-    clips: list[Path], output: str | None, seed: int, samples: int, given: dict[str, object]
+    clips: list[Path], output: str | None, seed: int, samples: int, given: Mapping[str, object]
 ) -> list[Target] | None:
     """The stream to stdout where one is asked for, else None; `given` is what else was. Raises UsageError."""
     from diagd_cli.jobs.targets import Target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
 import typer
 
@@ -11,8 +12,12 @@ from diagd_cli.cli import signals
 from diagd_cli.cli.console import Reporter, stdout_failure
 from diagd_cli.errors import DiagdError, Exit
 
+if TYPE_CHECKING:
+    from typer._click.exceptions import UsageError as ClickUsageError
+
 TRAINING_INTERRUPTED = "interrupted; what was trained is kept, and the same command goes on from there"
-UsageProblem = typer.BadParameter.__base__  # click's UsageError; where it lies depends on the version of Typer
+# click's UsageError; where it lies depends on the version of Typer
+UsageProblem = cast("type[ClickUsageError]", typer.BadParameter.__base__)
 
 
 @contextmanager

@@ -8,19 +8,25 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeGuard, get_args, get_type_hints
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
 from diagd_cli.cli.layout import listed, width_of, wrapped
 from diagd_cli.errors import did_you_mean, near
+
+if TYPE_CHECKING:  # Typer's own copy of click, or in its older versions click: which one it is makes no difference here
+    from typer._click import Command as ClickCommand
+    from typer._click import Context, HelpFormatter, Parameter
+    from typer._click.exceptions import UsageError as ClickUsageError
+    from typer.models import CommandFunctionType
 
 WIDEST, USUAL = 100, 80  # columns: at which lines are still easy to read; where there is no terminal
 BESIDE = 27  # columns of names, beyond which their text stands below them
@@ -51,52 +57,62 @@ KINDS = {Path: "<path>", int: "<int>", float: "<float>", str: "<str>"}
 class Command(TyperCommand):
     """Typer's command, with that help."""
 
-    def format_help(self, ctx, formatter) -> None:
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         formatter.write(help_text(self, ctx))
 
 
 class Group(TyperGroup):
     """Typer's group, with that help."""
 
-    def format_help(self, ctx, formatter) -> None:
+    def format_help(self, ctx: Context, formatter: HelpFormatter) -> None:
         formatter.write(help_text(self, ctx))
 
 
 class Commands(typer.Typer):
     """Typer, whose commands and groups have that help."""
 
-    def __init__(self, **settings):
+    def __init__(self, **settings: Any) -> None:
         super().__init__(**{"cls": Group, "rich_markup_mode": "rich", **settings})
 
-    def command(self, *names, **settings):
+    def command(self, *names: str | None, **settings: Any) -> Callable[[CommandFunctionType], CommandFunctionType]:
         return super().command(*names, **{"cls": Command, **settings})
 
 
 # ---- of one command --------------------------------------------------------------------------------------------------
 
 
-def placeholder(argument) -> str:
+def is_argument(parameter: Parameter) -> TypeGuard[TyperArgument]:
+    """Whether it is an argument, not an option."""
+    return parameter.param_type_name == "argument"
+
+
+def is_option(parameter: Parameter) -> TypeGuard[TyperOption]:
+    """Whether it is an option, not an argument."""
+    return parameter.param_type_name == "option"
+
+
+def placeholder(argument: TyperArgument) -> str:
     """An argument as usage shows it."""
     name = (argument.metavar or argument.name.upper()) + ("..." if argument.nargs != 1 else "")
     return name if argument.required else f"[{name}]"
 
 
-def usage(name: str, command) -> str:
+def usage(name: str, command: ClickCommand) -> str:
     """A command with what it takes."""
-    arguments = [p for p in command.params if p.param_type_name == "argument" and not p.hidden]
-    options = any(p.param_type_name == "option" for p in command.params)
+    arguments = [p for p in command.params if is_argument(p) and not p.hidden]
+    options = any(is_option(p) for p in command.params)
     below = ["COMMAND ..."] if getattr(command, "commands", None) else []
     return " ".join([name, *(["[OPTIONS]"] if options else []), *map(placeholder, arguments), *below])
 
 
-def option_names(option, hint: Any = None) -> list[str]:
+def option_names(option: TyperOption, hint: Any = None) -> list[str]:
     """The names of an option, the long one first and with what it takes."""
     kind = "" if option.is_flag else " " + (option.metavar or _kind(hint))
     first, *others = [*sorted(option.opts, key=len, reverse=True), *option.secondary_opts]
     return [first + kind, *others]
 
 
-def default_of(option) -> str:
+def default_of(option: TyperOption) -> str:
     """What an option is where it is not given; "" for nothing."""
     default = option.default
     if option.is_flag:
@@ -104,16 +120,16 @@ def default_of(option) -> str:
     return "required" if option.required else "" if default in (None, "", ()) else str(default)
 
 
-def panels_of(options) -> dict[str, list]:
+def panels_of(options: Iterable[TyperOption]) -> dict[str, list[TyperOption]]:
     """The options of a command by panel, in the order of `PANELS`."""
-    found: dict[str, list] = {panel: [] for panel in [*PANELS, OTHERS]}
+    found: dict[str, list[TyperOption]] = {panel: [] for panel in [*PANELS, OTHERS]}
     for option in options:
         own = getattr(option, "rich_help_panel", None)
         found[own or PANEL_OF.get(max(option.opts, key=len), OTHERS)].append(option)
     return {panel: members for panel, members in found.items() if members}
 
 
-def _kind(hint) -> str:
+def _kind(hint: Any) -> str:
     return next((KINDS[kind] for kind in (hint, *get_args(hint)) if kind in KINDS), "<str>")
 
 
@@ -126,15 +142,16 @@ def asked_for_help(words: Sequence[str] | None) -> Sequence[str] | None:
     return [*given[1:], "--help"] if given[:1] == ["help"] else words
 
 
-def usage_message(error) -> str:
+def usage_message(error: ClickUsageError) -> str:
     """What is wrong with a call, what may have been meant, and where to read on."""
     kind, ctx = type(error).__name__, error.ctx
     text = error.format_message()
-    if kind == "NoSuchOption":
-        text = f"No such option: {error.option_name}. {meant_option(error.option_name, ctx.command)}".rstrip()
-    elif kind == "MissingParameter" and error.param and error.param.param_type_name == "argument":
-        text = f"Missing argument '{placeholder(error.param)}'"
-    elif missing := re.match(r"No such command '(.*?)'", text):
+    option, parameter = getattr(error, "option_name", ""), getattr(error, "param", None)
+    if kind == "NoSuchOption" and ctx:
+        text = f"No such option: {option}. {meant_option(option, ctx.command)}".rstrip()
+    elif kind == "MissingParameter" and parameter and is_argument(parameter):
+        text = f"Missing argument '{placeholder(parameter)}'"
+    elif ctx and (missing := re.match(r"No such command '(.*?)'", text)):
         text = f"{missing[0]}. {meant_command(missing[1], ctx)}".rstrip()
     # an option's variable is named only where it is set
     text = re.sub(r" \(env var: '(\w+)'\)", lambda m: m[0] if m[1] in os.environ else "", text)
@@ -142,7 +159,7 @@ def usage_message(error) -> str:
     return f"{text} See: {ctx.command_path} --help" if ctx else text
 
 
-def meant_option(name: str, command) -> str:
+def meant_option(name: str, command: ClickCommand) -> str:
     """A guess at an option that there is; "" for none."""
     own = [option for p in command.params for option in (*p.opts, *p.secondary_opts) if option.startswith("-")]
     if guess := did_you_mean(name, [*own, "--help"]):
@@ -156,7 +173,7 @@ def meant_option(name: str, command) -> str:
     return ""
 
 
-def meant_command(name: str, ctx) -> str:
+def meant_command(name: str, ctx: Context) -> str:
     """A guess at a command that there is; "" for none."""
     known: dict[str, Any] = getattr(ctx.command, "commands", {})
     if guess := near(name, known):
@@ -172,16 +189,17 @@ def meant_command(name: str, ctx) -> str:
 # ---- on a terminal ---------------------------------------------------------------------------------------------------
 
 
-def help_text(command, ctx) -> str:
+def help_text(command: ClickCommand, ctx: Context) -> str:
     """The whole of it, with colours where stdout shows them."""
     width = min(width_of(sys.stdout) or USUAL, WIDEST)
     console = Console(width=width, height=1, highlight=False, emoji=False)  # with a height, TERM=dumb changes no width
     hints = get_type_hints(command.callback) if command.callback else {}
-    shown = [p for p in command.get_params(ctx) if not p.hidden]
-    arguments = [(placeholder(p), p.help or "") for p in shown if p.param_type_name == "argument"]
+    parameters = command.get_params(ctx)
+    options = [p for p in parameters if is_option(p) and not p.hidden]
+    arguments = [(placeholder(p), p.help or "") for p in parameters if is_argument(p) and not p.hidden]
     boxes = {"Arguments": arguments} if arguments else {}
     boxes |= commands_of(command, ctx.parent is None)
-    for title, members in panels_of([p for p in shown if p.param_type_name == "option"]).items():
+    for title, members in panels_of(options).items():
         boxes[title] = [(", ".join(option_names(p, hints.get(p.name))), _told(p)) for p in members]
     with console.capture() as text:
         console.print(Text.assemble(("Usage:", "bold"), " ", usage(ctx.command_path, command)), overflow="fold")
@@ -212,7 +230,7 @@ def panel(title: str, rows: list[tuple[str, str]], width: int) -> Panel:
     return Panel(text, title=title, title_align="left", border_style="dim")
 
 
-def commands_of(group, whole: bool) -> dict[str, list[tuple[str, str]]]:
+def commands_of(group: ClickCommand, whole: bool) -> dict[str, list[tuple[str, str]]]:
     """Names of the commands below with the first line of their help, by panel where that is the `whole` of diagd."""
     known: dict[str, Any] = getattr(group, "commands", {})
     found = {title: [name for name in names.split() if name in known] for title, names in COMMANDS.items() if whole}
@@ -221,7 +239,7 @@ def commands_of(group, whole: bool) -> dict[str, list[tuple[str, str]]]:
     return {title: [(name, first[name]) for name in names] for title, names in found.items() if names}
 
 
-def _told(option) -> str:
+def _told(option: TyperOption) -> str:
     default = default_of(option)
     more = [f"[env: {option.envvar}]"] if option.envvar else []
     more += ["[required]"] if default == "required" else [f"[default: {default}]"] if default else []

@@ -99,8 +99,11 @@ def listed(cells: Row, stops: Sequence[int], width: int | None) -> list[str]:
     lead = ""
     for cell, stop in zip(cells, stops, strict=False):
         lead += cell + " " * max(1, stop - cell_len(cell))
-    room, text = width and width - cell_len(lead), cells[-1]
-    if room is None or cell_len(text) <= room:
+    text = cells[-1]
+    if width is None:
+        return [(lead + text).rstrip()]
+    room = width and width - cell_len(lead)
+    if cell_len(text) <= room:
         return [(lead + text).rstrip()]
     longest = max(map(cell_len, text.split(" ")))
     if room >= max(LEAST, longest):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -26,18 +26,18 @@ DECODING_HELP = f"One of {', '.join(METHODS)}; the preset's by default."
 STAND_IN_HELP = f"What is fed for a row's first token while its predecessor is missing: {', '.join(STAND_INS)}."
 
 
-def option(*names: str, **settings):
+def option(*names: str, **settings: Any) -> Any:
     """An option that the variable DIAGD_NAME can set too."""
     variable = "DIAGD_" + names[0].strip("-").replace("-", "_").upper()
     return typer.Option(*names, envvar=variable, **settings)
 
 
-def number(kind: type, rule: str, low: float = -math.inf, high: float = math.inf) -> dict:
+def number(kind: type[int] | type[float], rule: str, low: float = -math.inf, high: float = math.inf) -> dict[str, Any]:
     """Settings of an option that holds an int or a float in low .. high; `rule` says so in words."""
 
-    def parse(text):
+    def parse(text: str | float) -> float:
         try:
-            value = kind(text)
+            value: float = kind(text)
         except ValueError:
             value = math.nan
         if not low <= value <= high:
@@ -47,14 +47,14 @@ def number(kind: type, rule: str, low: float = -math.inf, high: float = math.inf
     return {"parser": parse, "metavar": f"<{kind.__name__}>"}
 
 
-def a_file(text) -> Path:
+def a_file(text: str | Path) -> Path:
     """Reads an option that names a file to write: what ends with a slash is a folder. Raises typer.BadParameter."""
     if str(text).endswith(SLASHES):
         raise typer.BadParameter(f"{str(text)!r} is a folder. Name a file")
     return Path(text)
 
 
-FILE = {"parser": a_file, "metavar": "<path>"}
+FILE: dict[str, Any] = {"parser": a_file, "metavar": "<path>"}
 COUNT = number(int, "a whole number, 0 or more", 0)
 POSITIVE = number(int, "a whole number, 1 or more", 1)
 FRAMES = number(int, f"a whole number in 1..{MOST_FRAMES}", 1, MOST_FRAMES)
@@ -223,12 +223,14 @@ class OutputOptions:
     verbose: VerboseOption = False
 
 
-def grouped(command: Callable) -> Callable:
+def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     """A command as Typer reads it: each parameter whose type is one of the groups above becomes that group's options.
 
     They are put together again before the command runs. Typer knows no such thing: it reads a signature, option by option.
     """
-    hints, groups, parameters = get_type_hints(command, include_extras=True), {}, []
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {}  # their dataclasses
+    parameters: list[inspect.Parameter] = []
     for parameter in inspect.signature(command).parameters.values():
         kind = hints[parameter.name]
         if not is_dataclass(kind):
@@ -243,12 +245,12 @@ def grouped(command: Callable) -> Callable:
             parameters.append(own)
 
     @wraps(command)
-    def run(**given):
+    def run(**given: Any) -> Any:
         for name, kind in groups.items():
             given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
         return command(**given)
 
-    run.__signature__ = inspect.Signature(parameters)
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what `inspect` looks for first
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 

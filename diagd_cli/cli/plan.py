@@ -22,6 +22,8 @@ from diagd_cli.inputs import preset_inputs
 if TYPE_CHECKING:
     from diagd_cli.files.outputs import Named
     from diagd_cli.schedule.plan import Plan
+    from diagd_cli.sections import Defaults
+    from diagd_cli.tokens.grid import Grid
 
 HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over next-token prediction, and the order.
 
@@ -68,6 +70,7 @@ def plan(
         from diagd_cli.schedule.decoding import Decoding
         from diagd_cli.tokens.grid import Grid
 
+        defaults: Decoding | Defaults
         if grid:
             match = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", grid)
             if not match or not all(int(g) for g in match.groups()):
@@ -143,7 +146,7 @@ def describe(facts: dict) -> list[str]:
     ]
 
 
-def picture(grid, k: int, d: int, frames: int, columns: int = 78) -> str:
+def picture(grid: Grid, k: int, d: int, frames: int, columns: int = 78) -> str:
     """Step numbers over the corner of the first two frames: equation 5 to look at."""
     shown = min(frames, 2)
     digits = len(str((shown - 1) * d + (grid.h - 1) * k + grid.w - 1))

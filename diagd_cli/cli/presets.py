@@ -55,7 +55,7 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
         from diagd_cli.preset import load_preset
 
         chosen = load_preset(preset)
-        check_outputs([], [(chosen.path, "the preset")])
+        check_outputs([], [(chosen.path, "the preset")] if chosen.path else [])
         settings = chosen.model_dump(mode="json")
         text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
         reporter.result(settings if json else text.rstrip())

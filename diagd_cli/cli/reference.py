@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import typer
 from rich.text import Text
 
 from diagd_cli.cli.app import app
-from diagd_cli.cli.help import default_of, option_names, panels_of, placeholder, usage
+from diagd_cli.cli.help import default_of, is_argument, is_option, option_names, panels_of, placeholder, usage
+
+if TYPE_CHECKING:
+    from typer._click import Command
+    from typer.core import TyperOption
 
 WRITE = "python -m diagd_cli.cli.reference > docs/cli.md"
 INTRODUCTION = f"""# Commands
@@ -37,25 +41,25 @@ def reference() -> str:
     return "\n".join([INTRODUCTION, overview(below), *(section(*each) for each in below), variables(below)])
 
 
-def walk(command, name: str) -> Iterator[tuple[str, Any]]:
+def walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:
     """(full name, click command) of a command and of those below it, in alphabetical order."""
     yield name, command
     for below, each in sorted(getattr(command, "commands", {}).items()):
         yield from walk(each, f"{name} {below}")
 
 
-def overview(commands: list[tuple[str, Any]]) -> str:
+def overview(commands: list[tuple[str, Command]]) -> str:
     """A table of the commands and the first line of their help."""
     rows = [f"| [{name}](#{_anchor(name)}) | {_help(command.help)[0]} |" for name, command in commands]
     return "\n".join(["| command | |", "|---|---|", *rows, ""])
 
 
-def section(name: str, command) -> str:
+def section(name: str, command: Command) -> str:
     """A command: its usage, its help with the examples as code, tables of arguments and options."""
-    shown = [p for p in command.params if not p.hidden and p.opts[0] not in COMPLETION]
+    shown = [p for p in command.params if p.opts[0] not in COMPLETION]
     hints = get_type_hints(command.callback) if command.callback else {}
-    arguments = [p for p in shown if p.param_type_name == "argument"]
-    options = [p for p in shown if p.param_type_name == "option"]
+    arguments = [p for p in shown if is_argument(p) and not p.hidden]
+    options = [p for p in shown if is_option(p) and not p.hidden]
     lines = [
         f"{'#' * (1 + name.count(' '))} {name}",
         "",
@@ -74,11 +78,11 @@ def section(name: str, command) -> str:
     return "\n".join(lines)
 
 
-def variables(commands: list[tuple[str, Any]]) -> str:
+def variables(commands: list[tuple[str, Command]]) -> str:
     """A table of the environment variables, and of the options that each sets."""
     options: dict[str, str] = {}
     for _, command in commands:
-        options |= {p.envvar: p.opts[0] for p in command.params if p.envvar}
+        options |= {str(p.envvar): p.opts[0] for p in command.params if p.envvar}
     rows = [f"| `{variable}` | `{options[variable]}` |" for variable in sorted(options)]
     return "\n".join(["## Environment variables", "", "| variable | option |", "|---|---|", *rows, ""])
 
@@ -87,7 +91,7 @@ def _anchor(name: str) -> str:
     return name.replace(" ", "-")
 
 
-def _row(option, hint) -> str:
+def _row(option: TyperOption, hint: Any) -> str:
     """A line of the table of options."""
     names = ", ".join(f"`{name}`" for name in option_names(option, hint))
     default = default_of(option)
@@ -98,7 +102,7 @@ def _row(option, hint) -> str:
 
 def _help(text: str | None) -> list[str]:
     """Lines of a help text: its examples, which are indented and stand alone, become one block of code."""
-    lines = []
+    lines: list[str] = []
     for paragraph in re.split(r"\n\s*\n", Text.from_markup(text or "").plain.strip("\n")):
         code = paragraph.startswith("  ")
         if code and lines and lines[-2].startswith("    "):

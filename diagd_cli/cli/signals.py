@@ -28,7 +28,7 @@ def listen() -> None:
         signal.signal(signal.SIGALRM, interrupt)
 
 
-def interrupt(number: int, *_) -> None:
+def interrupt(number: int, *_: object) -> None:
     """Raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, only after that."""
     now = time.monotonic()
     if number != getattr(signal, "SIGALRM", None):

@@ -39,7 +39,7 @@ class Threads:
     def __init__(self) -> None:
         self.fixed = NUMBER in os.environ
         self.due, self.most = 0.0, 0  # when to look again; threads on a machine where nobody else is at work
-        self.used = None
+        self.used: Usage | None = None
 
     def fix(self, count: int) -> None:
         """Use `count` threads, or for 0 as many as torch takes by itself, whatever the others do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -71,11 +71,12 @@ PRECISION_HELP = "auto (bf16 where the hardware has it), bf16 or fp32."
 PrecisionOption = Annotated[str, typer.Option(help=PRECISION_HELP)]
 
 
-def start_training(precision: str, threads: int) -> None:
-    """What every training does first. It may import torch, so it comes after `spin_little`."""
+def start_training(precision: str, threads: int) -> Precision:
+    """What every training does first; returns the precision, checked. It may import torch, so it comes after `spin_little`."""
     spin_little()
     o.one_of(precision, get_args(Precision), "'--precision'")
     THREADS.fix(threads)
+    return cast(Precision, precision)
 
 
 def run_folder(out: Path | None, recipe: str) -> Path:
@@ -107,7 +108,7 @@ def _command(part: str, about: str) -> None:
     ) -> None:
         reporter = Reporter(quiet, verbose)
         with guard(reporter, training=True):
-            start_training(precision, threads)
+            products = start_training(precision, threads)
             from diagd_cli.train.jobs.tokenizer import train_tokenizer
             from diagd_cli.train.jobs.transformer import train_transformer
 
@@ -124,7 +125,7 @@ def _command(part: str, about: str) -> None:
                 cache=cache,
                 weights_dir=weights_dir,
                 device=device,
-                precision=precision,
+                precision=products,
                 verbose=verbose,
             )
             job = train_tokenizer if part == "tokenizer" else train_transformer

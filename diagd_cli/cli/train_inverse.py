@@ -29,7 +29,7 @@ def inverse(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
-        t.start_training(precision, threads)
+        products = t.start_training(precision, threads)
         from diagd_cli.train.jobs.inverse import train_inverse
 
         request = InverseRequest(
@@ -41,7 +41,7 @@ def inverse(
             every=every,
             cache=cache,
             device=device,
-            precision=precision,
+            precision=products,
             verbose=verbose,
         )
         reporter.result(str(train_inverse(request, reporter)))

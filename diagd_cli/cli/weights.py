@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from diagd_cli.cli.help import Commands
 from diagd_cli.cli.layout import listed, width_of
 from diagd_cli.errors import Exit, WeightsError
 from diagd_cli.files.paths import path_text
+
+if TYPE_CHECKING:
+    from diagd_cli.preset import Preset
+    from diagd_cli.weights.check import Finding
 
 commands = Commands(no_args_is_help=False)
 HELP = """List, fetch and check the weights of presets.
@@ -56,7 +60,7 @@ def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = Fa
             reporter.result(facts if json else "\n".join(listed(_cells(facts), (24, 10), width_of(sys.stdout))))
 
 
-def gather(preset, folder: Path | None) -> dict:
+def gather(preset: Preset, folder: Path | None) -> dict:
     """Files of a preset's weights that are there and their bytes, and the models whose weights are missing."""
     from diagd_cli.weights.locate import ROLES, locate
 
@@ -129,7 +133,7 @@ def check(
             raise typer.Exit(Exit.FAILED)
 
 
-def _finding(finding) -> str:
+def _finding(finding: Finding) -> str:
     about = f"{finding.path}: " if finding.path and str(finding.path) not in finding.text else ""
     cells = (finding.role, finding.subject, MARKS[finding.good], one_line(about + finding.text))
     return "\n".join(listed(cells, (13, 10, 9), width_of(sys.stdout)))

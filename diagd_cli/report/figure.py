@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from diagd_cli.errors import MissingExtra
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def figure_class(purpose: str) -> type:
+
+def figure_class(purpose: str) -> type[Figure]:
     """matplotlib's Figure, which draws without a display. Raises MissingExtra: `purpose` needs it."""
     try:
         from matplotlib.figure import Figure

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from itertools import pairwise, product
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import BboxBase
 
 ANGLES = ((1, 0.4), (1, -0.4), (-1, 0.4), (-1, -0.4), (0, 1), (0, -1), (1, 0), (-1, 0))  # of a label to its point
 RADII = (8, 16, 26, 38, 52)  # points; from the second on a thin line leads to the label
 GAP = 1.5  # pixels between labels
 
 
-def spread(figure, axes, labels: list, points: list[tuple[float, float]], line: list[tuple[float, float]]) -> None:
+def spread(
+    figure: Figure,
+    axes: Axes,
+    labels: list[Annotation],
+    points: list[tuple[float, float]],
+    line: list[tuple[float, float]],
+) -> None:
     """Move each label to the first place near its point, in the axes, where it covers no label, no point and no `line`.
 
     Where there is none, it may cover the line.
@@ -48,13 +61,13 @@ def _place(x: float, y: float, width: float, height: float, radius: float, right
     return left, low, left + width, low + height
 
 
-def _along(line) -> list[tuple]:
+def _along(line: np.ndarray) -> list[tuple]:
     """Spots on a line float [n, 2] of pixels, so close that no label lies between two of them, each as an empty box."""
     parts = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 6)) for a, b in pairwise(line)]
     return [(x, y, x, y) for part in parts for x, y in part]
 
 
-def _within(box: tuple, inside) -> bool:
+def _within(box: tuple, inside: BboxBase) -> bool:
     return inside.x0 <= box[0] and box[2] <= inside.x1 and inside.y0 <= box[1] and box[3] <= inside.y1
 
 

@@ -29,7 +29,7 @@ def write_race(path: Path, comparison: Comparison) -> dict:
     count = math.ceil((LEAD + total / speed + HOLD) * FPS)
     frames = pictures(comparison, there, total, speed, count)
     first = next(frames)
-    with VideoWriter(path, *first.shape[:2], FPS) as writer:
+    with VideoWriter(path, first.shape[0], first.shape[1], FPS) as writer:
         writer.write(first[None])
         for frame in frames:
             writer.write(frame[None])

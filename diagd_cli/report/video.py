@@ -22,7 +22,7 @@ def write_panels(path: Path, comparison: Comparison, heat: bool = False) -> dict
     maps, about = difference_maps(comparison) if heat else (None, None)
     frames = pictures(comparison, maps, about)
     first = next(frames)
-    with VideoWriter(path, *first.shape[:2], comparison.fps) as writer:
+    with VideoWriter(path, first.shape[0], first.shape[1], comparison.fps) as writer:
         writer.write(first[None])
         for frame in frames:
             writer.write(frame[None])
@@ -42,15 +42,15 @@ def pictures(
     """The frames of the video, uint8 [H, W, 3]; `maps` and `about` are those of `difference_maps`."""
     videos, scale = comparison.shown, enlargement(comparison.videos[0].shape[2])
     height, width = (side * scale for side in videos[0].shape[1:3])
-    key = about and legend(width, height, about["reference"], about["top"])
     blank = Image.new("RGB", (width, height), PAPER)
+    key = legend(width, height, about["reference"], about["top"]) if about else blank
     for t in range(max(map(len, videos))):
         panels = []
         for n, (video, name, line) in enumerate(zip(videos, comparison.names, comparison.abouts(), strict=True)):
             panel = captioned(
                 enlarged(at(video, t), scale), f"{name}\n{line}", comparison.count(min(t, len(video) - 1))
             )
-            if about:
+            if maps is not None and about:
                 known = n and t < len(maps[n - 1])
                 below = enlarged(coloured(maps[n - 1][t], about["top"]), scale) if known else blank
                 panel = stacked(panel, below if n else key)

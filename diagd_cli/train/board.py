@@ -9,6 +9,10 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tensorboard.compat.proto.event_pb2 import Event
 
 
 def installed() -> bool:
@@ -52,7 +56,7 @@ class Board:
         if self._file:
             self._file.close()
 
-    def _write(self, *events) -> None:
+    def _write(self, *events: Event) -> None:
         from torch.utils.tensorboard import RecordWriter
 
         if not self._file:

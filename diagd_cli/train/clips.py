@@ -52,7 +52,9 @@ def _clips(folder: Path, preset: Preset) -> list[Path]:
         hint = "Where there is train/ or val/, there must be both" if split else _MAKE
         raise ClipError(f"{folder} does not exist", hint) from None
     except OSError as error:
-        raise ClipError(f"{folder} cannot be read: {error.strerror.lower()}", "Name a folder of clips") from None
+        raise ClipError(
+            f"{folder} cannot be read: {(error.strerror or str(error)).lower()}", "Name a folder of clips"
+        ) from None
     videos = [file for file in files if file.suffix.lower() in VIDEOS]
     names = {video.stem for video in videos}
     recordings = preset.actions is not None and ".npz" in preset.actions.suffixes

@@ -24,6 +24,7 @@ from diagd_cli.files.atomic import atomic
 from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.preset import Preset
 from diagd_cli.tokens.fit import fit_frames
+from diagd_cli.tokens.protocols import Tokenizer
 from diagd_cli.train import parallel
 from diagd_cli.train.clips import action_rows, chunks, describe_clips, find_clips
 
@@ -149,16 +150,16 @@ def load_tokens(
                 np.save(out, codes)
         on_clip(n + 1, len(clips))
     parallel.barrier()
-    codes = [np.load(file) for file in files]
-    rows = [action_rows(clip, preset, len(own)) for clip, own in zip(clips, codes, strict=True)]
+    made = [np.load(file) for file in files]
+    rows = [action_rows(clip, preset, len(own)) for clip, own in zip(clips, made, strict=True)]
     whole = preset.tokenizer.temporal > 1
-    lengths = [_windows(len(own), preset.window) if whole else [len(own)] for own in codes]
+    lengths = [_windows(len(own), preset.window) if whole else [len(own)] for own in made]
     owners = tuple(clip for clip, parts in zip(clips, lengths, strict=True) for _ in parts)
     starts = np.cumsum([0, *(length for parts in lengths for length in parts)])
     if not starts[-1]:
         least = 1 + preset.tokenizer.temporal
         raise ClipError(f"None of {describe_clips(split, clips)} has {least} frames", "Give longer clips")
-    return Tokens(np.concatenate(codes).astype(np.int32), starts, np.concatenate(rows), owners, whole, split)
+    return Tokens(np.concatenate(made).astype(np.int32), starts, np.concatenate(rows), owners, whole, split)
 
 
 def _windows(length: int, window: int) -> list[int]:
@@ -180,11 +181,12 @@ def _encode(clip: Path, loaded: Loaded) -> np.ndarray:
     return np.concatenate(made) if made else np.zeros((0, preset.grid.h, preset.grid.w), np.int32)
 
 
-def codes_digest(tokenizer: nn.Module) -> str:
+def codes_digest(tokenizer: Tokenizer | nn.Module | None) -> str:
     """SHA-256, in hexadecimal, of what decides a tokenizer's codes, whatever file it came from.
 
     That is its codebook and its weights but for the decoder's.
     """
+    assert isinstance(tokenizer, nn.Module)  # as every one that is built for a preset
     hashed = hashlib.sha256(str(tokenizer.codebook).encode())
     for name, value in sorted(tokenizer.state_dict().items()):
         if not name.startswith("decoder."):

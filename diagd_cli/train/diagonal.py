@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Windows, WindowSampler
 
 if TYPE_CHECKING:
-    from diagd_cli.model.contract import Cross
+    from diagd_cli.model.contract import Cross, Model
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Mixture:
         return build_plan(grid, prompt, frames - prompt, decoding)
 
 
-def diagonal_loss(model: Transformer, sequences: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
+def diagonal_loss(model: Model, sequences: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
     """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the decoding would see.
 
     sequences: int64 [B, >= plan.length], of all frames. cross: `Transformer.cross_context` of B texts.
@@ -66,8 +66,8 @@ def fit_diagonal(
     folder: Path,
     text: Tensor | None = None,
     identity: dict[str, str] | None = None,
-    **options,
-) -> Run:
+    **options: Any,
+) -> Run[Transformer]:
     """Fit the codes of every window after its prompt, as decodings of the mixture see them.
 
     optimiser: with ema 0, since the model itself is validated.
@@ -84,13 +84,17 @@ def fit_diagonal(
     for sampler in (train, val):
         sampler.check_window(frames)
     run = Run(folder, model, optimiser, identity)
-    device, wrapped = next(model.parameters()).device, parallel.data_parallel(model)
+    device = next(model.parameters()).device
+    wrapped = parallel.data_parallel(model)
+    called = cast(
+        "Model", wrapped
+    )  # what wraps the Transformer is called as it is, and nothing else is asked of it here
 
     def loss(step: int) -> Iterator[Tensor]:
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
         for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
-            yield diagonal_loss(wrapped, part.to(device), plan, text_context(model, text, len(part))) * weight
+            yield diagonal_loss(called, part.to(device), plan, text_context(model, text, len(part))) * weight
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
         return validate_decodings(model, val, mixture, frames, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,13 +45,15 @@ class Pairs:
         return torch.cat(small.chunk(2), dim=1), torch.from_numpy(self.actions[firsts]).to(device)
 
 
-def fit_inverse(model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options) -> Run:
+def fit_inverse(
+    model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options: Any
+) -> Run[InverseDynamics]:
     """Fit by cross-entropy. Returns the run, whose weights are the result.
 
     folder: of the checkpoint, which is gone on from where there is one, and of the log.
     options: those of `train.loop.fit`.
     """
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types no such overload
     run, device = Run(folder, model, optimiser), next(model.parameters()).device
 
     def loss(step: int) -> Tensor:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +32,10 @@ from diagd_cli.train.board import Board, installed
 from diagd_cli.train.optimiser import Optimiser, freeze, make_optimisers
 from diagd_cli.train.requests import Precision
 
+Trained = TypeVar("Trained", bound=nn.Module)
 
-class Run:
+
+class Run(Generic[Trained]):
     """State of one training run in a folder: `checkpoint.pt` to resume; `log.jsonl`, `tensorboard`.
 
     `loss` is that of the last step, and `logged` the last step with a line in the log. Of several
@@ -41,7 +45,7 @@ class Run:
         is not gone on with (UsageError).
     """
 
-    def __init__(self, folder: Path, model: nn.Module, optimiser: Optimiser, identity: dict[str, str] | None = None):
+    def __init__(self, folder: Path, model: Trained, optimiser: Optimiser, identity: dict[str, str] | None = None):
         self.folder, self.model, self.settings = folder, model, optimiser
         groups = "Muon" if optimiser.muon else "AdamW"
         self.identity = {**(identity or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
@@ -63,7 +67,7 @@ class Run:
         """What to validate and ship: the averaged weights, or the last ones."""
         return self.average if self.average is not None else self.model.state_dict()
 
-    def shipped(self) -> nn.Module:
+    def shipped(self) -> Trained:
         """A copy of the model with `weights`, for inference."""
         model = copy.deepcopy(self.model)
         model.load_state_dict(self.weights)
@@ -82,7 +86,7 @@ class Run:
         with atomic(self.checkpoint) as part:
             save_state({**state, "average": self.average, "of": self.identity}, part)
 
-    def log(self, **figures) -> None:
+    def log(self, **figures: object) -> None:
         """Append one line of figures, and add them to TensorBoard's where it is installed."""
         figures = {"loss": round(self.loss, 4), "rate": round(self.settings.rate(self.step), 4), **figures}
         if parallel.rank() == 0:
@@ -230,7 +234,8 @@ def _backward(loss: Callable, step: int, autocast: Callable) -> Tensor:
     if isinstance(value, Tensor):
         value.backward()
         return value.detach()
-    parts, done = iter(value), []
+    parts = iter(value)
+    done: list[Tensor] = []
     while True:
         with autocast():
             part = next(parts, None)
@@ -244,12 +249,12 @@ def _backward(loss: Callable, step: int, autocast: Callable) -> Tensor:
 def uninterrupted() -> Iterator[None]:
     """Hold what would end the run back until the block has ended: what half an update leaves could not be resumed exactly."""
     names = ("SIGINT", "SIGTERM", "SIGHUP")
-    handlers = {number: signal.getsignal(number) for number in (getattr(signal, n, None) for n in names) if number}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    found = {number: signal.getsignal(number) for number in (getattr(signal, n, None) for n in names) if number}
+    handlers = {number: handler for number, handler in found.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held = []
+    held: list[tuple[int, FrameType | None]] = []
     for number in handlers:
         signal.signal(number, lambda *received: held.append(received))
     try:

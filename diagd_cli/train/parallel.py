@@ -108,6 +108,6 @@ def micro_batches(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Itera
     share = batch.tensor_split(world_size())[rank()]
     pieces = share.tensor_split(min(accumulate, len(share)))
     for n, piece in enumerate(pieces):
-        alone = n < len(pieces) - 1 and isinstance(model, DistributedDataParallel)
-        with model.no_sync() if alone else nullcontext():
+        last = n == len(pieces) - 1
+        with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
             yield piece, world_size() * len(piece) / len(batch)  # DDP divides by the number of processes

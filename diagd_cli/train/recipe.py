@@ -28,7 +28,7 @@ class Recipe(Strict):
     windows: Windows | None = None
 
     @model_validator(mode="after")
-    def _whole(self):
+    def _whole(self) -> Recipe:
         if bool(self.transformer) != bool(self.windows):
             raise ValueError("transformer and windows go together: one is set, the other is not")
         return self
@@ -97,7 +97,7 @@ def learnt_by(preset: Preset) -> dict[str, object]:
     """What weights are learnt for, by key: the networks' settings, the frames' size, the actions."""
     parts = preset.model_dump(mode="json", include={"tokenizer", "transformer", "actions", "prefix"})
     parts["clip"] = {"height": preset.clip.height, "width": preset.clip.width}
-    flat = {}
+    flat: dict[str, object] = {}
     for name, part in parts.items():
         flat |= {f"{name}.{key}": v for key, v in part.items()} if isinstance(part, dict) else {name: part}
     return flat

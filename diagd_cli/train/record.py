@@ -12,6 +12,8 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +24,9 @@ from diagd_cli.files.outputs import Named, check_outputs
 from diagd_cli.progress import Progress, Silent
 from diagd_cli.train.policy import OPEN, Policy, clearance
 from diagd_cli.train.requests import SCENARIOS, RecordRequest
+
+if TYPE_CHECKING:
+    from vizdoom import DoomGame, GameState
 
 TICS = 2  # game tics (1/35 s) per recorded frame
 FPS = 35 / TICS
@@ -67,7 +72,7 @@ def movement(action: str, angle: float, velocity: tuple[float, float]) -> list[f
     return [turn, *(float(np.clip(round(x, 3), -INPUT_MAX, INPUT_MAX)) for x in inputs)]
 
 
-def _vizdoom():
+def _vizdoom() -> ModuleType:
     try:
         import vizdoom
     except ImportError as error:
@@ -76,7 +81,7 @@ def _vizdoom():
 
 
 @contextlib.contextmanager
-def open_game(scenario: str) -> Iterator:
+def open_game(scenario: str) -> Iterator[DoomGame]:
     """A running headless game of a scenario, with everything but the world itself hidden."""
     vzd = _vizdoom()
     config = Path(vzd.scenarios_path) / f"{scenario}.cfg"
@@ -113,26 +118,31 @@ def open_game(scenario: str) -> Iterator:
             game.close()
 
 
-def _step(game, action: str) -> bool:
+def _depth(state: GameState) -> np.ndarray:
+    assert state.depth_buffer is not None  # `open_game` asks for it
+    return state.depth_buffer
+
+
+def _step(game: DoomGame, action: str) -> bool:
     """Apply an action for one frame; False when that ended the episode."""
     angle, *velocity = (game.get_game_variable(variable) for variable in game.get_available_game_variables())
-    game.make_action(movement(action, angle, tuple(velocity)), TICS)
+    game.make_action(movement(action, angle, (velocity[0], velocity[1])), TICS)
     return not game.is_episode_finished()
 
 
-def _settle(game, rng: np.random.Generator) -> bool:
+def _settle(game: DoomGame, rng: np.random.Generator) -> bool:
     """Before the first recorded frame: turn to a random heading, then on until the view is open; False if none is."""
     game.send_game_command("god")
     random_turn, side = int(rng.integers(0, 60)), ("left", "right")[int(rng.integers(2))]
     for k in range(random_turn + 120):
-        if k >= random_turn and clearance(game.get_state().depth_buffer)[1] >= OPEN:
+        if k >= random_turn and clearance(_depth(game.get_state()))[1] >= OPEN:
             return all(_step(game, "idle") for _ in range(2))
         if not _step(game, side):
             break
     return False
 
 
-def play(game, seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, list[str]]:
+def play(game: DoomGame, seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, list[str]]:
     """One episode: frames uint8 (frames, height, width, 3) and the action after each of them.
 
     An episode is played again, elsewhere, where it starts boxed in, sees too much of walls, or ends early (some
@@ -142,12 +152,14 @@ def play(game, seed: int, frames: int, height: int, width: int) -> tuple[np.ndar
         rng = np.random.default_rng([seed, attempt])
         game.set_seed(seed + 1 + 100_003 * attempt)
         game.new_episode()
-        video, actions, policy = [], [], Policy(rng)
+        video: list[np.ndarray] = []
+        actions: list[str] = []
+        policy = Policy(rng)
         alive = _settle(game, rng)
         while alive and len(video) < frames and (policy.close <= CLOSE_SHARE * frames or attempt == ATTEMPTS - 1):
             state = game.get_state()
             video.append(downsample(state.screen_buffer, height, width))
-            actions.append(policy.next(state.depth_buffer))
+            actions.append(policy.next(_depth(state)))
             alive = _step(game, actions[-1])
         if len(video) == frames:
             return np.stack(video), actions
@@ -158,7 +170,7 @@ def write_clip(stem: Path, video: np.ndarray, actions: list[str]) -> None:
     """Write `STEM.mp4` from frames uint8 (T, H, W, 3), and `STEM.jsonl` with their actions."""
     lines = (json.dumps({"frame": i, "action": action}) for i, action in enumerate(actions))
     with together():
-        with VideoWriter(f"{stem}.mp4", *video.shape[1:3], FPS, crf=8) as writer:
+        with VideoWriter(f"{stem}.mp4", video.shape[1], video.shape[2], FPS, crf=8) as writer:
             writer.write(video)
         write_text(f"{stem}.jsonl", "".join(f"{line}\n" for line in lines))
 

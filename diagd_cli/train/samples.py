@@ -13,6 +13,7 @@ from diagd_cli.clip.panels import side_by_side
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer
+from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import Loaded, continue_clip
 from diagd_cli.tokens.fit import fit_frames
 from diagd_cli.train import parallel
@@ -29,7 +30,7 @@ def sample_path(run: Run, suffix: str) -> Path:
     return run.folder / "samples" / f"step-{run.step:06d}{suffix}"
 
 
-def write_continuation(run: Run, loaded: Loaded, val: Tokens) -> None:
+def write_continuation(run: Run[Transformer], loaded: Loaded, val: Tokens) -> None:
     """Continue the first validation clip that is long enough by the preset's decoding; ground truth beside it.
 
     `loaded` has the tokenizer. Where no clip is longer than the context, nothing is written.
@@ -49,7 +50,7 @@ def write_continuation(run: Run, loaded: Loaded, val: Tokens) -> None:
     label = request.decoding.label(preset.grid)
     captions = [[f"context {n + 1}" if n < context else name for n in range(len(made))] for name in ("truth", label)]
     video = side_by_side([truth, made], captions)
-    with VideoWriter(sample_path(run, ".mp4"), *video.shape[1:3], preset.clip.fps) as writer:
+    with VideoWriter(sample_path(run, ".mp4"), video.shape[1], video.shape[2], preset.clip.fps) as writer:
         writer.write(video)
 
 

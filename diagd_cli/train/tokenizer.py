@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,10 +44,10 @@ def fit_tokenizer(
     val: Episodes,
     optimiser: Optimiser,
     folder: Path,
-    sample: Callable[[Run, FsqImageTokenizer], None] = lambda run, shipped: None,
+    sample: Callable[[Run[FsqImageTokenizer], FsqImageTokenizer], None] = lambda run, shipped: None,
     identity: dict[str, str] | None = None,
-    **options,
-) -> Run:
+    **options: Any,
+) -> Run[FsqImageTokenizer]:
     """Fit the autoencoder on frames of `train`. Returns the run, whose weights are the result.
 
     folder: of the checkpoint, which is gone on from where there is one, and of the log.
@@ -54,7 +55,7 @@ def fit_tokenizer(
     identity: what the run is of, see `Run`.
     options: those of `train.loop.fit`.
     """
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types no such overload
     run = Run(folder, model, optimiser, identity)
     like, wrapped = next(model.parameters()), parallel.data_parallel(model)
 

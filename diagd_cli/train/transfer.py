@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from diagd_cli.clip.read import read_frames
@@ -20,6 +21,7 @@ from diagd_cli.errors import PresetError
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.preset import Preset
+from diagd_cli.tokens.protocols import Actions
 
 FRAMES_A_CLIP = 16  # read of each clip to match the codes; 300 clips of 15 x 20 patches are 1.4 million patches
 
@@ -86,7 +88,8 @@ def transfer(
     if counts is not None:
         share = counts + counts.sum(0) / counts.sum()
         share = share / share.sum(1, keepdim=True)
-    steered = preset.actions and source.actions and _names(preset) == _names(source)
+    own, other = preset.actions, source.actions
+    alike = own and other and _names(own) == _names(other)
     state = model.state_dict()
     for name, value in weights.items():
         mine, value = state[name], value.to(state[name])
@@ -94,11 +97,12 @@ def transfer(
             mine.copy_(value)
             continue
         mine[:codes] = value[:others] if share is None else mine[:codes] + share.to(value) @ value[:others]
-        if steered and len(mine) > codes:
-            rows = preset.actions.vocabulary
-            first, begin = preset.actions.offset, source.actions.offset
+        if own and other and alike and len(mine) > codes:
+            rows = own.vocabulary
+            first, begin = own.offset, other.offset
             mine[first : first + rows] = value[begin : begin + rows]
 
 
-def _names(preset: Preset) -> dict:
-    return preset.actions.model_dump(exclude={"offset"})
+def _names(actions: Actions) -> dict:
+    assert isinstance(actions, BaseModel)  # as every section of a preset
+    return actions.model_dump(exclude={"offset"})

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from diagd_cli.errors import ClipError
@@ -49,7 +50,7 @@ class Windows(Strict):
     dropout: float = Field(default=0.1, ge=0, le=0.5)
 
     @model_validator(mode="after")
-    def _ordered(self):
+    def _ordered(self) -> Windows:
         starts = [phase.start for phase in self.phases]
         if starts[0] or starts != sorted(set(starts)):
             raise ValueError(f"phases must start at 0 and rise, they start at {starts}")
@@ -121,10 +122,11 @@ class WindowSampler:
         return torch.from_numpy(self.grid.flatten(self.tokens.codes[index], actions, self.prefix))
 
 
-def token_nll(model: Transformer, weights: dict[str, Tensor] | None, sequences: Tensor, grid: Grid) -> Tensor:
+def token_nll(model: nn.Module, weights: dict[str, Tensor] | None, sequences: Tensor, grid: Grid) -> Tensor:
     """Negative log-likelihood (nats) float32 [B, N] of every code that something precedes.
 
     N is T*h*w, without a prefix one less: nothing precedes the very first code.
+    model: a Transformer, or what `parallel.data_parallel` made of it.
     """
     length = sequences.shape[1]
     positions = torch.arange(length - 1, device=sequences.device)
@@ -144,10 +146,10 @@ def fit_transformer(
     optimiser: Optimiser,
     windows: Windows,
     folder: Path,
-    sample: Callable[[Run], None] = lambda run: None,
+    sample: Callable[[Run[Transformer]], None] = lambda run: None,
     identity: dict[str, str] | None = None,
-    **options,
-) -> Run:
+    **options: Any,
+) -> Run[Transformer]:
     """Fit by next-token prediction over the codes (conditioning tokens are read, never predicted).
 
     folder: of the checkpoint, which is gone on from where there is one, and of the log.

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 
-def render(template: str, **values) -> str:
+def render(template: str, **values: object) -> str:
     """The page that `template`, such as `vote.html`, makes of `values`.
 
     Values are escaped, but for those that a template marks as safe: drawings that are made here.

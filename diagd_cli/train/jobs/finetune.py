@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from diagd_cli.device import choose_device, require_compiler
 from diagd_cli.errors import UsageError
 from diagd_cli.inputs import preset_inputs
-from diagd_cli.pipeline import Loaded
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress, Silent
 from diagd_cli.tokens.text import read_embedding
@@ -19,6 +17,7 @@ from diagd_cli.train.diagonal import Mixture, fit_diagonal
 from diagd_cli.train.jobs.outputs import check_run_outputs
 from diagd_cli.train.jobs.setup import (
     TrainingSetup,
+    as_loaded,
     first_process_tells,
     note_data_and_board,
     run_identity,
@@ -71,13 +70,13 @@ def _fit(setup: TrainingSetup, mixture: Mixture, windows: Windows, text: Tensor 
         require_compiler("Fine-tuning on CUDA", "use --device cpu")
     tokenizer = load_tokenizer(preset, device, folder=folder)
     model = load_transformer(preset, device, folder=folder).requires_grad_(True)
-    loaded = Loaded(preset, tokenizer, model, device, torch.float32, 0.0)
+    loaded = as_loaded(preset, tokenizer, model, device)
     identity = run_identity(preset, tokenizer=codes_digest(tokenizer))
     identity["Transformer to begin with"] = preset.weight_keys["transformer"] or ""
-    samplers = [WindowSampler(tokens, preset) for tokens in load_token_splits(setup, loaded)]
+    train, val = (WindowSampler(tokens, preset) for tokens in load_token_splits(setup, loaded))
     how = setup.optimiser, windows, mixture
     with setup.fit_options("fine-tuning") as fit:
-        run = fit_diagonal(model, *samplers, *how, setup.folder, text, identity, **fit)
+        run = fit_diagonal(model, train, val, *how, setup.folder, text, identity, **fit)
     setup.note_extra_steps(run)
     return run
 

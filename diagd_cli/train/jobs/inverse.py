@@ -17,7 +17,7 @@ from diagd_cli.train import inverse
 from diagd_cli.train.data import Episodes, load_episodes
 from diagd_cli.train.jobs.by_recipe import recipe_inputs
 from diagd_cli.train.jobs.outputs import check_run_outputs
-from diagd_cli.train.jobs.setup import TrainingSetup
+from diagd_cli.train.jobs.setup import Clips, TrainingSetup
 from diagd_cli.train.loop import Run
 from diagd_cli.train.parallel import launched
 from diagd_cli.train.recipe import load_recipe, trained_preset, write_preset
@@ -46,29 +46,29 @@ def train_inverse(request: InverseRequest, progress: Progress = Silent()) -> Pat
     optimiser = inverse.SETTINGS.model_copy(update=changes)
     device = choose_device(request.device)
     setup = TrainingSetup(request, "inverse", preset, optimiser, device, progress)
-    return _write(setup, *_fit(setup))
+    return _write(setup, preset.actions, *_fit(setup, preset.actions))
 
 
-def _fit(setup: TrainingSetup) -> tuple[Run, inverse.Pairs]:
+def _fit(setup: TrainingSetup, actions: NamedActions) -> tuple[Run[InverseDynamics], inverse.Pairs]:
     """Train it. Returns the run and the pairs of frames that validate it."""
     options, preset, optimiser = setup.options, setup.preset, setup.optimiser
 
-    def load(split: str, show) -> Episodes:
+    def load(split: str, show: Clips) -> Episodes:
         return load_episodes(options.data, split, preset, show, options.cache)
 
     splits = setup.load_splits("reading {}", load)
-    train, val = (inverse.Pairs(episodes, preset.actions) for episodes in splits)
+    train, val = (inverse.Pairs(episodes, actions) for episodes in splits)
     torch.manual_seed(optimiser.seed)
-    model = InverseDynamics(len(preset.actions.names)).to(setup.device)
+    model = InverseDynamics(len(actions.names)).to(setup.device)
     with setup.fit_options("inverse dynamics") as fit:
         run = inverse.fit_inverse(model, train, val, optimiser, setup.folder, **fit)
     return run, val
 
 
-def _write(setup: TrainingSetup, run: Run, val: inverse.Pairs) -> Path:
+def _write(setup: TrainingSetup, actions: NamedActions, run: Run[InverseDynamics], val: inverse.Pairs) -> Path:
     """Say how well the validation clips are read, and write that, the weights and the preset."""
     preset, out = setup.preset, setup.options.out
-    names = preset.actions.names
+    names = actions.names
     confusion = inverse.confusion(run.shipped(), val)
     shares = inverse.accuracies(confusion)
     by_action = zip(names, shares["by_action"], strict=True)

@@ -8,14 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar
+from typing import TypedDict, TypeVar, cast
 
 import torch
+from torch import nn
 
 from diagd_cli.errors import DiagdWarning, WeightsError
+from diagd_cli.model.transformer import Transformer
+from diagd_cli.pipeline import Loaded
 from diagd_cli.preset import Preset
-from diagd_cli.progress import Progress, Silent
+from diagd_cli.progress import Bar, Progress, Silent
 from diagd_cli.sources import Weights
+from diagd_cli.tokens.protocols import Tokenizer
 from diagd_cli.train import board
 from diagd_cli.train.clips import find_clips, is_flat
 from diagd_cli.train.loop import Run
@@ -65,9 +69,9 @@ class TrainingSetup:
         return self.options.out / self.part
 
     @property
-    def needs_init(self) -> bool:
-        """Whether the weights of `init` are to be loaded: a run with a checkpoint has its own."""
-        return self.init is not None and not has_checkpoint(self.options.out, self.part)
+    def needed_init(self) -> Preset | None:
+        """`init` where its weights are to be loaded: a run with a checkpoint has its own."""
+        return None if has_checkpoint(self.options.out, self.part) else self.init
 
     def load_splits(self, name: str, load: Callable[[str, Clips], Data]) -> tuple[Data, Data]:
         """The training and the validation data, read with a bar each.
@@ -79,7 +83,7 @@ class TrainingSetup:
         for split in ("train", "val"):
             with self.progress.bar(name.format(split), 1, "clips") as bar:
 
-                def show(done: int, total: int, bar=bar) -> None:
+                def show(done: int, total: int, bar: Bar = bar) -> None:
                     bar.total = total
                     bar.update(done)
 
@@ -122,6 +126,12 @@ class TrainingSetup:
 def has_checkpoint(out: Path, part: str) -> bool:
     """Whether the folder `out` has a run of `part` already, which has weights of its own."""
     return (out / part / "checkpoint.pt").exists()
+
+
+def as_loaded(preset: Preset, tokenizer: Tokenizer | nn.Module, model: Transformer, device: torch.device) -> Loaded:
+    """A preset's models, in float32, as the pipeline takes them."""
+    codec = cast(Tokenizer, tokenizer)  # the methods of which every tokenizer of a preset has
+    return Loaded(preset, codec, model, device, torch.float32, 0.0)
 
 
 def run_identity(preset: Preset, *parts: str, **more: str) -> dict[str, str]:

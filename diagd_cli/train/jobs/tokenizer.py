@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 
 from diagd_cli.errors import PresetError
+from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer
 from diagd_cli.files.atomic import together
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress, Silent
 from diagd_cli.train.data import Episodes, load_episodes
 from diagd_cli.train.jobs.by_recipe import training_by_recipe
-from diagd_cli.train.jobs.setup import TrainingSetup, has_checkpoint, run_identity
+from diagd_cli.train.jobs.setup import Clips, TrainingSetup, has_checkpoint, run_identity
 from diagd_cli.train.loop import Run
 from diagd_cli.train.optimiser import freeze
 from diagd_cli.train.parallel import rank
@@ -39,20 +40,22 @@ def train_tokenizer(request: TrainRequest, progress: Progress = Silent()) -> Pat
             hint = "Use one of kind fsq-image, or train the Transformer alone"
             raise PresetError(f"{message}, which cannot be trained here", hint)
         same_codes = _preset_of_same_codes(setup) if setup.optimiser.frozen else None
-        run = _fit(setup, request.samples)
+        config = setup.preset.tokenizer
+        assert isinstance(config, FsqImageConfig)  # the record of this kind
+        run = _fit(setup, config, request.samples)
         return None if rank() else _write(setup, run, same_codes)
 
 
-def _fit(setup: TrainingSetup, samples: bool) -> Run:
+def _fit(setup: TrainingSetup, config: FsqImageConfig, samples: bool) -> Run:
     options, preset, optimiser = setup.options, setup.preset, setup.optimiser
     torch.manual_seed(optimiser.seed)
-    model = FsqImageTokenizer(preset.tokenizer).to(setup.device)
+    model = FsqImageTokenizer(config).to(setup.device)
     # Before the clips are read, which takes long: what cannot be frozen or loaded is told at once.
     freeze(model, optimiser.frozen)
-    if setup.needs_init:
-        _load_init(setup, model)
+    if init := setup.needed_init:
+        _load_init(setup, init, model)
 
-    def load(split: str, show) -> Episodes:
+    def load(split: str, show: Clips) -> Episodes:
         return load_episodes(options.data, split, preset, show, options.cache)
 
     train, val = setup.load_splits("reading {}", load)
@@ -87,12 +90,12 @@ def _write(setup: TrainingSetup, run: Run, same_codes: Preset | None) -> Path:
         return write_preset(preset, out, **others, tokenizer_weights=entry)
 
 
-def _load_init(setup: TrainingSetup, model: FsqImageTokenizer) -> None:
-    """Fill a new tokenizer with the weights of setup.init.
+def _load_init(setup: TrainingSetup, init: Preset, model: FsqImageTokenizer) -> None:
+    """Fill a new tokenizer with the weights of the preset `init`.
 
     Raises PresetError where it is another kind of network.
     """
-    preset, init = setup.preset, setup.init
+    preset = setup.preset
     if init.tokenizer != preset.tokenizer:
         message = f"{preset.name} cannot start from {init.name}: their tokenizers differ"
         raise PresetError(message, "Start from a preset whose tokenizer has the same settings")

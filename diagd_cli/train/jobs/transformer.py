@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import together
 from diagd_cli.model.transformer import Transformer, initialise
@@ -15,7 +13,7 @@ from diagd_cli.progress import Progress, Silent
 from diagd_cli.train.clips import find_clips
 from diagd_cli.train.data import Tokens, codes_digest, load_tokens
 from diagd_cli.train.jobs.by_recipe import training_by_recipe
-from diagd_cli.train.jobs.setup import TrainingSetup, run_identity
+from diagd_cli.train.jobs.setup import Clips, TrainingSetup, as_loaded, run_identity
 from diagd_cli.train.loop import Run
 from diagd_cli.train.optimiser import freeze
 from diagd_cli.train.parallel import rank
@@ -41,6 +39,7 @@ def train_transformer(request: TrainRequest, progress: Progress = Silent()) -> P
     checkpoint has been saved.
     """
     with training_by_recipe(request, "transformer", progress) as (setup, recipe):
+        assert recipe.windows  # which go with the settings of a Transformer, and these are there
         run = _fit(setup, recipe.windows, request.samples)
         return None if rank() else write_transformer(setup, run)
 
@@ -49,14 +48,14 @@ def _fit(setup: TrainingSetup, windows: Windows, samples: bool) -> Run:
     options, preset, optimiser = setup.options, setup.preset, setup.optimiser
     tokenizer = load_tokenizer(preset, setup.device, folder=options.weights_dir)
     model = build_transformer(_with_window(preset, windows.longest), setup.device)
-    loaded = Loaded(preset, tokenizer, model, setup.device, torch.float32, 0.0)
+    loaded = as_loaded(preset, tokenizer, model, setup.device)
     initialise(model, optimiser.seed)
     freeze(model, optimiser.frozen)
-    if setup.needs_init:
-        _load_init(setup, loaded)
+    if init := setup.needed_init:
+        _load_init(setup, init, model, loaded)
     train, val = load_token_splits(setup, loaded)
 
-    def sample(run: Run) -> None:
+    def sample(run: Run[Transformer]) -> None:
         if samples:
             write_continuation(run, loaded, val)
 
@@ -82,7 +81,7 @@ def load_token_splits(setup: TrainingSetup, loaded: Loaded) -> tuple[Tokens, Tok
     """The tokens of the training and of the validation clips, made by the tokenizer of `loaded`."""
     options = setup.options
 
-    def load(split: str, show) -> Tokens:
+    def load(split: str, show: Clips) -> Tokens:
         return load_tokens(options.data, split, loaded, show, options.cache)
 
     return setup.load_splits("tokens of {}", load)
@@ -98,22 +97,22 @@ def write_transformer(setup: TrainingSetup, run: Run) -> Path:
         return write_preset(preset, out, **others, transformer_weights=entry)
 
 
-def _load_init(setup: TrainingSetup, own: Loaded) -> None:
-    """Fill the new Transformer of `own` with the weights of setup.init.
+def _load_init(setup: TrainingSetup, init: Preset, model: Transformer, own: Loaded) -> None:
+    """Fill the new Transformer, `model` of `own`, with the weights of the preset `init`.
 
     Its codes are matched to ours on the training clips where its tokenizer is another.
     """
-    preset, init, folder = setup.preset, setup.init, setup.options.weights_dir
+    preset, folder = setup.preset, setup.options.weights_dir
     check_alike(preset, init)
-    source: Transformer = load_transformer(init, setup.device, folder=folder)
+    source = load_transformer(init, setup.device, folder=folder)
     tokenizer = load_tokenizer(init, setup.device, folder=folder)
     counts = None
     if codes_digest(tokenizer) != codes_digest(own.tokenizer):
-        other = Loaded(init, tokenizer, source, setup.device, own.dtype, 0.0)
+        other = as_loaded(init, tokenizer, source, setup.device)
         clips = find_clips(setup.options.data, preset)["train"]
         with setup.progress.bar("matching codes", len(clips), "clips") as bar:
             counts = count_pairs(clips, own, other, lambda done, _: bar.update(done))
-    transfer(own.transformer, preset, source.state_dict(), init, counts)
+    transfer(model, preset, source.state_dict(), init, counts)
 
 
 def _with_window(preset: Preset, latents: int) -> Preset:
