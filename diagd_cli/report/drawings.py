@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -32,13 +33,18 @@ def curve(rows: Sequence[ComparisonRow], limit: Fidelity | None) -> str:
     axes = figure.subplots()
     for n, row in enumerate(rows):
         scores = row.fidelity.psnr_by_frame if row.fidelity else ()
-        style = {"color": COLOURS[n % len(COLOURS)], "marker": MARKERS[n % len(MARKERS)], "markersize": 5}
+        style: dict[str, Any] = {
+            "color": COLOURS[n % len(COLOURS)],
+            "marker": MARKERS[n % len(MARKERS)],
+            "markersize": 5,
+        }
         axes.plot(range(1, len(scores) + 1), scores, label=row.label, **style)
     if limit:
         scores = limit.psnr_by_frame
         axes.plot(range(1, len(scores) + 1), scores, color="#888888", linestyle="--", label="tokenizer alone")
     axes.set(xlabel="new frame", ylabel="PSNR to ground truth, dB")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    # AutoLocator, the usual one, takes it.
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.grid(color="#888888", alpha=0.3)
     axes.legend(frameon=False, labelcolor=INK, ncols=2)
     for part in (axes.xaxis.label, axes.yaxis.label):
@@ -78,8 +84,8 @@ def step_map(line: Timeline, k: int, d: int) -> str:
     if h > 1:
         parts.append(bracket((LEFT - 5, TOP + cell / 2), (LEFT - 5, TOP + 1.5 * cell), (-6, 0), f"k={k}"))
     if frames > 1 and made[1, 0, 0] == d:  # else the window rolls between them
-        ends = [(LEFT + t * (w * cell + APART) + cell / 2, 22) for t in (0, 1)]
-        parts.append(bracket(*ends, (0, -6), f"d={d}"))
+        start, end = ((LEFT + t * (w * cell + APART) + cell / 2, 22) for t in (0, 1))
+        parts.append(bracket(start, end, (0, -6), f"d={d}"))
     wide, high = LEFT + frames * (w * cell + APART), TOP + h * cell + 24
     note = f"framed: the {counts[busiest]:,} tokens made in step {busiest}" if busiest >= 0 else "one token a step"
     parts.append(f'<text x="{LEFT}" y="{high - 6}">{note}</text>')
