@@ -115,14 +115,15 @@ def _peak_of_process() -> int:
     """Peak resident bytes of this process. On Linux not getrusage's, which begins with the peak of whoever started it."""
     try:
         status = Path("/proc/self/status").read_text()
-        return 1024 * int(re.search(r"VmHWM:\s*(\d+) kB", status)[1])
-    except (OSError, TypeError):
+        if found := re.search(r"VmHWM:\s*(\d+) kB", status):
+            return 1024 * int(found[1])
+    except OSError:
         pass
     try:
         import resource
     except ImportError:  # Windows, which keeps the figure itself; of other systems psutil does not tell it
         import psutil
 
-        return psutil.Process().memory_info().peak_wset
+        return psutil.Process().memory_info().peak_wset  # type: ignore[attr-defined]  # on Windows alone
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import reprlib
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yaml.constructor import ConstructorError
@@ -22,12 +23,12 @@ class _Loader(yaml.SafeLoader):
     A scalar that is not what it looks like, such as a date in a 13th month, is malformed, where it would be a ValueError.
     """
 
-    def flatten_mapping(self, node):
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
             if key.tag == MERGE:
                 raise ConstructorError(problem="<< is not supported, write the keys out", problem_mark=key.start_mark)
 
-    def construct_object(self, node, deep=False):
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         kind, problem = node.tag.rpartition(":")[2], ""
         try:
             value = super().construct_object(node, deep)
@@ -50,12 +51,14 @@ def read_mapping(path: Path) -> dict:
         text = path.read_text(encoding="utf-8")
         raw = yaml.load(text, _Loader)
     except OSError as error:
-        raise PresetError(f"{path} cannot be read: {error.strerror.lower()}", "Give the path of a YAML file") from None
+        reason = (error.strerror or str(error)).lower()
+        raise PresetError(f"{path} cannot be read: {reason}", "Give the path of a YAML file") from None
     except UnicodeDecodeError:
         raise PresetError(f"{path} is not a text file", "Give the path of a YAML file") from None
     except yaml.MarkedYAMLError as error:
-        where = f", line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
-        reason = error.problem
+        if mark := error.problem_mark:
+            where = f", line {mark.line + 1}, column {mark.column + 1}"
+        reason = error.problem or "it is malformed"
     except yaml.reader.ReaderError as error:
         where, reason = f", line {text.count(chr(10), 0, error.position) + 1}", error.reason
     except RecursionError:

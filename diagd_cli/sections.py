@@ -26,7 +26,7 @@ class Clip(Strict):
     overlap: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> Clip:
         if not self.least <= self.context <= self.window:
             raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
         if self.overlap >= self.window:

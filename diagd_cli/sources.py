@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -50,7 +50,7 @@ class Weights(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _single(cls, given):
+    def _single(cls, given: Any) -> Any:
         if not isinstance(given, dict) or "file" not in given:
             return given
         alone = {key: given[key] for key in WeightsFile.model_fields if key in given}

@@ -7,6 +7,7 @@ They skip where Playwright or a Chromium is missing: `pip install playwright`, a
 import os
 import shutil
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -28,7 +29,7 @@ def browser():
 
 
 @contextmanager
-def new_tab(browser):
+def opened_tab(browser):
     """An empty tab of 1000x700 pixels with storage of its own; it fails at its end where a page's script did.
 
     `page.requested` lists the addresses that were asked for.
@@ -45,8 +46,14 @@ def new_tab(browser):
     assert not failures
 
 
+@pytest.fixture(scope="session")
+def new_tab(browser):
+    """Opens a tab for as long as it is needed: `with new_tab() as tab`."""
+    return partial(opened_tab, browser)
+
+
 @pytest.fixture
-def page(browser):
+def page(new_tab):
     """A tab of the test's own."""
-    with new_tab(browser) as tab:
+    with new_tab() as tab:
         yield tab

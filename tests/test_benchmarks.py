@@ -140,7 +140,7 @@ def test_the_shares_of_a_step_are_its_whole(tiny, tmp_path, monkeypatch, capsys)
     [row] = json.loads((tmp_path / "step.json").read_text())["rows"]
     shares = [row[kind] for kind in (*step.KINDS, step.OTHER, step.PYTHON)]
     assert sum(shares) == pytest.approx(100, abs=0.5) and min(shares) > 0
-    assert row["steps"] == 12 and row["products"] > 1 < row["norms"]
+    assert row["steps"] == 8 and row["products"] > row["norms"]
     assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[0].strip("|").split("|")] == list(row)
 
 

@@ -1,6 +1,7 @@
 """--compile: the same tokens, and the time that it takes told apart."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile ne
 
 @needs_compiler
 def test_tokens_are_those_of_the_uncompiled_model(diagd, tiny, tmp_path, monkeypatch):
-    """torch's cache of kernels is the test's own: a kernel that it holds was made for the instructions of its time."""
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
+    if "ATEN_CPU_CAPABILITY" in os.environ:  # torch's cache holds code for other instructions, and would compile that
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
     options = ("generate", tiny.clip, "-p", tiny.preset, "--temperature", 0, "--save-tokens", "--frames", 2)
     plain, compiled = tmp_path / "plain.mp4", tmp_path / "compiled.mp4"
     assert diagd(*options, "-o", plain).code == 0

@@ -23,7 +23,8 @@ def test_the_wheel_generates_outside_the_repository(tmp_path):
         path.name for path in (unpacked / "diagd_cli" / "report" / "pages").iterdir() if path.is_file()
     }
     clip = unpacked / "diagd_cli" / "presets" / "freedoom" / "clips" / "rooms.mp4"
-    command = [sys.executable, "-m", "diagd_cli", "generate", str(clip), "--frames", "1", "--json", "-o", "out/"]
+    options = ["--context", "1", "--frames", "1", "--json", "-o", "out/"]
+    command = [sys.executable, "-m", "diagd_cli", "generate", str(clip), *options]
     environment = {**os.environ, "PYTHONPATH": str(unpacked)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -133,20 +133,23 @@ class Unpickler:
         items, self.stack = self.stack, self.marks.pop()
         return items
 
-    def _mark(self):
+    def _push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def _mark(self) -> None:
         self.marks.append(self.stack)
         self.stack = []
 
-    def _extend(self, items: list):
+    def _extend(self, items: list) -> None:
         target = self.stack[-1]
         (target.entries if isinstance(target, StandIn) else _plain(target, list)).extend(items)
 
-    def _update(self, items: list):
+    def _update(self, items: list) -> None:
         target = self.stack[-1]
         pairs = zip(map(_key, items[::2]), items[1::2], strict=True)
         (target.items if isinstance(target, StandIn) else _plain(target, dict)).update(pairs)
 
-    def _add(self, items: list):
+    def _add(self, items: list) -> None:
         _plain(self.stack[-1], set).update(map(_key, items))
 
     def _admit(self, named: Global) -> Global:
@@ -173,8 +176,8 @@ class Unpickler:
 
 OPERATIONS: dict[str, Callable[[Unpickler], None]] = {
     "MARK": lambda m: m._mark(),
-    "TUPLE": lambda m: (items := m._marked(), m.stack.append(tuple(items))),
-    "FROZENSET": lambda m: (items := m._marked(), m.stack.append(frozenset(map(_key, items)))),
+    "TUPLE": lambda m: m._push(tuple(m._marked())),
+    "FROZENSET": lambda m: m._push(frozenset(map(_key, m._marked()))),
     "APPEND": lambda m: m._extend(m._popped(1)),
     "APPENDS": lambda m: m._extend(m._marked()),
     "SETITEM": lambda m: m._update(m._popped(2)),

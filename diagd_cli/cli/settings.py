@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from diagd_cli.cli.options import DecodingOptions, Lengths, MachineOptions, SamplingOptions, SteeringOptions, one_of
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
@@ -11,6 +11,8 @@ from diagd_cli.tokens.sampling import TOP_P_RULES
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Machine, Settings, Steering
     from diagd_cli.preset import Preset
+    from diagd_cli.schedule.decoding import Method
+    from diagd_cli.schedule.standin import StandIn
     from diagd_cli.sections import Defaults
 
 
@@ -35,10 +37,10 @@ def merge_decoding(defaults: Defaults | Decoding, given: DecodingOptions, method
     one_of(method, METHODS, "'--decoding'")
     one_of(given.stand_in, STAND_INS, "'--stand-in'")
     return Decoding(
-        method=method or defaults.method,
+        method=cast("Method", method or defaults.method),
         k=defaults.k if given.k is None else given.k,
         d=defaults.d if given.d is None else given.d,
-        stand_in=given.stand_in or defaults.stand_in,
+        stand_in=cast("StandIn", given.stand_in or defaults.stand_in),
         repair=given.repair,
     )
 

@@ -36,7 +36,7 @@ def decode(
 
     Without `begin` the first frame has step 0. Frames that are half there are left out; `tally` grows on the way.
     """
-    place = dict(zip(contents.shown, contents.steps.tolist(), strict=True)) if contents.shown else {}
+    place: dict[int | None, int] = dict(zip(contents.shown, contents.steps.tolist(), strict=True))
     first_key = contents.keys[0] if contents.keys else None
     base, step = 0, -1
     with opened_video(path) as (container, stream):
@@ -72,7 +72,9 @@ def lost(contents: Contents, tally: Tally, ended: bool) -> int:
     return 0 if quiet else count
 
 
-def _packets(container, stream, tally: Tally, begin: int | None) -> Iterator[av.Packet | None]:
+def _packets(
+    container: av.container.InputContainer, stream: av.VideoStream, tally: Tally, begin: int | None
+) -> Iterator[av.Packet | None]:
     """The stream's packets that can be decoded, from the one with the time stamp `begin` on; None at the end."""
     packets = container.demux(stream)
     started = begin is None
@@ -91,7 +93,9 @@ def _packets(container, stream, tally: Tally, begin: int | None) -> Iterator[av.
     yield None
 
 
-def _frames(packets: Iterator, stream, tally: Tally) -> Iterator[tuple[int | None, av.VideoFrame]]:
+def _frames(
+    packets: Iterator[av.Packet | None], stream: av.VideoStream, tally: Tally
+) -> Iterator[tuple[int | None, av.VideoFrame]]:
     """What the decoder makes of the packets: frames and their time stamps."""
     frame, name = None, stream.codec_context.name
     for packet in packets:

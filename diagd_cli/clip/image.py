@@ -118,7 +118,8 @@ def stamped(frames: np.ndarray, text: str) -> np.ndarray:
     if not text:
         return frames
     font = ImageFont.load_default(size=12)
-    mark = Image.new("L", tuple(int(side) for side in font.getbbox(text)[2:]))
+    box = font.getbbox(text)
+    mark = Image.new("L", (int(box[2]), int(box[3])))
     ImageDraw.Draw(mark).text((0, 0), text, font=font, fill=255)
     ink = np.asarray(mark, dtype=np.float32)[..., None] / 255
     height, width = (min(room, size) for room, size in zip(frames.shape[1:3], ink.shape[:2], strict=True))

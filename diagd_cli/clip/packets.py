@@ -38,7 +38,7 @@ class Contents:
     aspect: Fraction | None  # width of a pixel through its height
     fields: str | None  # "tff" or "bff", which field is first, where the container tells and the decoder does not
     shown: list[int] = field(default_factory=list)
-    steps: np.ndarray | None = None
+    steps: np.ndarray = field(default_factory=lambda: np.arange(0))
     keys: list[int] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
 
@@ -63,7 +63,8 @@ class _Packets:
         self.stream, self.codec = stream, stream.codec_context.name
         self.stamps: list[int | None] = []  # of what is shown
         self.keys: list[int | None] = []
-        self.orderly, self.latest = True, None  # whether every time stamp of decoding is later than the one before
+        self.orderly = True  # whether every time stamp of decoding is later than the one before
+        self.latest: int | None = None
         self.damage: dict[str, None] = {}  # in the order in which it was found
 
     def read(self, container: av.container.InputContainer, log: list, tell: Callable[[int], None]) -> None:
@@ -107,13 +108,16 @@ class _Packets:
         declared = [float(r) for r in (stream.guessed_rate, stream.average_rate, stream.base_rate) if r]
         # AVI has no time stamps: those of frames that are stored in another order than they are shown are made up.
         guessed = container.format.name == "avi" and len(self.keys) < len(self.stamps)
-        shown = sorted(self.stamps) if self.orderly and None not in self.stamps and not guessed else []
-        fps, steps = usable(declared), None
+        stamps = [stamp for stamp in self.stamps if stamp is not None]
+        reliable = self.orderly and len(stamps) == len(self.stamps) and not guessed
+        shown = sorted(stamps) if reliable else []
+        fps, steps = usable(declared), np.arange(0)
         if len(set(shown)) < len(shown):
             shown = []
         if shown:
-            times = np.array(shown) * float(stream.time_base)
-            fps, steps = pace(times, declared, float(stream.time_base))
+            assert stream.time_base is not None  # which its time stamps count
+            tick = float(stream.time_base)
+            fps, steps = pace(np.array(shown) * tick, declared, tick)
             if container.format.name == "mpeg":  # of constant rate, with time stamps only here and there
                 steps = np.arange(len(shown))
             if self.damage:  # of frames that refer to later ones, the last that are left have gaps, to be left out

@@ -95,6 +95,6 @@ def footed(picture: np.ndarray, text: str, right: str = "") -> np.ndarray:
 
 
 @cache
-def font(size: int = 14) -> ImageFont.ImageFont:
+def font(size: int = 14) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The font of captions."""
     return ImageFont.load_default(size=size)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from itertools import pairwise
+from typing import Any
 
 import av
 import numpy as np
@@ -19,6 +20,8 @@ from diagd_cli.clip.hdr import for_other_screens, to_screen
 from diagd_cli.clip.image import over_black
 
 _LEAST = 3  # rows and columns that the deinterlacer needs
+# what goes through the filters: a frame's number, its transfer and primaries, how it is to be turned
+Waiting = deque[tuple[int, tuple[int, int], "np.ndarray | None"]]
 
 
 def convert(
@@ -30,11 +33,12 @@ def convert(
     fields is deinterlaced from itself and its neighbours, which are the frames given before and after it; with
     `first_field`, "tff" or "bff", all are. Raises MemoryError where the filters get none.
     """
-    graph, key, waiting, fields, size = None, None, deque(), bool(first_field), None
+    waiting: Waiting = deque()
+    graph, key, fields, size = None, None, bool(first_field), None
     for number, frame in frames:
         fields = fields or frame.interlaced_frame  # for good: single frames of it may be whole
         own = (*_look(frame), fields and min(frame.width, frame.height) >= _LEAST)
-        if own != key:
+        if graph is None or own != key:
             yield from _drain(graph, waiting)
             size = size or (max(1, round(frame.width * (aspect or 1))), frame.height)  # of all, whatever follows
             graph, key = _graph(frame, size, own[-1], first_field), own
@@ -70,7 +74,7 @@ def _graph(frame: av.VideoFrame, size: tuple[int, int], fields: bool, first_fiel
     return graph
 
 
-def _pulled(graph: Graph, waiting: deque) -> Iterator[tuple[int, np.ndarray]]:
+def _pulled(graph: Graph, waiting: Waiting) -> Iterator[tuple[int, np.ndarray]]:
     while True:
         try:
             frame = graph.pull()
@@ -85,7 +89,7 @@ def _pulled(graph: Graph, waiting: deque) -> Iterator[tuple[int, np.ndarray]]:
         yield number, pixels if matrix is None else _upright(pixels, matrix)
 
 
-def _drain(graph: Graph | None, waiting: deque) -> Iterator[tuple[int, np.ndarray]]:
+def _drain(graph: Graph | None, waiting: Waiting) -> Iterator[tuple[int, np.ndarray]]:
     if graph is not None:
         graph.push(None)
         yield from _pulled(graph, waiting)
@@ -95,7 +99,7 @@ def _drain(graph: Graph | None, waiting: deque) -> Iterator[tuple[int, np.ndarra
 
 def _matrix(frame: av.VideoFrame) -> np.ndarray | None:
     """How the picture is to be turned: the display matrix int32 [3, 3] of ISO 14496-12, None for not at all."""
-    found = frame.side_data.get("DISPLAYMATRIX")
+    found: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer, which PyAV does not say
     return None if found is None else np.frombuffer(bytes(found), np.int32)[:9].reshape(3, 3)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,16 +175,18 @@ def _recorded(path: Path) -> np.ndarray:
 
 def _select(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
     """The frames of a file that are asked for, fewer where it ends. Raises ClipError."""
+    frames: Iterable[np.ndarray]
+    fps: float | None = None
     if holds_codes(path):
-        frames, fps = read_codes(path), None
+        frames = read_codes(path)
     elif path.suffix.lower() in families.recordings():
-        frames, fps = _recorded(path), None
+        frames = _recorded(path)
     elif path.suffix.lower() in IMAGE_FORMATS:
-        frames = Animation(path)
-        fps = frames.fps
+        frames = animation = Animation(path)
+        fps = animation.fps
     else:
         return read_video(path, context, start, future, tell)
-    kept: deque = deque(maxlen=context if start is None else context + future)
+    kept: deque[np.ndarray] = deque(maxlen=context if start is None else context + future)
     count = 0
     for frame in frames:
         if start is None or count >= start:

@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -84,10 +85,11 @@ def _nothing(path: Path, tally: Tally) -> ClipError:
 
 def _paced(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
     """A frame for every step from the first one on: one that is missing shows the frame before it."""
-    latest, step = None, 0
+    latest: np.ndarray | None = None
+    step = 0
     for number, frame in frames:
-        for _ in range(number - step if latest is not None else 0):
-            yield latest
+        if latest is not None:
+            yield from repeat(latest, number - step)
         latest, step = frame, number
     if latest is not None:
         yield latest

@@ -49,8 +49,8 @@ def opened_video(path: Path, said: list | None = None) -> Iterator[tuple[av.cont
         if stream.codec_context is None:
             raise ClipError(f"{path} is of a video codec that is not known", "Convert it to H.264 in MP4")
         check_size(path, stream.codec_context.width, stream.codec_context.height)
-        if not stream.codec_context.width and (error := _oversized(path, log)):
-            raise error
+        if not stream.codec_context.width and (large := _oversized(path, log)):
+            raise large
         stream.codec_context.options = {"max_pixels": _SAFE["max_pixels"]}
         yield container, stream
 

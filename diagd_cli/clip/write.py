@@ -14,6 +14,8 @@ import tempfile
 from contextlib import ExitStack, nullcontext, suppress
 from fractions import Fraction
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -24,7 +26,7 @@ from diagd_cli.files.atomic import STDOUT, set_aside, temporary, write_failure
 STREAM_GOP = 4  # frames of a fragment of a streamed video: as many as a player may be behind
 
 
-def start_ffmpeg(arguments: list[str], failure: type[DiagdError], **options: object) -> subprocess.Popen:
+def start_ffmpeg(arguments: list[str], failure: type[DiagdError], **options: Any) -> subprocess.Popen[bytes]:
     """Start ffmpeg, out of reach of the terminal's Ctrl-C: whoever started it ends it.
 
     `options` go to `subprocess.Popen`. Raises `failure` where there is no ffmpeg to run.
@@ -67,8 +69,10 @@ class VideoWriter:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *failure: object) -> bool | None:
-        return self._stack.__exit__(*failure)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, trace)
 
     def write(self, frames: np.ndarray) -> None:
         """Add frames, uint8 RGB (F, height, width, 3). Raises OutputError where they cannot be written."""
@@ -77,12 +81,17 @@ class VideoWriter:
             raise ValueError(f"frames must be {expected}, not {frames.dtype} {frames.shape}")
         even = np.pad(frames, ((0, 0), (0, self.height % 2), (0, self.width % 2), (0, 0)), mode="edge")
         try:
-            self._process.stdin.write(np.ascontiguousarray(even).data)
-            self._process.stdin.flush()
+            self._pipe.write(np.ascontiguousarray(even).data)
+            self._pipe.flush()
         except OSError as error:  # ffmpeg is gone, and its log says why
             self._process.wait()
             raise self._ffmpeg_failure() from error
         self.count += len(frames)
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._process.stdin is not None  # `__enter__` asks for a pipe
+        return self._process.stdin
 
     def _arguments(self, target: Path) -> list[str]:
         size = f"{self.width + self.width % 2}x{self.height + self.height % 2}"
@@ -114,14 +123,14 @@ class VideoWriter:
         finally:
             self._process.kill()
             with suppress(OSError):
-                self._process.stdin.close()
+                self._pipe.close()
             self._process.wait()
 
     def _finish(self) -> None:
         if not self.count:
             raise ValueError(f"no frames were written to {self.path}")
         with suppress(OSError):  # a broken pipe: the exit status tells
-            self._process.stdin.close()
+            self._pipe.close()
         if self._process.wait():
             raise self._ffmpeg_failure()
 

@@ -58,8 +58,10 @@ def registered(family: Family) -> Iterator[None]:
 
 
 def _kinds(family: Family) -> set[str]:
-    actions = family.actions and family.actions.model_fields["kind"].default
-    return {kind for kind in (family.tokenizer and family.tokenizer.kind, actions) if kind}
+    kinds = [family.tokenizer.kind] if family.tokenizer else []
+    if family.actions:
+        kinds.append(family.actions.model_fields["kind"].default)
+    return {kind for kind in kinds if kind}
 
 
 def tokenizer_kind(kind: str) -> TokenizerKind:

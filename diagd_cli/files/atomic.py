@@ -55,7 +55,7 @@ def is_full(reason: str) -> bool:
 class Held:
     """Files of one set that are complete and wait for their names."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.parts: dict[Path, Path] = {}  # temporary files by target
         self.names: dict[Path, Path] = {}  # the targets as they were given
         self.folders: list[Path] = []  # that have been made for them
@@ -202,7 +202,7 @@ def write_json(path: str | Path, value: object) -> None:
 def write_npz(path: str | Path, /, **arrays: np.ndarray) -> None:
     """Write named arrays as a compressed .npz file, atomically. Raises OutputError."""
     with atomic(path) as part, part.open("wb") as file:  # given a name, numpy would add a suffix to it
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes one for `allow_pickle`
 
 
 def make_folders(folder: Path) -> list[Path]:

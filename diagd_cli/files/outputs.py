@@ -133,10 +133,10 @@ def _check_replaceable(path: Path, status: os.stat_result) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
     except PermissionError as error:
         if error.errno == errno.EPERM:  # it is marked as one that never changes; where only its mode forbids, we may
-            raise write_failure(path, error.strerror) from error
+            raise write_failure(path, error.strerror or str(error)) from error
     except OSError as error:
         if error.errno == errno.EROFS:
-            raise write_failure(path, error.strerror) from error
+            raise write_failure(path, error.strerror or str(error)) from error
 
 
 def _existing_folder(path: Path) -> Path:

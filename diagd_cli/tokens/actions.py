@@ -11,10 +11,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from diagd_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from diagd_cli.tokens.protocols import Actions
 
 ACTION_FILES = (".jsonl", ".json", ".npz")
 
@@ -51,13 +55,13 @@ def action_lines(path: Path, hint: str) -> list[str]:
     return lines
 
 
-def file_beside(clip: Path, actions) -> Path | None:
+def file_beside(clip: Path, actions: Actions) -> Path | None:
     """The file of actions beside a clip, None where there is none. `actions`: of the preset."""
     beside = [clip.with_suffix(suffix) for suffix in actions.suffixes]
     return next((file for file in beside if os.path.isfile(file)), None)  # false, too, for a name that none can have
 
 
-def recorded_beside(clip: Path, actions, frames: int) -> np.ndarray | None:
+def recorded_beside(clip: Path, actions: Actions, frames: int) -> np.ndarray | None:
     """Rows of the file of actions beside a clip of which `frames` are read from its start; None where there is none.
 
     `actions`: of the preset. Raises UsageError where the file is bad or ends earlier (the last action may be missing).
@@ -92,7 +96,13 @@ def steering(
 
 
 def clip_actions(
-    path: Path, actions, asked: np.ndarray | None, first: int, context: int, frames: int, truth: int = 0
+    path: Path,
+    actions: Actions | None,
+    asked: np.ndarray | None,
+    first: int,
+    context: int,
+    frames: int,
+    truth: int = 0,
 ) -> np.ndarray | None:
     """Rows int64 [context + frames, size] for a clip, from those asked for and those recorded beside it.
 

@@ -6,6 +6,7 @@ The first channel is the least significant digit of the index, as in Cosmos DV8x
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 
 class FSQ(nn.Module):
     """Quantiser with `levels` per channel; prod(levels) codes, channels on the last axis."""
+
+    count: Tensor  # levels of each channel; these tables are all [channels]
+    basis: Tensor  # what a step of each channel adds to the index
+    halfwidth: Tensor
+    offset: Tensor
+    shift: Tensor
+    middle: Tensor
 
     def __init__(self, levels: tuple[int, ...]):
         super().__init__()
@@ -31,11 +39,12 @@ class FSQ(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FSQ:
         """Move the tables but keep their dtypes: rounded to bfloat16 they would change one code in a hundred."""
-        kept = dict(self._buffers)
+        kept = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
-        self._buffers.update({name: table.to(self._buffers[name].device) for name, table in kept.items()})
+        moved = dict(self.named_buffers(recurse=False))
+        self._buffers.update({name: table.to(moved[name].device) for name, table in kept.items()})
         return self
 
     def _digits(self, z: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ The conditioning tokens after frame t (actions) steer frame t+1.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -31,7 +32,13 @@ class Grid:
         """Tokens of one latent frame, its conditioning included."""
         return self.area + self.conditioning
 
-    def position(self, t, i, j):
+    @overload
+    def position(self, t: int, i: int, j: int) -> int: ...
+
+    @overload
+    def position(self, t: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray: ...
+
+    def position(self, t: int | np.ndarray, i: int | np.ndarray, j: int | np.ndarray) -> int | np.ndarray:
         """Flat position of token (t, i, j); ints or arrays."""
         return self.prefix + t * self.block + i * self.w + j
 
@@ -57,7 +64,9 @@ class Grid:
         i, j = np.where(steering, self.h, i), np.where(steering, rest - self.area, j)
         return np.where(index[:, None] < 0, 0, np.stack([t, i, j], axis=1))
 
-    def flatten(self, codes: np.ndarray, conditioning: np.ndarray | None = None, prefix: np.ndarray | None = None):
+    def flatten(
+        self, codes: np.ndarray, conditioning: np.ndarray | None = None, prefix: np.ndarray | None = None
+    ) -> np.ndarray:
         """Sequence int64 [..., length] of codes [..., T, h, w], conditioning [..., T, A] and prefix [prefix]."""
         *batch, latents, h, w = codes.shape
         if (h, w) != (self.h, self.w):
@@ -67,6 +76,7 @@ class Grid:
             rows = np.concatenate([rows, conditioning], axis=-1)
         flat = rows.reshape(*batch, latents * self.block)
         if self.prefix:
+            assert prefix is not None  # whoever has a grid with a prefix has its tokens
             flat = np.concatenate([np.broadcast_to(prefix, (*batch, self.prefix)), flat], axis=-1)
         return flat.astype(np.int64)
 

@@ -93,3 +93,7 @@ class Actions(Protocol):
     def describe(self, rows: np.ndarray) -> list:
         """Rows int64 [n, size] as JSON can hold them."""
         ...
+
+    def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
+        """Its settings by name, as every record of pydantic gives them."""
+        ...

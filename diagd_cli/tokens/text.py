@@ -71,8 +71,9 @@ def embed_prompts(
     the free memory, or of another hidden size than `dim`, and UsageError for a prompt that is not Unicode text.
     """
     paths = {_utf8(prompt): embedding_path(prompt, text, dim, cache) for prompt in prompts}
-    found = {prompt: _cached(path, text.length, dim) for prompt, path in paths.items()}
-    missing = [prompt for prompt, embedding in found.items() if embedding is None]
+    cached = {prompt: _cached(path, text.length, dim) for prompt, path in paths.items()}
+    found = {prompt: embedding for prompt, embedding in cached.items() if embedding is not None}
+    missing = [prompt for prompt in paths if prompt not in found]
     if missing:
         for prompt, rows in zip(missing, encode(missing, text, dim, report), strict=True):
             found[prompt] = _padded(rows, text.length)

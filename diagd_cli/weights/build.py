@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +15,7 @@ from diagd_cli.model.transformer import Block, Transformer, deviation
 from diagd_cli.model.unset import Unset
 from diagd_cli.preset import Preset
 
+Module = TypeVar("Module", bound=nn.Module)
 NOISE = 1_048_583  # numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
 
 
@@ -35,7 +37,9 @@ def build_tokenizer(
     with Unset(device, dtype):
         model = kind.build(preset.tokenizer)
     model = model.to(device)
-    return model.to(memory_format=torch.channels_last) if kind.channels_last else model
+    if kind.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch has left it out
+    return model
 
 
 def build_inverse(
@@ -65,7 +69,7 @@ def random_tokenizer(
 
 
 @torch.no_grad()
-def _random(model: nn.Module, seed: int, scale: Callable[[str, torch.Tensor], float]) -> nn.Module:
+def _random(model: Module, seed: int, scale: Callable[[str, torch.Tensor], float]) -> Module:
     """Fill matrices with normal noise of the deviation scale(name, parameter), norms with ones, biases with zeros.
 
     One run of noise serves all, each time from another place in it: drawing billions of numbers takes a minute.

@@ -113,10 +113,10 @@ def _fetch(
     paths = {}
     for each, size in sizes.items():
         report(f"Fetching {each}, {decimal(size)}" if size else f"Fetching {each}")
-        place = {"local_dir": folder / each.folder} if folder else {}
+        place = folder / each.folder if folder else None
         try:
             with _explained(each, target, bool(token)):
-                path = hf_hub_download(each.repo, each.file.file, token=token, endpoint=_endpoint(), **place)
+                path = hf_hub_download(each.repo, each.file.file, token=token, endpoint=_endpoint(), local_dir=place)
         except KeyboardInterrupt:
             report("Files that are complete are kept; the same command goes on with the others")
             raise

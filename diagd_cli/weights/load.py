@@ -9,6 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import save_file
@@ -62,7 +63,7 @@ def load_transformer(
     files: used as they are; by default those that the preset names, looked for in `folder` first, and verified unless
     they are very large. Raises WeightsError.
     """
-    return _loaded(preset, "transformer", device, dtype, files, folder)
+    return cast(Transformer, _loaded(preset, "transformer", device, dtype, files, folder))
 
 
 def load_tokenizer(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from diagd_cli import families
 from diagd_cli.engine.chunk import CHUNK, chunk_on
@@ -99,7 +99,7 @@ def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.d
 
 def itemsize(dtype: torch.dtype | str) -> int:
     """Bytes of a number, told by the name of its type: 4 for float32, 1 for float8_e4m3fn."""
-    return int(re.search(r"\d+", str(dtype))[0]) // 8
+    return int(re.findall(r"\d+", str(dtype))[0]) // 8
 
 
 # ---- working sets ----------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ def require(
     beside: Sequence[Preset] = (),
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if it has not."""
-    asked = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
+    asked: dict[str, Any] = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
     asked |= {"beside": beside, "codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
     asked["chunk"] = chunk_on(device)
     need, free = estimate(preset, **asked), free_memory(device)
@@ -155,11 +155,12 @@ def require(
     raise DiagdError(message, "; or ".join([ways[0], *(way[0].lower() + way[1:] for way in ways[1:])]))
 
 
-def _ways_out(preset: Preset, free: int, asked: dict) -> Iterator[str]:
+def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]:
     """What would fit instead."""
     from diagd_cli.preset import load_preset, preset_names
 
-    changes = {"Make one clip at a time": {"batch": 1}, "Ask for fewer --frames": {"frames": preset.clip.context + 1}}
+    fewer = {"frames": preset.clip.context + 1}
+    changes: dict[str, dict[str, Any]] = {"Make one clip at a time": {"batch": 1}, "Ask for fewer --frames": fewer}
     if itemsize(asked["dtype"]) > 2:
         changes = {"Use --dtype bfloat16": {"dtype": "bfloat16"}, **changes}
     for way, change in changes.items():
@@ -170,7 +171,7 @@ def _ways_out(preset: Preset, free: int, asked: dict) -> Iterator[str]:
     sizes = {other.name: estimate(other, **asked).total for other in family if other.name != preset.name}
     fitting = [name for name, size in sizes.items() if size <= free]
     if fitting:
-        yield f"Take a smaller model, --preset {max(fitting, key=sizes.get)}"
+        yield f"Take a smaller model, --preset {max(fitting, key=lambda name: sizes[name])}"
 
 
 def _gb(size: int) -> str:

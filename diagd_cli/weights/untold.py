@@ -124,8 +124,8 @@ def shipped() -> list[Preset]:
     return [load_preset(name) for name in preset_names()]
 
 
-def untold(config, name: str, value: object) -> bool:
-    """Whether a model with another value of a setting has parameters of the same names and shapes."""
+def untold(config: Any, name: str, value: object) -> bool:
+    """Whether a model with another value of a setting has parameters of the same names and shapes; `config` as in `shapes`."""
     given = config.model_dump()
     place, *within = name.split(".")[1:] or [""]
     if place not in given:
@@ -142,8 +142,12 @@ def untold(config, name: str, value: object) -> bool:
         return False
 
 
-def shapes(config) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's parameters; of a Transformer those of one layer, and how many there are."""
+@cache
+def shapes(config: Any) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a model's parameters; of a Transformer those of one layer, and how many there are.
+
+    config: a `TransformerConfig`, or a tokenizer's record (`tokens.protocols.TokenizerConfig`).
+    """
     with Unset("meta"):
         if not isinstance(config, TransformerConfig):
             model = families.tokenizer_kind(config.kind).build(config)

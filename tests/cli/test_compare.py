@@ -23,7 +23,7 @@ def compare(diagd, tiny, tmp_path):
 
 
 def test_shipped_preset(diagd, clips, tmp_path):
-    options = ["--decodings", "diagd", "--frames", 1, "--seed", 0, "--json"]
+    options = ["--decodings", "diagd", "--context", 1, "--frames", 1, "--seed", 0, "--json"]
     done = diagd("compare", clips / "maze.mp4", *options, "-o", tmp_path / "maze.mp4")
     assert done.code == 0, done.err
     [report] = done.objects

@@ -162,7 +162,7 @@ for words in (["--help"], ["generate", "--help"], ["bench", "--help"], ["train",
     try:
         app(words)
     except SystemExit as end:
-        assert end.code == 0
+        assert not end.code
 print({HEAVY} & sys.modules.keys(), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

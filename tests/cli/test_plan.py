@@ -174,7 +174,7 @@ for options in ([], ["--grid", "1,2,2", "--animate", sys.argv[1]]):
     try:
         app(["plan", *options])
     except SystemExit as end:
-        assert end.code == 0
+        assert not end.code
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code, tmp_path / "a.mp4"], check=True, capture_output=True)

@@ -34,10 +34,10 @@ def world(tiny, tmp_path_factory):
 
 @pytest.fixture
 def words(world, tmp_path):
-    """The command line of a sweep into a folder of the test's."""
+    """The command line of a sweep of some of the clips into a folder of the test's."""
 
-    def make(*options, out="out", d="2"):
-        clips = sorted((world / "clips").glob("*.mp4"))
+    def make(*options, out="out", d="2", count=3):
+        clips = sorted((world / "clips").glob("*.mp4"))[:count]
         fixed = ["-p", world / "preset.yaml", "--threads", 1, "--out", tmp_path / out]
         return ["sweep", *clips, "--k", "1,2", "--d", d, *fixed, *options]
 
@@ -121,22 +121,22 @@ def test_killed_and_started_again(start, sweep, words, tmp_path):
 
 
 def test_more_values_add_to_what_is_there(sweep, tmp_path):
-    [first] = sweep().objects
+    [first] = sweep(count=1).objects
     before = len(lines(tmp_path / "out"))
-    [more] = sweep("--stand-ins", "above", d="3").objects
-    assert len(lines(tmp_path / "out")) == before + 3 * 3  # spatial, two of d=3; NTP is there
+    [more] = sweep("--stand-ins", "above", d="3", count=1).objects
+    assert len(lines(tmp_path / "out")) == before + 3  # spatial, two of d=3; NTP is there
     labels = {row["label"] for row in more["rows"]}
     assert {"NTP", "DiagD k=1 d=2, previous-frame", "DiagD k=1 d=3, above"} < labels
     old = {row["label"]: row for row in first["rows"]}["DiagD k=1 d=2"]
     assert {row["label"]: row for row in more["rows"]}["DiagD k=1 d=2, previous-frame"]["nll"] == old["nll"]
-    [again] = sweep().objects
-    assert len(lines(tmp_path / "out")) == before + 3 * 3 and lasting(again) == lasting(more)
-    [seeds] = sweep("--seeds", 2).objects  # the others have no second seed
+    [again] = sweep(count=1).objects
+    assert len(lines(tmp_path / "out")) == before + 3 and lasting(again) == lasting(more)
+    [seeds] = sweep("--seeds", 2, count=1).objects  # the others have no second seed
     assert {row["label"] for row in seeds["rows"]} == {row["label"] for row in first["rows"]}
 
 
 def test_repair_and_its_lack(sweep):
-    labels = [row["label"] for row in sweep("--repairs", "yes,no", "--decodings", "").objects[0]["rows"]]
+    labels = [row["label"] for row in sweep("--repairs", "yes,no", "--decodings", "", count=1).objects[0]["rows"]]
     assert set(labels[1:]) == {f"DiagD k={k} d=2{lack}" for k in (1, 2) for lack in ("", ", no repair")}
 
 
@@ -164,7 +164,7 @@ def test_recommended_and_written(diagd, words, world, tmp_path):
 
 
 def test_nothing_within_writes_nothing(diagd, words, tmp_path):
-    done = diagd(*words("--no-chart", "--recommend", "psnr>=+90", "--write-preset", tmp_path / "fast.yaml"))
+    done = diagd(*words("--no-chart", "--recommend", "psnr>=+90", "--write-preset", tmp_path / "fast.yaml", count=1))
     assert done.code == 2 and "No decoding is within the bounds" in done.err and not (tmp_path / "fast.yaml").exists()
     assert (tmp_path / "out" / "sweep.json").exists()
 
@@ -196,7 +196,7 @@ def test_a_model_whose_figures_are_not_numbers(diagd, words, world, tmp_path):
     weights = load_file(tmp_path / "broken" / "transformer.safetensors")
     entry = save_weights(tmp_path / "broken/nan.safetensors", {name: w * math.nan for name, w in weights.items()})
     broken = write_preset(load_preset(world / "preset.yaml"), tmp_path / "broken", transformer_weights=entry)
-    done = diagd(*words("--no-chart", "-p", broken))
+    done = diagd(*words("--no-chart", "-p", broken, count=1))
     assert done.code == 1 and "error: The NLL of NTP under the preset tiny is not a number. Its weights are" in done.err
 
 
@@ -211,4 +211,4 @@ def test_without_matplotlib(sweep, monkeypatch, diagd, words, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = diagd(*words())
     assert done.code == 1 and "pip install 'diagd[report]'" in done.err and not (tmp_path / "out").exists()
-    assert sweep().code == 0 and not (tmp_path / "out" / "sweep.png").exists()
+    assert sweep(count=1).code == 0 and not (tmp_path / "out" / "sweep.png").exists()

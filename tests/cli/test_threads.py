@@ -128,6 +128,7 @@ def test_tokens_do_not_depend_on_the_others(monkeypatch, own, diagd, clips, tmp_
         monkeypatch.setattr("diagd_cli.cli.console.THREADS", Threads())
         busy(monkeypatch, cycle(others))
         out = tmp_path / f"{name}.mp4"
-        assert diagd("generate", clips / "rooms.mp4", "--frames", 1, "--seed", 3, "--save-tokens", "-o", out).code == 0
+        options = ("--context", 1, "--frames", 1, "--seed", 3, "--save-tokens", "-o", out)
+        assert diagd("generate", clips / "rooms.mp4", *options).code == 0
         made.append(np.load(out.with_suffix(".npz"))["codes"])
     np.testing.assert_array_equal(*made)

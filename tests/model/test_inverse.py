@@ -78,8 +78,8 @@ def test_train(diagd, tiny, tmp_path, monkeypatch):
         clip = np.stack([np.roll(frames, place, 1)[:16, x : x + 24] for place in places])
         path = save_clip(tmp_path / "data" / split / f"{n}.mp4", clip)
         path.with_suffix(".jsonl").write_text("".join(json.dumps({"action": a}) + "\n" for a in [*names, "idle"]))
-    command = ["train", "inverse", tmp_path / "data", "--out", tmp_path / "run", "-p", tiny.preset, "--every", 15]
-    done = diagd(*command, "--steps", 30)
+    command = ["train", "inverse", tmp_path / "data", "--out", tmp_path / "run", "-p", tiny.preset, "--every", 10]
+    done = diagd(*command, "--steps", 20)
     assert (done.code, done.out) == (0, f"{tmp_path}/run/preset.yaml\n"), done.err
     told = json.loads((tmp_path / "run" / "inverse" / "confusion.json").read_text())
     assert np.sum(told["confusion"]) == 20 and told["accuracy"] > 0.8 and told["by_action"][0] is None

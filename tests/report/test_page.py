@@ -5,7 +5,6 @@ import shlex
 from html.parser import HTMLParser
 
 import pytest
-from browser import new_tab
 from tiny import moving, save_clip
 
 from diagd_cli.report.page import COLUMNS, listed, number
@@ -35,9 +34,9 @@ def report(diagd, tiny, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def opened(browser, report):
+def opened(new_tab, report):
     """The report in a tab of 1000x700 pixels, for all who only look at it."""
-    with new_tab(browser) as tab:
+    with new_tab() as tab:
         tab.goto((report / "out.html").as_uri())
         yield tab
 

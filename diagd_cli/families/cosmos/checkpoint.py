@@ -88,7 +88,7 @@ def transformer_layout(config: TransformerConfig) -> Layout:
     """Our parameters -> the official tensors that make up their rows, with shapes."""
     d, size = config.dim, config.head_dim
     q, kv = config.heads * size, config.kv_heads * size
-    block = {
+    block: Layout = {
         "attention_norm.weight": {"attention_norm.weight": (d,)},
         "attention.qkv.weight": {"attention.wq.weight": (q, d), **_pair("attention.wk", "attention.wv", (kv, d))},
         "attention.out.weight": {"attention.wo.weight": (d, q)},
@@ -111,8 +111,8 @@ def transformer_layout(config: TransformerConfig) -> Layout:
         for n in range(config.layers)
         for ours, parts in block.items()
     }
-    head = {} if config.tied else {"head.weight": {"output.weight": (config.logits, d)}}
-    embed = {"embed.weight": {"tok_embeddings.weight": (config.vocab, d)}}
+    head: Layout = {} if config.tied else {"head.weight": {"output.weight": (config.logits, d)}}
+    embed: Layout = {"embed.weight": {"tok_embeddings.weight": (config.vocab, d)}}
     return {**embed, **layers, "norm.weight": {"norm.weight": (d,)}, **head}
 
 
@@ -126,6 +126,7 @@ def _released_names(found: dict[str, Stored]) -> dict[str, Stored]:
     for name, stored in found.items():
         if IGNORED not in name:
             layer = re.match(r"(?:model\.)?(layers\.\d+\.)?", name)
+            assert layer is not None  # the pattern fits any name
             rest = name[layer.end() :]
             old = next((old for old in ENGINE_NAMES if layer[1] and rest.startswith(old)), "")
             renamed[(layer[1] or "") + ENGINE_NAMES.get(old, "") + rest.removeprefix(old)] = stored

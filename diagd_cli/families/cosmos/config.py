@@ -35,7 +35,7 @@ class CosmosDvConfig(Strict):
     attention: tuple[PositiveInt, ...] = (32,)
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> CosmosDvConfig:
         for name in ("patch", "spatial_compression", "temporal_compression"):
             size = getattr(self, name)
             if size & (size - 1):

@@ -165,7 +165,8 @@ class SpatialAttention(_Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
-        y = attend(*(frames(conv(y)).flatten(2) for conv in (self.q, self.k, self.v)))
+        q, k, v = (frames(conv(y)).flatten(2) for conv in (self.q, self.k, self.v))
+        y = attend(q, k, v)
         return x + self.proj_out(clips(y.unflatten(2, x.shape[3:]), len(x)))
 
 
@@ -224,6 +225,7 @@ class Downsample(nn.Module):
         return self.conv3(x)
 
     def _halve(self, x: Tensor) -> Tensor:
+        assert self.conv1 is not None  # `forward` has looked
         return self.conv1(x).add_(x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).mean((4, 6)))
 
 

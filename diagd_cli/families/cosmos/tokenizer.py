@@ -5,6 +5,8 @@ The facts come from the public Cosmos code (Apache-2.0); parameters have the nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,11 @@ class CosmosTokenizer(nn.Module):
 
     Causal: the codes of the first frames, and their pixels, do not depend on later ones.
     """
+
+    encoder: Encoder
+    quant_conv: Conv
+    post_quant_conv: Conv
+    decoder: Decoder
 
     def __init__(self, config: CosmosDvConfig):
         super().__init__()
@@ -165,7 +172,14 @@ class Level(nn.Module):
     down, up: whether space and time are halved or doubled.
     """
 
-    def __init__(self, widths, blocks: int, attends: bool, down=(False, False), up=(False, False)):
+    def __init__(
+        self,
+        widths: Sequence[int],
+        blocks: int,
+        attends: bool,
+        down: tuple[bool, bool] = (False, False),
+        up: tuple[bool, bool] = (False, False),
+    ):
         super().__init__()
         first, width = widths
         self.block = nn.ModuleList(ResBlock(width if n else first, width) for n in range(blocks))

@@ -23,7 +23,7 @@ class NamedActions(Strict):
     none: str = "none"
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> NamedActions:
         if self.none not in self.names:
             raise ValueError(f"none ({self.none!r}) is not among names")
         return self

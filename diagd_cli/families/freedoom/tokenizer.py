@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class FsqImageTokenizer(nn.Module):
 
     @property
     def _weight(self) -> Tensor:
-        return self.decoder[0].weight
+        return cast(nn.Conv2d, self.decoder[0]).weight
 
 
 def to_pixels(frames: Tensor, like: Tensor) -> Tensor:

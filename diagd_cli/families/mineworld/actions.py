@@ -13,7 +13,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,10 @@ from diagd_cli.model.config import Strict
 from diagd_cli.tokens.actions import action_lines, is_file, repeated
 
 HOTBAR = tuple(f"hotbar.{n}" for n in range(1, 10))
-KEYS = ("use", "attack", "forward", "back", "left", "right", "jump", "sneak", "sprint")  # in the order of their ids
-KEYS += ("drop", "swapHands", "pickItem", "inventory", "ESC", *HOTBAR)
+KEYS = (  # in the order of their ids
+    *("use", "attack", "forward", "back", "left", "right", "jump", "sneak", "sprint"),
+    *("drop", "swapHands", "pickItem", "inventory", "ESC", *HOTBAR),
+)
 BEGIN, NULL, END = "<act_bos>", "<null_act>", "<act_eos>"
 PITCH, YAW = "cam_0_{}", "cam_1_{}"
 # slots 4 to 9; a slot with both of its keys pressed is as empty as one with neither
@@ -91,7 +93,7 @@ class MinecraftActions(Strict):
         """Endings of an action file beside a clip."""
         return (".jsonl",)
 
-    def rows(self, actions: list[Mapping[str, Any]]) -> np.ndarray:
+    def rows(self, actions: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Rows int64 [n, size] of actions. Raises UsageError."""
         return np.array([self.encode(action) for action in actions], dtype=np.int64).reshape(-1, self.size)
 
@@ -166,7 +168,7 @@ class MinecraftActions(Strict):
 
 def spelt(text: str) -> dict[str, Any]:
     """The action of keys joined by `+`; `pitch=DEGREES` and `yaw=DEGREES` turn the camera, `none` is nothing."""
-    action = {**STILL, "camera": [0.0, 0.0]}
+    action: dict[str, Any] = {**STILL, "camera": [0.0, 0.0]}
     for part in text.split("+"):
         name, _, degrees = part.partition("=")
         if name in ("pitch", "yaw") and re.fullmatch(r"-?\d{1,3}(\.\d{1,6})?", degrees):

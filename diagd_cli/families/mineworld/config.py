@@ -29,7 +29,7 @@ class VqImageConfig(Strict):
     norm_eps: float = Field(default=1e-6, gt=0)
 
     @model_validator(mode="after")
-    def _grouped(self):
+    def _grouped(self) -> VqImageConfig:
         for width in self.channels:
             if width % self.groups:
                 raise ValueError(f"channels ({width}) must be multiples of groups ({self.groups})")

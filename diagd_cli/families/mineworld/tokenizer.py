@@ -7,7 +7,7 @@ names is needed; a wrapper that looks idle, such as `Change`, stands for a part 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,7 @@ class VqImageTokenizer(nn.Module):
     @property
     def _codes(self) -> Tensor:
         """The codebook [N, E]."""
-        return self.quantize["embedding"].weight
+        return cast(nn.Embedding, self.quantize["embedding"]).weight
 
 
 def to_pixels(frames: Tensor, like: Tensor) -> Tensor:

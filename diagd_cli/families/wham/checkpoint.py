@@ -112,7 +112,8 @@ def _tied(path: Path, head: Stored, embedding: Stored, parts: Iterable[tuple[str
 def transformer_layout(config: TransformerConfig, positions: int) -> Layout:
     """Official name and shape of each of our Transformer's parameters."""
     dim, mlp = config.dim, config.mlp_dim
-    top, layout = f"{TRANSFORMER}transformer", {}
+    top = f"{TRANSFORMER}transformer"
+    layout: Layout = {}
     layout["embed.weight"] = {f"{top}.wte.weight": (config.vocab, dim)}
     layout["head.weight"] = {f"{TRANSFORMER}lm_head.weight": (config.vocab, dim)}
     layout["learned.weight"] = {f"{top}.wpe.weight": (positions, dim)}
@@ -172,7 +173,8 @@ def _transformer_told(path: Path, found: Mapping[str, Stored]) -> dict[str, Any]
         "bias": any(name.endswith(".c_attn.bias") for name in found),
         "block_norm_affine": any(name.endswith(".ln_1.weight") for name in found),
     }
-    known = SIZES.get(hyper_parameters(path).get("predictor", {}).get("model_size"))
+    size = hyper_parameters(path).get("predictor", {}).get("model_size")
+    known = SIZES.get(size) if isinstance(size, str) else None
     if known and (known[0], known[2]) == (layers, dim):
         told["heads"] = known[1]
     return told

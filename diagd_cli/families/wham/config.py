@@ -28,7 +28,7 @@ class VitVqConfig(Strict):
     codebook: Codes = 16384
 
     @model_validator(mode="after")
-    def _consistent(self):
+    def _consistent(self) -> VitVqConfig:
         if self.dim % self.head_size:
             raise ValueError(f"dim ({self.dim}) must be a multiple of head_size ({self.head_size})")
         return self
