@@ -251,11 +251,30 @@ def generated(made, walk, monkeypatch):
     return made
 
 
+def python_blocks() -> list[str]:
+    """The examples of the page on Python."""
+    return re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
+
+
+def test_the_example_of_jobs(tiny, tmp_path, monkeypatch):
+    """With a preset that is quick: the sweep takes from the folder what the evaluation has made."""
+    monkeypatch.chdir(tmp_path)
+    for suffix in (".mp4", ".jsonl"):
+        shutil.copy(tiny.clip.with_suffix(suffix), f"walk{suffix}")
+    preset = load_preset(tiny.preset)
+    names = {"diagd": diagd_cli, "preset": preset, "grid": preset.grid, "context": preset.context}
+    [block] = [block for block in python_blocks() if "jobs.evaluate" in block]
+    exec(block, names)
+    report, swept = names["report"], names["swept"]
+    assert [(row.label, row.nll) for row in swept.rows] == [(row.label, row.nll) for row in report.rows[2:]]
+    assert swept.recommended and (tmp_path / "results" / "sweep.html").exists()
+
+
 def test_python_examples(generated):
     """They run, and make what the command makes."""
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.DOTALL)
+    blocks = python_blocks()
     names: dict = {}
-    for block in blocks:
+    for block in (block for block in blocks if "jobs.evaluate" not in block):
         exec(compile(block, "python.md", "exec"), names)
     assert len(blocks) > 5
     assert names["result"].frames.shape == (6, 120, 160, 3)
@@ -263,8 +282,6 @@ def test_python_examples(generated):
     assert names["made"].shape == (1, names["plan"].length)
     assert (names["made"][:, : names["ids"].shape[1]] == names["ids"]).all()
     assert names["session"].latents == names["context"] + 2
-    assert [row.label for row in names["swept"].rows] == [row.label for row in names["report"].rows[2:]]
-    assert names["swept"].rows[1].nll == names["report"].rows[3].nll and names["swept"].recommended
 
 
 def test_the_example_of_the_readme(generated):
