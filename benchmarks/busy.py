@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import common
 from benchmarks.common import Lap
 from diagd_cli.cli.threads import NUMBER, WAITING
-from diagd_cli.preset import preset_folder
+from diagd_cli.preset_files import preset_folder
 
 CLIP = preset_folder() / "freedoom" / "clips" / "rooms.mp4"
 

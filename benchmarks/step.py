@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from diagd_cli.clip.read import read_clip
 from diagd_cli.pipeline import Request, continue_clip, load
-from diagd_cli.preset import preset_folder
+from diagd_cli.preset_files import preset_folder
 from diagd_cli.schedule.decoding import Decoding
 
 ALL, OTHER, PYTHON = "all steps", "other operations", "python"

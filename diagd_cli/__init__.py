@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from diagd_cli.pipeline import continue_clip as continue_clip
     from diagd_cli.pipeline import continue_clips as continue_clips
     from diagd_cli.preset import Preset as Preset
-    from diagd_cli.preset import load_preset as load_preset
-    from diagd_cli.preset import preset_names as preset_names
+    from diagd_cli.preset_files import load_preset as load_preset
+    from diagd_cli.preset_files import preset_names as preset_names
     from diagd_cli.schedule.decoding import Decoding as Decoding
     from diagd_cli.schedule.plan import Plan as Plan
     from diagd_cli.schedule.plan import build_plan as build_plan
@@ -39,7 +39,8 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "preset": ("Preset", "load_preset", "preset_names"),
+    "preset": ("Preset",),
+    "preset_files": ("load_preset", "preset_names"),
     "weights.load": ("load_transformer", "load_tokenizer", "random_transformer", "random_tokenizer"),
     "schedule.decoding": ("Decoding",),
     "schedule.plan": ("Plan", "build_plan"),

@@ -17,7 +17,8 @@ from diagd_cli.errors import UsageError
 from diagd_cli.model.contract import Model
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
-from diagd_cli.preset import Preset, load_preset
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.actions import clip_actions
 from diagd_cli.tokens.protocols import Tokenizer

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from diagd_cli.cli import console
 from diagd_cli.cli.app import app
 from diagd_cli.device import NATIVE_BFLOAT16
-from diagd_cli.preset import preset_folder
+from diagd_cli.preset_files import preset_folder
 
 torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs as a background job is deaf to Ctrl-C

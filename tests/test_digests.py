@@ -110,7 +110,7 @@ def main() -> None:
     from typer.testing import CliRunner
 
     from diagd_cli.cli.app import app
-    from diagd_cli.preset import preset_folder
+    from diagd_cli.preset_files import preset_folder
 
     torch.set_num_threads(1)
 

@@ -20,7 +20,8 @@ import diagd_cli
 from diagd_cli.cli.app import app
 from diagd_cli.cli.reference import WRITE, reference
 from diagd_cli.families import known
-from diagd_cli.preset import Preset, load_preset, preset_folder, preset_names
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import load_preset, preset_folder, preset_names
 from diagd_cli.weights.memory import estimate
 
 ROOT = Path(__file__).parent.parent

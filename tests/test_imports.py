@@ -18,6 +18,7 @@ FLOORS = [
     "families",
     "clip sections sources",
     "preset engine",
+    "preset_files",
     "stream weights",
     "inputs loading",
     "pipeline",

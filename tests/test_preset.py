@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from diagd_cli.errors import DiagdWarning, PresetError
-from diagd_cli.preset import Preset, is_plain, load_preset, preset_names
+from diagd_cli.preset import Preset, is_plain
+from diagd_cli.preset_files import load_preset, preset_names
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
 

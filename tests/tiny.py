@@ -12,7 +12,7 @@ import torch
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer
 from diagd_cli.model.transformer import initialise
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import build_transformer, save_weights
 from diagd_cli.weights.untold import metadata

@@ -66,7 +66,7 @@ def attention(
     with guard(reporter):
         from diagd_cli.jobs.attention.request import AttentionRequest
         from diagd_cli.jobs.attention.request import measure_attention as run
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         request = AttentionRequest(

@@ -78,7 +78,7 @@ def bench(
         from diagd_cli.jobs.benchmark.request import Benchmark
         from diagd_cli.jobs.benchmark.request import bench as run
         from diagd_cli.jobs.settings import Machine
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, seed=seed)

@@ -73,7 +73,7 @@ def compare(
         from diagd_cli.jobs.comparison import Comparing
         from diagd_cli.jobs.comparison import compare as run
         from diagd_cli.jobs.targets import output_paths
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, seed)

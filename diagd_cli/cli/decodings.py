@@ -48,7 +48,7 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
     Another preset must make the same tokens. Raises UsageError, PresetError.
     """
     from diagd_cli.jobs.candidates import candidates_of, check_same_tokens
-    from diagd_cli.preset import load_preset
+    from diagd_cli.preset_files import load_preset
 
     pairs: list[tuple[Decoding, Preset | None]] = []
     for text in texts.split(","):

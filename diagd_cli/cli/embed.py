@@ -39,7 +39,7 @@ def embed(
         from diagd_cli.files.atomic import atomic
         from diagd_cli.files.outputs import check_outputs
         from diagd_cli.jobs.prompts import Prompts
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.tokens.text import prompt_of
 
         chosen, text = load_preset(preset), prompt_of(prompt, prompt_file)

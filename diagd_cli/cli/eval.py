@@ -71,7 +71,7 @@ def evaluate(
     with guard(reporter):
         from diagd_cli.jobs.evaluation.request import Evaluating
         from diagd_cli.jobs.evaluation.request import evaluate as run
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, order, draw, trials.seed)

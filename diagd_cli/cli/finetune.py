@@ -85,7 +85,7 @@ def finetune(
     reporter = Reporter(quiet, verbose)
     with guard(reporter, training=True):
         products = t.start_training(precision, threads)
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.train.jobs.finetune import finetune
 
         chosen = load_preset(preset)

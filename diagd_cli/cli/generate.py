@@ -96,7 +96,7 @@ def generate(
     with guard(reporter):
         from diagd_cli.jobs.generation import Generation, check
         from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, walk, draw, seed, decoding)

@@ -66,7 +66,7 @@ def plan(
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
         from diagd_cli.jobs.plans import plans_of, summary
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.schedule.decoding import Decoding
         from diagd_cli.tokens.grid import Grid
 

@@ -37,7 +37,7 @@ def _default(context: typer.Context) -> None:
 def list_presets(json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):
-        from diagd_cli.preset import load_preset, preset_names
+        from diagd_cli.preset_files import load_preset, preset_names
 
         for name in preset_names():
             preset = load_preset(name)
@@ -52,7 +52,7 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
         import yaml
 
         from diagd_cli.files.outputs import check_outputs
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         check_outputs([], [(chosen.path, "the preset")] if chosen.path else [])
@@ -70,7 +70,7 @@ def check(
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
         from diagd_cli.errors import WeightsError
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.weights.check import check as check_weights
 
         preset = load_preset(path)

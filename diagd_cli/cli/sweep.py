@@ -89,7 +89,7 @@ def sweep(
         from diagd_cli.jobs.sweeping.bounds import parse_bounds
         from diagd_cli.jobs.sweeping.request import PAGE, Sweeping
         from diagd_cli.jobs.sweeping.request import sweep as run
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, sampling=draw, seed=trials.seed, method="ntp")

@@ -53,7 +53,7 @@ def _default(context: typer.Context, weights_dir: o.WeightsDirOption = None, jso
 def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):
-        from diagd_cli.preset import load_preset, preset_names
+        from diagd_cli.preset_files import load_preset, preset_names
 
         for name in preset_names():
             facts = gather(load_preset(name), weights_dir)
@@ -99,7 +99,7 @@ def pull(
     with guard(reporter):
         from huggingface_hub.utils import disable_progress_bars
 
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.weights import fetch
 
         if not reporter.live:
@@ -120,7 +120,7 @@ def check(
 ) -> None:
     reporter = Reporter(verbose=verbose)
     with guard(reporter):
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.weights import check as weights
 
         loaded = load_preset(preset)
@@ -153,7 +153,7 @@ def pack(
 ) -> None:
     reporter = Reporter(quiet, verbose)
     with guard(reporter):
-        from diagd_cli.preset import load_preset
+        from diagd_cli.preset_files import load_preset
         from diagd_cli.weights.pack import pack as write
 
         o.one_of(bits, ("16", "8"), "'--bits'")

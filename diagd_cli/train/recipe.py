@@ -9,8 +9,10 @@ from typing import Literal
 from pydantic import ValidationError, model_validator
 
 from diagd_cli.errors import PresetError, did_you_mean
+from diagd_cli.mapping import read_mapping
 from diagd_cli.model.config import Strict
-from diagd_cli.preset import Preset, describe, load_preset, preset_folder, read_mapping, save_preset
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import describe, load_preset, preset_folder, save_preset
 from diagd_cli.sources import Weights
 from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Windows

@@ -21,7 +21,7 @@ ROLES: tuple[Role, ...] = ("transformer", "tokenizer")  # without which nothing 
 
 def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
     """Where weight files are looked for, in order: `chosen` or $DIAGD_WEIGHTS, beside the preset, with the shipped ones."""
-    from diagd_cli.preset import preset_folder
+    from diagd_cli.preset_files import preset_folder
 
     variable = os.environ.get(WEIGHTS_VARIABLE)
     first = chosen or (Path(variable) if variable else None)

@@ -157,7 +157,7 @@ def require(
 
 def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]:
     """What would fit instead."""
-    from diagd_cli.preset import load_preset, preset_names
+    from diagd_cli.preset_files import load_preset, preset_names
 
     fewer = {"frames": preset.clip.context + 1}
     changes: dict[str, dict[str, Any]] = {"Make one clip at a time": {"batch": 1}, "Ask for fewer --frames": fewer}

@@ -11,7 +11,8 @@ from diagd_cli.errors import DiagdWarning, WeightsError
 from diagd_cli.files.atomic import make_folders, remove_folders, replace_all
 from diagd_cli.files.hidden import hidden_name
 from diagd_cli.files.outputs import check_outputs
-from diagd_cli.preset import Preset, save_preset
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import save_preset
 from diagd_cli.weights.check import check
 from diagd_cli.weights.load import copied_names, copy_weights, load_transformer, save_weights
 from diagd_cli.weights.locate import Role, locate, roles

@@ -18,7 +18,8 @@ from diagd_cli import families
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.model.unset import Unset
-from diagd_cli.preset import Preset, load_preset, preset_folder, preset_names
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import load_preset, preset_folder, preset_names
 from diagd_cli.weights.locate import Role
 
 KEY = "diagd"  # of the entry in a file's metadata: the settings, as JSON

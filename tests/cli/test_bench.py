@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from diagd_cli.jobs.benchmark import machine
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 
 
 @pytest.fixture(autouse=True)

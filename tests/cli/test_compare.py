@@ -11,7 +11,7 @@ from PIL import Image
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.preset import load_preset, save_preset
+from diagd_cli.preset_files import load_preset, save_preset
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from tiny import moving, save_clip
 
 from diagd_cli.jobs.evaluation import samples
 from diagd_cli.model.inverse import InverseDynamics
-from diagd_cli.preset import load_preset, save_preset
+from diagd_cli.preset_files import load_preset, save_preset
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import save_weights
 

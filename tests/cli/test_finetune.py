@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tiny import moving, save_clip
 
 from diagd_cli.cli.finetune import decoding_set
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train import diagonal
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import load_transformer, random_tokenizer, random_transformer, save_weights

@@ -14,7 +14,7 @@ from diagd_cli import __version__
 from diagd_cli.cli.app import app
 from diagd_cli.cli.help import panels_of
 from diagd_cli.cli.reference import walk
-from diagd_cli.preset import preset_folder
+from diagd_cli.preset_files import preset_folder
 
 COMMANDS = ["generate", "compare", "plan", "attention", "bench", "eval", "sweep", "vote", "embed", "record", "train"]
 COMMANDS += ["finetune", "presets", "weights", "info"]

@@ -3,7 +3,7 @@
 import torch
 
 from diagd_cli import __version__
-from diagd_cli.preset import preset_folder, preset_names
+from diagd_cli.preset_files import preset_folder, preset_names
 
 
 def test_facts(diagd, tmp_path):

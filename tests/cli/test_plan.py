@@ -8,7 +8,7 @@ from PIL import Image
 
 from diagd_cli.clip.read import read_clip
 from diagd_cli.engine.windows import window_parts
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.report import animation
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import yaml
 
-from diagd_cli.preset import load_preset, preset_names
+from diagd_cli.preset_files import load_preset, preset_names
 
 
 def test_list(diagd):

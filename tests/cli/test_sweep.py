@@ -13,7 +13,7 @@ from tiny import moving, save_clip
 
 from diagd_cli.jobs.evaluation.store import LINES
 from diagd_cli.model.inverse import InverseDynamics
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train.recipe import write_preset
 from diagd_cli.weights.load import save_weights
 

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hub import Hub, serve
 
-from diagd_cli.preset import preset_names
+from diagd_cli.preset_files import preset_names
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from diagd_cli.cli.layout import lay_out
 from diagd_cli.cli.vote import text as of_vote
 from diagd_cli.jobs.benchmark import machine
 from diagd_cli.jobs.vote.count import count_votes
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.report.sweep import SweepReport
 from diagd_cli.report.sweep_table import table
 from diagd_cli.schedule.decoding import Decoding

@@ -15,7 +15,7 @@ from diagd_cli.engine.decode import decode, prefill
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.engine.session import Times
 from diagd_cli.model.cache import KVCache
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.weights.load import random_transformer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 
 SMALL = {
     "freedoom": {

@@ -7,7 +7,7 @@ from diagd_cli.clip.read import read_clip
 from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.freedoom.tokenizer import FsqImageTokenizer, to_frames, to_pixels
 from diagd_cli.metrics import psnr
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.weights.load import load_tokenizer
 
 

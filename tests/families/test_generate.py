@@ -8,7 +8,7 @@ from families.small import steer, write_small
 from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_clip
-from diagd_cli.preset import load_preset, preset_names
+from diagd_cli.preset_files import load_preset, preset_names
 from diagd_cli.weights.load import random_tokenizer, random_transformer, save_weights
 
 OFFICIAL = [name for name in preset_names() if not name.startswith("freedoom")]

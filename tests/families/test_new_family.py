@@ -16,7 +16,7 @@ from diagd_cli.checkpoints.archive import read_weights
 from diagd_cli.checkpoints.match import flat, gather, match, rows
 from diagd_cli.errors import PresetError, UsageError, WeightsError
 from diagd_cli.model.config import Strict
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.weights.load import build_transformer
 
 SIDE = 8  # pixels along each side of a token

@@ -8,7 +8,7 @@ from tiny import TINY
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.tokens import holds_codes, read_codes
 from diagd_cli.errors import ClipError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 
 CODES = np.random.default_rng(0).integers(25, size=(4, 2, 3))
 

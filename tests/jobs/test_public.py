@@ -9,7 +9,7 @@ from tiny import moving, save_clip
 
 from diagd_cli import jobs
 from diagd_cli.errors import OutputError, UsageError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.schedule.decoding import Decoding
 
 REQUESTS = ("AttentionRequest", "Benchmark", "Comparing", "Evaluating", "Generation", "Sweeping")

@@ -10,7 +10,7 @@ from tiny import moving, save_clip
 from diagd_cli.clip.read import read_clip
 from diagd_cli.errors import ClipError, WeightsError
 from diagd_cli.model.inverse import FEATURES, InverseDynamics, read_motion
-from diagd_cli.preset import load_preset, preset_folder
+from diagd_cli.preset_files import load_preset, preset_folder
 from diagd_cli.train import inverse as inverse_train
 from diagd_cli.train.data import Episodes
 from diagd_cli.train.inverse import Pairs, accuracies

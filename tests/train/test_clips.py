@@ -11,7 +11,7 @@ from tiny import moving, save_clip
 
 from diagd_cli.clip.read import read_frames
 from diagd_cli.errors import ClipError, UsageError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train.clips import action_rows, describe_clips, find_clips
 from diagd_cli.train.data import load_episodes
 

@@ -12,7 +12,7 @@ from tiny import make_tiny, moving, save_clip
 from diagd_cli.clip.read import read_clip
 from diagd_cli.errors import ClipError, OutputError
 from diagd_cli.pipeline import Loaded, encode_frames
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train import clips, data
 from diagd_cli.train.data import Tokens, load_episodes, load_tokens
 from diagd_cli.train.transformer import Phase, Windows, WindowSampler

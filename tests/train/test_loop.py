@@ -18,7 +18,7 @@ from train.near import LOSS, assert_same_training
 
 from diagd_cli.errors import OutputError
 from diagd_cli.pipeline import Loaded
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train import loop, transformer
 from diagd_cli.train.board import Board
 from diagd_cli.train.data import load_tokens

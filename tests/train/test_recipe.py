@@ -8,7 +8,7 @@ from families.small import steer, write_small
 from tiny import moving, save_clip
 
 from diagd_cli.errors import PresetError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train.recipe import load_recipe, recipe_names
 from diagd_cli.weights.load import random_tokenizer, save_weights
 

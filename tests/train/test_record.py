@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from diagd_cli.errors import UsageError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.progress import Silent
 from diagd_cli.train.record import downsample, movement, record, split_of
 from diagd_cli.train.requests import SCENARIOS, RecordRequest

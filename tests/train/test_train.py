@@ -10,7 +10,7 @@ import yaml
 from tiny import moving, save_clip
 
 from diagd_cli.cli.guard import TRAINING_INTERRUPTED
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train import loop, transformer
 from diagd_cli.train import tokenizer as codec
 from diagd_cli.train.loop import Run

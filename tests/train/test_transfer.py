@@ -9,7 +9,7 @@ from tiny import TINY
 from diagd_cli.errors import PresetError
 from diagd_cli.model.transformer import initialise
 from diagd_cli.pipeline import Loaded
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.train.transfer import check_alike, count_pairs, transfer
 from diagd_cli.weights.load import build_transformer, load_tokenizer, load_transformer
 

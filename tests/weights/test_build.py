@@ -10,7 +10,7 @@ from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.families.wham.config import VitVqConfig
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Block
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.sections import Text
 from diagd_cli.weights.load import build_tokenizer, build_transformer, random_tokenizer, random_transformer
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from diagd_cli.model.inverse import InverseDynamics
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.sources import Weights
 from diagd_cli.weights.check import check
 from diagd_cli.weights.load import load_transformer, save_weights

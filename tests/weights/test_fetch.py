@@ -7,7 +7,7 @@ import pytest
 from hub import Hub, serve
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.weights.fetch import pull
 from diagd_cli.weights.locate import locate
 

@@ -18,7 +18,7 @@ from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import initialise
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.sources import Weights
 from diagd_cli.weights import load as module
 from diagd_cli.weights.load import (

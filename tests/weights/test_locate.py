@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.preset import load_preset, preset_folder
+from diagd_cli.preset_files import load_preset, preset_folder
 from diagd_cli.sources import WeightsFile
 from diagd_cli.weights import locate as module
 from diagd_cli.weights.locate import locate, verify, weights_folders

@@ -27,7 +27,8 @@ from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import FRAMES_AT_ONCE
-from diagd_cli.preset import Preset, load_preset
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.weights import memory
 from diagd_cli.weights.build import build_tokenizer, build_transformer
 from diagd_cli.weights.memory import (

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.weights.load import load_tokenizer, load_transformer, tensors
 from diagd_cli.weights.native import SCALE, in_8_bits
 from diagd_cli.weights.pack import pack

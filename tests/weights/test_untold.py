@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from diagd_cli.errors import DiagdWarning
-from diagd_cli.preset import Preset, load_preset, preset_folder, preset_names
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import load_preset, preset_folder, preset_names
 from diagd_cli.weights.load import load_transformer, random_transformer, save_weights
 from diagd_cli.weights.untold import deviations, metadata, plain, told_by
 

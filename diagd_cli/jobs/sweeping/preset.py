@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.preset import Preset, save_preset
+from diagd_cli.preset import Preset
+from diagd_cli.preset_files import save_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.sources import Source, Weights
 from diagd_cli.tokens.sampling import Sampling

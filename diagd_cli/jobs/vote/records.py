@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from diagd_cli.errors import DiagdError
 from diagd_cli.model.config import Strict
-from diagd_cli.preset import describe
+from diagd_cli.preset_files import describe
 
 LARGEST = 8 << 20  # bytes of a file that is read
 

@@ -10,7 +10,7 @@ from typing import Literal
 from diagd_cli.device import choose_device
 from diagd_cli.files.outputs import Named
 from diagd_cli.inputs import preset_inputs
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.progress import Progress
 from diagd_cli.train.jobs.outputs import check_run_outputs
 from diagd_cli.train.jobs.setup import TrainingSetup, first_process_tells, note_data_and_board

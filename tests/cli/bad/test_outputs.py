@@ -96,7 +96,7 @@ def test_disk_full_wherever_it_is_noticed(diagd, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("diagd_cli.preset.load_preset", full)
+    monkeypatch.setattr("diagd_cli.preset_files.load_preset", full)
     message = "error: A file cannot be written: no space left on device. Free some space, or write to another disk\n"
     assert diagd("plan").err == message
 

@@ -159,7 +159,7 @@ def test_peak_memory():
 import resource, types
 import numpy as np, torch
 from diagd_cli.jobs.attention import reading
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.model.transformer import initialise
 from diagd_cli.pipeline import Loaded
 from diagd_cli.weights.build import build_transformer

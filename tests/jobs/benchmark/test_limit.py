@@ -13,7 +13,7 @@ from diagd_cli.jobs.benchmark.limit import Work, product_parameters, read_parame
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import Transformer, initialise
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.tokens.grid import Grid

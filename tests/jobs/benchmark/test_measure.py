@@ -11,7 +11,7 @@ from diagd_cli.jobs.benchmark.limit import Work
 from diagd_cli.jobs.benchmark.measure import draw_codes, measure, plans_of, steps_run, time_pixels, timed_steps
 from diagd_cli.jobs.benchmark.rows import rows_of
 from diagd_cli.pipeline import Request, load
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.report.bench import MachineSpeed, Rates
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan

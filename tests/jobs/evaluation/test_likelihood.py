@@ -12,7 +12,7 @@ from diagd_cli.jobs.candidates import check_same_tokens
 from diagd_cli.jobs.evaluation import likelihood
 from diagd_cli.jobs.evaluation.likelihood import token_nll
 from diagd_cli.pipeline import Request, load, start_session
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diagd_cli.jobs.sweeping.preset import write_chosen
-from diagd_cli.preset import load_preset, preset_folder
+from diagd_cli.preset_files import load_preset, preset_folder
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.sampling import Sampling
 from diagd_cli.weights.check import check

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from tiny import moving, save_clip
 
 from diagd_cli.errors import ClipError, UsageError
-from diagd_cli.preset import load_preset
+from diagd_cli.preset_files import load_preset
 from diagd_cli.progress import Silent
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.train.jobs.finetune import decodings_and_windows, finetune
