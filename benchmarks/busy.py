@@ -1,7 +1,8 @@
 """Decoding on a quiet machine and on one whose cores have other work.
 
-Each contestant continues a shipped clip by the command line, in a process of its own. A busy machine has one other process a
-core, which never rests. "as it comes" is what somebody gets who sets nothing.
+Each contestant continues a shipped clip by the command line, in a process of its own. A busy
+machine has one other process a core, which never rests. "as it comes" is what somebody gets who
+sets nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ CLIP = preset_folder() / "freedoom" / "clips" / "rooms.mp4"
 def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--frames", type=int, default=8, help="new frames")
-    parser.add_argument("--decoding", default="diagd", help="ntp, spatial or diagd, with the preset's k and d")
+    parser.add_argument(
+        "--decoding", default="diagd", help=("ntp, spatial or diagd, with the preset's k and d")
+    )
     args = common.parse(parser, argv)
     runs = {
         "as it comes": partial(generate, args, {}),
@@ -49,11 +52,31 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def generate(args, variables: dict[str, str], *options: object) -> Lap:
-    """The decoding's time of one `diagd generate`, with these variables and no others about threads."""
-    environment = {name: value for name, value in os.environ.items() if name not in (NUMBER, *WAITING)} | variables
+    """The decoding's time of one `diagd generate`, with these variables and no others about
+    threads.
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (NUMBER, *WAITING)
+    } | variables
     with tempfile.TemporaryDirectory() as folder:
-        words = ["generate", CLIP, "--frames", args.frames, "--decoding", args.decoding, "--seed", 0, "--json", "-q"]
-        command = [sys.executable, "-m", "diagd_cli", *map(str, [*words, *options, "-o", Path(folder) / "made.mp4"])]
+        words = [
+            "generate",
+            CLIP,
+            "--frames",
+            args.frames,
+            "--decoding",
+            args.decoding,
+            "--seed",
+            0,
+            "--json",
+            "-q",
+        ]
+        command = [
+            sys.executable,
+            "-m",
+            "diagd_cli",
+            *map(str, [*words, *options, "-o", Path(folder) / "made.mp4"]),
+        ]
         done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     made = json.loads(done.stdout)
     return Lap(made["seconds"]["decode"], made["steps"], made["tokens"])
@@ -64,7 +87,9 @@ def others(count: int):
     """`count` processes that never rest."""
     with ExitStack() as stack:
         for _ in range(count):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while True: pass"]))
+            process = stack.enter_context(
+                subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            )
             stack.callback(process.kill)
         yield
 

@@ -19,8 +19,12 @@ SHIPPED = [
 
 
 def read(path: Path) -> list[dict]:
-    """The lines of a log in the order of their steps; of two with one step (a resumed run) the later one."""
-    rows = {row["step"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
+    """The lines of a log in the order of their steps; of two with one step (a resumed run) the
+    later one.
+    """
+    rows = {
+        row["step"]: row for row in map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    }
     return [rows[step] for step in sorted(rows)]
 
 
@@ -38,13 +42,22 @@ def draw(axes, name: str, rows: list[dict]) -> None:
     elif "nll_by_frame" in rows[0]:
         axes.set(title=f"{name}: validation NLL by frame", ylabel="nats a token")
         for frame in range(max(len(row["nll_by_frame"]) for row in rows)):
-            known = [(row["step"], row["nll_by_frame"][frame]) for row in rows if frame < len(row["nll_by_frame"])]
+            known = [
+                (row["step"], row["nll_by_frame"][frame])
+                for row in rows
+                if frame < len(row["nll_by_frame"])
+            ]
             axes.plot(*zip(*known, strict=True), label=f"frame {frame + 1}")
         axes.legend(ncols=2, frameon=False)
     else:
         axes.set(title=f"{name}: NLL over NTP's", ylabel="nats a token")
         for key in (key for key in rows[0] if key.startswith("nll/") and key != "nll/NTP"):
-            axes.plot(steps, [row[key] - row["nll/NTP"] for row in rows], marker="o", label=key.removeprefix("nll/"))
+            axes.plot(
+                steps,
+                [row[key] - row["nll/NTP"] for row in rows],
+                marker="o",
+                label=key.removeprefix("nll/"),
+            )
         axes.set_ylim(0, 1.5 * axes.get_ylim()[1])  # room for the legend above the curves
         axes.legend(frameon=False)
 
@@ -52,14 +65,20 @@ def draw(axes, name: str, rows: list[dict]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "logs", nargs="*", type=Path, default=SHIPPED, help="log.jsonl files; the shipped model's by default"
+        "logs",
+        nargs="*",
+        type=Path,
+        default=SHIPPED,
+        help=("log.jsonl files; the shipped model's by default"),
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"))
     args = parser.parse_args(arguments)
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(args.logs), 3.8), layout="constrained")
-    for axes, path in zip(figure.subplots(1, len(args.logs), squeeze=False)[0], args.logs, strict=True):
+    for axes, path in zip(
+        figure.subplots(1, len(args.logs), squeeze=False)[0], args.logs, strict=True
+    ):
         draw(axes, path.parent.name if path.stem == "log" else path.stem, read(path))
     figure.savefig(args.output, dpi=90, metadata={"Software": None})
     print(args.output)

@@ -1,7 +1,8 @@
-"""How the cost of a step grows with the work: frames, rows and columns, clips at once, context. DiagD as shipped.
+"""How the cost of a step grows with the work: frames, rows and columns, clips at once, context.
+DiagD as shipped.
 
-One thing grows at a time, from the shipped preset's shape; weights are random. Prefill is told apart: it holds what is
-fed again when the window rolls.
+One thing grows at a time, from the shipped preset's shape; weights are random. Prefill is told
+apart: it holds what is fed again when the window rolls.
 """
 
 from __future__ import annotations
@@ -23,13 +24,35 @@ TOKEN = 8  # pixels of a frame that a token stands for, each way
 def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument(
-        "--frames", nargs="*", type=int, default=[4, 8, 16, 32, 64], help="new frames; the window rolls"
+        "--frames",
+        nargs="*",
+        type=int,
+        default=[4, 8, 16, 32, 64],
+        help=("new frames; the window rolls"),
     )
-    parser.add_argument("--grids", nargs="*", default=["8x10", "15x20", "30x20", "15x40", "30x40"], help="tokens, HxW")
-    parser.add_argument("--batches", nargs="*", type=int, default=[1, 2, 4, 8], help="clips at once")
-    parser.add_argument("--contexts", nargs="*", type=int, default=[1, 4, 8, 16, 32], help="frames before the new ones")
+    parser.add_argument(
+        "--grids",
+        nargs="*",
+        default=["8x10", "15x20", "30x20", "15x40", "30x40"],
+        help="tokens, HxW",
+    )
+    parser.add_argument(
+        "--batches", nargs="*", type=int, default=[1, 2, 4, 8], help="clips at once"
+    )
+    parser.add_argument(
+        "--contexts",
+        nargs="*",
+        type=int,
+        default=[1, 4, 8, 16, 32],
+        help="frames before the new ones",
+    )
     parser.add_argument("--new", type=int, default=4, help="new frames where something else grows")
-    parser.add_argument("--layers", type=int, default=load_preset("freedoom").transformer.layers, help="of the model")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=load_preset("freedoom").transformer.layers,
+        help="of the model",
+    )
     args = common.parse(parser, argv)
     common.report("growth", args, sweep(args))
 
@@ -50,7 +73,14 @@ def sweep(args) -> list[dict]:
     laps = common.interleave(points, args.repeats)
     rows = []
     for (what, value), own in laps.items():
-        rows.append({"grows": what, "to": value, **common.figures(own), "prefill s": common.median(own).prefill})
+        rows.append(
+            {
+                "grows": what,
+                "to": value,
+                **common.figures(own),
+                "prefill s": common.median(own).prefill,
+            }
+        )
     return rows
 
 
@@ -58,10 +88,16 @@ def built(preset: Preset) -> Transformer:
     return pack(common.sharpen(random_transformer(preset, seed=0)))
 
 
-def run(preset: Preset, model: Transformer, frames: int, batch: int = 1, context: int = CONTEXT) -> Lap:
-    """A session of `batch` clips, each of `context` random frames, that is continued by the preset's decoding."""
+def run(
+    preset: Preset, model: Transformer, frames: int, batch: int = 1, context: int = CONTEXT
+) -> Lap:
+    """A session of `batch` clips, each of `context` random frames, that is continued by the
+    preset's decoding.
+    """
     grid = preset.grid
-    codes = np.random.default_rng(0).integers(preset.tokenizer.codebook, size=(batch, context, grid.h, grid.w))
+    codes = np.random.default_rng(0).integers(
+        preset.tokenizer.codebook, size=(batch, context, grid.h, grid.w)
+    )
     steering = np.tile(preset.actions.rest, (batch, context + frames, 1))
     sampling, seeds = preset.sampling(), list(range(batch))
     session = Session(model, grid, codes, steering, seeds, sampling, preset.window, preset.overlap)

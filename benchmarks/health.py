@@ -2,8 +2,8 @@
 
 python -m benchmarks.health data --preset freedoom --windows 192
 
-`data` is a folder as `diagd train` takes it. Of its validation split, windows as long as the model's own; nats a token,
-with standard errors over the windows.
+`data` is a folder as `diagd train` takes it. Of its validation split, windows as long as the
+model's own; nats a token, with standard errors over the windows.
 """
 
 from __future__ import annotations
@@ -27,13 +27,18 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     loaded = load(args.preset, args.device)
     val = WindowSampler(load_tokens(args.data, "val", loaded), loaded.preset)
-    figures = validate_transformer(loaded.transformer, None, val, loaded.preset.window, args.windows)
-    for n, (nll, error) in enumerate(zip(figures["nll_by_frame"], figures["nll_by_frame_error"], strict=True)):
+    figures = validate_transformer(
+        loaded.transformer, None, val, loaded.preset.window, args.windows
+    )
+    for n, (nll, error) in enumerate(
+        zip(figures["nll_by_frame"], figures["nll_by_frame_error"], strict=True)
+    ):
         print(f"frame {n + 1}: {nll:.3f} +- {error:.3f}")
     first, *rest = figures["nll_by_frame"]
     late = rest[2:] or rest[-1:]  # from frame 4 on
     print(
-        f"all: {figures['nll']:.3f}; last {len(late)} frames {100 * (np.mean(late) / first - 1):+.1f} % against the first"
+        f"all: {figures['nll']:.3f}; last {len(late)} frames "
+        f"{100 * (np.mean(late) / first - 1):+.1f} % against the first"
     )
 
 

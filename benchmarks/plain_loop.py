@@ -1,6 +1,7 @@
 """Our NTP against the static-cache loop that one writes for a Llama: eager, and by torch.compile.
 
-A preallocated cache, one token a step, a mask over the whole buffer; the same weights, prompt and tokens, greedy.
+A preallocated cache, one token a step, a mask over the whole buffer; the same weights, prompt and
+tokens, greedy.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ from diagd_cli.model.linear import pack
 def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["512"], choices=common.SIZES)
-    parser.add_argument("--tokens", type=int, default=48, help="tokens timed, after a prompt of one frame")
+    parser.add_argument(
+        "--tokens", type=int, default=48, help=("tokens timed, after a prompt of one frame")
+    )
     compiled = {"action": argparse.BooleanOptionalAction, "default": common.has_compiler()}
-    parser.add_argument("--compile", **compiled, help="by torch.compile too, which takes a minute or two first")
+    parser.add_argument(
+        "--compile", **compiled, help=("by torch.compile too, which takes a minute or two first")
+    )
     args = common.parse(parser, argv)
     common.report("plain_loop", args, [row for size in args.sizes for row in contest(size, args)])
 
@@ -45,7 +50,9 @@ def contest(size: str, args) -> list[dict]:
     if args.compile:
         for name, how in (("compiled", {}), ("compiled and tuned", common.TUNED)):
             step = torch.compile(plain, fullgraph=True, dynamic=False, options=how)
-            contestants[f"plain loop, {name}"] = partial(generate, plain, step, ours.prompt, args.tokens)
+            contestants[f"plain loop, {name}"] = partial(
+                generate, plain, step, ours.prompt, args.tokens
+            )
     contestants["diagd, NTP"] = partial(ours.run, plan, common.greedy(preset))
     laps = common.interleave(contestants, args.repeats)
     eager = common.figures(laps["plain loop, eager"])["tokens/s"]
@@ -54,13 +61,17 @@ def contest(size: str, args) -> list[dict]:
     for name, own in laps.items():
         row = {"size": size, "contestant": name, **common.figures(own)}
         same = sum(a == b for a, b in zip(own[0].ids, wanted, strict=True))
-        rows.append({**row, "times eager": row["tokens/s"] / eager, "same tokens": f"{same}/{len(wanted)}"})
+        rows.append(
+            {**row, "times eager": row["tokens/s"] / eager, "same tokens": f"{same}/{len(wanted)}"}
+        )
     return rows
 
 
 @torch.inference_mode()
 def generate(model: PlainLlama, step: Callable, prompt: Tensor, count: int) -> Lap:
-    """`count` tokens by `step`, which is the model or its compiled form, after the first that the prompt's pass makes."""
+    """`count` tokens by `step`, which is the model or its compiled form, after the first that the
+    prompt's pass makes.
+    """
     length = prompt.shape[1]
     token = model(prompt, torch.arange(length))[:, -1:].argmax(-1)
     place, made = torch.tensor([length]), [token]
@@ -74,7 +85,9 @@ def generate(model: PlainLlama, step: Callable, prompt: Tensor, count: int) -> L
 
 
 class PlainLlama(nn.Module):
-    """Grouped-query Llama for one clip, from our Transformer's weights by name, with a cache of `slots` slots."""
+    """Grouped-query Llama for one clip, from our Transformer's weights by name, with a cache of
+    `slots` slots.
+    """
 
     def __init__(self, config: TransformerConfig, weights: dict[str, Tensor], slots: int):
         super().__init__()
@@ -85,7 +98,9 @@ class PlainLlama(nn.Module):
         self.register_buffer("keys", torch.zeros(cache))
         self.register_buffer("values", torch.zeros(cache))
         self.register_buffer("causal", torch.ones(slots, slots, dtype=torch.bool).tril())
-        frequency = config.positions.base ** (-torch.arange(0, config.head_dim, 2) / config.head_dim)
+        frequency = config.positions.base ** (
+            -torch.arange(0, config.head_dim, 2) / config.head_dim
+        )
         angle = torch.outer(torch.arange(slots), frequency).repeat(1, 2)
         self.register_buffer("cos", angle.cos())
         self.register_buffer("sin", angle.sin())
@@ -106,7 +121,11 @@ class PlainLlama(nn.Module):
 
     def attention(self, layer: int, x: Tensor, place: Tensor) -> Tensor:
         c, block = self.config, f"blocks.{layer}.attention"
-        heads = F.linear(x, self.weight(f"{block}.qkv")).view(*x.shape[:2], -1, c.head_dim).transpose(1, 2)
+        heads = (
+            F.linear(x, self.weight(f"{block}.qkv"))
+            .view(*x.shape[:2], -1, c.head_dim)
+            .transpose(1, 2)
+        )
         q, k, v = heads.split([c.heads, c.kv_heads, c.kv_heads], dim=1)
         self.keys[layer, :, :, place] = self.rotate(k, place)
         self.values[layer, :, :, place] = v

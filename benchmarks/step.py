@@ -1,8 +1,10 @@
-"""Where the time of a step goes: the shipped preset continues a shipped clip, once timed and once under the profiler.
+"""Where the time of a step goes: the shipped preset continues a shipped clip, once timed and once
+under the profiler.
 
-"python" is what no operation accounts for: the loop, the modules, the progress callback; under the profiler it and the
-small operations weigh more than they do without. Only functions of the package's Python interface are used, so that
-another checkout can be profiled by the same script: PYTHONPATH=CHECKOUT python benchmarks/step.py
+"python" is what no operation accounts for: the loop, the modules, the progress callback; under the
+profiler it and the small operations weigh more than they do without. Only functions of the
+package's Python interface are used, so that another checkout can be profiled by the same script:
+PYTHONPATH=CHECKOUT python benchmarks/step.py
 """
 
 from __future__ import annotations
@@ -27,11 +29,14 @@ KINDS = {  # by parts of operators' names
     "norms": ("norm", "rsqrt", "pow", "mean"),
     "sampling": ("topk", "sort", "cumsum", "log", "argmax", "bitwise", "shift", "gather"),
 }
-DECODINGS = {"NTP": (1, Decoding("ntp")), "DiagD k=2 d=10": (4, Decoding("diagd", k=2, d=10))}  # frames to make
+# frames to make
+DECODINGS = {"NTP": (1, Decoding("ntp")), "DiagD k=2 d=10": (4, Decoding("diagd", k=2, d=10))}
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--out", type=Path, help="JSON file")
     args = parser.parse_args(argv)
@@ -49,9 +54,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def measure(loaded, clip, request: Request) -> dict:
-    """Steps, milliseconds a step, and percentages of the profiled steps by kind; the first step is left out."""
+    """Steps, milliseconds a step, and percentages of the profiled steps by kind; the first step is
+    left out.
+    """
     continue_clip(loaded, clip, request)  # to warm up
-    times, profiler, everything = [], profile(activities=[ProfilerActivity.CPU]), record_function(ALL)
+    times, profiler, everything = (
+        [],
+        profile(activities=[ProfilerActivity.CPU]),
+        record_function(ALL),
+    )
 
     def watch(done: int, total: int) -> None:
         if done == 1:
@@ -61,14 +72,23 @@ def measure(loaded, clip, request: Request) -> dict:
             everything.__exit__(None, None, None)
             profiler.stop()
 
-    continue_clip(loaded, clip, request, on_steps=lambda done, total: times.append(time.perf_counter()))
+    continue_clip(
+        loaded, clip, request, on_steps=lambda done, total: times.append(time.perf_counter())
+    )
     continue_clip(loaded, clip, request, on_steps=watch)
     spent = dict.fromkeys((*KINDS, OTHER, PYTHON), 0.0)
     for event in profiler.key_averages():
         kinds = (kind for kind, parts in KINDS.items() if any(part in event.key for part in parts))
         spent[PYTHON if event.key == ALL else next(kinds, OTHER)] += event.self_cpu_time_total
-    shares = {kind: round(100 * microseconds / sum(spent.values()), 1) for kind, microseconds in spent.items()}
-    return {"steps": len(times), "ms/step": round(1000 * (times[-1] - times[0]) / (len(times) - 1), 2), **shares}
+    shares = {
+        kind: round(100 * microseconds / sum(spent.values()), 1)
+        for kind, microseconds in spent.items()
+    }
+    return {
+        "steps": len(times),
+        "ms/step": round(1000 * (times[-1] - times[0]) / (len(times) - 1), 2),
+        **shares,
+    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""Our decodings against `generate` of Hugging Face transformers: the same Llama, weights, prompt and tokens asked for.
+"""Our decodings against `generate` of Hugging Face transformers: the same Llama, weights, prompt
+and tokens asked for.
 
-Greedy, after a prompt of one frame that is not timed. One-token-a-step contestants are timed on the first tokens only,
-where their cache is the shortest; decodings with wider steps on all frames, because their steps differ.
+Greedy, after a prompt of one frame that is not timed. One-token-a-step contestants are timed on the
+first tokens only, where their cache is the shortest; decodings with wider steps on all frames,
+because their steps differ.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from diagd_cli.device import DTYPES
 from diagd_cli.model.linear import pack
 from diagd_cli.model.transformer import Transformer
 
-# Tokens a second of the authors' own loop on one thread of a 2-core server: size 512, 4 frames, float32, top-p 0.8.
-# Not measured in the same run, so for orientation only.
+# Tokens a second of the authors' own loop on one thread of a 2-core server: size 512, 4 frames,
+# float32, top-p 0.8. Not measured in the same run, so for orientation only.
 AUTHORS = {"ntp": 42, "spatial-2": 156, "diagd-2": 187, "diagd-1": 251}
 AUTHORS_FRAMES = 4
 
@@ -34,12 +36,28 @@ AUTHORS_FRAMES = 4
 def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["512"], choices=common.SIZES)
-    parser.add_argument("--tokens", type=int, default=48, help="tokens timed of those that make one a step")
-    parser.add_argument("--frames", type=int, default=2, help="frames that the other decodings make")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], choices=DTYPES, help="of transformers")
-    parser.add_argument("--compile", action="store_true", help="have transformers compile its static cache's step too")
     parser.add_argument(
-        "--authors", action="store_true", help="add 4 frames at size 512 as the authors' loop makes them"
+        "--tokens", type=int, default=48, help=("tokens timed of those that make one a step")
+    )
+    parser.add_argument(
+        "--frames", type=int, default=2, help="frames that the other decodings make"
+    )
+    parser.add_argument(
+        "--dtypes",
+        nargs="+",
+        default=["float32", "bfloat16"],
+        choices=DTYPES,
+        help="of transformers",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help=("have transformers compile its static cache's step too"),
+    )
+    parser.add_argument(
+        "--authors",
+        action="store_true",
+        help=("add 4 frames at size 512 as the authors' loop makes them"),
     )
     args = common.parse(parser, argv)
     rows = [row for size in args.sizes for row in contest(size, args)]
@@ -75,14 +93,28 @@ def contest(size: str, args) -> list[dict]:
     reference = laps["diagd, NTP, float32"][0].ids
     rows = []
     for name, own in laps.items():
-        row = {"size": size, "contestant": name, "threads": torch.get_num_threads(), **common.figures(own)}
+        row = {
+            "size": size,
+            "contestant": name,
+            "threads": torch.get_num_threads(),
+            **common.figures(own),
+        }
         same = agreement(own[0].ids, reference) if own[0].tokens == own[0].steps else None
-        rows.append({**row, "times their best": row["tokens/s"] / best, "same tokens": same, "authors' tokens/s": None})
+        rows.append(
+            {
+                **row,
+                "times their best": row["tokens/s"] / best,
+                "same tokens": same,
+                "authors' tokens/s": None,
+            }
+        )
     return rows
 
 
 def orientation(size: str, repeats: int) -> list[dict]:
-    """Our decodings on one thread, with actions and top-p 0.8, next to what the authors' own loop makes at size 512."""
+    """Our decodings on one thread, with actions and top-p 0.8, next to what the authors' own loop
+    makes at size 512.
+    """
     preset = common.mineworld(size, 1 + AUTHORS_FRAMES)
     model = pack(common.sharpen(random_transformer(preset, seed=0)))
     ours = Prompted(preset, model, context=1, frames=AUTHORS_FRAMES)
@@ -91,15 +123,21 @@ def orientation(size: str, repeats: int) -> list[dict]:
     torch.set_num_threads(1)
     walks = decodings(preset)
     laps = common.interleave(
-        {name: partial(ours.run, ours.plan(walk), sampling) for name, walk in walks.items()}, repeats
+        {name: partial(ours.run, ours.plan(walk), sampling) for name, walk in walks.items()},
+        repeats,
     )
     torch.set_num_threads(threads)
     rows = []
     for name, own in laps.items():
-        label = f"diagd, {walks[name].label(preset.grid)}, float32, top-p {sampling.top_p}, {AUTHORS_FRAMES} frames"
+        label = (
+            f"diagd, {walks[name].label(preset.grid)}, float32, top-p {sampling.top_p}, "
+            f"{AUTHORS_FRAMES} frames"
+        )
         row = {"size": size, "contestant": label, "threads": 1, **common.figures(own)}
         theirs = AUTHORS.get(name) if size == "512" else None
-        rows.append({**row, "times their best": None, "same tokens": None, "authors' tokens/s": theirs})
+        rows.append(
+            {**row, "times their best": None, "same tokens": None, "authors' tokens/s": theirs}
+        )
     return rows
 
 
@@ -115,7 +153,7 @@ def decodings(preset: Preset) -> dict[str, Decoding]:
     }
 
 
-# ---- theirs ----------------------------------------------------------------------------------------------------------
+# ---- theirs --------------------------------------------------------------------------------------
 
 
 class Clock(BaseStreamer):
@@ -155,10 +193,14 @@ def llama(preset: Preset) -> LlamaForCausalLM:
 
 
 def same_weights(theirs: LlamaForCausalLM, preset: Preset) -> Transformer:
-    """Our Transformer with the same weights, by way of a file as MineWorld's: Llama's names with a prefix."""
+    """Our Transformer with the same weights, by way of a file as MineWorld's: Llama's names with a
+    prefix.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
-        save_file({f"transformer.{name}": tensor for name, tensor in theirs.state_dict().items()}, path)
+        save_file(
+            {f"transformer.{name}": tensor for name, tensor in theirs.state_dict().items()}, path
+        )
         return load_transformer(preset, files=[path])
 
 
@@ -168,7 +210,8 @@ def generate(model: LlamaForCausalLM, prompt: torch.Tensor, count: int, cache: s
     settings = {"cache_implementation": "static"} if cache.startswith("static") else {}
     if cache == "static, compiled":
         settings["compile_config"] = CompileConfig(mode=None, options=common.TUNED)
-        settings["compile_config"]._compile_all_devices = True  # else it compiles on accelerators only
+        # else it compiles on accelerators only
+        settings["compile_config"]._compile_all_devices = True
     made = model.generate(
         prompt,
         attention_mask=torch.ones_like(prompt),

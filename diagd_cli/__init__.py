@@ -1,6 +1,7 @@
 """diagd: fast video generation with autoregressive Transformers by Diagonal Decoding.
 
-The Python API is what is named here; docs/python.md shows it at work. Nothing is imported before it is used.
+The Python API is what is named here; docs/python.md shows it at work. Nothing is imported before it
+is used.
 """
 
 from importlib import import_module
@@ -41,7 +42,12 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "preset": ("Preset",),
     "preset_files": ("load_preset", "preset_names"),
-    "weights.load": ("load_transformer", "load_tokenizer", "random_transformer", "random_tokenizer"),
+    "weights.load": (
+        "load_transformer",
+        "load_tokenizer",
+        "random_transformer",
+        "random_tokenizer",
+    ),
     "schedule.decoding": ("Decoding",),
     "schedule.plan": ("Plan", "build_plan"),
     "tokens.grid": ("Grid",),

@@ -1,6 +1,8 @@
-"""Every way diagd can fail on purpose: one line that says what was wrong and what to do, and an exit code.
+"""Every way diagd can fail on purpose: one line that says what was wrong and what to do, and an
+exit code.
 
-`ValueError` and `assert` are for mistakes inside diagd; whatever a user can cause is a `DiagdError`.
+`ValueError` and `assert` are for mistakes inside diagd; whatever a user can cause is a
+`DiagdError`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ class Exit(IntEnum):
 
 
 class DiagdError(Exception):
-    """A failure with a message for people: what was wrong, the value seen, and `hint`: what to do about it."""
+    """A failure with a message for people: what was wrong, the value seen, and `hint`: what to do
+    about it.
+    """
 
     exit_code = Exit.FAILED
 
@@ -67,12 +71,17 @@ class MissingExtra(DiagdError):
     """An optional dependency that is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str):
-        super().__init__(f"{purpose} needs the package {package}", f"Install it with: pip install 'diagd[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the package {package}",
+            f"Install it with: pip install 'diagd[{extra}]'",
+        )
 
 
-# What torch, oneDNN, the C library, the loader of libraries and ffmpeg say where there is no more memory.
+# What torch, oneDNN, the C library, the loader of libraries and ffmpeg say where there is no more
+# memory.
 _NO_MEMORY = re.compile(
-    "out of memory|(can't|cannot|unable to|failed to) allocate|not enough memory|bad_alloc|bad allocation"
+    "out of memory|(can't|cannot|unable to|failed to) allocate|not enough memory|bad_alloc|bad "
+    "allocation"
     "|failed to map segment|could not create a (primitive|memory)|can't start new thread",
     re.IGNORECASE,
 )
@@ -86,23 +95,31 @@ def says_no_memory(text: str) -> bool:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out: this error is that, or a DiagdError that was made of one.
 
-    A MemoryError under a DiagdError is not counted: files that claim absurd sizes raise it, and are told as such. Nor is a
-    DiagdError that speaks of memory itself.
+    A MemoryError under a DiagdError is not counted: files that claim absurd sizes raise it, and are
+    told as such. Nor is a DiagdError that speaks of memory itself.
     """
     if isinstance(error, DiagdError):
         inner = error.__cause__ or error.__context__
-        return "memory" not in str(error) and not isinstance(inner, MemoryError) and is_out_of_memory(inner)
+        return (
+            "memory" not in str(error)
+            and not isinstance(inner, MemoryError)
+            and is_out_of_memory(inner)
+        )
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
     return isinstance(error, MemoryError) or (error is not None and says_no_memory(str(error)))
 
 
 class DiagdWarning(UserWarning):
-    """What is done all the same, and may not be what was meant. The command line tells it in a line on stderr."""
+    """What is done all the same, and may not be what was meant. The command line tells it in a line
+    on stderr.
+    """
 
 
 def near(word: str, known: Iterable[str], count: int = 1) -> list[str]:
-    """The names that a word may have been meant to be, the nearest first; case, and _ for -, make no difference."""
+    """The names that a word may have been meant to be, the nearest first; case, and _ for -, make
+    no difference.
+    """
     plain = {name.lower().replace("_", "-"): name for name in known}
     word = word.lower().replace("_", "-")
     return [plain[found] for found in difflib.get_close_matches(word, plain, n=count)]

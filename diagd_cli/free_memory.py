@@ -21,10 +21,16 @@ def free_memory(device: torch.device | str) -> int | None:
     return free_main_memory()
 
 
-def free_main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of main memory that can be had now, within the limits of this process and of its control groups."""
+def free_main_memory(
+    proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes of main memory that can be had now, within the limits of this process and of its
+    control groups.
+    """
     try:
-        found = re.search(r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^MemAvailable:\s*(\d+) kB", (proc / "meminfo").read_text(), re.MULTILINE
+        )
     except OSError:
         found = None
     if found:
@@ -40,8 +46,12 @@ def free_main_memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cg
 def _address_room(proc: Path) -> Iterator[int]:
     """Bytes left below this process's own limit (ulimit -v), where it has one."""
     try:
-        limit = re.search(r"^Max address space +(\d+)", (proc / "self" / "limits").read_text(), re.MULTILINE)
-        used = re.search(r"^VmSize:\s*(\d+) kB", (proc / "self" / "status").read_text(), re.MULTILINE)
+        limit = re.search(
+            r"^Max address space +(\d+)", (proc / "self" / "limits").read_text(), re.MULTILINE
+        )
+        used = re.search(
+            r"^VmSize:\s*(\d+) kB", (proc / "self" / "status").read_text(), re.MULTILINE
+        )
     except OSError:
         return
     if limit and used:
@@ -49,7 +59,9 @@ def _address_room(proc: Path) -> Iterator[int]:
 
 
 def _group_room(proc: Path, groups: Path) -> Iterator[int]:
-    """Bytes left in the control group of this process and in those above it, for both versions of control groups."""
+    """Bytes left in the control group of this process and in those above it, for both versions of
+    control groups.
+    """
     second = ("memory.max", "memory.current", "inactive_file")
     first = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     try:
@@ -67,10 +79,15 @@ def _group_room(proc: Path, groups: Path) -> Iterator[int]:
 
 
 def _room(folder: Path, most: str, used: str, reclaimable: str) -> Iterator[int]:
-    """Bytes below a group's limit, where it has one. Pages of files that were only read can be given up."""
+    """Bytes below a group's limit, where it has one. Pages of files that were only read can be
+    given up.
+    """
     try:
-        limit, usage = (int((folder / name).read_text()) for name in (most, used))  # no limit is the word max
-        found = re.search(rf"^{reclaimable} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE)
+        # no limit is the word max
+        limit, usage = (int((folder / name).read_text()) for name in (most, used))
+        found = re.search(
+            rf"^{reclaimable} (\d+)", (folder / "memory.stat").read_text(), re.MULTILINE
+        )
     except (OSError, ValueError):
         return
     yield max(0, limit - usage + (int(found[1]) if found else 0))

@@ -23,7 +23,12 @@ from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.actions import clip_actions
 from diagd_cli.tokens.protocols import Tokenizer
 from diagd_cli.tokens.sampling import Sampling
-from diagd_cli.weights.load import load_tokenizer, load_transformer, random_tokenizer, random_transformer
+from diagd_cli.weights.load import (
+    load_tokenizer,
+    load_transformer,
+    random_tokenizer,
+    random_transformer,
+)
 from diagd_cli.weights.memory import codec_dtype
 from diagd_cli.weights.parameters import transformer_parameters
 
@@ -34,7 +39,8 @@ class Request:
 
     frames: new ones.
     sampling: None is the preset's.
-    actions: rows int64 [context + frames, A], the tokens after each frame; None where nothing steers.
+    actions: rows int64 [context + frames, A], the tokens after each frame; None where nothing
+        steers.
     text: embedding float [N, cross_dim].
     """
 
@@ -48,7 +54,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading; compile_seconds: of `warm_up`.
+    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading;
+    compile_seconds: of `warm_up`.
 
     base: peak bytes of this process before it was loaded.
     """
@@ -73,11 +80,13 @@ class Loaded:
         text: Tensor | None = None,
         **sampling: Any,
     ) -> Request:
-        """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing else is given.
+        """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing
+        else is given.
 
-        clip: what is to be continued; the actions recorded beside it steer, as far as they go. actions: those of the new
-        frames, as --actions takes them, for which the clip is needed; or rows int64 [context + frames, A], used as they
-        are. sampling: temperature, top_k, top_p, top_p_rule. Raises UsageError; TypeError for another name.
+        clip: what is to be continued; the actions recorded beside it steer, as far as they go.
+        actions: those of the new frames, as --actions takes them, for which the clip is needed; or
+        rows int64 [context + frames, A], used as they are. sampling: temperature, top_k, top_p,
+        top_p_rule. Raises UsageError; TypeError for another name.
         """
         preset = self.preset
         frames = preset.clip.frames if frames is None else frames
@@ -85,10 +94,14 @@ class Loaded:
         if isinstance(actions, np.ndarray) or (clip is None and actions is None):
             rows = actions
         elif clip is None:
-            raise UsageError("actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)")
+            raise UsageError(
+                "actions as text lead on from a clip", "Give the clip too: request(clip=clip, ...)"
+            )
         else:
             asked = preset.parse_actions(actions)
-            rows = clip_actions(clip.path, preset.actions, asked, clip.first, len(clip.frames), frames)
+            rows = clip_actions(
+                clip.path, preset.actions, asked, clip.first, len(clip.frames), frames
+            )
         return Request(frames, decoding, seed, preset.sampling(**sampling), rows, text)
 
 
@@ -111,9 +124,10 @@ def load(
     folder: where weight files are looked for first.
     random: a seed by which weights are made up.
     pixels: without, the tokenizer is left out (None).
-    compile: the Transformer's blocks go through torch.compile when they are first used (see `warm_up`), instead of the
-    packed products.
-    tokenizer, transformer: used as they are, on their own device and in their own dtype, instead of the preset's.
+    compile: the Transformer's blocks go through torch.compile when they are first used (see
+        `warm_up`), instead of the packed products.
+    tokenizer, transformer: used as they are, on their own device and in their own dtype, instead of
+        the preset's.
 
     Raises PresetError, WeightsError; UsageError and DiagdError for a device that is not there.
     """
@@ -121,16 +135,24 @@ def load(
     preset = preset if isinstance(preset, Preset) else load_preset(preset)
     device = choose_device(str(device))
     if isinstance(dtype, str):
-        dtype = choose_dtype(dtype, device, transformer_parameters(preset.transformer, preset.positions))
+        dtype = choose_dtype(
+            dtype, device, transformer_parameters(preset.transformer, preset.positions)
+        )
     if tokenizer is None and pixels:
         tokenizer = _tokenizer(preset, device, dtype, folder, random)
     if transformer is None:
         transformer = _transformer(preset, device, dtype, folder, random, compile)
-    return Loaded(preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base)
+    return Loaded(
+        preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base
+    )
 
 
 def _tokenizer(
-    preset: Preset, device: torch.device, dtype: torch.dtype, folder: Path | None, random: int | None
+    preset: Preset,
+    device: torch.device,
+    dtype: torch.dtype,
+    folder: Path | None,
+    random: int | None,
 ) -> Tokenizer:
     codec = torch.float32 if codec_dtype(device, dtype) == "float32" else dtype
     if random is None:
@@ -155,6 +177,7 @@ def _transformer(
     if not compile:
         pack(transformer)
         return transformer
-    for block in transformer.blocks:  # one by one: they are alike, so that one compilation serves all
+    # one by one: they are alike, so that one compilation serves all
+    for block in transformer.blocks:
         block.compile(dynamic=True)
     return transformer

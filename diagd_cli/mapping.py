@@ -1,4 +1,6 @@
-"""YAML that strangers may have written: the mapping that a file holds, or one line that says what is wrong with it."""
+"""YAML that strangers may have written: the mapping that a file holds, or one line that says what
+is wrong with it.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,16 @@ MOST_BITS = 63  # of a number
 class _Loader(yaml.SafeLoader):
     """YAML's safe loader, without merges: ten lines of them could make a mapping of 10^10 keys.
 
-    A scalar that is not what it looks like, such as a date in a 13th month, is malformed, where it would be a ValueError.
+    A scalar that is not what it looks like, such as a date in a 13th month, is malformed, where it
+    would be a ValueError.
     """
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
             if key.tag == MERGE:
-                raise ConstructorError(problem="<< is not supported, write the keys out", problem_mark=key.start_mark)
+                raise ConstructorError(
+                    problem="<< is not supported, write the keys out", problem_mark=key.start_mark
+                )
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         kind, problem = node.tag.rpartition(":")[2], ""
@@ -40,19 +45,25 @@ class _Loader(yaml.SafeLoader):
             elif isinstance(value, str) and SURROGATE.search(value):
                 problem = "holds half a character"
         if problem:
-            raise ConstructorError(problem=f"{reprlib.repr(node.value)} {problem}", problem_mark=node.start_mark)
+            raise ConstructorError(
+                problem=f"{reprlib.repr(node.value)} {problem}", problem_mark=node.start_mark
+            )
         return value
 
 
 def read_mapping(path: Path) -> dict:
-    """The mapping that a YAML file holds. Raises PresetError, with the line where it is malformed."""
+    """The mapping that a YAML file holds. Raises PresetError, with the line where it is
+    malformed.
+    """
     where, reason = "", ""
     try:
         text = path.read_text(encoding="utf-8")
         raw = yaml.load(text, _Loader)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise PresetError(f"{path} cannot be read: {reason}", "Give the path of a YAML file") from None
+        raise PresetError(
+            f"{path} cannot be read: {reason}", "Give the path of a YAML file"
+        ) from None
     except UnicodeDecodeError:
         raise PresetError(f"{path} is not a text file", "Give the path of a YAML file") from None
     except yaml.MarkedYAMLError as error:

@@ -7,15 +7,19 @@ import torch
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB, float64 [F], of uint8 frames [F, H, W, 3]; capped at 100 for equal frames."""
+    """Peak signal-to-noise ratio in dB, float64 [F], of uint8 frames [F, H, W, 3]; capped at 100
+    for equal frames.
+    """
     error = np.square(a.astype(np.float64) - b).mean(axis=(1, 2, 3))
     return 10 * np.log10(255**2 / np.maximum(error, 255**2 * 1e-10))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Structural similarity, float64 [F], of uint8 frames [F, H, W, 3] (Wang et al. 2004: Gaussian window 11, sigma 1.5).
+    """Structural similarity, float64 [F], of uint8 frames [F, H, W, 3] (Wang et al. 2004: Gaussian
+    window 11, sigma 1.5).
 
-    The mean is over places where the window lies within the frame; in frames smaller than it, the window is smaller too.
+    The mean is over places where the window lies within the frame; in frames smaller than it, the
+    window is smaller too.
     """
     size = min(11, *a.shape[1:3])
     x, y = (torch.from_numpy(np.ascontiguousarray(v)).movedim(-1, 1).double() / 255 for v in (a, b))
@@ -34,9 +38,12 @@ def ssim(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def bands(line: torch.Tensor, side: int) -> torch.Tensor:
-    """The matrix [side - n + 1, side] by which `line` [n] slides along a side, wherever it lies within it.
+    """The matrix [side - n + 1, side] by which `line` [n] slides along a side, wherever it lies
+    within it.
 
     A blur by two such products is many times as fast on a CPU as torch's convolution in float64.
     """
     count = side - len(line) + 1
-    return sum(weight * torch.eye(side, dtype=line.dtype)[n : n + count] for n, weight in enumerate(line))
+    return sum(
+        weight * torch.eye(side, dtype=line.dtype)[n : n + count] for n, weight in enumerate(line)
+    )

@@ -46,17 +46,21 @@ __all__ = [
 Stage = Callable[[str], AbstractContextManager]
 OnSteps = Callable[[int, int], None]
 
-FRAMES_AT_ONCE = 8  # frames whose pixels are decoded together: a long video's would not fit, and are no faster
+# frames whose pixels are decoded together: a long video's would not fit, and are no faster
+FRAMES_AT_ONCE = 8
 
 
 @dataclass
 class Result:
-    """pixels uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w]; seconds by stage.
+    """pixels uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w];
+    seconds by stage.
 
     frames: the same with the preset's `stamp`, to be shown; `pixels` are there to be measured.
-    steps, seconds and rates are those of the whole batch of `batch` clips; tokens are this clip's. began: when the decode
-    began, as time.perf_counter() tells it. first_frame: seconds from there until the pixels of the first new frame.
-    completed: seconds of decoding, prefill not counted, after which each new latent frame had all its tokens.
+        steps, seconds and rates are those of the whole batch of `batch` clips; tokens are this
+        clip's. began: when the decode began, as time.perf_counter() tells it. first_frame: seconds
+        from there until the pixels of the first new frame.
+    completed: seconds of decoding, prefill not counted, after which each new latent frame had all
+        its tokens.
     """
 
     pixels: np.ndarray
@@ -73,7 +77,9 @@ class Result:
 
     @cached_property
     def frames(self) -> np.ndarray:
-        """What may be shown: uint8 [context + new, H, W, 3], stamped where a licence asks for it."""
+        """What may be shown: uint8 [context + new, H, W, 3], stamped where a licence asks
+        for it.
+        """
         return stamped(self.pixels, self.stamp)
 
     @property
@@ -88,10 +94,16 @@ class Result:
 
 
 def warm_up(loaded: Loaded, request: Request, context: int, batch: int = 1) -> Loaded:
-    """Make one latent frame after `context` ones of zeros, and drop it: what compiles, compiles; the time is noted."""
+    """Make one latent frame after `context` ones of zeros, and drop it: what compiles, compiles;
+    the time is noted.
+    """
     started, grid = time.perf_counter(), loaded.preset.grid
-    requests = [replace(request, frames=loaded.preset.tokenizer.temporal, actions=None, text=None)] * batch
-    session = start_session(loaded, np.zeros((batch, context, grid.h, grid.w), dtype=np.int64), requests)
+    requests = [
+        replace(request, frames=loaded.preset.tokenizer.temporal, actions=None, text=None)
+    ] * batch
+    session = start_session(
+        loaded, np.zeros((batch, context, grid.h, grid.w), dtype=np.int64), requests
+    )
     for _ in session.extend(1, request.decoding):
         pass
     return replace(loaded, compile_seconds=loaded.compile_seconds + time.perf_counter() - started)
@@ -105,7 +117,9 @@ def continue_clip(
     on_steps: OnSteps | None = None,
     **options: Any,
 ) -> Result:
-    """Continue a clip by `request.frames` frames; `continue_clips` of one clip, which tells the options."""
+    """Continue a clip by `request.frames` frames; `continue_clips` of one clip, which tells the
+    options.
+    """
     return continue_clips(loaded, [clip], [request], stage, on_steps, **options)[0]
 
 
@@ -120,12 +134,14 @@ def continue_clips(
     kv_dtype: torch.dtype | None = None,
     offload: bool = False,
 ) -> list[Result]:
-    """Continue clips of equally many context frames in one batch; each gets the tokens that it gets alone.
+    """Continue clips of equally many context frames in one batch; each gets the tokens that it gets
+    alone.
 
-    requests: one a clip, which differ in seed, actions and text only; else ValueError. `stage(name)` surrounds each stage;
-    on_steps(done, total) follows each step. on_frames(clip, frames uint8 [F, H, W, 3]): takes each clip's frames in order
-    while later ones are made, on a thread of its own; without it all pixels are decoded at the end. kv_dtype: of the
-    cache; None is the model's. offload: a tokenizer on CUDA waits in main memory while tokens are made.
+    requests: one a clip, which differ in seed, actions and text only; else ValueError.
+    `stage(name)` surrounds each stage; on_steps(done, total) follows each step. on_frames(clip,
+    frames uint8 [F, H, W, 3]): takes each clip's frames in order while later ones are made, on a
+    thread of its own; without it all pixels are decoded at the end. kv_dtype: of the cache; None is
+    the model's. offload: a tokenizer on CUDA waits in main memory while tokens are made.
     """
     _check_batch(loaded.preset, clips, requests, on_frames, offload)
     request, context = requests[0], len(clips[0].frames)
@@ -139,7 +155,8 @@ def continue_clips(
         if on_frames:
             causal = loaded.preset.tokenizer.temporal > 1
             stream = PixelStream(
-                lambda part: to_frames(loaded, part), causal, len(clips), context, total, loaded.device,
+                lambda part: to_frames(loaded, part),
+                causal, len(clips), context, total, loaded.device,
                 lambda clip, frames: on_frames(clip, stamped(frames, loaded.preset.stamp)),
             )  # fmt: skip
             open_stream.enter_context(stream)
@@ -162,7 +179,17 @@ def continue_clips(
     times, stamp = session.times, loaded.preset.stamp
     counts = context, times.steps, times.tokens // len(clips)
     return [
-        Result(pixels, own, *counts, dict(seconds), len(clips), began, first - began, list(times.completed), stamp)
+        Result(
+            pixels,
+            own,
+            *counts,
+            dict(seconds),
+            len(clips),
+            began,
+            first - began,
+            list(times.completed),
+            stamp,
+        )
         for pixels, own, first in zip(frames, session.codes, shown, strict=True)
     ]
 
@@ -171,7 +198,9 @@ def continue_clips(
 def start_session(
     loaded: Loaded, codes: np.ndarray, requests: list[Request], kv_dtype: torch.dtype | None = None
 ) -> Session:
-    """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for what is requested."""
+    """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for
+    what is requested.
+    """
     preset, request = loaded.preset, requests[0]
     length = codes.shape[1] + preset.new_latents(request.frames)
     window = min(preset.window, length)
@@ -191,7 +220,9 @@ def start_session(
 
 
 def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np.ndarray:
-    """Tokens int64 [length, A] after each latent frame: the actions, or where none are given the preset's rest."""
+    """Tokens int64 [length, A] after each latent frame: the actions, or where none are given the
+    preset's rest.
+    """
     if not preset.actions:
         return np.zeros((length, preset.grid.conditioning), dtype=np.int64)
     return (np.tile(preset.actions.rest, (length, 1)) if actions is None else actions)[:length]
@@ -209,12 +240,20 @@ def _cross(loaded: Loaded, texts: list[Tensor | None]) -> list[tuple[Tensor, Ten
 
 
 def _check_batch(
-    preset: Preset, clips: list[Clip], requests: list[Request], on_frames: OnFrames | None, offload: bool
+    preset: Preset,
+    clips: list[Clip],
+    requests: list[Request],
+    on_frames: OnFrames | None,
+    offload: bool,
 ) -> None:
     if len(clips) != len(requests) or not clips:
-        raise ValueError(f"{len(clips)} clips and {len(requests)} requests: needs one request a clip, and a clip")
+        raise ValueError(
+            f"{len(clips)} clips and {len(requests)} requests: needs one request a clip, and a clip"
+        )
     if len({len(clip.frames) for clip in clips}) > 1:
-        raise ValueError(f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames")
+        raise ValueError(
+            f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames"
+        )
     rules = [(r.frames, r.decoding, r.sampling or preset.sampling()) for r in requests]
     if any(rule != rules[0] for rule in rules):
         raise ValueError("requests of a batch may differ in seed, actions and text only")
@@ -235,7 +274,9 @@ def _timed(loaded: Loaded, stage: Stage, seconds: dict[str, float], name: str) -
 
 @contextmanager
 def aside(loaded: Loaded, wanted: bool = True) -> Iterator[None]:
-    """Keep the tokenizer in main memory for the time of the block; nothing happens where it is there anyway."""
+    """Keep the tokenizer in main memory for the time of the block; nothing happens where it is
+    there anyway.
+    """
     tokenizer = loaded.tokenizer
     if not wanted or loaded.device.type == "cpu" or not isinstance(tokenizer, nn.Module):
         yield
@@ -250,7 +291,9 @@ def aside(loaded: Loaded, wanted: bool = True) -> Iterator[None]:
 
 @torch.inference_mode()
 def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
-    """Codes int64 [T, h, w] of a clip's context frames. Raises UsageError for a number that the preset does not take."""
+    """Codes int64 [T, h, w] of a clip's context frames. Raises UsageError for a number that the
+    preset does not take.
+    """
     preset = loaded.preset
     preset.check_frames(len(clip.frames), 0)
     preset.check_kind(clip.path, clip.frames, not getattr(loaded.tokenizer, "takes_tokens", False))
@@ -258,11 +301,17 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
 
 
 def encode_frames(loaded: Loaded, frames: np.ndarray) -> Tensor:
-    """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3] of any size, brought to the preset's as its official code does."""
+    """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3] of any size, brought to the preset's as
+    its official code does.
+    """
     height, width = loaded.preset.clip.height, loaded.preset.clip.width
     tokenizer = _tokenizer(loaded)
     resizes = getattr(tokenizer, "encode_resized", None)
-    return resizes(frames, height, width) if resizes else tokenizer.encode(fit_frames(frames, height, width))
+    return (
+        resizes(frames, height, width)
+        if resizes
+        else tokenizer.encode(fit_frames(frames, height, width))
+    )
 
 
 def _tokenizer(loaded: Loaded) -> Tokenizer:
@@ -275,6 +324,9 @@ def _tokenizer(loaded: Loaded) -> Tokenizer:
 def to_frames(loaded: Loaded, codes: np.ndarray) -> np.ndarray:
     """Frames uint8 [F, H, W, 3] of codes int64 [T, h, w], without the preset's stamp."""
     tokenizer = _tokenizer(loaded)
-    single = loaded.preset.tokenizer.temporal == 1  # else a frame's pixels depend on the frames before it
-    parts = torch.from_numpy(codes).to(loaded.device).split(FRAMES_AT_ONCE if single else len(codes))
+    # else a frame's pixels depend on the frames before it
+    single = loaded.preset.tokenizer.temporal == 1
+    parts = (
+        torch.from_numpy(codes).to(loaded.device).split(FRAMES_AT_ONCE if single else len(codes))
+    )
     return np.concatenate([tokenizer.decode(part).cpu().numpy() for part in parts])

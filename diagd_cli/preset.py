@@ -1,4 +1,6 @@
-"""Presets: one tokenizer + one Transformer + a token grid + decoding defaults, from YAML, checked before anything loads."""
+"""Presets: one tokenizer + one Transformer + a token grid + decoding defaults, from YAML, checked
+before anything loads.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +23,15 @@ from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
 from diagd_cli.tokens.sampling import TOP_P_RULES, Sampling, TopPRule
 
-NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')  # what may name a file anywhere, and is no option and no path
+# what may name a file anywhere, and is no option and no path
+NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')
 MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
 
 
 def _of_kind(given: Any, find: Callable[[str], type[Strict]]) -> Any:
-    """The record that a section of a preset makes, whose `kind` says which one; a record as it is."""
+    """The record that a section of a preset makes, whose `kind` says which one; a record as
+    it is.
+    """
     if not isinstance(given, (dict, type(None))):
         return given
     if not given or not isinstance(kind := given.get("kind"), str):
@@ -43,10 +48,12 @@ def _read_actions(given: Any) -> Actions | None:
 
 
 class Preset(Strict):
-    """Everything that names a model. `path` is where it was read from; file names are relative to its folder.
+    """Everything that names a model. `path` is where it was read from; file names are relative to
+    its folder.
 
     `inverse_weights`: of the model by which `diagd eval` judges steering; see `evaluate.inverse`.
-    `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that is made.
+    `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that
+        is made.
     """
 
     name: str
@@ -70,7 +77,9 @@ class Preset(Strict):
     @classmethod
     def _plain(cls, name: str) -> str:
         if not is_plain(name):
-            raise ValueError("must be a plain file name, of at most 60 characters and not beginning with . or -")
+            raise ValueError(
+                "must be a plain file name, of at most 60 characters and not beginning with . or -"
+            )
         return name
 
     @model_validator(mode="before")
@@ -89,7 +98,9 @@ class Preset(Strict):
         self._check_size()
         self._check_tokens()
         if bool(self.text) != bool(self.transformer.cross_dim):
-            raise ValueError("text and transformer.cross_dim go together: one is set, the other is not")
+            raise ValueError(
+                "text and transformer.cross_dim go together: one is set, the other is not"
+            )
         if self.actions and self.tokenizer.temporal > 1:
             raise ValueError("actions need a tokenizer with one latent frame a frame")
         self.decoding.decoding.resolve(self.grid, self.context)
@@ -103,27 +114,54 @@ class Preset(Strict):
                 raise ValueError(f"clip.{name} ({size}) must be the tokenizer's ({fixed})")
             if not fixed and size % tokenizer.spatial:
                 side = tokenizer.spatial
-                raise ValueError(f"clip.{name} ({size}) must be a multiple of {side}, the tokenizer's pixels a token")
+                raise ValueError(
+                    f"clip.{name} ({size}) must be a multiple of {side}, the "
+                    "tokenizer's pixels a token"
+                )
         for name in ("context", "least", "window", "overlap"):
             frames = getattr(clip, name)
             if frames and (frames - 1) % tokenizer.temporal:
-                raise ValueError(f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, whole latent frames")
+                raise ValueError(
+                    f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
+                    "whole latent frames"
+                )
         if self.positions > MOST_POSITIONS:
-            raise ValueError(f"clip.window ({clip.window}) makes {self.positions} positions, above {MOST_POSITIONS}")
+            raise ValueError(
+                f"clip.window ({clip.window}) makes {self.positions} positions, above "
+                f"{MOST_POSITIONS}"
+            )
         if clip.overlap and tokenizer.temporal > 1:
-            raise ValueError("clip.overlap must be 0: the first latent frame of a window stands for one frame only")
+            raise ValueError(
+                "clip.overlap must be 0: the first latent frame of a window stands "
+                "for one frame only"
+            )
 
     def _check_tokens(self) -> None:
         codes, actions = self.tokenizer.codebook, self.actions
-        needed = max([codes, actions.offset + actions.vocabulary if actions else 0, *(i + 1 for i in self.prefix)])
+        needed = max(
+            [
+                codes,
+                actions.offset + actions.vocabulary if actions else 0,
+                *(i + 1 for i in self.prefix),
+            ]
+        )
         if self.transformer.vocab < needed:
-            raise ValueError(f"transformer.vocab ({self.transformer.vocab}) is below the {needed} tokens in use")
+            raise ValueError(
+                f"transformer.vocab ({self.transformer.vocab}) is below the {needed} tokens in use"
+            )
         if self.transformer.logits < codes:
-            raise ValueError(f"transformer.outputs ({self.transformer.outputs}) is below the tokenizer's {codes} codes")
+            raise ValueError(
+                f"transformer.outputs ({self.transformer.outputs}) is below the "
+                f"tokenizer's {codes} codes"
+            )
         if actions and actions.offset < codes:
-            raise ValueError(f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes")
+            raise ValueError(
+                f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes"
+            )
         if self.decoding.first >= codes:
-            raise ValueError(f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes")
+            raise ValueError(
+                f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes"
+            )
 
     @property
     def pixels(self) -> bool:
@@ -134,26 +172,35 @@ class Preset(Strict):
         """Raise UsageError where there is no tokenizer; `what` cannot do without."""
         if not self.pixels:
             hint = "Use diagd generate, which takes and makes files of tokens"
-            raise UsageError(f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint)
+            raise UsageError(
+                f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint
+            )
 
     def check_kind(self, path: Path, frames: np.ndarray, pixels: bool | None = None) -> None:
-        """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way round.
+        """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way
+        round.
 
         pixels: whether they are taken; None is what the preset says.
         """
         pixels = self.pixels if pixels is None else pixels
         if pixels and frames.ndim == 3:
-            raise UsageError(f"{path} is a file of tokens", f"The preset {self.name} takes videos and images")
+            raise UsageError(
+                f"{path} is a file of tokens", f"The preset {self.name} takes videos and images"
+            )
         if not pixels and frames.ndim == 4:
             hint = "Give an .npz with codes, whole numbers [T, h, w]"
-            raise UsageError(f"{path} has pixels, and the preset {self.name} has no tokenizer", hint)
+            raise UsageError(
+                f"{path} has pixels, and the preset {self.name} has no tokenizer", hint
+            )
 
     @cached_property
     def grid(self) -> Grid:
         """The token grid that clip size and tokenizer make."""
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
-        return Grid(-(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix))
+        return Grid(
+            -(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix)
+        )
 
     def sampling(
         self,
@@ -165,8 +212,8 @@ class Preset(Strict):
     ) -> Sampling:
         """How tokens are drawn: by the preset's defaults, where nothing else is given.
 
-        A temperature below `decoding.coldest` is raised to it, with a DiagdWarning. Raises UsageError for a rule that
-        there is not.
+        A temperature below `decoding.coldest` is raised to it, with a DiagdWarning. Raises
+        UsageError for a rule that there is not.
         """
         default = self.decoding
         rule = default.top_p_rule if top_p_rule is None else top_p_rule
@@ -175,7 +222,8 @@ class Preset(Strict):
         chosen = default.temperature if temperature is None else temperature
         if 0 < chosen < default.coldest:
             told = (
-                f"temperature {chosen:g} counts as {default.coldest:g}, as in this model's official code; 0 is greedy"
+                f"temperature {chosen:g} counts as {default.coldest:g}, as in this model's "
+                "official code; 0 is greedy"
             )
             warnings.warn(told, DiagdWarning, stacklevel=2)
             chosen = default.coldest
@@ -190,7 +238,9 @@ class Preset(Strict):
 
     @property
     def weight_keys(self) -> dict[str, str | None]:
-        """What tells each part's weights from others: "tokenizer" and "transformer" -> key, None where none are named."""
+        """What tells each part's weights from others: "tokenizer" and "transformer" -> key, None
+        where none are named.
+        """
         entries = {"tokenizer": self.tokenizer_weights, "transformer": self.transformer_weights}
         return {part: entry.key if entry else None for part, entry in entries.items()}
 
@@ -200,7 +250,9 @@ class Preset(Strict):
         return {"preset": self.name, "transformer": self.weight_keys["transformer"]}
 
     def latents(self, frames: int) -> int:
-        """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its own; rounded up."""
+        """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its
+        own; rounded up.
+        """
         return 1 + -(-(frames - 1) // self.tokenizer.temporal)
 
     @property
@@ -215,7 +267,9 @@ class Preset(Strict):
 
     @property
     def positions(self) -> int:
-        """Positions that the model's tables reach: the window's, and one past it, where padded plans write."""
+        """Positions that the model's tables reach: the window's, and one past it, where padded
+        plans write.
+        """
         return self.grid.length(self.window) + 1
 
     @property
@@ -228,15 +282,21 @@ class Preset(Strict):
         clip, step = self.clip, self.tokenizer.temporal
         if not clip.least <= context <= clip.window or (context - 1) % step:
             every = f", in steps of {step}" if step > 1 else ""
-            hint = f"The preset {self.name} takes {clip.least} to {clip.window} context frames{every}"
+            hint = (
+                f"The preset {self.name} takes {clip.least} to {clip.window} context frames{every}"
+            )
             raise UsageError(f"The context is {context} frame(s)", hint)
         room = (self.window - self.latents(context)) * step
         if not clip.overlap and frames > room:
             hint = f"Ask for at most {room}" if room else "Give it less context"
-            raise UsageError(f"The preset {self.name} cannot make {frames} frames after {context}", hint)
+            raise UsageError(
+                f"The preset {self.name} cannot make {frames} frames after {context}", hint
+            )
 
     def parse_actions(self, text: str | None) -> np.ndarray | None:
-        """Rows of tokens int64 [n, A] that a text asks for, None for none. Raises UsageError where no actions are taken."""
+        """Rows of tokens int64 [n, A] that a text asks for, None for none. Raises UsageError where
+        no actions are taken.
+        """
         if not text:
             return None
         if self.actions is None:
@@ -253,5 +313,7 @@ class Preset(Strict):
 
 
 def is_plain(name: str) -> bool:
-    """Whether a preset may bear the name: runs and files are called by it, so that it must not lead anywhere."""
+    """Whether a preset may bear the name: runs and files are called by it, so that it must not lead
+    anywhere.
+    """
     return bool(NAME.fullmatch(name)) and name.isprintable()

@@ -1,4 +1,6 @@
-"""Presets as YAML files: the shipped ones, others by their path; what is wrong with one is told in a line."""
+"""Presets as YAML files: the shipped ones, others by their path; what is wrong with one is told in
+a line.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from diagd_cli.preset import Preset
 
 
 def preset_folder() -> Path:
-    """Where the shipped presets lie: inside the installed package, or beside it in a source tree."""
+    """Where the shipped presets lie: inside the installed package, or beside it in a source
+    tree.
+    """
     packaged = Path(__file__).parent / "presets"
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "presets"
 
@@ -37,11 +41,16 @@ def load_preset(name_or_path: str | Path) -> Preset:
         if is_path:
             hint = "Give a path to a YAML file, or a name from: diagd presets list"
             raise PresetError(f"No preset file {path}", hint)
-        raise PresetError(f"Unknown preset {text!r}", did_you_mean(text, preset_names(), "See: diagd presets list"))
+        raise PresetError(
+            f"Unknown preset {text!r}",
+            did_you_mean(text, preset_names(), "See: diagd presets list"),
+        )
     try:
         return Preset.model_validate({**read_mapping(path), "path": path})
     except ValidationError as error:
-        raise PresetError(f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom") from None
+        raise PresetError(
+            f"{path}: {describe(error, Preset)}", "Compare with: diagd presets show freedoom"
+        ) from None
     except UsageError as error:  # its default decoding does not fit its grid
         raise PresetError(f"{path}: decoding: {error.message}", error.hint) from None
 
@@ -50,14 +59,17 @@ def save_preset(preset: Preset, path: Path) -> None:
     """Write a preset as YAML that `load_preset` reads. Raises OutputError."""
     from diagd_cli.files.atomic import write_text  # which imports much, and presets are mostly read
 
-    text = yaml.safe_dump(preset.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True)
+    text = yaml.safe_dump(
+        preset.model_dump(mode="json"), sort_keys=False, width=110, allow_unicode=True
+    )
     write_text(path, text)
 
 
 def describe(error: ValidationError, model: type[Strict]) -> str:
     """The worst problem of a YAML file in one line, with a suggestion for a misspelt key."""
     problems = error.errors()
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # or a key would seem missing
+    # or a key would seem missing
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
     loc = first["loc"]
     where = ".".join(str(part) for part in loc)
     if first["type"] == "extra_forbidden":
@@ -66,14 +78,23 @@ def describe(error: ValidationError, model: type[Strict]) -> str:
         return f"unknown key {where!r}" + (f" (did you mean {found[0]!r}?)" if found else "")
     message = first["msg"].removeprefix("Value error, ")
     seen = first.get("input")
-    value = f" (it is {reprlib.repr(seen)})" if not isinstance(seen, dict) and first["type"] != "missing" else ""
+    value = (
+        f" (it is {reprlib.repr(seen)})"
+        if not isinstance(seen, dict) and first["type"] != "missing"
+        else ""
+    )
     return f"{where}: {message}{value}" if where else message
 
 
 def _known_keys(model: type[Strict]) -> set[str]:
     """Every key of a record and of the records within it, those of a preset's families included."""
     every = families.known() if model is Preset else []
-    records = [record for own in every for record in (own.tokenizer and own.tokenizer.config, own.actions) if record]
+    records = [
+        record
+        for own in every
+        for record in (own.tokenizer and own.tokenizer.config, own.actions)
+        if record
+    ]
     return _keys(model).union(*map(_keys, records))
 
 

@@ -1,4 +1,6 @@
-"""What long work tells of itself while it runs. The command line draws it (`cli.console`); without one it is silent."""
+"""What long work tells of itself while it runs. The command line draws it (`cli.console`); without
+one it is silent.
+"""
 
 from __future__ import annotations
 

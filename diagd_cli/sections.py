@@ -1,4 +1,6 @@
-"""Sections of a preset that say what it is to make and how: geometry, decoding defaults, text. Torch-free."""
+"""Sections of a preset that say what it is to make and how: geometry, decoding defaults, text.
+Torch-free.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,11 @@ from diagd_cli.tokens.sampling import TopPRule
 
 
 class Clip(Strict):
-    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones by default.
+    """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones
+    by default.
 
-    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are kept; 0 forbids it.
+    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are
+    kept; 0 forbids it.
     """
 
     height: Pixels
@@ -28,7 +32,9 @@ class Clip(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> Clip:
         if not self.least <= self.context <= self.window:
-            raise ValueError(f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}")
+            raise ValueError(
+                f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}"
+            )
         if self.overlap >= self.window:
             raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
         return self
@@ -44,10 +50,12 @@ class Alternative(Strict):
 
 
 class Defaults(Strict):
-    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth trying too.
+    """Decoding and sampling when the command line says nothing; `others`: decodings that are worth
+    trying too.
 
-    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a
-    temperature between 0, which is greedy, and it is raised to, as official code may do.
+    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see
+    `engine.filters`. `coldest`: what a temperature between 0, which is greedy, and it is raised to,
+    as official code may do.
     """
 
     method: Method = "diagd"
@@ -68,7 +76,9 @@ class Defaults(Strict):
 
 
 class Text(Strict):
-    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder` is a T5 model's name."""
+    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder`
+    is a T5 model's name.
+    """
 
     encoder: str = "google-t5/t5-11b"
     length: int = Field(default=512, gt=0, le=65536)

@@ -1,4 +1,6 @@
-"""Where a model's weights come from: the entry of a preset. Torch-free, so that presets are checked without torch."""
+"""Where a model's weights come from: the entry of a preset. Torch-free, so that presets are checked
+without torch.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ Format = Annotated[str, AfterValidator(_known_format)]
 
 
 class WeightsFile(Strict):
-    """A file, its path within the repository or relative to the preset, and its checksum where one is known."""
+    """A file, its path within the repository or relative to the preset, and its checksum where one
+    is known.
+    """
 
     file: str = Field(min_length=1, max_length=1000)
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
@@ -29,18 +33,23 @@ class WeightsFile(Strict):
     @property
     def checksum(self) -> tuple[str, str]:
         """Name of the hash and its hexadecimal value; two empty strings where none is known."""
-        return ("sha256", self.sha256) if self.sha256 else ("md5", self.md5) if self.md5 else ("", "")
+        return (
+            ("sha256", self.sha256) if self.sha256 else ("md5", self.md5) if self.md5 else ("", "")
+        )
 
 
 class Source(Strict):
-    """Files that together hold one model, and the Hugging Face repository that has them ("" for none)."""
+    """Files that together hold one model, and the Hugging Face repository that has them ("" for
+    none).
+    """
 
     repo: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+)?$")
     files: tuple[WeightsFile, ...] = Field(min_length=1)
 
 
 class Weights(Strict):
-    """The weights of one model. `format` says whose names they bear; any one of `sources` will do, the first is fetched.
+    """The weights of one model. `format` says whose names they bear; any one of `sources` will do,
+    the first is fetched.
 
     In YAML a single local file may be written as {file: mine.safetensors, sha256: ...}.
     """
@@ -64,6 +73,8 @@ class Weights(Strict):
 
     @property
     def key(self) -> str:
-        """What tells these weights from others, for caches and sidecars: the first checksum, or the first file's name."""
+        """What tells these weights from others, for caches and sidecars: the first checksum, or the
+        first file's name.
+        """
         first = self.sources[0].files[0]
         return first.checksum[1] or first.file

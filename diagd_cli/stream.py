@@ -70,7 +70,9 @@ class PixelStream:
 
     @property
     def first_shown(self) -> list[float]:
-        """When each clip's first new frame was there, as time.perf_counter() tells it; once all of them are."""
+        """When each clip's first new frame was there, as time.perf_counter() tells it; once all of
+        them are.
+        """
         return [shown if shown is not None else time.perf_counter() for shown in self.shown]
 
     def finish(self, session: Session) -> list[np.ndarray]:

@@ -1,7 +1,8 @@
-"""A real browser for tests of pages; a module that says `pytest_plugins = ["browser"]` has these fixtures.
+"""A real browser for tests of pages; a module that says `pytest_plugins = ["browser"]` has these
+fixtures.
 
-They skip where Playwright or a Chromium is missing: `pip install playwright`, and Debian's `chromium`, Chrome, Edge, or what
-`playwright install chromium` fetches (which plays no H.264).
+They skip where Playwright or a Chromium is missing: `pip install playwright`, and Debian's
+`chromium`, Chrome, Edge, or what `playwright install chromium` fetches (which plays no H.264).
 """
 
 import os
@@ -11,7 +12,13 @@ from functools import partial
 
 import pytest
 
-COMMANDS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+COMMANDS = (
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "microsoft-edge",
+)
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +37,8 @@ def browser():
 
 @contextmanager
 def opened_tab(browser):
-    """An empty tab of 1000x700 pixels with storage of its own; it fails at its end where a page's script did.
+    """An empty tab of 1000x700 pixels with storage of its own; it fails at its end where a page's
+    script did.
 
     `page.requested` lists the addresses that were asked for.
     """
@@ -38,7 +46,10 @@ def opened_tab(browser):
     tab = context.new_page()
     failures, tab.requested = [], []
     tab.on("pageerror", lambda error: failures.append(str(error)))
-    tab.on("console", lambda message: failures.append(message.text) if message.type == "error" else None)
+    tab.on(
+        "console",
+        lambda message: failures.append(message.text) if message.type == "error" else None,
+    )
     tab.on("request", lambda request: tab.requested.append(request.url))
     tab.set_default_timeout(10_000)
     yield tab

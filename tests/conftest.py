@@ -1,4 +1,6 @@
-"""Settings of the whole suite: one thread, and how many examples hypothesis tries (HYPOTHESIS_PROFILE)."""
+"""Settings of the whole suite: one thread, and how many examples hypothesis tries
+(HYPOTHESIS_PROFILE).
+"""
 
 import functools
 import json
@@ -23,14 +25,19 @@ from diagd_cli.device import NATIVE_BFLOAT16
 from diagd_cli.preset_files import preset_folder
 
 torch.set_num_threads(1)
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs as a background job is deaf to Ctrl-C
+# a suite that runs as a background job is deaf to Ctrl-C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
-slow = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+slow = {
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
 settings.register_profile("default", max_examples=20, derandomize=True, **slow)
 settings.register_profile("thorough", max_examples=2000, **slow)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-# typer's runner builds the whole command line anew for every call, which takes as long as a tiny decoding.
+# typer's runner builds the whole command line anew for every call, which takes as long as a tiny
+# decoding.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
@@ -58,7 +65,9 @@ def diagd():
     """Runs the command line in this process, as in diagd("generate", clip, "--frames", 2)."""
 
     def run(*arguments, **environment) -> Done:
-        done = CliRunner().invoke(app, [str(a) for a in arguments], env=environment, catch_exceptions=False)
+        done = CliRunner().invoke(
+            app, [str(a) for a in arguments], env=environment, catch_exceptions=False
+        )
         return Done(done.exit_code, done.stdout, done.stderr)
 
     return run
@@ -78,7 +87,11 @@ def start():
     def run(*arguments, **options) -> subprocess.Popen:
         command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, start_new_session=True, **{"preexec_fn": hear, **pipes, **options}))
+        started.append(
+            subprocess.Popen(
+                command, start_new_session=True, **{"preexec_fn": hear, **pipes, **options}
+            )
+        )
         return started[-1]
 
     yield run
@@ -89,19 +102,25 @@ def start():
 
 @pytest.fixture(autouse=True)
 def no_lines_of_progress(monkeypatch):
-    """On a slow or busy machine any command would tell of its progress, where tests say what else it tells."""
+    """On a slow or busy machine any command would tell of its progress, where tests say what else
+    it tells.
+    """
     monkeypatch.setattr(console, "LINE_EVERY", math.inf)
 
 
 @pytest.fixture(params=["0", "1"], ids=["cpu-without-bfloat16", "cpu-with-bfloat16"])
 def each_processor(request, monkeypatch):
-    """Runs a test as on a CPU without bfloat16 products, and as on one that has them: in this process and its children."""
+    """Runs a test as on a CPU without bfloat16 products, and as on one that has them: in this
+    process and its children.
+    """
     monkeypatch.setenv(NATIVE_BFLOAT16, request.param)
 
 
 @pytest.fixture(scope="session")
 def clips() -> Path:
-    """The folder of the shipped clips: 44 frames of 120x160 pixels at 17.5 frames a second, with their actions."""
+    """The folder of the shipped clips: 44 frames of 120x160 pixels at 17.5 frames a second, with
+    their actions.
+    """
     return preset_folder() / "freedoom" / "clips"
 
 

@@ -15,7 +15,9 @@ def ffmpeg(*arguments, data=b""):
 
 
 def film(path, *options, count=24, fps="20", size="64x48", source=None):
-    """`count` frames at `fps`, coded as `options` say; `source` is another of ffmpeg's than the greys."""
+    """`count` frames at `fps`, coded as `options` say; `source` is another of ffmpeg's than the
+    greys.
+    """
     greys = f"color=black:s={size}:r={fps},geq=lum=20+{STEP}*mod(N\\,24):cb=128:cr=128"
     ffmpeg("-f", "lavfi", "-i", source or greys, "-frames:v", count, *options, f"file:{path}")
     return path
@@ -30,5 +32,16 @@ def numbers(frames):
 
 def decoded(path, *filters):
     """What ffmpeg itself makes of a file's frames, as one row of uint8."""
-    shown = ["-map", "0:V:0", "-fps_mode", "passthrough", *filters, "-pix_fmt", "rgb24", "-f", "rawvideo", "-"]
+    shown = [
+        "-map",
+        "0:V:0",
+        "-fps_mode",
+        "passthrough",
+        *filters,
+        "-pix_fmt",
+        "rgb24",
+        "-f",
+        "rawvideo",
+        "-",
+    ]
     return np.frombuffer(ffmpeg("-i", path, *shown), np.uint8)

@@ -1,4 +1,6 @@
-"""A small Hugging Face hub on this machine: enough of its protocol for huggingface_hub to fetch files, and to fail to."""
+"""A small Hugging Face hub on this machine: enough of its protocol for huggingface_hub to fetch
+files, and to fail to.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,12 @@ COMMIT = "1234567890abcdef1234567890abcdef12345678"
 
 @dataclass
 class Hub:
-    """What it serves: {"owner/name": {"file": bytes}}. `asked`: (method, "owner/name/file", range, token) of each request.
+    """What it serves: {"owner/name": {"file": bytes}}. `asked`: (method, "owner/name/file", range,
+    token) of each request.
 
-    gated: repositories that want a token that is in `members`. size: bytes that it says every file has. breaks: bytes of
-    a body after which the connection breaks, once. stalls: a file whose body stops in the middle, until `go_on` is set.
+    gated: repositories that want a token that is in `members`. size: bytes that it says every file
+        has. breaks: bytes of a body after which the connection breaks, once. stalls: a file whose
+        body stops in the middle, until `go_on` is set.
     failing: the status of every answer.
     """
 
@@ -78,7 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Send the headers; the body, where there is one to send."""
         hub = self.hub
         owner, name, file = re.fullmatch(r"/([^/]+)/([^/]+)/resolve/main/(.+)", self.path).groups()
-        repo, token = f"{owner}/{name}", (self.headers["Authorization"] or "").removeprefix("Bearer ")
+        repo, token = (
+            f"{owner}/{name}",
+            (self.headers["Authorization"] or "").removeprefix("Bearer "),
+        )
         hub.asked.append((self.command, f"{repo}/{file}", self.headers["Range"], token or None))
         if hub.failing:
             return self._refuse(hub.failing)

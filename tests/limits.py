@@ -26,7 +26,11 @@ def as_nobody():
 def small_disk(folder: Path):
     """A disk of 64 KiB, mounted on `folder`. Skips the test where that may not be done."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    if sys.platform != "linux" or os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
+    if (
+        sys.platform != "linux"
+        or os.geteuid()
+        or subprocess.run(mount, capture_output=True).returncode
+    ):
         pytest.skip("needs the right to mount a disk")
     try:
         yield folder

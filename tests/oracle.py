@@ -1,7 +1,9 @@
-"""A slow reference for plans and engine, written from the specification; it shares no code with `diagd_cli`.
+"""A slow reference for plans and engine, written from the specification; it shares no code with
+`diagd_cli`.
 
-No cache, no index arrays, no batch: dictionaries, one step after another, and one full forward pass in float64 under an
-explicit mask for every question. Positions are flat; frames are counted from the first prompt frame.
+No cache, no index arrays, no batch: dictionaries, one step after another, and one full forward pass
+in float64 under an explicit mask for every question. Positions are flat; frames are counted from
+the first prompt frame.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Layout:
 
     def steering(self, t: int) -> list[int]:
         """Positions of the conditioning tokens after frame t."""
-        return [self.prefix + t * self.block + self.h * self.w + a for a in range(self.conditioning)]
+        return [
+            self.prefix + t * self.block + self.h * self.w + a for a in range(self.conditioning)
+        ]
 
     def coordinates(self, position: int) -> tuple[int, int, int]:
         """(t, i, j); conditioning token a of frame t is (t, h, a), the prefix (0, 0, 0)."""
@@ -44,7 +48,7 @@ class Layout:
         return t, rest // self.w, rest % self.w
 
 
-# ---- the Transformer -------------------------------------------------------------------------------------------------
+# ---- the Transformer -----------------------------------------------------------------------------
 
 
 class Reference:
@@ -54,14 +58,18 @@ class Reference:
         self.state = {name: tensor.double() for name, tensor in state.items()}
         self.hyper, self.layout = hyper, layout
 
-    def __call__(self, tokens: list[int], positions: list[int], mask: np.ndarray, zeros=None) -> torch.Tensor:
+    def __call__(
+        self, tokens: list[int], positions: list[int], mask: np.ndarray, zeros=None
+    ) -> torch.Tensor:
         """Logits [N, vocab] of N entries; mask[a, b]: entry a sees entry b. Positions may repeat.
 
         zeros [N]: how many slots each entry sees that hold nothing, whose keys and values are zero.
         """
         zeros = np.zeros(len(tokens)) if zeros is None else zeros
         with torch.no_grad():
-            return self._forward(torch.tensor(tokens), positions, torch.as_tensor(mask), torch.as_tensor(zeros))
+            return self._forward(
+                torch.tensor(tokens), positions, torch.as_tensor(mask), torch.as_tensor(zeros)
+            )
 
     def _forward(self, tokens, positions, mask, zeros):
         x = self.state["embed.weight"][tokens]
@@ -70,7 +78,11 @@ class Reference:
         for n in range(self.hyper["layers"]):
             block = f"blocks.{n}"
             x = x + self._attention(
-                f"{block}.attention", self._norm(f"{block}.attention_norm", x), positions, mask, zeros
+                f"{block}.attention",
+                self._norm(f"{block}.attention_norm", x),
+                positions,
+                mask,
+                zeros,
             )
             x = x + self._mlp(f"{block}.mlp", self._norm(f"{block}.mlp_norm", x))
         head = self.state["embed.weight" if self.hyper["tied"] else "head.weight"]
@@ -104,7 +116,9 @@ class Reference:
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         nothing = zeros * (-scores.amax(-1)).exp()  # a score of 0 each, and a value of 0
         weights = weights / (weights.sum(-1) + nothing)[..., None]
-        return self._linear(f"{name}.out", torch.einsum("hab,bhc->ahc", weights, v).reshape(n, h * size))
+        return self._linear(
+            f"{name}.out", torch.einsum("hab,bhc->ahc", weights, v).reshape(n, h * size)
+        )
 
     def _angles(self, positions):
         """Rotary angles [N, head_dim / 2]."""
@@ -139,7 +153,7 @@ def turn(x, angles):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
-# ---- next-token decoding ---------------------------------------------------------------------------------------------
+# ---- next-token decoding -------------------------------------------------------------------------
 
 Pick = Callable[[torch.Tensor, int], int]  # (logits [vocab], position of the new token) -> token
 
@@ -148,23 +162,31 @@ def greedy(logits: torch.Tensor, position: int) -> int:
     return int(logits.argmax())
 
 
-def next_token_decode(reference: Reference, tokens: dict[int, int], context: int, frames: int, pick: Pick = greedy):
-    """Fill in the codes of `frames` frames after `context`, in raster order, recomputing everything for each."""
+def next_token_decode(
+    reference: Reference, tokens: dict[int, int], context: int, frames: int, pick: Pick = greedy
+):
+    """Fill in the codes of `frames` frames after `context`, in raster order, recomputing everything
+    for each.
+    """
     layout = reference.layout
     for t in range(context, context + frames):
         for i in range(layout.h):
             for j in range(layout.w):
                 p = layout.position(t, i, j)
-                logits = reference([tokens[q] for q in range(p)], list(range(p)), np.tri(p, dtype=bool))
+                logits = reference(
+                    [tokens[q] for q in range(p)], list(range(p)), np.tri(p, dtype=bool)
+                )
                 tokens[p] = pick(logits[-1], p)
 
 
-# ---- Diagonal Decoding -----------------------------------------------------------------------------------------------
+# ---- Diagonal Decoding ---------------------------------------------------------------------------
 
 
 @dataclass
 class Entry:
-    """A token given to the model: `token` (that of position `source`) at `position`, at `step`; `expires` when overwritten."""
+    """A token given to the model: `token` (that of position `source`) at `position`, at `step`;
+    `expires` when overwritten.
+    """
 
     token: int
     source: int
@@ -174,19 +196,27 @@ class Entry:
     expires: float = math.inf
 
 
-Choose = Callable[[list[Entry], list[int]], list[int]]  # (entries so far, which of them predict) -> new tokens
+# (entries so far, which of them predict) -> new tokens
+Choose = Callable[[list[Entry], list[int]], list[int]]
 
 
 def visible(entries: list[Entry]) -> np.ndarray:
-    """mask[a, b]: b stands at or before a, was given no later than a, and had not been overwritten by then."""
+    """mask[a, b]: b stands at or before a, was given no later than a, and had not been overwritten
+    by then.
+    """
     position, step, expires = np.array([(e.position, e.step, e.expires) for e in entries]).T
     return (position <= position[:, None]) & (step <= step[:, None]) & (step[:, None] < expires)
 
 
-def entry_logits(reference: Reference, entries: list[Entry], zero_slots: bool = False) -> torch.Tensor:
-    """Logits [N, vocab] of all entries by one full pass; with zero_slots, empty slots before an entry are seen as zeros."""
+def entry_logits(
+    reference: Reference, entries: list[Entry], zero_slots: bool = False
+) -> torch.Tensor:
+    """Logits [N, vocab] of all entries by one full pass; with zero_slots, empty slots before an
+    entry are seen as zeros.
+    """
     mask, zeros = visible(entries), None
-    if zero_slots:  # of the slots at and before an entry, each holds one entry that it sees, or nothing
+    # of the slots at and before an entry, each holds one entry that it sees, or nothing
+    if zero_slots:
         zeros = np.array([e.position + 1 for e in entries]) - mask.sum(1)
     return reference([e.token for e in entries], [e.position for e in entries], mask, zeros)
 
@@ -215,10 +245,12 @@ def walk(
     choose: Choose,
     entries: list[Entry] | None = None,
 ) -> list[Entry]:
-    """Decode `frames` frames after `context` by rules = (k, d, stand-in, repair); returns everything given to the model.
+    """Decode `frames` frames after `context` by rules = (k, d, stand-in, repair); returns
+    everything given to the model.
 
-    `tokens`, position -> token, holds what is known and is filled in. `entries` continues an earlier walk. The prompt
-    is given at the step before the first, which is step 0 unless a walk is continued.
+    `tokens`, position -> token, holds what is known and is filled in. `entries` continues an
+    earlier walk. The prompt is given at the step before the first, which is step 0 unless a walk is
+    continued.
     """
     k, d, stand_in, repair = rules
     first = entries[-1].step + 2 if entries else 0
@@ -226,7 +258,11 @@ def walk(
     goal = layout.position(context, 0, 0)
     opening = (context and layout.steering(context - 1)) or [goal - 1]  # what rule 3 will feed
     given = {e.position for e in entries}
-    entries += [Entry(tokens[p], p, p, first - 1) for p in range(goal) if p not in given and p not in opening]
+    entries += [
+        Entry(tokens[p], p, p, first - 1)
+        for p in range(goal)
+        if p not in given and p not in opening
+    ]
 
     due: dict[int, list] = {}
     for t in range(frames):
@@ -234,7 +270,8 @@ def walk(
             for j in range(layout.w):
                 due.setdefault(t * d + i * k + j, []).append((context + t, i, j))
 
-    made, true, covered = [], set(), set()  # positions: of new tokens, fed with their own token, holding a stand-in
+    # positions: of new tokens, fed with their own token, holding a stand-in
+    made, true, covered = [], set(), set()
     for step in sorted(due):
         feeds = []  # (source, position, target)
         for t, i, j in due[step]:
@@ -255,8 +292,13 @@ def walk(
         for old in entries:
             if old.position in {position for _, position, _ in feeds}:
                 old.expires = min(old.expires, first + step)
-        entries += [Entry(tokens[source], source, position, first + step, target) for source, position, target in feeds]
-        asked = [n for n, e in enumerate(entries) if e.step == first + step and e.target is not None]
+        entries += [
+            Entry(tokens[source], source, position, first + step, target)
+            for source, position, target in feeds
+        ]
+        asked = [
+            n for n, e in enumerate(entries) if e.step == first + step and e.target is not None
+        ]
         for n, token in zip(asked, choose(entries, asked), strict=True):
             tokens[entries[n].target] = token
             made.append(entries[n].target)
@@ -266,7 +308,8 @@ def walk(
 def stand_in_for(policy: str, layout: Layout, t: int, i: int, tokens: dict[int, int]) -> int:
     """Position of the token fed in place of the missing predecessor of (t, i, 0).
 
-    Where the rule points at a token that does not exist, the newest earlier frame that has that place is taken.
+    Where the rule points at a token that does not exist, the newest earlier frame that has that
+    place is taken.
     """
     f, row = (t, i - 1) if i else (t - 1, layout.h - 1)  # of the missing token (f, row, w-1)
     last = layout.w - 1

@@ -11,14 +11,20 @@ WORDS = ["<pad>", "</s>", "<unk>", "a", "robot", "walks", "through", "the", "sno
 
 
 def make_t5(folder: Path, dim: int) -> Path:
-    """Encoder, decoder, and a fast tokenizer that ends each prompt with </s>; `dim` numbers a token."""
+    """Encoder, decoder, and a fast tokenizer that ends each prompt with </s>; `dim` numbers a
+    token.
+    """
     config = T5Config(vocab_size=12, d_model=dim, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
     torch.manual_seed(0)
     disable_progress_bar()
     T5ForConditionalGeneration(config).save_pretrained(folder)
     enable_progress_bar()
-    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(
+        models.WordLevel({word: n for n, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder

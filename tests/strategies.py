@@ -1,4 +1,6 @@
-"""Random small worlds: a grid, a decoding and a Transformer, each drawn over everything that is allowed."""
+"""Random small worlds: a grid, a decoding and a Transformer, each drawn over everything that is
+allowed.
+"""
 
 from __future__ import annotations
 
@@ -78,7 +80,9 @@ WIDE = TransformerConfig(
     vocab=500, dim=128, layers=2, heads=4, kv_heads=2, head_dim=32, mlp_dim=256, qk_norm=True,
     positions=Positions(kind="rope-3d"),
 )  # fmt: skip
-WIDE_WORLD = World(Grid(6, 8, conditioning=1), context=2, frames=2, decoding=Decoding("diagd", k=2, d=5))
+WIDE_WORLD = World(
+    Grid(6, 8, conditioning=1), context=2, frames=2, decoding=Decoding("diagd", k=2, d=5)
+)
 
 
 @st.composite
@@ -103,7 +107,11 @@ def worlds(draw, frames: int = 3) -> World:
 @st.composite
 def configs(draw) -> TransformerConfig:
     kind = draw(st.sampled_from(["rope-1d", "rope-3d", "learned"]))
-    heads, tied, vocab = draw(st.sampled_from([2, 4])), draw(st.booleans()), draw(st.integers(6, 16))
+    heads, tied, vocab = (
+        draw(st.sampled_from([2, 4])),
+        draw(st.booleans()),
+        draw(st.integers(6, 16)),
+    )
     half = draw(st.integers(3 if kind == "rope-3d" else 1, 6))
     return TransformerConfig(
         vocab=vocab,
@@ -125,7 +133,9 @@ def configs(draw) -> TransformerConfig:
 
 
 def build_model(config: TransformerConfig, grid: Grid, frames: int, seed: int) -> Transformer:
-    """A Transformer for `frames` frames (and a scratch position), with weights large enough that its choices vary."""
+    """A Transformer for `frames` frames (and a scratch position), with weights large enough that
+    its choices vary.
+    """
     model = Transformer(config, torch.from_numpy(grid.coords(grid.length(frames) + 1)), grid.prefix)
     generator = torch.Generator().manual_seed(seed)
     for name, p in model.named_parameters():
@@ -139,7 +149,9 @@ def reference(model: Transformer, world: World) -> oracle.Reference:
     return oracle.Reference(model.state_dict(), model.config.model_dump(), world.layout)
 
 
-def random_sequences(world: World, config: TransformerConfig, seed: int, batch: int = 1) -> torch.Tensor:
+def random_sequences(
+    world: World, config: TransformerConfig, seed: int, batch: int = 1
+) -> torch.Tensor:
     """Token ids int64 [batch, length], new tokens included."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(config.logits, (batch, world.length), generator=generator)

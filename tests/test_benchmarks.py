@@ -1,4 +1,6 @@
-"""Every benchmark runs, says the same on paper and in JSON, and compares contestants that make the same tokens."""
+"""Every benchmark runs, says the same on paper and in JSON, and compares contestants that make the
+same tokens.
+"""
 
 import json
 
@@ -7,11 +9,34 @@ import pytest
 from PIL import Image
 from tiny import moving, save_clip
 
-from benchmarks import busy, common, curves, decodings, growth, health, plain_loop, step, transformers_generate
+from benchmarks import (
+    busy,
+    common,
+    curves,
+    decodings,
+    growth,
+    health,
+    plain_loop,
+    step,
+    transformers_generate,
+)
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, random_transformer
 
-GROWTH = ["--frames", "1", "--grids", "5x6", "--batches", "2", "--contexts", "1", "--new", "1", "--layers", "1"]
+GROWTH = [
+    "--frames",
+    "1",
+    "--grids",
+    "5x6",
+    "--batches",
+    "2",
+    "--contexts",
+    "1",
+    "--new",
+    "1",
+    "--layers",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +50,9 @@ def clip() -> Prompted:
 
 @pytest.fixture
 def bench(tmp_path, capsys):
-    """Runs a script once; returns the rows of its JSON file, having checked that its table is theirs."""
+    """Runs a script once; returns the rows of its JSON file, having checked that its table is
+    theirs.
+    """
 
     def run(script, *options) -> list[dict]:
         script.main([*options, "--repeats", "1", "--threads", "1", "--out", str(tmp_path)])
@@ -44,13 +71,20 @@ def bench(tmp_path, capsys):
 def test_transformers_makes_our_tokens(bench):
     rows = bench(transformers_generate, "--sizes", "tiny", "--tokens", "5", "--frames", "2")
     same = {row["contestant"]: row["same tokens"] for row in rows}
-    for name in ("transformers, dynamic, float32", "transformers, static, float32", "diagd, NTP, float32"):
+    for name in (
+        "transformers, dynamic, float32",
+        "transformers, static, float32",
+        "diagd, NTP, float32",
+    ):
         assert same[name] == "6/6"
     assert {row["contestant"] for row in rows if row["same tokens"] is None} == {
         f"diagd, {label}, float32"
         for label in ("spatial DiagD k=2", "spatial DiagD k=1", "DiagD k=2 d=8", "DiagD k=1 d=4")
     }
-    assert max(row["times their best"] for row in rows if row["contestant"].startswith("transformers")) == 1
+    assert (
+        max(row["times their best"] for row in rows if row["contestant"].startswith("transformers"))
+        == 1
+    )
 
 
 def test_agreement_counts_the_tokens_before_the_first_that_differs():
@@ -97,7 +131,12 @@ def test_every_family_has_its_decodings(name):
 
 def test_growth_has_a_row_for_every_point(bench):
     rows = bench(growth, *GROWTH)
-    assert [(row["grows"], row["to"]) for row in rows] == [("frames", 1), ("batch", 2), ("grid", "5x6"), ("context", 1)]
+    assert [(row["grows"], row["to"]) for row in rows] == [
+        ("frames", 1),
+        ("batch", 2),
+        ("grid", "5x6"),
+        ("context", 1),
+    ]
 
 
 def test_a_plan_begins_as_it_goes_on(clip):
@@ -126,7 +165,10 @@ def test_contestants_take_turns_after_a_warm_up():
 
         return run
 
-    contestants = {"a": contestant("a", iter([9.0, 3, 1, 2])), "b": contestant("b", iter([9.0, 8, 8, 8]))}
+    contestants = {
+        "a": contestant("a", iter([9.0, 3, 1, 2])),
+        "b": contestant("b", iter([9.0, 8, 8, 8])),
+    }
     laps = common.interleave(contestants, repeats=3)
     assert turns == ["a", "b"] * 4
     assert common.median(laps["a"]).seconds == 2
@@ -135,13 +177,16 @@ def test_contestants_take_turns_after_a_warm_up():
 
 def test_the_shares_of_a_step_are_its_whole(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(step, "DECODINGS", {"DiagD": (2, Decoding("diagd", k=1, d=2))})
-    monkeypatch.setattr(step, "load", lambda name, own=step.load: own(str(tiny.preset)))  # what ships takes long
+    # what ships takes long
+    monkeypatch.setattr(step, "load", lambda name, own=step.load: own(str(tiny.preset)))
     step.main(["--threads", "1", "--out", str(tmp_path / "step.json")])
     [row] = json.loads((tmp_path / "step.json").read_text())["rows"]
     shares = [row[kind] for kind in (*step.KINDS, step.OTHER, step.PYTHON)]
     assert sum(shares) == pytest.approx(100, abs=0.5) and min(shares) > 0
     assert row["steps"] == 8 and row["products"] > row["norms"]
-    assert [cell.strip() for cell in capsys.readouterr().out.splitlines()[0].strip("|").split("|")] == list(row)
+    assert [
+        cell.strip() for cell in capsys.readouterr().out.splitlines()[0].strip("|").split("|")
+    ] == list(row)
 
 
 def test_curves_have_a_panel_for_each_log(tmp_path, capsys):
@@ -153,7 +198,12 @@ def test_curves_have_a_panel_for_each_log(tmp_path, capsys):
 
 def test_a_resumed_runs_steps_are_drawn_once(tmp_path):
     log = tmp_path / "log.jsonl"
-    log.write_text("".join(json.dumps({"step": step, "loss": loss}) + "\n" for step, loss in ((2, 5), (1, 6), (2, 4))))
+    log.write_text(
+        "".join(
+            json.dumps({"step": step, "loss": loss}) + "\n"
+            for step, loss in ((2, 5), (1, 6), (2, 4))
+        )
+    )
     assert curves.read(log) == [{"step": 1, "loss": 6}, {"step": 2, "loss": 4}]
 
 
@@ -165,13 +215,19 @@ def test_health_tells_the_likelihood_frame_by_frame(tiny, tmp_path, capsys):
     values = [float(line.split()[2]) for line in frames]
     assert [line.split(":")[0] for line in frames] == [f"frame {n}" for n in range(1, 6)]
     change = 100 * (np.mean(values[3:]) / values[0] - 1)
-    assert overall.endswith(f"; last 2 frames {change:+.1f} % against the first") and min(values) > 0
+    assert (
+        overall.endswith(f"; last 2 frames {change:+.1f} % against the first") and min(values) > 0
+    )
 
 
 def test_a_busy_machine_is_compared_with_a_quiet_one(tiny, tmp_path, capsys, monkeypatch):
-    """The command line is run as everybody runs it; of the others, that they are there, and gone afterwards."""
+    """The command line is run as everybody runs it; of the others, that they are there, and gone
+    afterwards.
+    """
     runs, there = [], []
-    monkeypatch.setattr(busy, "others", lambda count, own=busy.others: there.append(count) or own(count))
+    monkeypatch.setattr(
+        busy, "others", lambda count, own=busy.others: there.append(count) or own(count)
+    )
     real = busy.generate
 
     def generate(args, variables, *options):

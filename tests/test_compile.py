@@ -16,15 +16,28 @@ needs_compiler = pytest.mark.skipif(not has_compiler(), reason="torch.compile ne
 
 @needs_compiler
 def test_tokens_are_those_of_the_uncompiled_model(diagd, tiny, tmp_path, monkeypatch):
-    if "ATEN_CPU_CAPABILITY" in os.environ:  # torch's cache holds code for other instructions, and would compile that
+    # torch's cache holds code for other instructions, and would compile that
+    if "ATEN_CPU_CAPABILITY" in os.environ:
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "kernels"))
-    options = ("generate", tiny.clip, "-p", tiny.preset, "--temperature", 0, "--save-tokens", "--frames", 2)
+    options = (
+        "generate",
+        tiny.clip,
+        "-p",
+        tiny.preset,
+        "--temperature",
+        0,
+        "--save-tokens",
+        "--frames",
+        2,
+    )
     plain, compiled = tmp_path / "plain.mp4", tmp_path / "compiled.mp4"
     assert diagd(*options, "-o", plain).code == 0
     assert diagd(*options, "-o", compiled, "--compile").code == 0
     codes = [np.load(path.with_suffix(".npz"))["codes"] for path in (plain, compiled)]
     np.testing.assert_array_equal(*codes)
-    seconds = [json.loads(path.with_suffix(".json").read_text())["seconds"] for path in (plain, compiled)]
+    seconds = [
+        json.loads(path.with_suffix(".json").read_text())["seconds"] for path in (plain, compiled)
+    ]
     assert "compile" not in seconds[0] and seconds[1]["compile"] > seconds[1]["decode"]
 
 
@@ -38,7 +51,9 @@ def test_without_a_compiler_one_line_says_so(diagd, tiny, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("capture", [False, True])
 def test_what_is_compiled_serves_all_layers(capture):
-    """Each has its own weights and its own part of the cache. Nothing is compiled again when a window rolls."""
+    """Each has its own weights and its own part of the cache. Nothing is compiled again when a
+    window rolls.
+    """
 
     def compilations(layers):
         torch.compiler.reset()

@@ -1,8 +1,10 @@
-"""The same seed gives the same tokens, from one version of diagd to the next: digests of what the command line has made.
+"""The same seed gives the same tokens, from one version of diagd to the next: digests of what the
+command line has made.
 
-The shipped weights, and random ones of the official presets' shrunken forms; every decoding, stand-in and way of sampling;
-windows that roll, batches and samples. `PYTHONPATH=tests:. python tests/test_digests.py` writes them anew: only where
-tokens are meant to change. They are of one version of torch and one instruction set; elsewhere these tests are skipped.
+The shipped weights, and random ones of the official presets' shrunken forms; every decoding,
+stand-in and way of sampling; windows that roll, batches and samples. `PYTHONPATH=tests:. python
+tests/test_digests.py` writes them anew: only where tokens are meant to change. They are of one
+version of torch and one instruction set; elsewhere these tests are skipped.
 """
 
 import hashlib
@@ -19,8 +21,28 @@ from tiny import moving, save_clip
 DIGESTS = Path(__file__).with_suffix(".json")
 SHIPPED = {
     "diagd, and the window rolls": ["--frames", 5],
-    "fine-tuned, steered": ["--frames", 1, "-p", "freedoom-diagonal", "--actions", "left", "--seed", 3],
-    "samples in a batch, from the start": ["--frames", 1, "--samples", 2, "--batch", 2, "--start", 3, "--context", 2],
+    "fine-tuned, steered": [
+        "--frames",
+        1,
+        "-p",
+        "freedoom-diagonal",
+        "--actions",
+        "left",
+        "--seed",
+        3,
+    ],
+    "samples in a batch, from the start": [
+        "--frames",
+        1,
+        "--samples",
+        2,
+        "--batch",
+        2,
+        "--start",
+        3,
+        "--context",
+        2,
+    ],
 }
 MINEWORLD = {
     "diagd": ["--frames", 3, "--decoding", "diagd", "--k", 1, "--d", 2],
@@ -28,7 +50,18 @@ MINEWORLD = {
     "spatial": ["--frames", 2, "--decoding", "spatial"],
     "zipar": ["--frames", 2, "--decoding", "zipar", "--k", 2],
     "greedy": ["--frames", 2, "--temperature", 0],
-    "warm": ["--frames", 2, "--temperature", 1.2, "--top-k", 50, "--top-p", 0.9, "--top-p-rule", "strict"],
+    "warm": [
+        "--frames",
+        2,
+        "--temperature",
+        1.2,
+        "--top-k",
+        50,
+        "--top-p",
+        0.9,
+        "--top-p-rule",
+        "strict",
+    ],
     "no repair": ["--frames", 2, "--no-repair"],
     "above": ["--frames", 2, "--stand-in", "above"],
     "newest": ["--frames", 2, "--stand-in", "newest"],
@@ -74,11 +107,15 @@ def of_family(run, folder: Path, name: str) -> str:
         rows = np.random.default_rng(0).standard_normal((7, 1024)).astype(np.float32)
         save_file({"embedding": rows}, folder / "text.safetensors")
         how += ["--prompt-embedding", folder / "text.safetensors"]
-    return tokens(run, folder, clip, "-p", write_small(preset, folder), "--random-weights", "--seed", 4, *how)
+    return tokens(
+        run, folder, clip, "-p", write_small(preset, folder), "--random-weights", "--seed", 4, *how
+    )
 
 
 def kernels() -> str:
-    """What decides the last bits of a product, and so of the random tokenizers' codes that are nearly a tie."""
+    """What decides the last bits of a product, and so of the random tokenizers' codes that are
+    nearly a tie.
+    """
     return f"torch {torch.__version__.split('+')[0]}, {torch.backends.cpu.get_cpu_capability()}"
 
 
@@ -101,7 +138,10 @@ def test_families(diagd, tmp_path, known, name):
 
 
 def test_no_digest_is_without_a_test(known):
-    assert {kind: set(made) for kind, made in known.items()} == {"shipped": set(SHIPPED), "families": set(FAMILIES)}
+    assert {kind: set(made) for kind, made in known.items()} == {
+        "shipped": set(SHIPPED),
+        "families": set(FAMILIES),
+    }
 
 
 def main() -> None:
@@ -123,7 +163,11 @@ def main() -> None:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
                 where = Path(folder)
-                own = shipped(run, where, preset_folder() / "freedoom" / "clips", name) if kind == "shipped" else None
+                own = (
+                    shipped(run, where, preset_folder() / "freedoom" / "clips", name)
+                    if kind == "shipped"
+                    else None
+                )
                 made[kind][name] = own or of_family(run, where, name)
     DIGESTS.write_text(json.dumps({kernels(): made}, indent=1) + "\n")
 

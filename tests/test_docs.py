@@ -1,4 +1,6 @@
-"""The documentation is true: its Python and its failures run, its commands parse, its tables and links fit the program."""
+"""The documentation is true: its Python and its failures run, its commands parse, its tables and
+links fit the program.
+"""
 
 import json
 import re
@@ -45,12 +47,19 @@ def code_lines(page: Path) -> Iterator[str]:
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of a page's code that call diagd, and whole calls in the text, which may be broken over lines."""
+    """The lines of a page's code that call diagd, and whole calls in the text, which may be broken
+    over lines.
+    """
     lines = [
-        re.sub(r"^(torchrun|python) .*-m diagd_cli ", "diagd ", line.removeprefix("$ ")) for line in code_lines(page)
+        re.sub(r"^(torchrun|python) .*-m diagd_cli ", "diagd ", line.removeprefix("$ "))
+        for line in code_lines(page)
     ]
-    spans = re.findall(r"(?<!`)`(diagd [^`]+)`(?!`)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
-    return [line for line in lines if line.startswith("diagd ")] + [" ".join(s.split()) for s in spans if " -" in s]
+    spans = re.findall(
+        r"(?<!`)`(diagd [^`]+)`(?!`)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    )
+    return [line for line in lines if line.startswith("diagd ")] + [
+        " ".join(s.split()) for s in spans if " -" in s
+    ]
 
 
 @cache
@@ -59,13 +68,18 @@ def command_line():
 
 
 def parse(line: str) -> None:
-    """Parse a call of diagd as the shell and the command line would, without running it. Raises what the parser raises."""
+    """Parse a call of diagd as the shell and the command line would, without running it. Raises
+    what the parser raises.
+    """
     words = shlex.split(line, comments=True)[1:]
-    words = words[: next((n for n, word in enumerate(words) if word in ("|", ">", "&&", "&")), len(words))]
+    words = words[
+        : next((n for n, word in enumerate(words) if word in ("|", ">", "&&", "&")), len(words))
+    ]
     command, name = command_line(), "diagd"
     while words and words[0] in getattr(command, "commands", {}):
         name, command, words = f"{name} {words[0]}", command.commands[words[0]], words[1:]
-    if command is command_line():  # its options act while they are parsed, so they are looked up only
+    # its options act while they are parsed, so they are looked up only
+    if command is command_line():
         known = {"-h", "--help"}.union(*(option.opts for option in command.params))
         assert set(words) <= known, f"unknown: {set(words) - known}"
         return
@@ -83,7 +97,8 @@ def test_commands_parse(page):
 
 
 @pytest.mark.parametrize(
-    "wrong", ["diagd generat walk.mp4", "diagd plan --gird 1,2,3", "diagd generate --k two walk.mp4"]
+    "wrong",
+    ["diagd generat walk.mp4", "diagd plan --gird 1,2,3", "diagd generate --k two walk.mp4"],
 )
 def test_a_wrong_command_would_be_noticed(wrong):
     with pytest.raises(Exception, match=r"generat|gird|two"):
@@ -93,7 +108,11 @@ def test_a_wrong_command_would_be_noticed(wrong):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_pictures_are_there(page):
     text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.DOTALL)
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith(("http://", "https://"))]
+    links = [
+        link
+        for link in re.findall(r"\]\(([^)\s]+)\)", text)
+        if not link.startswith(("http://", "https://"))
+    ]
     for link in links:
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
@@ -114,7 +133,9 @@ def test_every_page_is_in_the_site_and_on_its_first_page():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
     pages = re.findall(r"[\w-]+\.md", json.dumps(nav))
     assert sorted(pages) == [page.name for page in PAGES[1:]]
-    assert all(f"({page})" in (DOCS / "index.md").read_text() for page in pages if page != "index.md")
+    assert all(
+        f"({page})" in (DOCS / "index.md").read_text() for page in pages if page != "index.md"
+    )
 
 
 def test_reference_is_up_to_date():
@@ -137,7 +158,9 @@ def failures() -> list[tuple[str, str]]:
 
 @pytest.fixture
 def trouble(clips, tmp_path, monkeypatch):
-    """A folder with what the calls name, on a machine of 10.1 GB without CUDA and without downloaded weights."""
+    """A folder with what the calls name, on a machine of 10.1 GB without CUDA and without
+    downloaded weights.
+    """
     whole = (clips / "rooms.mp4").read_bytes()
     (tmp_path / "walk.mp4").write_bytes(whole)
     (tmp_path / "short.mp4").write_bytes(whole[:20_000])
@@ -161,7 +184,9 @@ def test_failures_are_told_as_the_troubleshooting_says(diagd, trouble, line, sai
 
 def test_messages_of_the_troubleshooting_exist():
     source = "".join(path.read_text() for path in (ROOT / "diagd_cli").rglob("*.py"))
-    messages = re.findall(r"^\| `([^`]+)` \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    messages = re.findall(
+        r"^\| `([^`]+)` \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE
+    )
     assert len(messages) > 8
     for message in messages:
         assert message in source, message
@@ -170,7 +195,9 @@ def test_messages_of_the_troubleshooting_exist():
 def keys(annotation, prefix: str = "") -> Iterator[tuple[str, str, object]]:
     """(key, kind, field) of a preset's records; the three entries for weights are told once."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        kind = annotation.model_fields["kind"].default if prefix in ("tokenizer.", "actions.") else ""
+        kind = (
+            annotation.model_fields["kind"].default if prefix in ("tokenizer.", "actions.") else ""
+        )
         for name, field in annotation.model_fields.items():
             if not field.exclude:
                 yield prefix + name, kind, field
@@ -178,7 +205,10 @@ def keys(annotation, prefix: str = "") -> Iterator[tuple[str, str, object]]:
                     for record in SECTIONS[name]:
                         yield from keys(record, f"{name}.")
                     continue
-                yield from keys(field.annotation, "weights." if name.endswith("_weights") else f"{prefix}{name}.")
+                yield from keys(
+                    field.annotation,
+                    "weights." if name.endswith("_weights") else f"{prefix}{name}.",
+                )
     for part in get_args(annotation):
         yield from keys(part, prefix)
 
@@ -194,7 +224,11 @@ def written(field) -> str:
 
 
 def test_every_key_of_a_preset_is_told_with_its_default():
-    rows = re.findall(r"^\| (`.*?) \|(.*?)\|(.*?)\|", (DOCS / "presets.md").read_text().split("## Every key")[1], re.M)
+    rows = re.findall(
+        r"^\| (`.*?) \|(.*?)\|(.*?)\|",
+        (DOCS / "presets.md").read_text().split("## Every key")[1],
+        re.M,
+    )
     told = {
         (key, kind.strip(" `")): default.strip()
         for names, kind, default in rows
@@ -207,19 +241,27 @@ def test_the_example_preset_is_one(tmp_path):
     block = re.search(r"```yaml\n(.*?)```", (DOCS / "presets.md").read_text(), re.DOTALL)[1]
     (tmp_path / "mine.yaml").write_text(block)
     preset = load_preset(tmp_path / "mine.yaml")
-    assert (preset.grid.h, preset.grid.w) == (15, 20) and preset.tokenizer == load_preset("freedoom").tokenizer
+    assert (preset.grid.h, preset.grid.w) == (15, 20) and preset.tokenizer == load_preset(
+        "freedoom"
+    ).tokenizer
 
 
 def test_table_of_presets():
-    rows = re.findall(r"^\| `([\w.-]+)` \| \d+x\d+.*$", (DOCS / "presets.md").read_text(), re.MULTILINE)
+    rows = re.findall(
+        r"^\| `([\w.-]+)` \| \d+x\d+.*$", (DOCS / "presets.md").read_text(), re.MULTILINE
+    )
     assert sorted(rows) == preset_names()
     for name in rows:
         preset = load_preset(name)
         grid, clip = preset.grid, preset.clip
-        bytes_ = [estimate(preset, dtype=dtype, codec_dtype="float32").total / 1e9 for dtype in ("float32", "bfloat16")]
+        bytes_ = [
+            estimate(preset, dtype=dtype, codec_dtype="float32").total / 1e9
+            for dtype in ("float32", "bfloat16")
+        ]
         cells = [
             f"`{name}`",
-            f"{grid.h}x{grid.w}" + (f", {grid.conditioning} of actions" if grid.conditioning else ""),
+            f"{grid.h}x{grid.w}"
+            + (f", {grid.conditioning} of actions" if grid.conditioning else ""),
             f"{clip.context} + {clip.frames}",
             f"{clip.window}, {clip.overlap}",
             preset.decoding.decoding.label(grid),
@@ -241,7 +283,12 @@ def walk(clips, tmp_path_factory):
 def made(diagd, walk):
     """The tokens int64 [T, h, w] that the command makes of it: two frames by seed 0."""
     output = walk / "made.mp4"
-    assert diagd("generate", walk / "walk.mp4", "-o", output, "--frames", 2, "--seed", 0, "--save-tokens").code == 0
+    assert (
+        diagd(
+            "generate", walk / "walk.mp4", "-o", output, "--frames", 2, "--seed", 0, "--save-tokens"
+        ).code
+        == 0
+    )
     return np.load(output.with_suffix(".npz"))["codes"]
 
 
@@ -267,7 +314,9 @@ def test_the_example_of_jobs(tiny, tmp_path, monkeypatch):
     [block] = [block for block in python_blocks() if "jobs.evaluate" in block]
     exec(block, names)
     report, swept = names["report"], names["swept"]
-    assert [(row.label, row.nll) for row in swept.rows] == [(row.label, row.nll) for row in report.rows[2:]]
+    assert [(row.label, row.nll) for row in swept.rows] == [
+        (row.label, row.nll) for row in report.rows[2:]
+    ]
     assert swept.recommended and (tmp_path / "results" / "sweep.html").exists()
 
 

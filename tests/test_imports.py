@@ -8,7 +8,8 @@ import pytest
 
 import diagd_cli
 
-# The floors of the house, from the ground up: a part may know those below it, and none beside it or above.
+# The floors of the house, from the ground up: a part may know those below it, and none beside it or
+# above.
 FLOORS = [
     "errors metrics progress versions",
     "device files free_memory mapping",
@@ -30,7 +31,9 @@ FLOORS = [
 ]
 ROOT = Path(diagd_cli.__file__).parent
 FILES = {
-    ".".join(("diagd_cli", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
+    ".".join(("diagd_cli", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    ): path
     for path in ROOT.rglob("*.py")
 }
 
@@ -54,7 +57,9 @@ def graph() -> dict[str, set[str]]:
 
 
 def test_no_circles(graph):
-    """Modules whose own imports are all read can be set aside; what is never set aside stands in a circle or needs one."""
+    """Modules whose own imports are all read can be set aside; what is never set aside stands in a
+    circle or needs one.
+    """
     left = {name: {other for other in found if other in FILES} for name, found in graph.items()}
     while done := [name for name, needed in left.items() if not needed & left.keys()]:
         for name in done:
@@ -68,7 +73,9 @@ def test_arrows_point_down(graph):
         own = name.split(".")[1:2]
         for other in found & FILES.keys() - {"diagd_cli"}:
             part = other.split(".")[1]
-            assert not own or part == own[0] or floor[part] < floor[own[0]], f"{name} imports {other}"
+            assert not own or part == own[0] or floor[part] < floor[own[0]], (
+                f"{name} imports {other}"
+            )
     assert set(floor) == {name.split(".")[1] for name in FILES if "." in name}
 
 

@@ -1,10 +1,13 @@
-"""diagd starts where the system is no POSIX one: what Windows lacks is used only where it is there."""
+"""diagd starts where the system is no POSIX one: what Windows lacks is used only where it is
+there.
+"""
 
 import os
 import subprocess
 import sys
 
-# What Windows' Python does not have. Other packages are imported first: they have their own ways round it.
+# What Windows' Python does not have. Other packages are imported first: they have their own ways
+# round it.
 WITHOUT = """
 import contextlib, importlib, os, pkgutil, signal, sys
 
@@ -38,7 +41,9 @@ main()
 
 def run(program: str) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
 
 
 def test_every_module_is_imported_and_help_is_shown():

@@ -1,4 +1,6 @@
-"""Presets: what they hold, and what is refused. The messages for bad files are tested in cli/bad."""
+"""Presets: what they hold, and what is refused. The messages for bad files are tested in
+cli/bad.
+"""
 
 import pytest
 import yaml
@@ -35,7 +37,10 @@ def test_temperatures_of_wham_end_where_its_official_code_ends_them():
         preset = load_preset(name)
         for temperature in (0, 0.1, 0.5):
             assert preset.sampling(temperature=temperature).temperature == temperature
-        with pytest.warns(DiagdWarning, match=r"temperature 0\.05 counts as 0\.1, as in this model's official code"):
+        with pytest.warns(
+            DiagdWarning,
+            match=(r"temperature 0\.05 counts as 0\.1, as in this model's official code"),
+        ):
             assert preset.sampling(temperature=0.05).temperature == 0.1
     assert load_preset("freedoom").sampling(temperature=0.05).temperature == 0.05
 
@@ -61,18 +66,28 @@ def test_merges_are_refused(tmp_path):
     lines = ["m0: &m0 {a: 1}"]
     lines += [f"m{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 10)}]}}" for n in range(1, 11)]
     (tmp_path / "a.yaml").write_text("\n".join(lines))
-    with pytest.raises(PresetError, match="line 2, column 10: not valid YAML: << is not supported, write the keys out"):
+    with pytest.raises(
+        PresetError,
+        match=("line 2, column 10: not valid YAML: << is not supported, write the keys out"),
+    ):
         load_preset(tmp_path / "a.yaml")
 
 
 def test_names_in_any_script():
-    assert all(is_plain(name) for name in ("a", "wham-1.6b", "my preset (2)", "\u0939\u093f\u0928\u094d\u0926\u0940"))
-    assert not any(is_plain(name) for name in ("", ".", "..", "a/b", "a\\b", "C:", "~\n", "\u202ea", "a" * 61))
+    assert all(
+        is_plain(name)
+        for name in ("a", "wham-1.6b", "my preset (2)", "\u0939\u093f\u0928\u094d\u0926\u0940")
+    )
+    assert not any(
+        is_plain(name) for name in ("", ".", "..", "a/b", "a\\b", "C:", "~\n", "\u202ea", "a" * 61)
+    )
 
 
 def test_aliases_that_multiply_are_harmless(tmp_path):
     """Ten levels of ten aliases each: 10^10 entries if anything walked them."""
-    lines = ["a0: &a0 [x]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 11)]
+    lines = ["a0: &a0 [x]"] + [
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 11)
+    ]
     (tmp_path / "a.yaml").write_text("\n".join([*lines, "name: *a10"]))
     with pytest.raises(PresetError) as caught:
         load_preset(tmp_path / "a.yaml")

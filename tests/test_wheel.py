@@ -1,4 +1,6 @@
-"""The wheel holds all that `diagd generate` needs: code, presets, weights and sample clips; and the templates of pages."""
+"""The wheel holds all that `diagd generate` needs: code, presets, weights and sample clips; and the
+templates of pages.
+"""
 
 import json
 import os
@@ -11,16 +13,29 @@ ROOT = Path(__file__).parent.parent
 
 
 def test_the_wheel_generates_outside_the_repository(tmp_path):
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(tmp_path),
+        str(ROOT),
+    ]
     subprocess.run(build, check=True, capture_output=True)
     [wheel] = tmp_path.glob("diagd-*.whl")
     unpacked = tmp_path / "unpacked"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(unpacked)
-    templates = {path.name for path in (ROOT / "diagd_cli" / "report" / "pages").iterdir() if path.is_file()}
+    templates = {
+        path.name for path in (ROOT / "diagd_cli" / "report" / "pages").iterdir() if path.is_file()
+    }
     assert "vote.html" in templates
     assert templates == {
-        path.name for path in (unpacked / "diagd_cli" / "report" / "pages").iterdir() if path.is_file()
+        path.name
+        for path in (unpacked / "diagd_cli" / "report" / "pages").iterdir()
+        if path.is_file()
     }
     clip = unpacked / "diagd_cli" / "presets" / "freedoom" / "clips" / "rooms.mp4"
     options = ["--context", "1", "--frames", "1", "--json", "-o", "out/"]

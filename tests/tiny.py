@@ -49,7 +49,10 @@ def make_tiny(folder: Path) -> Tiny:
     codec, transformer = FsqImageTokenizer(preset.tokenizer), build_transformer(preset)
     initialise(transformer, seed=0, std=0.5)
     weights = {}
-    for role, model, dtype in (("tokenizer", codec, torch.float16), ("transformer", transformer, torch.bfloat16)):
+    for role, model, dtype in (
+        ("tokenizer", codec, torch.float16),
+        ("transformer", transformer, torch.bfloat16),
+    ):
         told = metadata(preset, role)  # as weights have it that were trained here
         path = folder / f"{role}.safetensors"
         weights[f"{role}_weights"] = save_weights(path, model.state_dict(), dtype, told=told)
@@ -70,5 +73,7 @@ def save_clip(path: Path, frames: np.ndarray, fps: float = 10.0) -> Path:
     with VideoWriter(path, *frames.shape[1:3], fps, crf=0) as writer:
         writer.write(frames)
     actions = [["left", "right", "idle"][n % 3] for n in range(len(frames))]
-    path.with_suffix(".jsonl").write_text("".join(json.dumps({"action": a}) + "\n" for a in actions))
+    path.with_suffix(".jsonl").write_text(
+        "".join(json.dumps({"action": a}) + "\n" for a in actions)
+    )
     return path

@@ -1,5 +1,5 @@
-"""A tiny WHAM checkpoint as Lightning writes it: weights, optimizer state, and hyper-parameters of classes that exist
-only while it is written.
+"""A tiny WHAM checkpoint as Lightning writes it: weights, optimizer state, and hyper-parameters of
+classes that exist only while it is written.
 """
 
 import sys
@@ -42,7 +42,9 @@ def official_classes(package: str):
     for module, name in (ARGS, IMAGES, PREDICTOR, ACTIONS):
         parts = f"{package}.{module}".split(".")
         for depth in range(1, len(parts) + 1):
-            sys.modules.setdefault(".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth])))
+            sys.modules.setdefault(
+                ".".join(parts[:depth]), types.ModuleType(".".join(parts[:depth]))
+            )
         made[name] = type(name, (), {"__module__": ".".join(parts)})
         setattr(sys.modules[".".join(parts)], name, made[name])
     try:
@@ -53,11 +55,18 @@ def official_classes(package: str):
                 del sys.modules[module]
 
 
-def lightning_checkpoint(package: str = "humanmodelling", image_spec=None, predictor_spec=None, **more) -> dict:
+def lightning_checkpoint(
+    package: str = "humanmodelling", image_spec=None, predictor_spec=None, **more
+) -> dict:
     """The top-level entries; `official_classes` must be open. `more` is added to them."""
     state = OrderedDict(load_file(GOLDEN / "tiny_v1_weights.safetensors"))
-    state["predictor.gpt_model.lm_head.weight"] = state["predictor.gpt_model.transformer.wte.weight"]
-    moments = {i: {"step": torch.tensor(5.0), "exp_avg": tensor.clone()} for i, tensor in enumerate(state.values())}
+    state["predictor.gpt_model.lm_head.weight"] = state[
+        "predictor.gpt_model.transformer.wte.weight"
+    ]
+    moments = {
+        i: {"step": torch.tensor(5.0), "exp_avg": tensor.clone()}
+        for i, tensor in enumerate(state.values())
+    }
 
     def arguments(place, **kwargs):
         args = vars(sys.modules[f"{package}.{ARGS[0]}"])[ARGS[1]]()
@@ -72,8 +81,15 @@ def lightning_checkpoint(package: str = "humanmodelling", image_spec=None, predi
         "pytorch-lightning_version": "1.9.4",
         "state_dict": state,
         "loops": {"fit_loop": {"state_dict": {}}},
-        "callbacks": {"ModelCheckpoint{'monitor': None}": {"best_model_score": torch.tensor(2.5), "kept": {"a.ckpt"}}},
-        "optimizer_states": [{"state": moments, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.95)}]}],
+        "callbacks": {
+            "ModelCheckpoint{'monitor': None}": {
+                "best_model_score": torch.tensor(2.5),
+                "kept": {"a.ckpt"},
+            }
+        },
+        "optimizer_states": [
+            {"state": moments, "param_groups": [{"lr": 1e-4, "betas": (0.9, 0.95)}]}
+        ],
         "lr_schedulers": [],
         "hparams_name": "kwargs",
         "hyper_parameters": {

@@ -1,7 +1,8 @@
-"""Weight files of any format as a mapping from names to tensors that are still in the file. Nothing in a file is run.
+"""Weight files of any format as a mapping from names to tensors that are still in the file. Nothing
+in a file is run.
 
-Formats, told apart by content: safetensors, `torch.save` archives, and TorchScript archives (`.jit`), whose module tree
-is read as plain data and whose code is never looked at.
+Formats, told apart by content: safetensors, `torch.save` archives, and TorchScript archives
+(`.jit`), whose module tree is read as plain data and whose code is never looked at.
 """
 
 from __future__ import annotations
@@ -20,14 +21,19 @@ from diagd_cli.checkpoints.unpickle import FETCH, StandIn, StoredTensor
 from diagd_cli.errors import WeightsError
 
 SCRIPT = "__torch__"  # the package of a TorchScript archive's classes
-STAND_INS = (SCRIPT, "torch.jit._pickle", "_io")  # its modules and typed lists; the byte streams of TransformerEngine
-POINTER, OLD = b"version ", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # a Git LFS pointer; torch.save before zip
-LARGEST_TREE, LONGEST_NAME = 100_000, 1000  # attributes, characters: a crafted tree could refer to itself
+# its modules and typed lists; the byte streams of TransformerEngine
+STAND_INS = (SCRIPT, "torch.jit._pickle", "_io")
+# a Git LFS pointer; torch.save before zip
+POINTER, OLD = b"version ", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
+# attributes, characters: a crafted tree could refer to itself
+LARGEST_TREE, LONGEST_NAME = 100_000, 1000
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file. `load` maps it without copying, for reading only; `release` gives back what reading it took."""
+    """A tensor in a file. `load` maps it without copying, for reading only; `release` gives back
+    what reading it took.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -36,26 +42,41 @@ class Stored:
 
     def rows(self, start: int, stop: int) -> Stored:
         """Some of its rows, by the same means."""
-        return Stored((stop - start, *self.shape[1:]), self.dtype, lambda: self.load()[start:stop], self.release)
+        return Stored(
+            (stop - start, *self.shape[1:]),
+            self.dtype,
+            lambda: self.load()[start:stop],
+            self.release,
+        )
 
 
 def read_weights(path: Path, *inside: str, stand_ins: tuple[str, ...] = ()) -> dict[str, Stored]:
     """Name -> tensor of a weight file, what is not a tensor left out.
 
-    A checkpoint that keeps its weights under one of the top-level keys `inside` is read from there. stand_ins: packages
-    whose classes it may name; none is imported. Raises WeightsError for a file that is missing, damaged, cut off, of no
-    known format, or that asks for more than tensors.
+    A checkpoint that keeps its weights under one of the top-level keys `inside` is read from there.
+    stand_ins: packages whose classes it may name; none is imported. Raises WeightsError for a file
+    that is missing, damaged, cut off, of no known format, or that asks for more than tensors.
     """
     form = _form(path)
-    found = _safetensors(path) if form == "safetensors" else _archived(TorchArchive(path), inside, stand_ins)
+    found = (
+        _safetensors(path)
+        if form == "safetensors"
+        else _archived(TorchArchive(path), inside, stand_ins)
+    )
     if not found:
         raise WeightsError(f"{path} holds no tensors by name", "Give a file of weights")
     return found
 
 
 def pickled(path: Path, stand_ins: tuple[str, ...] = ()) -> Any:
-    """What a PyTorch archive holds, as `TorchArchive.unpickle` gives it; None for safetensors. Raises WeightsError."""
-    return None if _form(path) == "safetensors" else TorchArchive(path).unpickle((*STAND_INS, *stand_ins))
+    """What a PyTorch archive holds, as `TorchArchive.unpickle` gives it; None for safetensors.
+    Raises WeightsError.
+    """
+    return (
+        None
+        if _form(path) == "safetensors"
+        else TorchArchive(path).unpickle((*STAND_INS, *stand_ins))
+    )
 
 
 def _form(path: Path) -> str:
@@ -65,26 +86,38 @@ def _form(path: Path) -> str:
             head = file.read(16)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise WeightsError(f"{path} cannot be read: {reason}", "Check the path and its permissions") from None
+        raise WeightsError(
+            f"{path} cannot be read: {reason}", "Check the path and its permissions"
+        ) from None
     if head[:2] == b"PK":
         return "archive"
     if head.startswith(POINTER):
-        raise WeightsError(f"{path} is a Git LFS pointer, not the weights", "Fetch the file that it points to")
+        raise WeightsError(
+            f"{path} is a Git LFS pointer, not the weights", "Fetch the file that it points to"
+        )
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         return "safetensors"
     if head.startswith(OLD):
         hint = "Convert it: torch.save(torch.load(OLD, weights_only=True), NEW)"
-        raise WeightsError(f"{path} is in the format that PyTorch left in 2020, which cannot be mapped", hint)
+        raise WeightsError(
+            f"{path} is in the format that PyTorch left in 2020, which cannot be mapped", hint
+        )
     what = "empty" if not head else "neither a PyTorch archive nor safetensors"
     raise WeightsError(f"{path} is {what}", FETCH)
 
 
-def _archived(archive: TorchArchive, inside: tuple[str, ...], stand_ins: tuple[str, ...]) -> dict[str, Stored]:
+def _archived(
+    archive: TorchArchive, inside: tuple[str, ...], stand_ins: tuple[str, ...]
+) -> dict[str, Stored]:
     content = archive.unpickle((*STAND_INS, *stand_ins))
     if isinstance(content, StandIn) and f"{content.kind.module}.".startswith(f"{SCRIPT}."):
         found = _module_tensors(content, archive.path)
     else:
-        wrapped = [content[key] for key in inside if isinstance(content, dict) and isinstance(content.get(key), dict)]
+        wrapped = [
+            content[key]
+            for key in inside
+            if isinstance(content, dict) and isinstance(content.get(key), dict)
+        ]
         found = wrapped[0] if wrapped else content
     if not isinstance(found, dict):
         raise WeightsError(f"{archive.path} holds no weights but a {type(found).__name__}", FETCH)
@@ -93,11 +126,15 @@ def _archived(archive: TorchArchive, inside: tuple[str, ...], stand_ins: tuple[s
 
 
 def _in_archive(archive: TorchArchive, stored: StoredTensor) -> Stored:
-    return Stored(stored.shape, stored.dtype, lambda: archive.tensor(stored), lambda: archive.release(stored))
+    return Stored(
+        stored.shape, stored.dtype, lambda: archive.tensor(stored), lambda: archive.release(stored)
+    )
 
 
 def _module_tensors(root: StandIn, path: Path) -> dict[str, Any]:
-    """Attribute path, as in `encoder.conv_in.0.conv3d.weight` -> tensor, for a tree of TorchScript modules."""
+    """Attribute path, as in `encoder.conv_in.0.conv3d.weight` -> tensor, for a tree of TorchScript
+    modules.
+    """
     found, due, seen = {}, [("", root)], 0
     while due:
         prefix, module = due.pop()
@@ -133,7 +170,8 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def fill_rows(model: nn.Module, tensors: Iterable[tuple[str, list[Tensor]]]) -> None:
-    """Copy weights into `model`, casting: each tensor is the rows of a list, one under the other. Nothing else is allocated.
+    """Copy weights into `model`, casting: each tensor is the rows of a list, one under the other.
+    Nothing else is allocated.
 
     They must be all of the model's parameters.
     """

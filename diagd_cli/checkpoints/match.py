@@ -1,4 +1,6 @@
-"""What the formats share: comparing a file with the preset, and handing its tensors out, each while it is in use."""
+"""What the formats share: comparing a file with the preset, and handing its tensors out, each while
+it is in use.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +16,19 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
 
 Shape = tuple[int, ...]
-Layout = dict[str, dict[str, Shape]]  # our parameter -> names and shapes in the file of what makes its rows
-Rows = Iterator[tuple[str, list[Tensor]]]  # our parameter, the tensors that make its rows, one under the other
+# our parameter -> names and shapes in the file of what makes its rows
+Layout = dict[str, dict[str, Shape]]
+# our parameter, the tensors that make its rows, one under the other
+Rows = Iterator[tuple[str, list[Tensor]]]
 
 
 def require(family: str, config: TransformerConfig, settings: Mapping[str, Any]) -> None:
     """Raise WeightsError where the preset's Transformer is none that a family's files can fill."""
     for name, value in settings.items():
         if (given := attrgetter(name)(config)) != value:
-            raise WeightsError(f"No {family} file fits transformer.{name}: {given}", f"It must be {value}")
+            raise WeightsError(
+                f"No {family} file fits transformer.{name}: {given}", f"It must be {value}"
+            )
 
 
 def compare(
@@ -33,16 +39,28 @@ def compare(
     official: Mapping[str, Mapping[str, Any]],
     otherwise: str = "",
 ) -> None:
-    """Raise WeightsError where the sizes that a file reveals are not the preset's; the hint names a preset that it fits.
+    """Raise WeightsError where the sizes that a file reveals are not the preset's; the hint names a
+    preset that it fits.
 
-    official: sizes by preset; a size that is not among them is any. otherwise: the hint where none fits.
+    official: sizes by preset; a size that is not among them is any. otherwise: the hint where none
+    fits.
     """
-    wrong = [f"{k} is {seen[k]} in the file, {wanted[k]} in the preset" for k in seen if seen[k] != wanted[k]]
+    wrong = [
+        f"{k} is {seen[k]} in the file, {wanted[k]} in the preset"
+        for k in seen
+        if seen[k] != wanted[k]
+    ]
     if wrong:
-        fits = [name for name, sizes in official.items() if all(sizes.get(k, v) == v for k, v in seen.items())]
+        fits = [
+            name
+            for name, sizes in official.items()
+            if all(sizes.get(k, v) == v for k, v in seen.items())
+        ]
         hint = f"It fits the preset {' or '.join(fits)}" if fits else otherwise
         hint = hint or f"Correct them under {role} in the preset"
-        raise WeightsError(f"{label} holds another {role} than the preset's: {'; '.join(wrong)}", hint)
+        raise WeightsError(
+            f"{label} holds another {role} than the preset's: {'; '.join(wrong)}", hint
+        )
 
 
 def matrix(label: object, found: Mapping[str, Stored], name: str, hint: str) -> tuple[int, int]:
@@ -53,13 +71,23 @@ def matrix(label: object, found: Mapping[str, Stored], name: str, hint: str) -> 
     return shape
 
 
-def match(label: object, found: Mapping[str, Stored], expected: Mapping[str, Shape], hint: str) -> None:
-    """Raise WeightsError unless names and shapes are exactly the expected ones, and the tensors hold real numbers."""
+def match(
+    label: object, found: Mapping[str, Stored], expected: Mapping[str, Shape], hint: str
+) -> None:
+    """Raise WeightsError unless names and shapes are exactly the expected ones, and the tensors
+    hold real numbers.
+    """
     missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or extra:
-        what = f"lacks {missing[0]}" if missing else f"holds {extra[0]}, which the preset's model has not"
+        what = (
+            f"lacks {missing[0]}"
+            if missing
+            else f"holds {extra[0]}, which the preset's model has not"
+        )
         others = len(missing) + len(extra) - 1
-        raise WeightsError(f"{label} {what}" + (f", and {others} more names differ" if others else ""), hint)
+        raise WeightsError(
+            f"{label} {what}" + (f", and {others} more names differ" if others else ""), hint
+        )
     for name, shape in expected.items():
         if found[name].shape != shape:
             message = f"{label}: {name} is {found[name].shape}, the preset needs {shape}"

@@ -1,8 +1,9 @@
-"""A pickle reader that makes data and nothing else, for checkpoints that hold objects of classes that are not there.
+"""A pickle reader that makes data and nothing else, for checkpoints that hold objects of classes
+that are not there.
 
-Nothing that a pickle names is imported or called. A small stack machine knows plain data, records that say where a
-tensor lies, a short list of names (`KNOWN`), and inert stand-ins for objects of the packages that the caller lists. Any
-other name is refused.
+Nothing that a pickle names is imported or called. A small stack machine knows plain data, records
+that say where a tensor lies, a short list of names (`KNOWN`), and inert stand-ins for objects of
+the packages that the caller lists. Any other name is refused.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ class Global:
 
 @dataclass(eq=False)
 class StandIn:
-    """An object of a class that is not loaded: what it was made from and what it was filled with, all plain data."""
+    """An object of a class that is not loaded: what it was made from and what it was filled with,
+    all plain data.
+    """
 
     kind: Global
     args: tuple = ()
@@ -49,7 +52,13 @@ class StandIn:
     def attributes(self) -> dict[str, Any]:
         """The attributes that the state sets; {} where it is of another form."""
         parts = self.state if isinstance(self.state, tuple) else (self.state,)
-        return {k: v for part in parts if isinstance(part, dict) for k, v in part.items() if isinstance(k, str)}
+        return {
+            k: v
+            for part in parts
+            if isinstance(part, dict)
+            for k, v in part.items()
+            if isinstance(k, str)
+        }
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,9 @@ class Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that is still in the file: a view of a storage, in which every element of it lies."""
+    """A tensor that is still in the file: a view of a storage, in which every element of it
+    lies.
+    """
 
     storage: Storage
     offset: int
@@ -76,9 +87,11 @@ class StoredTensor:
 
 
 class Unpickler:
-    """A stack machine for the pickle operations that data needs (protocols 2 to 5). One call of `load`.
+    """A stack machine for the pickle operations that data needs (protocols 2 to 5). One call of
+    `load`.
 
-    path: names the file in errors. stand_ins: packages whose classes may be named; their objects become `StandIn`.
+    path: names the file in errors. stand_ins: packages whose classes may be named; their objects
+    become `StandIn`.
     """
 
     def __init__(self, path: Path, stand_ins: tuple[str, ...] = ()):
@@ -88,7 +101,9 @@ class Unpickler:
         self.memo: dict[int, Any] = {}
 
     def load(self, data: bytes) -> Any:
-        """The object that `data` holds. Raises WeightsError for a name that is not admitted, and for damaged data."""
+        """The object that `data` holds. Raises WeightsError for a name that is not admitted, and
+        for damaged data.
+        """
         try:
             for operation, argument, _ in pickletools.genops(data):
                 self._execute(operation.name, argument)
@@ -102,7 +117,9 @@ class Unpickler:
             RecursionError,
             MemoryError,
         ) as why:
-            raise WeightsError(f"{self.path} is damaged: its pickle makes no sense ({why})", FETCH) from None
+            raise WeightsError(
+                f"{self.path} is damaged: its pickle makes no sense ({why})", FETCH
+            ) from None
 
     def _execute(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -123,7 +140,9 @@ class Unpickler:
         elif name in OPERATIONS:
             OPERATIONS[name](self)
         elif name not in ("PROTO", "FRAME", "STOP"):
-            raise WeightsError(f"{self.path} is refused: its pickle uses {name}, which no weights need", FETCH)
+            raise WeightsError(
+                f"{self.path} is refused: its pickle uses {name}, which no weights need", FETCH
+            )
 
     def _popped(self, count: int) -> list:
         return [self.stack.pop() for _ in range(count)][::-1]
@@ -156,13 +175,17 @@ class Unpickler:
         packages = tuple(f"{package}." for package in self.stand_ins)
         if (named.module, named.name) not in KNOWN and not f"{named.module}.".startswith(packages):
             message = f"{self.path} is refused: it refers to {named}, which no weights need"
-            raise WeightsError(message, "Nothing in it was run; fetch the file from its official source")
+            raise WeightsError(
+                message, "Nothing in it was run; fetch the file from its official source"
+            )
         return named
 
     def _make(self, kind: Global, args: tuple) -> None:
         """An object by a call or by __new__: the few kinds that are known; else it is stood for."""
         known = KNOWN.get((_plain(kind, Global).module, kind.name))
-        self.stack.append(known(*_plain(args, tuple)) if known else StandIn(kind, _plain(args, tuple)))
+        self.stack.append(
+            known(*_plain(args, tuple)) if known else StandIn(kind, _plain(args, tuple))
+        )
 
     def _build(self, target: Any, state: Any) -> None:
         if isinstance(target, StandIn):
@@ -170,7 +193,8 @@ class Unpickler:
         elif isinstance(target, NumpyType):
             target.order = {"<": "<", ">": ">"}.get(state[1], "=")
         else:
-            _plain(target, dict)  # attributes of an OrderedDict, such as _metadata: nobody needs them
+            # attributes of an OrderedDict, such as _metadata: nobody needs them
+            _plain(target, dict)
         self.stack.append(target)
 
 
@@ -206,7 +230,9 @@ def _plain(value: Any, kind: type) -> Any:
 
 
 def _key(value: Any) -> Any:
-    """A dict key or set member. Nothing nested: hashing what is nested deeply enough would end the process."""
+    """A dict key or set member. Nothing nested: hashing what is nested deeply enough would end the
+    process.
+    """
     if value is not None and not isinstance(value, (str, bytes, int, float, Global)):
         raise TypeError(f"a {type(value).__name__} as a key")
     return value
@@ -257,7 +283,12 @@ def _tensor(storage: Storage, offset: int, shape: tuple, stride: tuple, *_: Any)
 STORAGES = {
     **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
     **{"BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32},
-    **{"ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
+    **{
+        "ShortStorage": torch.int16,
+        "CharStorage": torch.int8,
+        "ByteStorage": torch.uint8,
+        "BoolStorage": torch.bool,
+    },
 }
 DATA_TYPES = (
     *("object", "bool", "int", "float", "complex", "str", "bytes", "bytearray"),
@@ -268,17 +299,28 @@ DATA_TYPES = (
 KNOWN: dict[tuple[str, str], Callable[..., Any] | None] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: _plain(data, StoredTensor),
-    ("collections", "OrderedDict"): lambda pairs=(): OrderedDict((_key(key), value) for key, value in pairs),
+    ("collections", "OrderedDict"): lambda pairs=(): OrderedDict(
+        (_key(key), value) for key, value in pairs
+    ),
     ("collections", "defaultdict"): lambda *_: {},
     ("_codecs", "encode"): _latin1,
     ("numpy", "dtype"): _numpy_type,
     ("numpy", "ndarray"): None,
     **{(f"numpy.{core}.multiarray", "_reconstruct"): None for core in ("core", "_core")},
     **{(f"numpy.{core}.multiarray", "scalar"): _numpy_scalar for core in ("core", "_core")},
-    **{(module, "set"): lambda items=(): set(map(_key, items)) for module in ("builtins", "__builtin__")},
-    **{(module, "frozenset"): lambda items=(): frozenset(map(_key, items)) for module in ("builtins", "__builtin__")},
+    **{
+        (module, "set"): lambda items=(): set(map(_key, items))
+        for module in ("builtins", "__builtin__")
+    },
+    **{
+        (module, "frozenset"): lambda items=(): frozenset(map(_key, items))
+        for module in ("builtins", "__builtin__")
+    },
     **{("torch", name): None for name in ("Size", "device", *STORAGES)},
     **{("torch", str(dtype).removeprefix("torch.")): None for dtype in STORAGES.values()},
     **{(module, kind): None for module in ("builtins", "__builtin__") for kind in DATA_TYPES},
-    **{("pathlib", f"{kind}Path"): None for kind in ("Posix", "Windows", "PurePosix", "PureWindows")},
+    **{
+        ("pathlib", f"{kind}Path"): None
+        for kind in ("Posix", "Windows", "PurePosix", "PureWindows")
+    },
 }

@@ -36,11 +36,15 @@ from diagd_cli.errors import INTERRUPTED, Exit
 
 
 class CommandLine(Group):
-    """The whole of diagd: usage errors and what interrupts it are told in one line like every other failure, instead of a box."""
+    """The whole of diagd: usage errors and what interrupts it are told in one line like every other
+    failure, instead of a box.
+    """
 
     def main(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> NoReturn:
         try:
-            code = super().main(asked_for_help(args), *more, **{**options, "standalone_mode": False})
+            code = super().main(
+                asked_for_help(args), *more, **{**options, "standalone_mode": False}
+            )
             sys.stdout.flush()
         except UsageProblem as error:
             code = error.exit_code
@@ -52,7 +56,8 @@ class CommandLine(Group):
                 Reporter().error(usage_message(error))
         except (KeyboardInterrupt, typer.Abort):
             code = Exit.INTERRUPTED
-        except OSError as error:  # help on a stdout that takes nothing; those of a command are told by `guard`
+        # help on a stdout that takes nothing; those of a command are told by `guard`
+        except OSError as error:
             code, failure = Exit.FAILED, stdout_failure(error)
             if not isinstance(error, BrokenPipeError):
                 Reporter().error(str(failure))
@@ -65,7 +70,10 @@ class CommandLine(Group):
 app = Commands(
     name="diagd",
     cls=CommandLine,
-    help="Generate video with autoregressive Transformers, fast: Diagonal Decoding along (frame, row, column).",
+    help=(
+        "Generate video with autoregressive Transformers, fast: Diagonal Decoding along (frame, "
+        "row, column)."
+    ),
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -81,7 +89,10 @@ def _version(show: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", "-V", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", "-V", callback=_version, is_eager=True, help=("Print the version.")
+        ),
     ] = False,
 ) -> None:
     pass
@@ -108,9 +119,11 @@ app.add_typer(weights.commands, name="weights", help=weights.HELP)
 def main() -> None:
     """Run the command of the command line. KeyboardInterrupt passes where there is none yet."""
     signals.listen()
-    if sys.stdout is None:  # it is closed: what is written must fail, and no file that is opened may take its place
+    # it is closed: what is written must fail, and no file that is opened may take its place
+    if sys.stdout is None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 1)
         sys.stdout = os.fdopen(1, "w")
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path is printed as it is, whatever its bytes
+        # a path is printed as it is, whatever its bytes
+        sys.stdout.reconfigure(errors="surrogateescape")
     app()

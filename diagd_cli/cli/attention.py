@@ -40,23 +40,37 @@ def attention(
     clip: Annotated[Path, typer.Argument(help="A video file, or WHAM's .npz.")],
     *,
     preset: o.PresetOption = "freedoom",
-    layer: Annotated[int | None, typer.Option(**o.COUNT, help="One layer, from 0; by default the mean.")] = None,
-    head: Annotated[int | None, typer.Option(**o.COUNT, help="One head, from 0; by default the mean.")] = None,
+    layer: Annotated[
+        int | None, typer.Option(**o.COUNT, help=("One layer, from 0; by default the mean."))
+    ] = None,
+    head: Annotated[
+        int | None, typer.Option(**o.COUNT, help=("One head, from 0; by default the mean."))
+    ] = None,
     frame: Annotated[
         int | None,
-        typer.Option(**o.COUNT, help="Latent frame whose tokens ask, from 0; by default the first after the context."),
+        typer.Option(
+            **o.COUNT,
+            help=("Latent frame whose tokens ask, from 0; by default the first after the context."),
+        ),
     ] = None,
-    radius: Annotated[int, typer.Option("--radius", "-r", **o.COUNT, help="Rows and columns that are near.")] = 2,
+    radius: Annotated[
+        int, typer.Option("--radius", "-r", **o.COUNT, help=("Rows and columns that are near."))
+    ] = 2,
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
     steer: o.SteeringOptions,
-    start: Annotated[int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")] = 0,
+    start: Annotated[
+        int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")
+    ] = 0,
     seed: o.SeedOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", **o.FILE, help="A .png file; CLIP-attention.png here.")
+        Path | None,
+        typer.Option("-o", "--output", **o.FILE, help=("A .png file; CLIP-attention.png here.")),
     ] = None,
-    picture: Annotated[bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")] = True,
+    picture: Annotated[
+        bool, typer.Option("--picture/--no-picture", help=("Draw the map, or only tell shares."))
+    ] = True,
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,

@@ -49,22 +49,36 @@ def bench(
     *,
     preset: o.PresetOption = "freedoom",
     decodings: Annotated[
-        str | None, typer.Option(help="By comma, each NAME, NAME:K or NAME:K:D; NTP and the preset's by default.")
+        str | None,
+        typer.Option(
+            help=("By comma, each NAME, NAME:K or NAME:K:D; NTP and the preset's by default.")
+        ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Clips at once; several numbers by comma.")] = "1",
-    dtypes: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16; several by comma.")] = "auto",
+    dtypes: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16; several by comma.")
+    ] = "auto",
     lengths: o.Lengths,
-    repeats: Annotated[int, typer.Option(**o.POSITIVE, help="Runs of each, after a warm-up; the median counts.")] = 3,
+    repeats: Annotated[
+        int, typer.Option(**o.POSITIVE, help=("Runs of each, after a warm-up; the median counts."))
+    ] = 3,
     steps: Annotated[
         int | None,
         typer.Option(
-            **o.POSITIVE, help="Time this many steps of each only, after the first; the rest is extrapolated."
+            **o.POSITIVE,
+            help=("Time this many steps of each only, after the first; the rest is extrapolated."),
         ),
     ] = None,
-    pixels: Annotated[bool, typer.Option("--pixels/--no-pixels", help="Time the tokenizer's decoder too.")] = True,
+    pixels: Annotated[
+        bool, typer.Option("--pixels/--no-pixels", help=("Time the tokenizer's decoder too."))
+    ] = True,
     seed: o.SeedOption = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", **o.FILE, help="Write the report as JSON.")] = None,
-    plot: Annotated[Path | None, typer.Option(**o.FILE, help="Write a PNG: speed-up against steps.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", **o.FILE, help=("Write the report as JSON."))
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(**o.FILE, help="Write a PNG: speed-up against steps.")
+    ] = None,
     device: o.DeviceOption = "auto",
     compile: o.CompileOption = False,
     threads: o.ThreadsOption = 0,
@@ -89,7 +103,9 @@ def bench(
             decodings=[parse_decoding(name, settings.decoding) for name in names],
             batches=parse_batches(batch),
             dtypes=dtypes.split(","),
-            machine=Machine(device, weights_dir=weights_dir, random_weights=random_weights, compile=compile),
+            machine=Machine(
+                device, weights_dir=weights_dir, random_weights=random_weights, compile=compile
+            ),
             repeats=repeats,
             steps=steps,
             pixels=pixels,
@@ -114,5 +130,7 @@ def parse_batches(text: str) -> list[int]:
     """Batch sizes by comma, each once. Raises typer.BadParameter."""
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) for part in parts):
-        raise typer.BadParameter(f"{text!r} is not whole numbers above 0, by comma", param_hint="'--batch'")
+        raise typer.BadParameter(
+            f"{text!r} is not whole numbers above 0, by comma", param_hint="'--batch'"
+        )
     return list(dict.fromkeys(map(int, parts)))

@@ -19,7 +19,7 @@ from diagd_cli.cli.threads import set_threads
 from diagd_cli.files.paths import path_text
 from diagd_cli.report.table import Table
 
-HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, and a JSON report.
+HELP = """Continue one clip by several decodings: an MP4 with a panel each, a table, a JSON report.
 
 The context is taken from the clip's start: what follows in the clip is the
 ground truth. Token for token the same noise is drawn in every decoding, so
@@ -42,7 +42,9 @@ that differences come from the decoding alone.
 @o.grouped
 def compare(
     ctx: typer.Context,
-    clip: Annotated[Path, typer.Argument(help="A video file, longer than the context to have ground truth.")],
+    clip: Annotated[
+        Path, typer.Argument(help=("A video file, longer than the context to have ground truth."))
+    ],
     *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
@@ -53,15 +55,24 @@ def compare(
     steer: o.SteeringOptions,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", metavar="<path>", help="An .mp4 file, or a folder/.")
+        str | None,
+        typer.Option("-o", "--output", metavar="<path>", help=("An .mp4 file, or a folder/.")),
     ] = None,
-    heat: Annotated[bool, typer.Option("--heat", help="Below each panel, its difference to the first one.")] = False,
-    race: Annotated[
-        bool, typer.Option("--race", help="Also write NAME-race.mp4: frames when the decoders had them.")
+    heat: Annotated[
+        bool, typer.Option("--heat", help=("Below each panel, its difference to the first one."))
     ] = False,
-    sheet: Annotated[bool, typer.Option("--sheet", help="Also write a PNG beside it: frames of every panel.")] = False,
+    race: Annotated[
+        bool,
+        typer.Option(
+            "--race", help=("Also write NAME-race.mp4: frames when the decoders had them.")
+        ),
+    ] = False,
+    sheet: Annotated[
+        bool, typer.Option("--sheet", help=("Also write a PNG beside it: frames of every panel."))
+    ] = False,
     html: Annotated[
-        bool, typer.Option("--html", help="Also write a page with all of it, and nothing else needed.")
+        bool,
+        typer.Option("--html", help=("Also write a page with all of it, and nothing else needed.")),
     ] = False,
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
@@ -102,11 +113,17 @@ def compare(
 
 
 def command_line(ctx: typer.Context, seed: int) -> str:
-    """The command that does this again: what was given as options or in the environment, and the seed."""
+    """The command that does this again: what was given as options or in the environment, and the
+    seed.
+    """
     words = ["diagd", str(ctx.info_name)]
     for parameter in ctx.command.params:
         value, given = ctx.params[parameter.name], ctx.get_parameter_source(parameter.name)
-        if given is None or given.name not in ("COMMANDLINE", "ENVIRONMENT") or parameter.name == "seed":
+        if (
+            given is None
+            or given.name not in ("COMMANDLINE", "ENVIRONMENT")
+            or parameter.name == "seed"
+        ):
             continue
         text = path_text(value) if isinstance(value, Path) else str(value)
         if parameter.param_type_name == "argument":
@@ -120,13 +137,29 @@ def command_line(ctx: typer.Context, seed: int) -> str:
 
 def text(facts: dict, width: int | None) -> str:
     """The figures as a table."""
-    head = ["decoding", "steps", "decode s", "tokens/s", "frames/s", "speed-up", "PSNR", "SSIM", "same"]
+    head = [
+        "decoding",
+        "steps",
+        "decode s",
+        "tokens/s",
+        "frames/s",
+        "speed-up",
+        "PSNR",
+        "SSIM",
+        "same",
+    ]
     rows = []
     for row in facts["decodings"]:
         fidelity = (f"{row['psnr']:.2f}", f"{row['ssim']:.3f}") if "psnr" in row else ("-", "-")
         rows.append((
-            row["label"], str(row["steps"]), f"{row['seconds']['decode']:.2f}", f"{row['tokens_per_second']:.0f}",
-            f"{row['frames_per_second']:.1f}", f"{row['speedup']:.1f}x", *fidelity, f"{row['token_agreement']:.0%}",
+            row["label"],
+            str(row["steps"]),
+            f"{row['seconds']['decode']:.2f}",
+            f"{row['tokens_per_second']:.0f}",
+            f"{row['frames_per_second']:.1f}",
+            f"{row['speedup']:.1f}x",
+            *fidelity,
+            f"{row['token_agreement']:.0%}",
         ))  # fmt: skip
     notes = []
     if limit := facts["tokenizer_limit"]:

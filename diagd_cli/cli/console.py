@@ -1,4 +1,6 @@
-"""What a person sees: one line per result on stdout, everything else on stderr, in colour only on a terminal."""
+"""What a person sees: one line per result on stdout, everything else on stderr, in colour only on a
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -29,18 +31,25 @@ LINE_EVERY = 5.0  # seconds between plain lines when stderr is not a terminal
 
 
 class Reporter:
-    """Stages, progress and messages on stderr; results on stdout. `quiet` keeps errors; `verbose` adds tracebacks."""
+    """Stages, progress and messages on stderr; results on stdout. `quiet` keeps errors; `verbose`
+    adds tracebacks.
+    """
 
     def __init__(self, quiet: bool = False, verbose: bool = False):
         self.quiet, self.verbose = quiet, verbose
-        self.started = time.perf_counter()  # as good as the start of the command: what is imported before is light
+        # as good as the start of the command: what is imported before is light
+        self.started = time.perf_counter()
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         # File names are shown as they are: no markup, no emoji codes, no line breaks of rich's.
-        self.err = Console(stderr=True, highlight=False, emoji=False, no_color=plain or None, soft_wrap=True)
+        self.err = Console(
+            stderr=True, highlight=False, emoji=False, no_color=plain or None, soft_wrap=True
+        )
         self.live = self.err.is_terminal and not quiet and os.environ.get("TERM") != "dumb"
 
     def result(self, value: str | dict) -> None:
-        """A path, or an object as one line of JSON, on stdout. Raises OutputError, or BrokenPipeError."""
+        """A path, or an object as one line of JSON, on stdout. Raises OutputError, or
+        BrokenPipeError.
+        """
         try:
             sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
             sys.stdout.flush()
@@ -50,7 +59,9 @@ class Reporter:
             raise stdout_failure(error) from None
 
     def note(self, message: str, whole: bool = False) -> None:
-        """Lines on stderr. On a terminal they break between words, unless they are to be copied as a `whole`."""
+        """Lines on stderr. On a terminal they break between words, unless they are to be copied as
+        a `whole`.
+        """
         if not self.quiet:
             width = None if whole or not self.err.is_terminal else self.err.width
             lines = [part for line in message.split("\n") for part in wrapped(line, width) or [""]]
@@ -76,7 +87,9 @@ class Reporter:
         with warnings.catch_warnings():
             usual = warnings.showwarning
 
-            def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            def show(
+                message: Warning | str, category: type[Warning], *where: Any, **more: Any
+            ) -> None:
                 if not issubclass(category, DiagdWarning):
                     usual(message, category, *where, **more)
                 elif str(message) not in told:
@@ -117,7 +130,9 @@ class Reporter:
 
 
 class Bar:
-    """Counts steps; draws at most every POLL seconds, so that the loop it watches does not wait for it."""
+    """Counts steps; draws at most every POLL seconds, so that the loop it watches does not wait for
+    it.
+    """
 
     def __init__(self, reporter: Reporter, name: str, total: int, unit: str):
         self.reporter, self.name, self.total, self.unit = reporter, name, total, unit
@@ -125,7 +140,8 @@ class Bar:
         self.base: int | None = None
         self.progress: Progress | None = None
         if reporter.live:
-            # Where it is narrow, the bar is shorter, and names and figures go on below: rich would cut them.
+            # Where it is narrow, the bar is shorter, and names and figures go on below: rich would
+            # cut them.
             words, whole = Column(overflow="fold"), Column(no_wrap=True)
             columns = (
                 SpinnerColumn(),
@@ -134,7 +150,9 @@ class Bar:
                 TextColumn("{task.fields[text]}", markup=False, table_column=words.copy()),
                 TimeRemainingColumn(table_column=whole.copy()),
             )
-            self.progress = Progress(*columns, console=reporter.err, transient=True, auto_refresh=False)
+            self.progress = Progress(
+                *columns, console=reporter.err, transient=True, auto_refresh=False
+            )
             self.task = self.progress.add_task(name, total=total, text="")
             self.progress.start()
 
@@ -147,7 +165,9 @@ class Bar:
         if now - self.drawn < POLL and done < self.total:
             return
         self.drawn = now
-        line = ", ".join(filter(None, [f"{done}/{self.total} {self.unit}", text(now - self.started)]))
+        line = ", ".join(
+            filter(None, [f"{done}/{self.total} {self.unit}", text(now - self.started)])
+        )
         if self.progress:
             self.progress.update(self.task, completed=done, text=line)
             self.progress.refresh()
@@ -166,7 +186,9 @@ _STAGES = {"encode": "encoding", "decode": "prefill", "pixels": "decoding pixels
 
 
 class Follow:
-    """What the pipeline calls while it works on one clip: `stage` around each stage, `on_steps` after each step."""
+    """What the pipeline calls while it works on one clip: `stage` around each stage, `on_steps`
+    after each step.
+    """
 
     def __init__(self, reporter: Reporter, name: str, tokens: int, frames: int):
         self.reporter, self.name, self.tokens, self.frames = reporter, name, tokens, frames
@@ -187,20 +209,30 @@ class Follow:
             self.steps = self.open.enter_context(self.reporter.bar(self.name, total))
         share = done / total
         self.steps.update(
-            done, lambda s: f"{self.tokens * share / s:.0f} tokens/s, {self.frames * share / s:.1f} frames/s"
+            done,
+            lambda s: (
+                f"{self.tokens * share / s:.0f} tokens/s, {self.frames * share / s:.1f} frames/s"
+            ),
         )
 
 
 def stdout_failure(error: OSError) -> OutputError:
-    """What to say where stdout takes nothing. Python must not flush it again when it ends, and what follows is lost."""
+    """What to say where stdout takes nothing. Python must not flush it again when it ends, and what
+    follows is lost.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    reason = "it is closed" if error.errno == errno.EBADF else (error.strerror or str(error)).lower()
+    reason = (
+        "it is closed" if error.errno == errno.EBADF else (error.strerror or str(error)).lower()
+    )
     return OutputError(
-        f"The result cannot be written to stdout: {reason}", "Send it to a file or pipe that can hold it"
+        f"The result cannot be written to stdout: {reason}",
+        "Send it to a file or pipe that can hold it",
     )
 
 
 def one_line(text: str) -> str:
-    """A message on one line, whatever it quotes; control characters, which could steer a terminal, as escapes."""
+    """A message on one line, whatever it quotes; control characters, which could steer a terminal,
+    as escapes.
+    """
     words = " ".join(text.split())
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

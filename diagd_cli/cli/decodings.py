@@ -1,4 +1,6 @@
-"""Decodings as they are written on the command line: `NAME:K:D`, what else is to be different, and whose Transformer."""
+"""Decodings as they are written on the command line: `NAME:K:D`, what else is to be different, and
+whose Transformer.
+"""
 
 from __future__ import annotations
 
@@ -14,27 +16,42 @@ if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Settings
     from diagd_cli.preset import Preset
 
-WORDS: dict[str, dict[str, Any]] = {"no-repair": {"repair": False}, "zero-slots": {"zero_slots": True}}
+WORDS: dict[str, dict[str, Any]] = {
+    "no-repair": {"repair": False},
+    "zero-slots": {"zero_slots": True},
+}
 WORDS |= {stand_in: {"stand_in": stand_in} for stand_in in STAND_INS}
 PLAIN_HINT = "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10"
 DECODINGS_HELP = (
-    "By comma, each NAME, NAME:K or NAME:K:D; after that :WORD, a stand-in, no-repair or zero-slots; at the end @PRESET, "
+    "By comma, each NAME, NAME:K or NAME:K:D; after that :WORD, a stand-in, no-repair or "
+    "zero-slots; at the end @PRESET, "
     "to run another Transformer with the same tokens."
 )
 
 
 def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding:
-    """A Decoding from `NAME`, `NAME:K` or `NAME:K:D`, and with `words` any `:WORD`s; the rest from `default`.
+    """A Decoding from `NAME`, `NAME:K` or `NAME:K:D`, and with `words` any `:WORD`s; the rest from
+    `default`.
 
     Raises UsageError, and typer.BadParameter for an unknown name.
     """
     name, *parts = text.strip().split(":")
     numbers = [part for part in parts if part.isdecimal()]
     told = parts[len(numbers) :]
-    if len(numbers) > 2 or parts != numbers + told or not all(words and word in WORDS for word in told):
-        hint = f"{PLAIN_HINT}; after that any of {', '.join(f':{word}' for word in WORDS)}" if words else PLAIN_HINT
+    if (
+        len(numbers) > 2
+        or parts != numbers + told
+        or not all(words and word in WORDS for word in told)
+    ):
+        hint = (
+            f"{PLAIN_HINT}; after that any of {', '.join(f':{word}' for word in WORDS)}"
+            if words
+            else PLAIN_HINT
+        )
         odd = next((word for word in told if word not in WORDS), "")
-        raise UsageError(f"Cannot read the decoding {text!r}", did_you_mean(odd, WORDS, hint) if words else hint)
+        raise UsageError(
+            f"Cannot read the decoding {text!r}", did_you_mean(odd, WORDS, hint) if words else hint
+        )
     one_of(name, METHODS, "'--decodings'")
     chosen: dict[str, Any] = dict(zip(("k", "d"), map(int, numbers), strict=False))
     for word in told:
@@ -43,7 +60,8 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
 
 
 def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Candidate]:
-    """The decodings of `DECODING[@PRESET],...`, each once; the settings' decoding says what a text leaves open.
+    """The decodings of `DECODING[@PRESET],...`, each once; the settings' decoding says what a text
+    leaves open.
 
     Another preset must make the same tokens. Raises UsageError, PresetError.
     """
@@ -53,7 +71,10 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
     pairs: list[tuple[Decoding, Preset | None]] = []
     for text in texts.split(","):
         walk, _, name = text.partition("@")
-        decoding, other = parse_decoding(walk, settings.decoding), load_preset(name.strip()) if name.strip() else None
+        decoding, other = (
+            parse_decoding(walk, settings.decoding),
+            load_preset(name.strip()) if name.strip() else None,
+        )
         decoding.resolve(preset.grid, preset.latents(settings.context))
         if other:
             check_same_tokens(other, preset)

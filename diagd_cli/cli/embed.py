@@ -27,9 +27,9 @@ def embed(
     prompt: Annotated[str | None, typer.Argument(help="The text; or use --prompt-file.")] = None,
     prompt_file: o.PromptFileOption = None,
     preset: o.PresetOption = "cosmos-5b-video2world",
-    output: Annotated[Path, typer.Option("-o", "--output", **o.FILE, help="A .safetensors file.")] = Path(
-        "prompt.safetensors"
-    ),
+    output: Annotated[
+        Path, typer.Option("-o", "--output", **o.FILE, help="A .safetensors file.")
+    ] = Path("prompt.safetensors"),
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -47,7 +47,9 @@ def embed(
             raise UsageError("There is no prompt", "Give a text or --prompt-file")
         if chosen.text is None:
             raise UsageError(f"The preset {chosen.name} takes no text", "Use a video2world preset")
-        reads = preset_inputs(chosen, weights=False) + ([(prompt_file, "the prompt")] if prompt_file else [])
+        reads = preset_inputs(chosen, weights=False) + (
+            [(prompt_file, "the prompt")] if prompt_file else []
+        )
         check_outputs([(output, "the embedding")], reads, force=force)
         prompts = Prompts(chosen, {output: text})
         prompts.embed(reporter)
@@ -56,5 +58,7 @@ def embed(
         embedding = prompts.of(output)
         assert embedding is not None  # its text has just been embedded
         with atomic(output) as part:
-            part.write_bytes(save({"embedding": embedding}, {"prompt": text, "encoder": chosen.text.encoder}))
+            part.write_bytes(
+                save({"embedding": embedding}, {"prompt": text, "encoder": chosen.text.encoder})
+            )
         reporter.result(str(output))

@@ -41,28 +41,44 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 
 @o.grouped
 def evaluate(
-    clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(help=("Video files, longer than context and new frames together.")),
+    ],
     *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     base_preset: Annotated[
-        str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
+        str | None,
+        typer.Option(
+            help=("Whose next-token prediction scores the tokens; the preset itself by default.")
+        ),
     ] = None,
     lengths: o.Lengths,
     order: o.DecodingOptions,
     draw: o.SamplingOptions,
     trials: o.Trials,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for results.jsonl (to resume), report.json, table.md.")
+        Path | None,
+        typer.Option(
+            "-o", "--out", help=("Folder for results.jsonl (to resume), report.json, table.md.")
+        ),
     ] = None,
     i3d: Annotated[
-        Path | None, typer.Option(help="I3D as TorchScript, for FVD. It is a program: give one that you trust.")
+        Path | None,
+        typer.Option(
+            help=("I3D as TorchScript, for FVD. It is a program: give one that you trust.")
+        ),
     ] = None,
     export_vbench: Annotated[
-        Path | None, typer.Option(help="Write the videos for VBench, a folder a decoding, and print what to run.")
+        Path | None,
+        typer.Option(
+            help=("Write the videos for VBench, a folder a decoding, and print what to run.")
+        ),
     ] = None,
     vbench_results: Annotated[
-        list[Path] | None, typer.Option(help="VBench's result of exported videos, for the table; may be repeated.")
+        list[Path] | None,
+        typer.Option(help=("VBench's result of exported videos, for the table; may be repeated.")),
     ] = None,
     machine: o.MachineOptions,
     tell: o.OutputOptions,
@@ -126,4 +142,6 @@ def show(report: EvaluationReport, reporter: Reporter, out: Path | None, json: b
     if json or out:
         reporter.result(report.facts() if json else str(Path(out or "") / TABLE))
     else:
-        reporter.result(markdown(report).rstrip() if document else text(report, width_of(sys.stdout)))
+        reporter.result(
+            markdown(report).rstrip() if document else text(report, width_of(sys.stdout))
+        )

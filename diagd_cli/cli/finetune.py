@@ -89,7 +89,9 @@ def finetune(
         from diagd_cli.train.jobs.finetune import finetune
 
         chosen = load_preset(preset)
-        default = merge_decoding(chosen.decoding, o.DecodingOptions(stand_in=stand_in, repair=repair))
+        default = merge_decoding(
+            chosen.decoding, o.DecodingOptions(stand_in=stand_in, repair=repair)
+        )
         request = FinetuneRequest(
             data=data,
             out=out or Path("runs") / f"{chosen.name}-diagonal",

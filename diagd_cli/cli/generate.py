@@ -44,7 +44,9 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
 @o.grouped
 def generate(
-    clips: Annotated[list[Path], typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens.")],
+    clips: Annotated[
+        list[Path], typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens.")
+    ],
     *,
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
@@ -55,7 +57,9 @@ def generate(
     steer: o.SteeringOptions,
     start: Annotated[
         int | None,
-        typer.Option(**o.COUNT, help="First context frame; by default the clip's last ones are the context."),
+        typer.Option(
+            **o.COUNT, help="First context frame; by default the clip's last ones are the context."
+        ),
     ] = None,
     output: Annotated[
         str | None,
@@ -66,17 +70,23 @@ def generate(
             help="An .mp4 file, or a folder/; with --stream also -, YUV4MPEG on stdout.",
         ),
     ] = None,
-    batch: Annotated[int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")] = 1,
+    batch: Annotated[
+        int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")
+    ] = 1,
     samples: Annotated[
         int,
-        typer.Option(**o.SAMPLES, help="Continuations of each clip, CLIP-1.mp4 ..., by seeds SEED, SEED+1, ..."),
+        typer.Option(
+            **o.SAMPLES,
+            help="Continuations of each clip, CLIP-1.mp4 ..., by seeds SEED, SEED+1, ...",
+        ),
     ] = 1,
     stream: Annotated[
         bool,
         typer.Option(
             "--stream",
-            help="Write each frame as soon as it is made, to an MP4 that plays while it grows. It grows under its own "
-            "name, where other outputs appear when they are complete, and is removed on failure.",
+            help="Write each frame as soon as it is made, to an MP4 that plays while it grows. "
+            "It grows under its own name, where other outputs appear when they are complete, and "
+            "is removed on failure.",
         ),
     ] = False,
     save_tokens: Annotated[
@@ -88,8 +98,12 @@ def generate(
     compile: o.CompileOption = False,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Skip clips whose output matches these settings.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Skip clips whose output matches these settings.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")
+    ] = False,
     tell: o.OutputOptions,
 ) -> None:
     reporter = Reporter(tell.quiet, tell.verbose)
@@ -108,10 +122,17 @@ def generate(
         generation = Generation(
             preset=chosen,
             settings=settings,
-            targets=targets or continuations(clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS),
+            targets=targets
+            or continuations(
+                clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS
+            ),
             steering=steering_of(steer),
             machine=machine_of(
-                machine, kv_dtype=kv_dtype, random=random_weights, offload=bool(offload), compile=compile
+                machine,
+                kv_dtype=kv_dtype,
+                random=random_weights,
+                offload=bool(offload),
+                compile=compile,
             ),
             start=start,
             batch=batch,
@@ -143,22 +164,33 @@ def generate(
 def stream_target(
     clips: list[Path], output: str | None, seed: int, samples: int, given: Mapping[str, object]
 ) -> list[Target] | None:
-    """The stream to stdout where one is asked for, else None; `given` is what else was. Raises UsageError."""
+    """The stream to stdout where one is asked for, else None; `given` is what else was. Raises
+    UsageError.
+    """
     from diagd_cli.jobs.targets import Target
 
     if given["--stream"] and given["--offload"]:
-        raise UsageError("--stream needs the tokenizer while --offload takes it away", "Leave one of them out")
+        raise UsageError(
+            "--stream needs the tokenizer while --offload takes it away", "Leave one of them out"
+        )
     if output != "-":
         return None
     if not given["--stream"]:
-        raise UsageError("-o - writes a video to stdout, which only --stream can", "Add --stream, or name a file")
+        raise UsageError(
+            "-o - writes a video to stdout, which only --stream can", "Add --stream, or name a file"
+        )
     if len(clips) * samples > 1:
         raise UsageError(f"-o - is one stream for {len(clips) * samples} videos", "Name a folder")
     for name in ("--json", "--resume", "--save-tokens"):
         if given[name]:
-            raise UsageError(f"-o - fills stdout with the video and leaves no file for {name}", f"Leave {name} out")
+            raise UsageError(
+                f"-o - fills stdout with the video and leaves no file for {name}",
+                f"Leave {name} out",
+            )
     if sys.stdout.isatty():
-        raise UsageError("-o - would write a video to the terminal", "Pipe it into a player: | ffplay -")
+        raise UsageError(
+            "-o - would write a video to the terminal", "Pipe it into a player: | ffplay -"
+        )
     return [Target(clips[0], Path(output), seed)]
 
 

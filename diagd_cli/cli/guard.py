@@ -15,16 +15,20 @@ from diagd_cli.errors import DiagdError, Exit
 if TYPE_CHECKING:
     from typer._click.exceptions import UsageError as ClickUsageError
 
-TRAINING_INTERRUPTED = "interrupted; what was trained is kept, and the same command goes on from there"
+TRAINING_INTERRUPTED = (
+    "interrupted; what was trained is kept, and the same command goes on from there"
+)
 # click's UsageError; where it lies depends on the version of Typer
 UsageProblem = cast("type[ClickUsageError]", typer.BadParameter.__base__)
 
 
 @contextmanager
 def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
-    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v. Warnings are lines too.
+    """Turn failures into one line on stderr and the documented exit code; a traceback only with -v.
+    Warnings are lines too.
 
-    Ctrl-C passes, for `CommandLine.main` to report; but a `training`, which leaves more than nothing, says so here.
+    Ctrl-C passes, for `CommandLine.main` to report; but a `training`, which leaves more than
+    nothing, says so here.
     """
     try:
         with reporter.told_warnings():

@@ -29,7 +29,11 @@ def info(json: o.JsonOption = False) -> None:
             reporter.result(facts)
             return
         for key, value in facts.items():
-            value = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+            value = (
+                ", ".join(f"{k} {v}" for k, v in value.items())
+                if isinstance(value, dict)
+                else value
+            )
             value = ", ".join(map(str, value)) if isinstance(value, list) else value
             reporter.result("\n".join(listed((key, str(value)), (18,), width_of(sys.stdout))))
 

@@ -16,14 +16,17 @@ import typer
 from diagd_cli.errors import did_you_mean
 from diagd_cli.schedule.decoding import METHODS, STAND_INS
 
-MOST_FRAMES = 100_000  # of one clip: an hour and a half; all of its tokens and pixels are held in memory
+# of one clip: an hour and a half; all of its tokens and pixels are held in memory
+MOST_FRAMES = 100_000
 
 SLASHES = ("/", os.sep)  # at the end of a folder's name
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 DECODING_HELP = f"One of {', '.join(METHODS)}; the preset's by default."
-STAND_IN_HELP = f"What is fed for a row's first token while its predecessor is missing: {', '.join(STAND_INS)}."
+STAND_IN_HELP = (
+    f"What is fed for a row's first token while its predecessor is missing: {', '.join(STAND_INS)}."
+)
 
 
 def option(*names: str, **settings: Any) -> Any:
@@ -32,8 +35,12 @@ def option(*names: str, **settings: Any) -> Any:
     return typer.Option(*names, envvar=variable, **settings)
 
 
-def number(kind: type[int] | type[float], rule: str, low: float = -math.inf, high: float = math.inf) -> dict[str, Any]:
-    """Settings of an option that holds an int or a float in low .. high; `rule` says so in words."""
+def number(
+    kind: type[int] | type[float], rule: str, low: float = -math.inf, high: float = math.inf
+) -> dict[str, Any]:
+    """Settings of an option that holds an int or a float in low .. high; `rule` says so in
+    words.
+    """
 
     def parse(text: str | float) -> float:
         try:
@@ -48,7 +55,9 @@ def number(kind: type[int] | type[float], rule: str, low: float = -math.inf, hig
 
 
 def a_file(text: str | Path) -> Path:
-    """Reads an option that names a file to write: what ends with a slash is a folder. Raises typer.BadParameter."""
+    """Reads an option that names a file to write: what ends with a slash is a folder. Raises
+    typer.BadParameter.
+    """
     if str(text).endswith(SLASHES):
         raise typer.BadParameter(f"{str(text)!r} is a folder. Name a file")
     return Path(text)
@@ -61,79 +70,125 @@ FRAMES = number(int, f"a whole number in 1..{MOST_FRAMES}", 1, MOST_FRAMES)
 SAMPLES = number(int, "a whole number in 1..1000", 1, 1000)
 MASS = number(float, "a number above 0 and at most 1", math.ulp(0.0), 1)
 
-PresetOption = Annotated[str, option("--preset", "-p", help="Name (see: diagd presets) or path of a YAML file.")]
-FramesOption = Annotated[int | None, option("--frames", **FRAMES, help="New frames; the preset's number by default.")]
+PresetOption = Annotated[
+    str, option("--preset", "-p", help="Name (see: diagd presets) or path of a YAML file.")
+]
+FramesOption = Annotated[
+    int | None, option("--frames", **FRAMES, help="New frames; the preset's number by default.")
+]
 ContextOption = Annotated[
     int | None,
-    option("--context", **POSITIVE, help="Context frames; the preset's number by default, 1 for a still image."),
+    option(
+        "--context",
+        **POSITIVE,
+        help="Context frames; the preset's number by default, 1 for a still image.",
+    ),
 ]
 DecodingOption = Annotated[str | None, option("--decoding", help=DECODING_HELP)]
 KOption = Annotated[
     int | None,
     option(
-        "--k", "-k", **number(int, "a whole number"), help="Tokens of the row above that exist (ZipAR: the window)."
+        "--k",
+        "-k",
+        **number(int, "a whole number"),
+        help="Tokens of the row above that exist (ZipAR: the window).",
     ),
 ]
 DOption = Annotated[
     int | None,
-    option("--d", "-d", **number(int, "a whole number"), help="Diagonals of a frame made before the next one starts."),
+    option(
+        "--d",
+        "-d",
+        **number(int, "a whole number"),
+        help="Diagonals of a frame made before the next one starts.",
+    ),
 ]
 StandInOption = Annotated[str | None, option("--stand-in", help=STAND_IN_HELP)]
 RepairOption = Annotated[
-    bool, typer.Option("--repair/--no-repair", help="Replace stand-ins by the truth once it exists.")
+    bool,
+    typer.Option("--repair/--no-repair", help="Replace stand-ins by the truth once it exists."),
 ]
 TemperatureOption = Annotated[
     float | None,
     option(
-        "--temperature", **number(float, "a number in 0..1000", 0, 1000), help="0 is greedy; the preset's by default."
+        "--temperature",
+        **number(float, "a number in 0..1000", 0, 1000),
+        help="0 is greedy; the preset's by default.",
     ),
 ]
 TopPOption = Annotated[
-    float | None, option("--top-p", **MASS, help="Nucleus mass, above 0 and at most 1; the preset's by default.")
+    float | None,
+    option("--top-p", **MASS, help="Nucleus mass, above 0 and at most 1; the preset's by default."),
 ]
 TopPRuleOption = Annotated[
     str | None,
-    option("--top-p-rule", help="nucleus keeps the token that crosses top-p, strict (WHAM's) drops it; the preset's."),
+    option(
+        "--top-p-rule",
+        help="nucleus keeps the token that crosses top-p, strict (WHAM's) drops it; the preset's.",
+    ),
 ]
-TopKOption = Annotated[int | None, option("--top-k", **COUNT, help="Keep the K likeliest; 0 keeps all.")]
+TopKOption = Annotated[
+    int | None, option("--top-k", **COUNT, help="Keep the K likeliest; 0 keeps all.")
+]
 SeedOption = Annotated[
     int | None,
     option(
-        "--seed", **number(int, "a whole number in 0..2^64-1", 0, 2**64 - 1), help="Drawn if absent, always reported."
+        "--seed",
+        **number(int, "a whole number in 0..2^64-1", 0, 2**64 - 1),
+        help="Drawn if absent, always reported.",
     ),
 ]
 ActionsOption = Annotated[
     str | None,
     typer.Option(
-        help="What steers each new frame: a JSONL (WHAM: .npz) file, or a list such as 'forward*8,left*4' (the last one "
-        "goes on). Without it: the actions recorded beside the clip (CLIP.jsonl), else unsteered."
+        help="What steers each new frame: a JSONL (WHAM: .npz) file, or a list such as "
+        "'forward*8,left*4' (the last one goes on). Without it: the actions recorded beside the "
+        "clip (CLIP.jsonl), else unsteered."
     ),
 ]
 PromptOption = Annotated[
-    str | None, typer.Option(help="Text that steers a video2world preset; without it, the text of CLIP.txt.")
+    str | None,
+    typer.Option(help="Text that steers a video2world preset; without it, the text of CLIP.txt."),
 ]
 PromptFileOption = Annotated[Path | None, typer.Option(help="A text file with the prompt.")]
 PromptEmbeddingOption = Annotated[
-    Path | None, typer.Option(help="The prompt's T5 embedding (.safetensors), where T5 itself does not fit.")
+    Path | None,
+    typer.Option(help="The prompt's T5 embedding (.safetensors), where T5 itself does not fit."),
 ]
 WeightsDirOption = Annotated[
-    Path | None, typer.Option("--weights-dir", envvar="DIAGD_WEIGHTS", help="Folder with the preset's weight files.")
+    Path | None,
+    typer.Option(
+        "--weights-dir", envvar="DIAGD_WEIGHTS", help="Folder with the preset's weight files."
+    ),
 ]
 RandomWeightsOption = Annotated[
-    bool, typer.Option("--random-weights", help="Made-up weights of the true size, to measure speed and memory.")
+    bool,
+    typer.Option(
+        "--random-weights", help="Made-up weights of the true size, to measure speed and memory."
+    ),
 ]
 DeviceOption = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, option("--dtype", help="auto, float32, bfloat16 or float16.")]
 KvDtypeOption = Annotated[
-    str, option("--kv-dtype", help="auto (the model's), float32, bfloat16 or float16 for the key/value cache.")
+    str,
+    option(
+        "--kv-dtype",
+        help="auto (the model's), float32, bfloat16 or float16 for the key/value cache.",
+    ),
 ]
 OffloadOption = Annotated[
     str | None,
-    option("--offload", help="tokenizer: it waits in main memory while the Transformer decodes on CUDA."),
+    option(
+        "--offload",
+        help="tokenizer: it waits in main memory while the Transformer decodes on CUDA.",
+    ),
 ]
 CompileOption = Annotated[
     bool,
-    option("--compile", help="torch.compile the Transformer's blocks first: a minute or more. It needs a compiler."),
+    option(
+        "--compile",
+        help="torch.compile the Transformer's blocks first: a minute or more. It needs a compiler.",
+    ),
 ]
 ThreadsOption = Annotated[
     int,
@@ -146,7 +201,9 @@ ThreadsOption = Annotated[
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace outputs that exist.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks with errors.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Results as JSON on stdout, one object a line.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Results as JSON on stdout, one object a line.")
+]
 
 
 @dataclass(frozen=True)
@@ -192,8 +249,12 @@ class Trials:
     """Over what a measurement goes."""
 
     seed: Annotated[int, typer.Option(**COUNT, help="The first seed.")] = 0
-    seeds: Annotated[int, typer.Option(**SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")] = 1
-    batch: Annotated[int, option("--batch", **POSITIVE, help="Clips that are decoded together.")] = 1
+    seeds: Annotated[
+        int, typer.Option(**SAMPLES, help="Continuations of each clip, by SEED, SEED+1, ...")
+    ] = 1
+    batch: Annotated[
+        int, option("--batch", **POSITIVE, help="Clips that are decoded together.")
+    ] = 1
     start: Annotated[int, typer.Option(**COUNT, help="First context frame.")] = 0
 
     @property
@@ -224,9 +285,11 @@ class OutputOptions:
 
 
 def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command as Typer reads it: each parameter whose type is one of the groups above becomes that group's options.
+    """A command as Typer reads it: each parameter whose type is one of the groups above becomes
+    that group's options.
 
-    They are put together again before the command runs. Typer knows no such thing: it reads a signature, option by option.
+    They are put together again before the command runs. Typer knows no such thing: it reads a
+    signature, option by option.
     """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {}  # their dataclasses
@@ -240,7 +303,10 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
         kinds = get_type_hints(kind, include_extras=True)
         for field in fields(kind):
             own = inspect.Parameter(
-                field.name, parameter.KEYWORD_ONLY, default=field.default, annotation=kinds[field.name]
+                field.name,
+                parameter.KEYWORD_ONLY,
+                default=field.default,
+                annotation=kinds[field.name],
             )
             parameters.append(own)
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from diagd_cli.sections import Defaults
     from diagd_cli.tokens.grid import Grid
 
-HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over next-token prediction, and the order.
+HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over NTP, and their order.
 
 [bold]Examples[/]
 
@@ -47,17 +47,22 @@ def plan(
     *,
     preset: o.PresetOption = "freedoom",
     grid: Annotated[
-        str | None, typer.Option(help="T,h,w: new latent frames, rows, columns; instead of a preset.")
+        str | None,
+        typer.Option(help=("T,h,w: new latent frames, rows, columns; instead of a preset.")),
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
     walk: o.DecodingOptions,
     animate: Annotated[
         Path | None,
-        typer.Option(**o.FILE, help="Write an .mp4 or .gif: the order in which tokens are made, step by step."),
+        typer.Option(
+            **o.FILE,
+            help=("Write an .mp4 or .gif: the order in which tokens are made, step by step."),
+        ),
     ] = None,
     compare_with: Annotated[
-        str | None, typer.Option(help="With --animate, a second decoding below: NAME, NAME:K or NAME:K:D.")
+        str | None,
+        typer.Option(help=("With --animate, a second decoding below: NAME, NAME:K or NAME:K:D.")),
     ] = None,
     force: o.ForceOption = False,
     json: o.JsonOption = False,
@@ -74,13 +79,17 @@ def plan(
         if grid:
             match = re.fullmatch(r"\s*(\d{1,5})\s*,\s*(\d{1,5})\s*,\s*(\d{1,5})\s*", grid)
             if not match or not all(int(g) for g in match.groups()):
-                raise UsageError(f"--grid is {grid!r}", "Write T,h,w as positive whole numbers, such as 3,40,64")
+                raise UsageError(
+                    f"--grid is {grid!r}", "Write T,h,w as positive whole numbers, such as 3,40,64"
+                )
             count, h, w = map(int, match.groups())
             shape, context, chosen = Grid(h, w), 1, None
             defaults = Decoding(k=min(2, w), d=1)
             new = frames or count
             if new * h * w > MOST_TOKENS:
-                raise UsageError(f"--grid {grid} has {new * h * w:,} tokens", f"Plan at most {MOST_TOKENS:,}")
+                raise UsageError(
+                    f"--grid {grid} has {new * h * w:,} tokens", f"Plan at most {MOST_TOKENS:,}"
+                )
         else:
             chosen = load_preset(preset)
             shape, context, defaults = chosen.grid, chosen.context, chosen.decoding
@@ -92,16 +101,22 @@ def plan(
         facts = summary(shape, context, new, shown, chosen)
         width = width_of(sys.stderr if animate else sys.stdout)
         lines = [part for line in describe(facts) for part in wrapped(line, width)]
-        text = "\n".join([*lines, "", picture(shape, facts["k"], facts["d"], new, min(78, width or 78))])
+        text = "\n".join(
+            [*lines, "", picture(shape, facts["k"], facts["d"], new, min(78, width or 78))]
+        )
         if animate:
             with reporter.stage("drawing"):
-                facts["animation"] = film(animate, [plans_of(shape, context, new, w, chosen) for w in walks])
+                facts["animation"] = film(
+                    animate, [plans_of(shape, context, new, w, chosen) for w in walks]
+                )
             reporter.note(text + "\n\n" + told(facts["animation"]))
             text = str(animate)
         reporter.result(facts if json else text)
 
 
-def check_animation(animate: Path | None, compare_with: str | None, reads: list[Named], force: bool) -> None:
+def check_animation(
+    animate: Path | None, compare_with: str | None, reads: list[Named], force: bool
+) -> None:
     """Refuse, before any work is done, what cannot be written. Raises DiagdError."""
     if compare_with and not animate:
         raise UsageError("--compare-with is a part of an animation", "Add --animate OUT.mp4")
@@ -116,12 +131,18 @@ def check_animation(animate: Path | None, compare_with: str | None, reads: list[
 
 
 def film(path: Path, decodings: list[list[Plan]]) -> dict:
-    """Write the animation of one decoding or of two, each as plans one after the other; what it shows."""
+    """Write the animation of one decoding or of two, each as plans one after the other; what it
+    shows.
+    """
     from diagd_cli.report.animation import animate
     from diagd_cli.report.timeline import timeline
 
     lines = [timeline(plans) for plans in decodings]
-    return {"output": path_text(path), "decodings": [line.label for line in lines], **animate(path, lines)}
+    return {
+        "output": path_text(path),
+        "decodings": [line.label for line in lines],
+        **animate(path, lines),
+    }
 
 
 def told(animation: dict) -> str:
@@ -140,7 +161,8 @@ def describe(facts: dict) -> list[str]:
     frames, h, w = facts["grid"]
     return [
         f"{facts['label']}, stand-in {facts['stand_in']}{'' if facts['repair'] else ', no repair'}",
-        f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens in {facts['steps']} steps{rolls}",
+        f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens in "
+        f"{facts['steps']} steps{rolls}",
         f"{per_step['mean']} tokens a step (at most {per_step['max']}): "
         f"up to {facts['ideal_speedup']}x faster than next-token prediction",
     ]
@@ -150,13 +172,16 @@ def picture(grid: Grid, k: int, d: int, frames: int, columns: int = 78) -> str:
     """Step numbers over the corner of the first two frames: equation 5 to look at."""
     shown = min(frames, 2)
     digits = len(str((shown - 1) * d + (grid.h - 1) * k + grid.w - 1))
-    room = (columns - 3 * (shown - 1)) // shown  # for a frame: cells of digits + 1, and ".." where some are left out
+    # for a frame: cells of digits + 1, and ".." where some are left out
+    room = (columns - 3 * (shown - 1)) // shown
     wide = max(1, min(grid.w, (room - 2) // (digits + 1)))
     cut = " .." if wide < grid.w else ""
     lines = [[f"frame {t}" for t in range(shown)]]
     for i in range(min(grid.h, 8)):
         starts = [t * d + i * k for t in range(shown)]
-        lines.append([" ".join(f"{start + j:>{digits}}" for j in range(wide)) + cut for start in starts])
+        lines.append(
+            [" ".join(f"{start + j:>{digits}}" for j in range(wide)) + cut for start in starts]
+        )
     width = max(map(len, lines[0] + lines[1]))
     text = ["   ".join(part.ljust(width) for part in line).rstrip() for line in lines]
     return "\n".join(["step at which each token is made:", *text, *([".."] if grid.h > 8 else [])])

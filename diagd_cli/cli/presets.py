@@ -46,7 +46,9 @@ def list_presets(json: o.JsonOption = False) -> None:
 
 
 @commands.command(help="Every setting of a preset, as YAML, environment variables not applied.")
-def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.JsonOption = False) -> None:
+def show(
+    preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.JsonOption = False
+) -> None:
     reporter = Reporter()
     with guard(reporter):
         import yaml
@@ -57,11 +59,15 @@ def show(preset: Annotated[str, typer.Argument(help="Name or path.")], json: o.J
         chosen = load_preset(preset)
         check_outputs([], [(chosen.path, "the preset")] if chosen.path else [])
         settings = chosen.model_dump(mode="json")
-        text = yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+        text = yaml.safe_dump(
+            settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+        )
         reporter.result(settings if json else text.rstrip())
 
 
-@commands.command(help="Check a preset file: its keys and sizes, and that its weights are there and fit.")
+@commands.command(
+    help=("Check a preset file: its keys and sizes, and that its weights are there and fit.")
+)
 def check(
     path: Annotated[Path, typer.Argument(help="A YAML file, or a name.")],
     weights_dir: o.WeightsDirOption = None,

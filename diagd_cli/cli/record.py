@@ -16,7 +16,8 @@ TWO_OR_MORE = o.number(int, "a whole number, 2 or more", 2)
 HEIGHT_HELP, WIDTH_HELP = (f"Pixels; a whole fraction of {side}." for side in (480, 640))
 HELP = """Record clips and their per-frame actions from ViZDoom's Freedoom levels (extra: world).
 
-Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a JSONL of the same name.
+Every 12th episode goes to OUT/val, the rest to OUT/train; each is an MP4 and a
+JSONL of the same name.
 
 [bold]Examples[/]
 

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from diagd_cli.cli.options import DecodingOptions, Lengths, MachineOptions, SamplingOptions, SteeringOptions, one_of
+from diagd_cli.cli.options import (
+    DecodingOptions,
+    Lengths,
+    MachineOptions,
+    SamplingOptions,
+    SteeringOptions,
+    one_of,
+)
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
 from diagd_cli.tokens.sampling import TOP_P_RULES
 
@@ -24,7 +31,9 @@ def merge(
     seed: int | None = None,
     method: str | None = None,
 ) -> Settings:
-    """Options given over the preset's defaults, checked against its grid and window. Raises UsageError."""
+    """Options given over the preset's defaults, checked against its grid and window. Raises
+    UsageError.
+    """
     from diagd_cli.jobs.settings import choose
 
     one_of(sampling.top_p_rule, TOP_P_RULES, "'--top-p-rule'")
@@ -32,8 +41,12 @@ def merge(
     return choose(preset, **vars(lengths), decoding=chosen, seed=seed, **vars(sampling))
 
 
-def merge_decoding(defaults: Defaults | Decoding, given: DecodingOptions, method: str | None = None) -> Decoding:
-    """A Decoding from options over a preset's defaults. Raises typer.BadParameter for unknown names."""
+def merge_decoding(
+    defaults: Defaults | Decoding, given: DecodingOptions, method: str | None = None
+) -> Decoding:
+    """A Decoding from options over a preset's defaults. Raises typer.BadParameter for unknown
+    names.
+    """
     one_of(method, METHODS, "'--decoding'")
     one_of(given.stand_in, STAND_INS, "'--stand-in'")
     return Decoding(
@@ -53,10 +66,14 @@ def machine_of(
     offload: bool = False,
     compile: bool = False,
 ) -> Machine:
-    """Where models run, as a job takes it; the number of threads is the command line's own affair."""
+    """Where models run, as a job takes it; the number of threads is the command line's own
+    affair.
+    """
     from diagd_cli.jobs.settings import Machine
 
-    return Machine(options.device, options.dtype, kv_dtype, options.weights_dir, random, offload, compile)
+    return Machine(
+        options.device, options.dtype, kv_dtype, options.weights_dir, random, offload, compile
+    )
 
 
 def steering_of(options: SteeringOptions) -> Steering:

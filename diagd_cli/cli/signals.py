@@ -10,13 +10,16 @@ import signal
 import sys
 import time
 
-SAME = 2.0  # seconds in which further SIGTERM and SIGHUP are the same wish, as when a machine is shut down
+# seconds in which further SIGTERM and SIGHUP are the same wish, as when a machine is shut down
+SAME = 2.0
 _terminals: list[int] = []  # which of stdout and stderr are one
 _heard: list[tuple[int, float]] = []  # the first signal that ended the command, and when
 
 
 def listen() -> None:
-    """Have each of the signals end the command in an orderly way, unless it is ignored, as SIGHUP is under nohup."""
+    """Have each of the signals end the command in an orderly way, unless it is ignored, as SIGHUP
+    is under nohup.
+    """
     ending = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     if hasattr(signal, "SIGHUP"):
         ending[signal.SIGHUP] = signal.SIG_DFL
@@ -29,7 +32,9 @@ def listen() -> None:
 
 
 def interrupt(number: int, *_: object) -> None:
-    """Raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, only after that."""
+    """Raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, only
+    after that.
+    """
     now = time.monotonic()
     if number != getattr(signal, "SIGALRM", None):
         if number != signal.SIGINT and _heard and now - _heard[0][1] < SAME:
@@ -45,7 +50,9 @@ def interrupt(number: int, *_: object) -> None:
 
 
 def exit_code() -> int:
-    """The exit code of a command that has been interrupted: 128 and the signal's number, of Ctrl-C 130."""
+    """The exit code of a command that has been interrupted: 128 and the signal's number, of Ctrl-C
+    130.
+    """
     return 128 + (_heard[0][0] if _heard else signal.SIGINT)
 
 

@@ -54,32 +54,53 @@ REPAIRS = {"yes": True, "no": False}
 @o.grouped
 def sweep(
     ctx: typer.Context,
-    clips: Annotated[list[Path], typer.Argument(help="Video files, longer than context and new frames together.")],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(help=("Video files, longer than context and new frames together.")),
+    ],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
     k: Annotated[str, o.option("--k", "-k", help="By comma.")] = "1,2,4",
-    d: Annotated[str | None, o.option("--d", "-d", help="By comma; by default 1, half a row and a row.")] = None,
+    d: Annotated[
+        str | None, o.option("--d", "-d", help=("By comma; by default 1, half a row and a row."))
+    ] = None,
     decodings: Annotated[
         str, typer.Option(help="More, by comma, each NAME, NAME:K or NAME:K:D; '' is none.")
     ] = "spatial",
-    stand_ins: Annotated[str | None, typer.Option(help="By comma; the preset's by default.")] = None,
-    repairs: Annotated[str, typer.Option(help="Replace stand-ins by the truth: yes, no, or both by comma.")] = "yes",
+    stand_ins: Annotated[
+        str | None, typer.Option(help="By comma; the preset's by default.")
+    ] = None,
+    repairs: Annotated[
+        str, typer.Option(help=("Replace stand-ins by the truth: yes, no, or both by comma."))
+    ] = "yes",
     preset: o.PresetOption = "freedoom",
     base_preset: Annotated[
-        str | None, typer.Option(help="Whose next-token prediction scores the tokens; the preset itself by default.")
+        str | None,
+        typer.Option(
+            help=("Whose next-token prediction scores the tokens; the preset itself by default.")
+        ),
     ] = None,
     lengths: o.Lengths,
     draw: o.SamplingOptions,
     trials: o.Trials,
     recommend: Annotated[
         str | None,
-        typer.Option(help="Name the fastest within bounds on the difference to NTP: nll, psnr, ssim, actions."),
+        typer.Option(
+            help=(
+                "Name the fastest within bounds on the difference to NTP: nll, psnr, ssim, actions."
+            )
+        ),
     ] = None,
     write_preset: Annotated[
         Path | None,
-        typer.Option(**o.FILE, help="Write the preset with what is recommended as its default: a .yaml file."),
+        typer.Option(
+            **o.FILE,
+            help=("Write the preset with what is recommended as its default: a .yaml file."),
+        ),
     ] = None,
-    chart: Annotated[bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")] = True,
+    chart: Annotated[
+        bool, typer.Option("--chart/--no-chart", help=("Draw sweep.png, with matplotlib."))
+    ] = True,
     machine: o.MachineOptions,
     force: o.ForceOption = False,
     tell: o.OutputOptions,
@@ -131,15 +152,30 @@ def show(report: SweepReport, reporter: Reporter) -> None:
 
 
 def combinations(
-    preset: Preset, settings: Settings, k: str, d: str | None, names: str, stand_ins: str | None, repairs: str
+    preset: Preset,
+    settings: Settings,
+    k: str,
+    d: str | None,
+    names: str,
+    stand_ins: str | None,
+    repairs: str,
 ) -> Combinations:
     """What is asked for, as far as it fits the grid. Raises UsageError."""
     from diagd_cli.jobs.sweeping.combinations import check_any, combine
 
     grid, default, context = preset.grid, preset.decoding.decoding, preset.latents(settings.context)
-    named = [parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()]
-    rows, diagonals = o.numbers(k, 1, "--k"), o.numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d")
-    pairs = [replace(default, method="diagd", k=row, d=diagonal) for row in rows for diagonal in diagonals]
+    named = [
+        parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()
+    ]
+    rows, diagonals = (
+        o.numbers(k, 1, "--k"),
+        o.numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d"),
+    )
+    pairs = [
+        replace(default, method="diagd", k=row, d=diagonal)
+        for row in rows
+        for diagonal in diagonals
+    ]
     check_any(pairs, grid, context)
     kinds = [name.strip() for name in (stand_ins or default.stand_in).split(",")]
     for name in kinds:
@@ -147,4 +183,10 @@ def combinations(
     wanted = [name.strip() for name in repairs.split(",")]
     for name in wanted:
         o.one_of(name, tuple(REPAIRS), "'--repairs'")
-    return combine([*named, *pairs], cast("list[StandIn]", kinds), [REPAIRS[name] for name in wanted], grid, context)
+    return combine(
+        [*named, *pairs],
+        cast("list[StandIn]", kinds),
+        [REPAIRS[name] for name in wanted],
+        grid,
+        context,
+    )

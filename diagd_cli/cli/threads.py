@@ -1,8 +1,9 @@
 """How many threads torch computes with: as many as there are cores that nobody else is using.
 
-Threads that wait for each other spin, for milliseconds. Where other processes want the cores, a thread that spins takes the
-time of the very one that it waits for, and decoding becomes up to twenty times slower than with one thread alone
-(`python -m benchmarks.busy`). Tokens do not depend on the number of threads, so it may change while they are made.
+Threads that wait for each other spin, for milliseconds. Where other processes want the cores, a
+thread that spins takes the time of the very one that it waits for, and decoding becomes up to
+twenty times slower than with one thread alone (`python -m benchmarks.busy`). Tokens do not depend
+on the number of threads, so it may change while they are made.
 """
 
 from __future__ import annotations
@@ -25,24 +26,31 @@ SPINS = {
 
 
 def spin_little(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let threads that wait sleep soon: for work of which each part takes long, so that waking them costs nothing.
+    """Let threads that wait sleep soon: for work of which each part takes long, so that waking them
+    costs nothing.
 
-    It counts only before torch is imported. A variable of the user's about waiting is left to have its way.
+    It counts only before torch is imported. A variable of the user's about waiting is left to have
+    its way.
     """
     if not any(name in environment for name in WAITING):
         environment.update(SPINS)
 
 
 class Threads:
-    """Sets torch's number of threads as the other processes leave cores free, unless the user has chosen a number."""
+    """Sets torch's number of threads as the other processes leave cores free, unless the user has
+    chosen a number.
+    """
 
     def __init__(self) -> None:
         self.fixed = NUMBER in os.environ
-        self.due, self.most = 0.0, 0  # when to look again; threads on a machine where nobody else is at work
+        # when to look again; threads on a machine where nobody else is at work
+        self.due, self.most = 0.0, 0
         self.used: Usage | None = None
 
     def fix(self, count: int) -> None:
-        """Use `count` threads, or for 0 as many as torch takes by itself, whatever the others do."""
+        """Use `count` threads, or for 0 as many as torch takes by itself, whatever the
+        others do.
+        """
         import torch
 
         self.fixed = True
@@ -50,7 +58,9 @@ class Threads:
             torch.set_num_threads(count)
 
     def look(self) -> None:
-        """Follow what the others have used since the last look. To be called often: most calls only read a clock."""
+        """Follow what the others have used since the last look. To be called often: most calls only
+        read a clock.
+        """
         now = time.monotonic()
         if self.fixed or now < self.due:
             return
@@ -69,7 +79,9 @@ THREADS = Threads()  # of this process, as torch's number of threads is
 
 
 def set_threads(threads: int) -> None:
-    """Let torch use this many CPU threads; for 0, as many as there are cores that nobody else is using."""
+    """Let torch use this many CPU threads; for 0, as many as there are cores that nobody else is
+    using.
+    """
     if threads:
         THREADS.fix(threads)
 
@@ -78,7 +90,8 @@ Usage = tuple[float, float, float, int]
 
 
 def usage() -> Usage:
-    """Seconds by the clock, of all cores in work, and of this process in work; and the number of cores.
+    """Seconds by the clock, of all cores in work, and of this process in work; and the number of
+    cores.
 
     Cores that this process may not use do not count.
     """
@@ -88,13 +101,18 @@ def usage() -> Usage:
     cores = psutil.cpu_times(percpu=True)
     if hasattr(process, "cpu_affinity"):
         cores = [cores[n] for n in process.cpu_affinity() if n < len(cores)]
-    work = sum(sum(core) - core.idle - getattr(core, "iowait", 0.0) - getattr(core, "guest", 0.0) for core in cores)
+    work = sum(
+        sum(core) - core.idle - getattr(core, "iowait", 0.0) - getattr(core, "guest", 0.0)
+        for core in cores
+    )
     own = process.cpu_times()
     return time.monotonic(), work, own.user + own.system, len(cores)
 
 
 def wanted(before: Usage, now: Usage, most: int) -> int:
-    """Threads for the cores that others left free between two readings of `usage`: at least 1, at most `most`."""
+    """Threads for the cores that others left free between two readings of `usage`: at least 1, at
+    most `most`.
+    """
     seconds = now[0] - before[0]
     if seconds <= 0 or not now[3]:
         return most
@@ -103,7 +121,9 @@ def wanted(before: Usage, now: Usage, most: int) -> int:
 
 
 def quota(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> float:
-    """Cores that a container's limit amounts to, infinity where there is none: more threads would wait for each other."""
+    """Cores that a container's limit amounts to, infinity where there is none: more threads would
+    wait for each other.
+    """
     try:
         lines = [line.split(":", 2) for line in (proc / "self" / "cgroup").read_text().splitlines()]
     except OSError:
@@ -123,7 +143,8 @@ def _quota_of(group: Path) -> list[float]:
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             most, period = " ".join((group / name).read_text() for name in names).split()
-            return [float(most) / float(period)] if float(most) > 0 else []  # no limit is the word max, or -1
+            # no limit is the word max, or -1
+            return [float(most) / float(period)] if float(most) > 0 else []
         except (OSError, ValueError, ZeroDivisionError):
             continue
     return []

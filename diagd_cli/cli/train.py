@@ -72,7 +72,9 @@ PrecisionOption = Annotated[str, typer.Option(help=PRECISION_HELP)]
 
 
 def start_training(precision: str, threads: int) -> Precision:
-    """What every training does first; returns the precision, checked. It may import torch, so it comes after `spin_little`."""
+    """What every training does first; returns the precision, checked. It may import torch, so it
+    comes after `spin_little`.
+    """
     spin_little()
     o.one_of(precision, get_args(Precision), "'--precision'")
     THREADS.fix(threads)

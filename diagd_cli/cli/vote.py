@@ -36,13 +36,22 @@ HELP = """Let people compare two decodings blindly, and count their votes.
 commands = Commands(no_args_is_help=True)
 
 
-@commands.command(help="Make a folder with a page that shows shuffled pairs, and beside it the key, FOLDER.key.json.")
+@commands.command(
+    help=(
+        "Make a folder with a page that shows shuffled pairs, and beside it the key, "
+        "FOLDER.key.json."
+    )
+)
 def pack(
     a: Annotated[Path, typer.Argument(metavar="A_DIR", help="A folder of MP4s.")],
-    b: Annotated[Path, typer.Argument(metavar="B_DIR", help="Another, with MP4s of the same names.")],
+    b: Annotated[
+        Path, typer.Argument(metavar="B_DIR", help="Another, with MP4s of the same names.")
+    ],
     folder: Annotated[Path, typer.Option("-o", "--output", help="The folder to make, for voters.")],
     seed: o.SeedOption = None,
-    question: Annotated[str, typer.Option(help="What voters are asked.")] = "Which video looks better?",
+    question: Annotated[str, typer.Option(help="What voters are asked.")] = (
+        "Which video looks better?"
+    ),
     json: o.JsonOption = False,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
@@ -52,16 +61,30 @@ def pack(
         from diagd_cli.jobs.vote.pack import key_path, pack_ballot
 
         with reporter.stage("packing"):
-            key = pack_ballot(a, b, folder, secrets.randbits(63) if seed is None else seed, question)
+            key = pack_ballot(
+                a, b, folder, secrets.randbits(63) if seed is None else seed, question
+            )
         kept = key_path(folder)
-        reporter.note(f"{len(key.pairs)} pairs. {kept} tells the sides: keep it, and do not give it to voters.")
-        facts = {"folder": path_text(folder), "key": path_text(kept), "pairs": len(key.pairs), "seed": key.seed}
+        reporter.note(
+            f"{len(key.pairs)} pairs. {kept} tells the sides: keep it, and do not give "
+            "it to voters."
+        )
+        facts = {
+            "folder": path_text(folder),
+            "key": path_text(kept),
+            "pairs": len(key.pairs),
+            "seed": key.seed,
+        }
         reporter.result(facts if json else str(folder))
 
 
-@commands.command(help="Wins, ties and losses of A_DIR over B_DIR, with 95% intervals and a sign test.")
+@commands.command(
+    help=("Wins, ties and losses of A_DIR over B_DIR, with 95% intervals and a sign test.")
+)
 def count(
-    votes: Annotated[list[Path], typer.Argument(metavar="VOTES.json", help="Files that voters' pages saved.")],
+    votes: Annotated[
+        list[Path], typer.Argument(metavar="VOTES.json", help=("Files that voters' pages saved."))
+    ],
     key: Annotated[Path, typer.Option(help="The FOLDER.key.json of the page.")],
     json: o.JsonOption = False,
     verbose: o.VerboseOption = False,
@@ -80,7 +103,9 @@ def text(counts: VoteCounts, width: int | None) -> str:
     rows = [("all", *cells(counts.overall), "")]
     rows += [(one.pair, *cells(one.tally), one_line(one.name)) for one in counts.pairs]
     voters = f"{counts.voters} voter{'s' if counts.voters > 1 else ''}"
-    title = f"{one_line(counts.question)} {voters}; win: {one_line(counts.a)} over {one_line(counts.b)}"
+    title = (
+        f"{one_line(counts.question)} {voters}; win: {one_line(counts.a)} over {one_line(counts.b)}"
+    )
     note = f"Sign test, ties left out: p = {counts.p:.2g}. Intervals take votes to be independent."
     return lay_out(Table(head, rows, title, [note], left=("clip",)), width)
 

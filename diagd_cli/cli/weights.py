@@ -38,18 +38,24 @@ HELP = """List, fetch and check the weights of presets.
 
 PresetArgument = Annotated[str, typer.Argument(help="Name, or path of a YAML file.")]
 TokenOption = Annotated[
-    str | None, typer.Option(help="The hub's token; $HF_TOKEN or that of `hf auth login` by default.")
+    str | None,
+    typer.Option(help=("The hub's token; $HF_TOKEN or that of `hf auth login` by default.")),
 ]
 MARKS = {True: "ok", False: "wrong", None: "unknown"}
 
 
 @commands.callback(invoke_without_command=True)
-def _default(context: typer.Context, weights_dir: o.WeightsDirOption = None, json: o.JsonOption = False) -> None:
+def _default(
+    context: typer.Context, weights_dir: o.WeightsDirOption = None, json: o.JsonOption = False
+) -> None:
     if context.invoked_subcommand is None:
         list_weights(weights_dir, json)
 
 
-@commands.command("list", help="The shipped presets, one a line: whether their weights are there, where, how large.")
+@commands.command(
+    "list",
+    help=("The shipped presets, one a line: whether their weights are there, where, how large."),
+)
 def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = False) -> None:
     reporter = Reporter()
     with guard(reporter):
@@ -57,11 +63,15 @@ def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = Fa
 
         for name in preset_names():
             facts = gather(load_preset(name), weights_dir)
-            reporter.result(facts if json else "\n".join(listed(_cells(facts), (24, 10), width_of(sys.stdout))))
+            reporter.result(
+                facts if json else "\n".join(listed(_cells(facts), (24, 10), width_of(sys.stdout)))
+            )
 
 
 def gather(preset: Preset, folder: Path | None) -> dict:
-    """Files of a preset's weights that are there and their bytes, and the models whose weights are missing."""
+    """Files of a preset's weights that are there and their bytes, and the models whose weights are
+    missing.
+    """
     from diagd_cli.weights.locate import ROLES, locate
 
     paths, missing = [], []
@@ -72,7 +82,12 @@ def gather(preset: Preset, folder: Path | None) -> dict:
             missing.append(role)
     paths = list(dict.fromkeys(paths))  # one file may hold both models
     size = sum(path.stat().st_size for path in paths)
-    return {"name": preset.name, "missing": missing, "files": [path_text(path) for path in paths], "bytes": size}
+    return {
+        "name": preset.name,
+        "missing": missing,
+        "files": [path_text(path) for path in paths],
+        "bytes": size,
+    }
 
 
 def _cells(facts: dict) -> list[str]:
@@ -85,7 +100,10 @@ def _cells(facts: dict) -> list[str]:
 
 
 @commands.command(
-    help="Fetch a preset's weights from the Hugging Face hub; what is there already is not fetched again."
+    help=(
+        "Fetch a preset's weights from the Hugging Face hub; what is there already is not fetched "
+        "again."
+    )
 )
 def pull(
     preset: PresetArgument,
@@ -111,7 +129,9 @@ def pull(
             reporter.result(result)
 
 
-@commands.command(help="Check a preset's weights: that they are there, whole, and of its models. Loads nothing.")
+@commands.command(
+    help=("Check a preset's weights: that they are there, whole, and of its models. Loads nothing.")
+)
 def check(
     preset: PresetArgument,
     weights_dir: o.WeightsDirOption = None,
@@ -140,12 +160,21 @@ def _finding(finding: Finding) -> str:
 
 
 @commands.command(
-    help="Gather a preset and its weights in one folder, to give away; in 8 bits a Transformer takes half the room."
+    help=(
+        "Gather a preset and its weights in one folder, to give away; in 8 bits a Transformer "
+        "takes half the room."
+    )
 )
 def pack(
     preset: PresetArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write preset.yaml and the weights into.")],
-    bits: Annotated[str, typer.Option(help="16 copies the files; 8 stores the Transformer's matrices in int8.")] = "16",
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", help=("Folder to write preset.yaml and the weights into.")),
+    ],
+    bits: Annotated[
+        str,
+        typer.Option(help=("16 copies the files; 8 stores the Transformer's matrices in int8.")),
+    ] = "16",
     weights_dir: o.WeightsDirOption = None,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,

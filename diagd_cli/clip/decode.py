@@ -17,7 +17,9 @@ _SILENT = {"mjpeg"}  # decoders that complain, but do not mark the frames
 
 @dataclass
 class Tally:
-    """What became of the packets that were decoded: time stamps of frames, and what the decoder complained of."""
+    """What became of the packets that were decoded: time stamps of frames, and what the decoder
+    complained of.
+    """
 
     shown: list[int | None] = field(default_factory=list)
     broken: int = 0  # frames that the decoder patched up
@@ -32,21 +34,29 @@ class Tally:
 def decode(
     path: Path, contents: Contents, tally: Tally, begin: int | None = None
 ) -> Iterator[tuple[int, av.VideoFrame]]:
-    """The frames of a video with their time steps, from the one with the time stamp `begin` on, or all of them.
+    """The frames of a video with their time steps, from the one with the time stamp `begin` on, or
+    all of them.
 
-    Without `begin` the first frame has step 0. Frames that are half there are left out; `tally` grows on the way.
+    Without `begin` the first frame has step 0. Frames that are half there are left out; `tally`
+    grows on the way.
     """
     place: dict[int | None, int] = dict(zip(contents.shown, contents.steps.tolist(), strict=True))
     first_key = contents.keys[0] if contents.keys else None
     base, step = 0, -1
     with opened_video(path) as (container, stream):
         if begin is not None:
-            earlier = contents.keys[max(0, contents.keys.index(begin) - 1)]  # some containers are only roughly searched
+            # some containers are only roughly searched
+            earlier = contents.keys[max(0, contents.keys.index(begin) - 1)]
             container.seek(earlier, stream=stream)
         for stamp, frame in _frames(_packets(container, stream, tally, begin), stream, tally):
             if begin is not None and (stamp is None or stamp < begin):
                 continue  # of the group of frames before, which was not decoded
-            if frame.is_corrupt and first_key is not None and stamp is not None and stamp < first_key:
+            if (
+                frame.is_corrupt
+                and first_key is not None
+                and stamp is not None
+                and stamp < first_key
+            ):
                 continue  # a recording that begins between two key frames
             check_size(path, frame.width, frame.height)
             if not tally.shown and begin is None:
@@ -59,7 +69,9 @@ def decode(
 
 
 def lost(contents: Contents, tally: Tally, ended: bool) -> int:
-    """How many frames have a packet and are not among those decoded; up to the last one, unless all were to be."""
+    """How many frames have a packet and are not among those decoded; up to the last one, unless all
+    were to be.
+    """
     if contents.shown:
         got = {stamp for stamp in tally.shown if stamp is not None}
         begin = contents.keys[0] if contents.keys else contents.shown[0]
@@ -75,7 +87,9 @@ def lost(contents: Contents, tally: Tally, ended: bool) -> int:
 def _packets(
     container: av.container.InputContainer, stream: av.VideoStream, tally: Tally, begin: int | None
 ) -> Iterator[av.Packet | None]:
-    """The stream's packets that can be decoded, from the one with the time stamp `begin` on; None at the end."""
+    """The stream's packets that can be decoded, from the one with the time stamp `begin` on; None
+    at the end.
+    """
     packets = container.demux(stream)
     started = begin is None
     while True:
@@ -83,7 +97,8 @@ def _packets(
             packet = next(packets)
         except MemoryError:
             raise
-        except (StopIteration, av.FFmpegError):  # one that ends in the middle counts as read through, and was noticed
+        # one that ends in the middle counts as read through, and was noticed
+        except (StopIteration, av.FFmpegError):
             break
         started = started or packet.pts == begin
         if packet.is_corrupt:

@@ -18,14 +18,23 @@ from diagd_cli.errors import ClipError
 from diagd_cli.files.atomic import atomic
 
 MAX_SIDE = 8192  # pixels; the largest height or width of a frame that is read
-IMAGE_FORMATS = {".png": "PNG", ".apng": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".bmp": "BMP"}
+IMAGE_FORMATS = {
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+}
 
 
 class Animation:
-    """The frames of an image, uint8 RGB (H, W, 3), upright and on black where it is transparent; mostly a single one.
+    """The frames of an image, uint8 RGB (H, W, 3), upright and on black where it is transparent;
+    mostly a single one.
 
-    `fps` is in frames per second, None for a single one; frames that stand longer come as often as they last. Raises
-    ClipError where the image is damaged, larger than `MAX_SIDE`, or not of the kind that its suffix says.
+    `fps` is in frames per second, None for a single one; frames that stand longer come as often as
+    they last. Raises ClipError where the image is damaged, larger than `MAX_SIDE`, or not of the
+    kind that its suffix says.
     """
 
     def __init__(self, path: Path):
@@ -34,8 +43,11 @@ class Animation:
         with self._opened() as image:
             count = getattr(image, "n_frames", 1)
             if count > 1:
-                self.begin = int(image.info.get("default_image", False))  # a PNG's still for those who cannot do better
-                times = np.cumsum([0.0, *(self._seconds(image, n) for n in range(self.begin, count - 1))])
+                # a PNG's still for those who cannot do better
+                self.begin = int(image.info.get("default_image", False))
+                times = np.cumsum(
+                    [0.0, *(self._seconds(image, n) for n in range(self.begin, count - 1))]
+                )
                 self.fps, steps = pace(times, (), 0.001)
                 self.steps = steps.tolist()
 
@@ -52,7 +64,8 @@ class Animation:
         path = self.path
         try:
             with warnings.catch_warnings():
-                # A small file may claim billions of pixels; Pillow warns before it spends memory on them.
+                # A small file may claim billions of pixels; Pillow warns before it spends memory on
+                # them.
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
                 with Image.open(path, formats=[self.kind]) as image:
                     check_size(path, *image.size)
@@ -61,7 +74,9 @@ class Animation:
             hint = f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}"
             raise ClipError(f"{path} has far too many pixels", hint) from error
         except (OSError, SyntaxError, ValueError, struct.error) as error:
-            raise ClipError(f"{path} is damaged or not a {self.kind} image", "Copy or download it again") from error
+            raise ClipError(
+                f"{path} is damaged or not a {self.kind} image", "Copy or download it again"
+            ) from error
 
     @staticmethod
     def _seconds(image: Image.Image, number: int) -> float:
@@ -95,11 +110,16 @@ def check_size(path: Path, width: int, height: int) -> None:
 
 def too_large(path: Path, width: int, height: int) -> ClipError:
     """The error for a file whose frames have `width` x `height` pixels."""
-    return ClipError(f"{path} has frames of {width}x{height} pixels", f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}")
+    return ClipError(
+        f"{path} has frames of {width}x{height} pixels",
+        f"Scale it down to at most {MAX_SIDE}x{MAX_SIDE}",
+    )
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write an image, uint8 RGB (H, W, 3), as a PNG; `path` is complete or untouched. Raises OutputError."""
+    """Write an image, uint8 RGB (H, W, 3), as a PNG; `path` is complete or untouched. Raises
+    OutputError.
+    """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise ValueError(f"an image must be uint8 (H, W, 3), not {image.dtype} {image.shape}")
     with atomic(Path(path)) as temporary:
@@ -114,7 +134,9 @@ def png_bytes(image: np.ndarray) -> bytes:
 
 
 def stamped(frames: np.ndarray, text: str) -> np.ndarray:
-    """Frames uint8 [F, H, W, 3] with white text at the bottom right, 10 pixels from the edges, on a dark band; "" is none."""
+    """Frames uint8 [F, H, W, 3] with white text at the bottom right, 10 pixels from the edges, on a
+    dark band; "" is none.
+    """
     if not text:
         return frames
     font = ImageFont.load_default(size=12)
@@ -122,8 +144,13 @@ def stamped(frames: np.ndarray, text: str) -> np.ndarray:
     mark = Image.new("L", (int(box[2]), int(box[3])))
     ImageDraw.Draw(mark).text((0, 0), text, font=font, fill=255)
     ink = np.asarray(mark, dtype=np.float32)[..., None] / 255
-    height, width = (min(room, size) for room, size in zip(frames.shape[1:3], ink.shape[:2], strict=True))
-    bottom, right = (max(0, side - size - 10) for side, size in zip(frames.shape[1:3], (height, width), strict=True))
+    height, width = (
+        min(room, size) for room, size in zip(frames.shape[1:3], ink.shape[:2], strict=True)
+    )
+    bottom, right = (
+        max(0, side - size - 10)
+        for side, size in zip(frames.shape[1:3], (height, width), strict=True)
+    )
     result = frames.copy()
     place = result[:, bottom : bottom + height, right : right + width]
     place[:] = (place // 2) * (1 - ink[:height, :width]) + 255 * ink[:height, :width]
@@ -131,13 +158,18 @@ def stamped(frames: np.ndarray, text: str) -> np.ndarray:
 
 
 def contact_sheet(rows: list[np.ndarray], gap: int = 2) -> np.ndarray:
-    """Lay videos out on one image: a row for each, its frames from left to right, `gap` white pixels between.
+    """Lay videos out on one image: a row for each, its frames from left to right, `gap` white
+    pixels between.
 
-    `rows` are uint8 RGB (F, H, W, 3), of any lengths and sizes; the sheet is uint8 RGB (H', W', 3), white where a
-    row ends early.
+    `rows` are uint8 RGB (F, H, W, 3), of any lengths and sizes; the sheet is uint8 RGB (H', W', 3),
+    white where a row ends early.
     """
-    if not rows or any(row.dtype != np.uint8 or row.ndim != 4 or row.shape[3] != 3 or not row.size for row in rows):
-        raise ValueError(f"rows must be uint8 (F, H, W, 3), not {[(row.dtype, row.shape) for row in rows]}")
+    if not rows or any(
+        row.dtype != np.uint8 or row.ndim != 4 or row.shape[3] != 3 or not row.size for row in rows
+    ):
+        raise ValueError(
+            f"rows must be uint8 (F, H, W, 3), not {[(row.dtype, row.shape) for row in rows]}"
+        )
     height = sum(row.shape[1] + gap for row in rows) - gap
     width = max(row.shape[0] * (row.shape[2] + gap) for row in rows) - gap
     sheet = np.full((height, width, 3), 255, np.uint8)

@@ -15,18 +15,23 @@ INK, FAINT, PAPER = (235, 235, 235), (170, 170, 176), (24, 24, 27)
 BAR, TRACK = (134, 206, 250), (58, 58, 64)  # how far a panel is
 
 
-def side_by_side(videos: list[np.ndarray], captions: list[list[str]], least_width: int = LEAST_WIDTH) -> np.ndarray:
-    """Videos uint8 [F, H, W, 3] of one size, enlarged by a whole factor, in rows under captions -> uint8 [F, H', W', 3].
+def side_by_side(
+    videos: list[np.ndarray], captions: list[list[str]], least_width: int = LEAST_WIDTH
+) -> np.ndarray:
+    """Videos uint8 [F, H, W, 3] of one size, enlarged by a whole factor, in rows under captions ->
+    uint8 [F, H', W', 3].
 
-    captions[n] holds the caption of video n at each frame (or one for all). Videos may differ in length: a shorter one
-    stands still on its last frame.
+    captions[n] holds the caption of video n at each frame (or one for all). Videos may differ in
+    length: a shorter one stands still on its last frame.
     """
     scale = enlargement(videos[0].shape[2], least_width)
     rows = []
     for t in range(max(map(len, videos))):
         frames = [enlarged(video[min(t, len(video) - 1)], scale) for video in videos]
         texts = [own[min(t, len(own) - 1)] for own in captions]
-        rows.append(tiled([captioned(image, text) for image, text in zip(frames, texts, strict=True)]))
+        rows.append(
+            tiled([captioned(image, text) for image, text in zip(frames, texts, strict=True)])
+        )
     return np.stack(rows)
 
 
@@ -38,12 +43,18 @@ def enlargement(width: int, least_width: int = LEAST_WIDTH) -> int:
 def enlarged(frame: np.ndarray, scale: int) -> Image.Image:
     """A frame uint8 [H, W, 3], `scale` times as large."""
     image = Image.fromarray(frame)
-    return image if scale == 1 else image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    return (
+        image
+        if scale == 1
+        else image.resize((image.width * scale, image.height * scale), Image.Resampling.BICUBIC)
+    )
 
 
-def captioned(image: Image.Image, text: str, right: str = "", share: float | None = None) -> Image.Image:
-    """An image under `text`, whose lines after the first are faint, and `right` at the end of the first line, or of the
-    last where the first has no room.
+def captioned(
+    image: Image.Image, text: str, right: str = "", share: float | None = None
+) -> Image.Image:
+    """An image under `text`, whose lines after the first are faint, and `right` at the end of the
+    first line, or of the last where the first has no room.
 
     share: 0..1, drawn as a bar between the two.
     """
@@ -54,7 +65,9 @@ def captioned(image: Image.Image, text: str, right: str = "", share: float | Non
     pen = ImageDraw.Draw(panel)
     for n, line in enumerate(lines):
         pen.text((MARGIN, 6 + n * LINE), line, font=font(), fill=FAINT if n else INK)
-    fits = pen.textlength(lines[0], font()) + pen.textlength(right, font()) + 3 * MARGIN <= image.width
+    fits = (
+        pen.textlength(lines[0], font()) + pen.textlength(right, font()) + 3 * MARGIN <= image.width
+    )
     end = 6 + (0 if fits else len(lines) - 1) * LINE
     pen.text((image.width - MARGIN, end), right, font=font(), fill=FAINT, anchor="ra")
     if share is not None:

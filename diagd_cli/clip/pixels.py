@@ -1,7 +1,8 @@
-"""Decoded frames as they are meant to be seen: RGB on square pixels, upright, whole, of a screen's range and colours.
+"""Decoded frames as they are meant to be seen: RGB on square pixels, upright, whole, of a screen's
+range and colours.
 
-ffmpeg's filters do the work, as far as a frame needs it: one that needs nothing more gets the very pixels that `ffmpeg
--pix_fmt rgb24` makes of it.
+ffmpeg's filters do the work, as far as a frame needs it: one that needs nothing more gets the very
+pixels that `ffmpeg -pix_fmt rgb24` makes of it.
 """
 
 from __future__ import annotations
@@ -20,18 +21,22 @@ from diagd_cli.clip.hdr import for_other_screens, to_screen
 from diagd_cli.clip.image import over_black
 
 _LEAST = 3  # rows and columns that the deinterlacer needs
-# what goes through the filters: a frame's number, its transfer and primaries, how it is to be turned
+# what goes through the filters: a frame's number, its transfer and primaries, how it is to be
+# turned
 Waiting = deque[tuple[int, tuple[int, int], "np.ndarray | None"]]
 
 
 def convert(
-    frames: Iterable[tuple[int, av.VideoFrame]], aspect: Fraction | None, first_field: str | None = None
+    frames: Iterable[tuple[int, av.VideoFrame]],
+    aspect: Fraction | None,
+    first_field: str | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Numbered frames of a decoder -> the same numbers with uint8 RGB [H, W, 3].
 
-    `aspect` is the width of a pixel through its height; None is square. All get the size of the first. A frame of two
-    fields is deinterlaced from itself and its neighbours, which are the frames given before and after it; with
-    `first_field`, "tff" or "bff", all are. Raises MemoryError where the filters get none.
+    `aspect` is the width of a pixel through its height; None is square. All get the size of the
+    first. A frame of two fields is deinterlaced from itself and its neighbours, which are the
+    frames given before and after it; with `first_field`, "tff" or "bff", all are. Raises
+    MemoryError where the filters get none.
     """
     waiting: Waiting = deque()
     graph, key, fields, size = None, None, bool(first_field), None
@@ -40,7 +45,8 @@ def convert(
         own = (*_look(frame), fields and min(frame.width, frame.height) >= _LEAST)
         if graph is None or own != key:
             yield from _drain(graph, waiting)
-            size = size or (max(1, round(frame.width * (aspect or 1))), frame.height)  # of all, whatever follows
+            # of all, whatever follows
+            size = size or (max(1, round(frame.width * (aspect or 1))), frame.height)
             graph, key = _graph(frame, size, own[-1], first_field), own
         waiting.append((number, (int(frame.color_trc), int(frame.color_primaries)), _matrix(frame)))
         graph.push(frame)
@@ -53,12 +59,16 @@ def _look(frame: av.VideoFrame) -> tuple:
     return (frame.width, frame.height, frame.format.name, *map(int, colours))
 
 
-def _graph(frame: av.VideoFrame, size: tuple[int, int], fields: bool, first_field: str | None) -> Graph:
+def _graph(
+    frame: av.VideoFrame, size: tuple[int, int], fields: bool, first_field: str | None
+) -> Graph:
     """The filters for frames that look like this one."""
     width, height, form, space, span, *_ = _look(frame)
     graph = Graph()
     colours = f":colorspace={space}:range={span}"
-    chain = [graph.add("buffer", f"video_size={width}x{height}:pix_fmt={form}:time_base=1/1000{colours}")]
+    chain = [
+        graph.add("buffer", f"video_size={width}x{height}:pix_fmt={form}:time_base=1/1000{colours}")
+    ]
     if fields:
         every = f"parity={first_field}:deint=all" if first_field else "deint=interlaced"
         chain.append(graph.add("bwdif", f"mode=send_frame:{every}"))
@@ -93,12 +103,15 @@ def _drain(graph: Graph | None, waiting: Waiting) -> Iterator[tuple[int, np.ndar
     if graph is not None:
         graph.push(None)
         yield from _pulled(graph, waiting)
-    if waiting:  # the filters give a frame for each, unless they fail, which they keep to themselves
+    # the filters give a frame for each, unless they fail, which they keep to themselves
+    if waiting:
         raise MemoryError("no memory is left to convert frames")
 
 
 def _matrix(frame: av.VideoFrame) -> np.ndarray | None:
-    """How the picture is to be turned: the display matrix int32 [3, 3] of ISO 14496-12, None for not at all."""
+    """How the picture is to be turned: the display matrix int32 [3, 3] of ISO 14496-12, None for
+    not at all.
+    """
     found: Any = frame.side_data.get("DISPLAYMATRIX")  # a buffer, which PyAV does not say
     return None if found is None else np.frombuffer(bytes(found), np.int32)[:9].reshape(3, 3)
 

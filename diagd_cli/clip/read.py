@@ -1,4 +1,6 @@
-"""Reading the frames that a generated video continues: from a video file, from an image, from a recording."""
+"""Reading the frames that a generated video continues: from a video file, from an image, from a
+recording.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +37,8 @@ class Clip:
     first: the index in the file of `frames[0]`.
     sha256: the hexadecimal digest of the file's bytes.
     future: the frames that follow in the file, possibly none; like `frames`.
-    damage: what is missing of the file or broken in it, as the end of a sentence that begins with its name; None where
-    nothing is known to be.
+    damage: what is missing of the file or broken in it, as the end of a sentence that begins with
+        its name; None where nothing is known to be.
     """
 
     path: Path
@@ -57,15 +59,18 @@ def read_clip(
     whole: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Clip:
-    """Read `context` frames of a video from frame `start` on, and up to `future` frames that follow them.
+    """Read `context` frames of a video from frame `start` on, and up to `future` frames that follow
+    them.
 
-    `start` None means the last `context` frames of the file, which none follow. An image is a video of one frame, an
-    animated one of all of its frames; an .npz is a file of tokens, or a family's recording (WHAM's), which is read
-    whole. Frames count at constant time steps: those of a video of constant rate count once each. Memory holds the
-    frames that are asked for, never the whole video, and of a long one only those near them are decoded.
+    `start` None means the last `context` frames of the file, which none follow. An image is a video
+    of one frame, an animated one of all of its frames; an .npz is a file of tokens, or a family's
+    recording (WHAM's), which is read whole. Frames count at constant time steps: those of a video
+    of constant rate count once each. Memory holds the frames that are asked for, never the whole
+    video, and of a long one only those near them are decoded.
 
-    `tell` is given a line now and then where that takes seconds. Raises ClipError for a file that cannot be read or is
-    too short, and with `whole` for one that is cut short or damaged; UsageError for a negative start.
+    `tell` is given a line now and then where that takes seconds. Raises ClipError for a file that
+    cannot be read or is too short, and with `whole` for one that is cut short or damaged;
+    UsageError for a negative start.
     """
     if context < 1 or future < 0:
         raise ValueError(f"context {context} must be at least 1 and future {future} at least 0")
@@ -85,9 +90,11 @@ def read_clip(
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Every frame of a video, an animated image or one of WHAM's recordings, uint8 [H, W, 3], one after the other.
+    """Every frame of a video, an animated image or one of WHAM's recordings, uint8 [H, W, 3], one
+    after the other.
 
-    Raises ClipError for a file that cannot be read, and for one of which frames are lost or damaged, at its end at the
+    Raises ClipError for a file that cannot be read, and for one of which frames are lost or
+    damaged, at its end at the
     latest: those after a gap would stand beside the actions of others.
     """
     check_clip(path)  # a pipe would never end
@@ -107,7 +114,9 @@ def _damaged(path: Path, damage: str) -> ClipError:
 
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file, open for reading; a ClipError for anything that is not a readable file with bytes in it."""
+    """The file, open for reading; a ClipError for anything that is not a readable file with bytes
+    in it.
+    """
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -121,14 +130,19 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
     except FileNotFoundError as error:
         raise ClipError(f"{path} does not exist", "Check the name and the folder") from error
     except PermissionError as error:
-        raise ClipError(f"{path} cannot be read: permission denied", "Check its permissions") from error
+        raise ClipError(
+            f"{path} cannot be read: permission denied", "Check its permissions"
+        ) from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ClipError(f"{str(path)!r} cannot be read: {reason}", "Check the name and the folder") from error
+        raise ClipError(
+            f"{str(path)!r} cannot be read: {reason}", "Check the name and the folder"
+        ) from error
 
 
 def check_clip(path: Path, whole: bool = False) -> None:
-    """Check, before any work is done, that a file can be opened; with `whole` that all of a video seems to be there.
+    """Check, before any work is done, that a file can be opened; with `whole` that all of a video
+    seems to be there.
 
     Raises ClipError. No frame is decoded: what only a decoder can see is not seen.
     """
@@ -173,7 +187,9 @@ def _recorded(path: Path) -> np.ndarray:
     return frames
 
 
-def _select(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
+def _select(
+    path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]
+) -> Found:
     """The frames of a file that are asked for, fewer where it ends. Raises ClipError."""
     frames: Iterable[np.ndarray]
     fps: float | None = None
@@ -202,7 +218,9 @@ def _too_few(path: Path, found: Found, context: int, start: int) -> ClipError:
     count = found.count
     has = told(count)
     if found.damage:
-        return ClipError(f"{path} is {found.damage}, and the request needs {start + context}", AGAIN)
+        return ClipError(
+            f"{path} is {found.damage}, and the request needs {start + context}", AGAIN
+        )
     if count < context:
         return ClipError(f"{path} has {has}, and the preset needs {context}", "Give a longer clip")
     if start >= count:

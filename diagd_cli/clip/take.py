@@ -1,4 +1,6 @@
-"""Taking the frames that are asked for out of a video: at constant time steps, seeking where that is exact."""
+"""Taking the frames that are asked for out of a video: at constant time steps, seeking where that
+is exact.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ _WORTH = 250  # frames that need not be decoded, for a seek to be worth it
 
 @dataclass(frozen=True)
 class Found:
-    """Frames uint8 RGB [H, W, 3] that were asked for, fewer where the file ends; `count`: of all up to the last one read."""
+    """Frames uint8 RGB [H, W, 3] that were asked for, fewer where the file ends; `count`: of all up
+    to the last one read.
+    """
 
     frames: list[np.ndarray]
     count: int
@@ -32,8 +36,12 @@ class Found:
     damage: str | None = None
 
 
-def read_video(path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]) -> Found:
-    """Frames from `start` on, `context` and `future` of them, or the last `context` frames. Raises ClipError."""
+def read_video(
+    path: Path, context: int, start: int | None, future: int, tell: Callable[[str], None]
+) -> Found:
+    """Frames from `start` on, `context` and `future` of them, or the last `context` frames. Raises
+    ClipError.
+    """
     contents = look_through(path, tell)
     tally, ended = Tally(), start is None
     kept = _by_seeking(path, contents, context, start, future)
@@ -46,12 +54,16 @@ def read_video(path: Path, context: int, start: int | None, future: int, tell: C
     begin, count = kept[0][0], kept[-1][0] + 1
     first = max(count - context, 0) if start is None else start
     wanted = range(first, count if start is None else min(count, start + context + future))
-    paced = zip(range(begin, count), _paced(convert(kept, contents.aspect, contents.fields)), strict=False)
+    paced = zip(
+        range(begin, count), _paced(convert(kept, contents.aspect, contents.fields)), strict=False
+    )
     return Found([pixels for step, pixels in paced if step in wanted], count, contents.fps, damage)
 
 
 def every_frame(path: Path) -> Generator[np.ndarray, None, str | None]:
-    """Every frame, uint8 RGB [H, W, 3]; returns what is missing or broken, None for nothing. Raises ClipError."""
+    """Every frame, uint8 RGB [H, W, 3]; returns what is missing or broken, None for nothing. Raises
+    ClipError.
+    """
     contents, tally = look_through(path), Tally()
     yield from _paced(convert(decode(path, contents, tally), contents.aspect, contents.fields))
     if not tally.shown:
@@ -60,7 +72,8 @@ def every_frame(path: Path) -> Generator[np.ndarray, None, str | None]:
 
 
 def damaged(contents: Contents, tally: Tally, ended: bool) -> str | None:
-    """What is missing or broken in a file, as the end of a sentence; None where nothing is known to be.
+    """What is missing or broken in a file, as the end of a sentence; None where nothing is known to
+    be.
 
     `ended` says that the decoder was to read all of it.
     """
@@ -84,7 +97,9 @@ def _nothing(path: Path, tally: Tally) -> ClipError:
 
 
 def _paced(frames: Iterable[tuple[int, np.ndarray]]) -> Iterator[np.ndarray]:
-    """A frame for every step from the first one on: one that is missing shows the frame before it."""
+    """A frame for every step from the first one on: one that is missing shows the frame
+    before it.
+    """
     latest: np.ndarray | None = None
     step = 0
     for number, frame in frames:
@@ -105,7 +120,9 @@ def _counted(frames: Iterable, doing: str, tell: Callable[[str], None]) -> Itera
 def _window(
     frames: Iterator, context: int, start: int | None, future: int
 ) -> tuple[list[tuple[int, VideoFrame]], bool]:
-    """Those of the numbered frames that show what is asked for, with their neighbours; whether the last one was read."""
+    """Those of the numbered frames that show what is asked for, with their neighbours; whether the
+    last one was read.
+    """
     kept: deque[tuple[int, VideoFrame]] = deque()
     for step, frame in frames:
         kept.append((step, frame))
@@ -120,11 +137,14 @@ def _window(
     return list(kept), True
 
 
-def _by_seeking(path: Path, contents: Contents, context: int, start: int | None, future: int) -> list | None:
-    """What `_window` finds, decoded from the key frame before the last one before it; None where that is not sure.
+def _by_seeking(
+    path: Path, contents: Contents, context: int, start: int | None, future: int
+) -> list | None:
+    """What `_window` finds, decoded from the key frame before the last one before it; None where
+    that is not sure.
 
-    It is sure where every frame has a time stamp of its own, where the file begins with a key frame, where nothing is
-    damaged, and where exactly the frames come that the packets tell of.
+    It is sure where every frame has a time stamp of its own, where the file begins with a key
+    frame, where nothing is damaged, and where exactly the frames come that the packets tell of.
     """
     shown, steps, keys = contents.shown, contents.steps, contents.keys
     if not shown or contents.damage or not keys or keys[0] != shown[0]:
@@ -133,7 +153,9 @@ def _by_seeking(path: Path, contents: Contents, context: int, start: int | None,
         begin, end = len(shown) - context - _BESIDE, len(shown)
     else:
         begin = int(np.searchsorted(steps, start, side="right")) - 1 - _BESIDE
-        end = min(len(shown), int(np.searchsorted(steps, start + context + future, side="right")) + 1)
+        end = min(
+            len(shown), int(np.searchsorted(steps, start + context + future, side="right")) + 1
+        )
     if begin < _WORTH or begin >= len(shown):
         return None
     key = bisect_right(keys, shown[begin]) - 2

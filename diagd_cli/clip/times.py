@@ -7,21 +7,42 @@ from collections.abc import Iterable
 import numpy as np
 
 MAX_FPS = 1000
-# Rates that cameras, screens and players keep; a rate that is measured is one of these where it cannot be told from it.
-_USUAL = (*(whole / 1.001 for whole in (24, 30, 60, 120)), 12, 12.5, 15, 24, 25, 30, 48, 50, 60, 90, 100, 120, 240)
-# A frame keeps its place in a row of frames where it is this many steps early or late, for a clock is never exact;
-# a larger distance is a frame that was left out, or one too many.
+# Rates that cameras, screens and players keep; a rate that is measured is one of these where it
+# cannot be told from it.
+_USUAL = (
+    *(whole / 1.001 for whole in (24, 30, 60, 120)),
+    12,
+    12.5,
+    15,
+    24,
+    25,
+    30,
+    48,
+    50,
+    60,
+    90,
+    100,
+    120,
+    240,
+)
+# A frame keeps its place in a row of frames where it is this many steps early or late, for a clock
+# is never exact; a larger distance is a frame that was left out, or one too many.
 _PATIENCE = 0.7
-_LONGEST = 3600.0  # seconds that one frame may stand; a file can claim any number, and each step would be made
+# seconds that one frame may stand; a file can claim any number, and each step would be made
+_LONGEST = 3600.0
 
 
-def pace(times: np.ndarray, declared: Iterable[float], tick: float) -> tuple[float | None, np.ndarray]:
-    """Frames per second, None where nothing tells, and the time step of each frame, int64 [F], from 0 on.
+def pace(
+    times: np.ndarray, declared: Iterable[float], tick: float
+) -> tuple[float | None, np.ndarray]:
+    """Frames per second, None where nothing tells, and the time step of each frame, int64 [F], from
+    0 on.
 
-    times: float64 [F], seconds, strictly ascending; `tick` is the unit they were rounded to, also in seconds. `declared` are the
-    rates that the file claims, of which one that fits the times is taken. Steps are consecutive where the frames are as
-    evenly spaced as rounding allows; elsewhere a step that is left out is to show the frame before it, and of frames of
-    equal step only the last is shown.
+    times: float64 [F], seconds, strictly ascending; `tick` is the unit they were rounded to, also
+    in seconds. `declared` are the rates that the file claims, of which one that fits the times is
+    taken. Steps are consecutive where the frames are as evenly spaced as rounding allows; elsewhere
+    a step that is left out is to show the frame before it, and of frames of equal step only the
+    last is shown.
     """
     count = len(times)
     if count < 2 or times[-1] <= times[0]:
@@ -33,7 +54,8 @@ def pace(times: np.ndarray, declared: Iterable[float], tick: float) -> tuple[flo
     declared = [rate for rate in declared if rate and rate > 0]
     exact = [(rate, 1.01 * tick * rate) for rate in (*declared, *_whole(local), *_USUAL)]
     for rate, error in (*exact, *((rate, tick * rate + 0.02) for rate in (*declared, *_USUAL))):
-        places = times * rate  # whole numbers, but for rounding, though single frames may have been left out
+        # whole numbers, but for rounding, though single frames may have been left out
+        places = times * rate
         steps = places.round().astype(np.int64)
         alike = abs(rate - local) <= (0.03 + tick * local) * local and rate <= MAX_FPS
         if alike and np.abs(places - steps).max() <= error and (np.diff(steps) > 0).all():
@@ -43,7 +65,9 @@ def pace(times: np.ndarray, declared: Iterable[float], tick: float) -> tuple[flo
     error = _spread(times, index, mean)
     if error < 0.49 * mean:
         rates = (*declared, *_whole(1 / mean), *_USUAL)
-        rate = next((r for r in rates if _spread(times, index, 1 / r) <= error + 0.51 * tick), 1 / mean)
+        rate = next(
+            (r for r in rates if _spread(times, index, 1 / r) <= error + 0.51 * tick), 1 / mean
+        )
         return usable([rate]), index
     rate = local
     usual = min((*declared, *_USUAL), key=lambda one: abs(one - rate))
@@ -63,7 +87,9 @@ def _whole(rate: float) -> list[float]:
 
 
 def _spread(times: np.ndarray, index: np.ndarray, step: float) -> float:
-    """How far the times are at most from steps of equal length, in seconds, wherever those begin."""
+    """How far the times are at most from steps of equal length, in seconds, wherever those
+    begin.
+    """
     rest = times - index * step
     return float(rest.max() - rest.min()) / 2
 

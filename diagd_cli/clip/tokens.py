@@ -1,4 +1,6 @@
-"""Files of tokens, as `--save-tokens` writes them: an .npz with `codes`, whole numbers [T, h, w], and what else it holds."""
+"""Files of tokens, as `--save-tokens` writes them: an .npz with `codes`, whole numbers [T, h, w],
+and what else it holds.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,15 @@ FIELD = "codes"
 LARGEST = 1 << 32  # bytes of a file's codes: a small file may unpack to any size
 _AGAIN = "Write it with numpy.savez(path, codes=codes)"
 # what NumPy raises for files that hold something else
-_DAMAGED = (ValueError, EOFError, LookupError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def holds_codes(path: Path) -> bool:
@@ -35,7 +45,9 @@ def read_codes(path: Path) -> np.ndarray:
         with np.load(path, allow_pickle=False) as file:
             size = file.zip.getinfo(f"{FIELD}.npy").file_size
             if size > LARGEST:
-                raise ClipError(f"{path} unpacks to {size:,} bytes", f"At most {LARGEST:,} can be read")
+                raise ClipError(
+                    f"{path} unpacks to {size:,} bytes", f"At most {LARGEST:,} can be read"
+                )
             codes = file[FIELD]
     except OSError as error:
         raise ClipError(f"{path} cannot be read: {error.strerror or error}", _AGAIN) from None

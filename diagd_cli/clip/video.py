@@ -1,7 +1,7 @@
 """Opening a video file.
 
-The file is untrusted: libavformat may open nothing but that one local file, as a real video container only, and frames
-above `MAX_SIDE` are refused before any memory is spent on them.
+The file is untrusted: libavformat may open nothing but that one local file, as a real video
+container only, and frames above `MAX_SIDE` are refused before any memory is spent on them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,31 @@ from diagd_cli.clip.image import MAX_SIDE, check_size, too_large
 from diagd_cli.clip.whole import begins_as_mov
 from diagd_cli.errors import ClipError
 
-# Containers that hold their own frames. Playlists (concat, HLS, DASH), image sequences and devices would make
-# libavformat open other files than the one that was named.
+# Containers that hold their own frames. Playlists (concat, HLS, DASH), image sequences and devices
+# would make libavformat open other files than the one that was named.
 _CONTAINERS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,gif,asf"
-_SAFE = {"protocol_whitelist": "file", "format_whitelist": _CONTAINERS, "max_pixels": str(MAX_SIDE**2)}
+_SAFE = {
+    "protocol_whitelist": "file",
+    "format_whitelist": _CONTAINERS,
+    "max_pixels": str(MAX_SIDE**2),
+}
 AGAIN = "Copy or download it again"
 
 
 @contextmanager
-def opened_video(path: Path, said: list | None = None) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first stream of pictures, cover art apart; `said` gains what libav complains of.
+def opened_video(
+    path: Path, said: list | None = None
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """The container and its first stream of pictures, cover art apart; `said` gains what libav
+    complains of.
 
     Raises ClipError.
     """
     with complaints() as log:
         try:
-            container = av.open("file:" + os.path.abspath(path), options=dict(_SAFE), metadata_errors="replace")
+            container = av.open(
+                "file:" + os.path.abspath(path), options=dict(_SAFE), metadata_errors="replace"
+            )
         except MemoryError:
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -43,11 +52,17 @@ def opened_video(path: Path, said: list | None = None) -> Iterator[tuple[av.cont
             said += log
     with container:
         covers = av.stream.Disposition.attached_pic
-        stream = next((one for one in container.streams.video if not one.disposition & covers), None)
+        stream = next(
+            (one for one in container.streams.video if not one.disposition & covers), None
+        )
         if stream is None:
-            raise ClipError(f"{path} has no video stream", "Name a file with pictures, not only sound")
+            raise ClipError(
+                f"{path} has no video stream", "Name a file with pictures, not only sound"
+            )
         if stream.codec_context is None:
-            raise ClipError(f"{path} is of a video codec that is not known", "Convert it to H.264 in MP4")
+            raise ClipError(
+                f"{path} is of a video codec that is not known", "Convert it to H.264 in MP4"
+            )
         check_size(path, stream.codec_context.width, stream.codec_context.height)
         if not stream.codec_context.width and (large := _oversized(path, log)):
             raise large
@@ -74,7 +89,9 @@ def _unreadable(path: Path, log: list) -> ClipError:
         return error
     if any("moov atom not found" in text for _, _, text in log) and begins_as_mov(path):
         return ClipError(f"{path} is cut short: its index (the moov atom) is missing", AGAIN)
-    return ClipError(f"{path} is not a video file", "Name an MP4, MOV, MKV, WebM, AVI or GIF file, or an image")
+    return ClipError(
+        f"{path} is not a video file", "Name an MP4, MOV, MKV, WebM, AVI or GIF file, or an image"
+    )
 
 
 def _oversized(path: Path, log: list) -> ClipError | None:
@@ -89,5 +106,7 @@ def need_memory() -> None:
 
 
 def again(packet: av.Packet, codec: str) -> bool:
-    """Whether a packet without bytes means that the frame before it is shown once more; at the end they mean nothing."""
+    """Whether a packet without bytes means that the frame before it is shown once more; at the end
+    they mean nothing.
+    """
     return codec == "theora" and packet.dts is not None and not packet.size

@@ -1,4 +1,6 @@
-"""Whether a video file has the end that its beginning promises, and all between. Only sizes and counters are read."""
+"""Whether a video file has the end that its beginning promises, and all between. Only sizes and
+counters are read.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ _TS_PACKETS = (188, 192, 204)  # bytes: plain, with a time stamp (M2TS), with er
 
 
 def missing_end(path: Path, container: str, stream: int) -> str | None:
-    """What is missing of a file of libavformat's format `container`; None where nothing is known to be.
+    """What is missing of a file of libavformat's format `container`; None where nothing is known to
+    be.
 
     `stream` is the number of the stream of pictures in it.
     """
@@ -99,7 +102,11 @@ def _ogg(data: mmap.mmap) -> str | None:
     segments = data[place + 26]
     table = data[place + 27 : place + 27 + segments]
     cut = len(table) < segments or _short(data, place + 27 + segments + sum(table))
-    return cut if isinstance(cut, str) else ("its last page is missing" if cut or not data[place + 5] & 4 else None)
+    return (
+        cut
+        if isinstance(cut, str)
+        else ("its last page is missing" if cut or not data[place + 5] & 4 else None)
+    )
 
 
 def _gif(data: mmap.mmap) -> str | None:
@@ -136,7 +143,8 @@ def _mpegts(data: mmap.mmap, pid: int) -> str | None:
         return "it ends within a packet"
     heads = np.frombuffer(data, np.uint8).reshape(-1, size)[:, 4 * (size == 192) :][:, :6]
     own = heads[((heads[:, 1] & 31).astype(int) << 8 | heads[:, 2]) == pid]
-    jumps = (own[:, 3] & 32 > 0) & (own[:, 4] > 0) & (own[:, 5] & 128 > 0)  # which the file itself announces
+    # which the file itself announces
+    jumps = (own[:, 3] & 32 > 0) & (own[:, 4] > 0) & (own[:, 5] & 128 > 0)
     filled = own[:, 3] & 16 > 0
     counts, jumps = own[filled, 3] & 15, jumps[filled][1:]
     gaps = (np.diff(counts) & 15 > 1) & ~jumps  # a packet may come twice

@@ -1,4 +1,6 @@
-"""The model families: each folder here holds one, as the record FAMILY. Nothing else in diagd names any of them."""
+"""The model families: each folder here holds one, as the record FAMILY. Nothing else in diagd names
+any of them.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,12 @@ __all__ = [
     "tokenizer_kind",
 ]
 
-_FOLDERS = sorted(module.name for module in iter_modules([str(Path(__file__).parent)]) if module.ispkg)
-_shipped: tuple[Family, ...] = tuple(import_module(f"{__name__}.{name}").FAMILY for name in _FOLDERS)
+_FOLDERS = sorted(
+    module.name for module in iter_modules([str(Path(__file__).parent)]) if module.ispkg
+)
+_shipped: tuple[Family, ...] = tuple(
+    import_module(f"{__name__}.{name}").FAMILY for name in _FOLDERS
+)
 _more: list[Family] = []  # those of others
 
 
@@ -39,11 +45,16 @@ def known() -> list[Family]:
 
 
 def register(family: Family) -> None:
-    """Make a family of one's own known to presets. Raises ValueError where its name, or a kind of it, is taken."""
+    """Make a family of one's own known to presets. Raises ValueError where its name, or a kind of
+    it, is taken.
+    """
     for other in known():
         kinds = [own for own in (_kinds(family) & _kinds(other)) if own]
         if family.name == other.name or kinds:
-            raise ValueError(f"there is a family {other.name} already, which has the kinds {sorted(_kinds(other))}")
+            raise ValueError(
+                f"there is a family {other.name} already, which has the kinds "
+                f"{sorted(_kinds(other))}"
+            )
     _more.append(family)
 
 
@@ -65,13 +76,18 @@ def _kinds(family: Family) -> set[str]:
 
 
 def tokenizer_kind(kind: str) -> TokenizerKind:
-    """The tokenizer of a kind. Raises ValueError for one that there is not, in words for the reader of a preset."""
+    """The tokenizer of a kind. Raises ValueError for one that there is not, in words for the reader
+    of a preset.
+    """
     return _choose({own.kind: own for family in known() if (own := family.tokenizer)}, kind)
 
 
 def actions_kind(kind: str) -> type[Any]:
     """The record of a kind of actions. Raises ValueError, as in `tokenizer_kind`."""
-    return _choose({own.model_fields["kind"].default: own for family in known() if (own := family.actions)}, kind)
+    return _choose(
+        {own.model_fields["kind"].default: own for family in known() if (own := family.actions)},
+        kind,
+    )
 
 
 def checkpoint_format(form: str) -> Checkpoint:

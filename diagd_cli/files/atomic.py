@@ -1,7 +1,9 @@
-"""Writing files so that each is complete or not there, and several that belong together all are or none is.
+"""Writing files so that each is complete or not there, and several that belong together all are or
+none is.
 
-Everything goes to a hidden temporary file beside its target, which takes the target's name once it is complete. A
-failure or Ctrl-C removes the temporary file and leaves whatever was at the target as it was.
+Everything goes to a hidden temporary file beside its target, which takes the target's name once it
+is complete. A failure or Ctrl-C removes the temporary file and leaves whatever was at the target as
+it was.
 """
 
 from __future__ import annotations
@@ -52,7 +54,9 @@ def write_failure(path: str | Path, reason: str) -> OutputError:
 
 
 def is_full(reason: str) -> bool:
-    """Whether `reason`, the system's or ffmpeg's words, is that no more can be written to a disk."""
+    """Whether `reason`, the system's or ffmpeg's words, is that no more can be written to a
+    disk.
+    """
     return any(os.strerror(code) in reason for code in _FULL)
 
 
@@ -74,10 +78,12 @@ _held: ContextVar[Held | None] = ContextVar("held", default=None)
 
 @contextmanager
 def together() -> Iterator[Held]:
-    """Whatever the block writes, on its own thread, appears when it has ended well: all of it, or nothing.
+    """Whatever the block writes, on its own thread, appears when it has ended well: all of it, or
+    nothing.
 
-    A file that was written later appears earlier: one that tells of others should be written last, so that a killed run
-    leaves no file of which nothing tells. Raises OutputError. A set within a set is a part of that one.
+    A file that was written later appears earlier: one that tells of others should be written last,
+    so that a killed run leaves no file of which nothing tells. Raises OutputError. A set within a
+    set is a part of that one.
     """
     outer = _held.get()
     if outer is not None:
@@ -100,7 +106,8 @@ def together() -> Iterator[Held]:
 
 
 def replace_all(parts: dict[Path, Path], names: dict[Path, Path]) -> None:
-    """Move each temporary file to its target, the last one first; where one cannot be, all is again as it was.
+    """Move each temporary file to its target, the last one first; where one cannot be, all is again
+    as it was.
 
     parts: temporary files by target. names: targets as messages call them. Raises OutputError.
     """
@@ -111,7 +118,9 @@ def replace_all(parts: dict[Path, Path], names: dict[Path, Path]) -> None:
                 done.append((target, _kept(target) if len(parts) > 1 else None))
                 os.replace(part, target)
             except OSError as error:
-                raise write_failure(names.get(target, target), error.strerror or str(error)) from error
+                raise write_failure(
+                    names.get(target, target), error.strerror or str(error)
+                ) from error
     except BaseException:
         for target, kept in reversed(done):
             _give_back(target, kept, written=not parts[target].exists())
@@ -124,7 +133,8 @@ def replace_all(parts: dict[Path, Path], names: dict[Path, Path]) -> None:
 
 @contextmanager
 def set_aside(*paths: Path) -> Iterator[None]:
-    """Nothing is at `paths` any more when the block begins; where it fails, what was there is, and nothing else.
+    """Nothing is at `paths` any more when the block begins; where it fails, what was there is, and
+    nothing else.
 
     Raises OutputError.
     """
@@ -154,10 +164,11 @@ def set_aside(*paths: Path) -> Iterator[None]:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its name when the block ends well, and is removed otherwise.
+    """Yield a temporary path beside `path` that takes its name when the block ends well, and is
+    removed otherwise.
 
-    Folders that are missing are created. The block should do nothing but write the file: an OSError in it becomes
-    an OutputError.
+    Folders that are missing are created. The block should do nothing but write the file: an OSError
+    in it becomes an OutputError.
     """
     with temporary(Path(path)) as part:
         try:
@@ -205,12 +216,15 @@ def write_json(path: str | Path, value: object) -> None:
 
 def write_npz(path: str | Path, /, **arrays: ArrayLike) -> None:
     """Write named arrays as a compressed .npz file, atomically. Raises OutputError."""
-    with atomic(path) as part, part.open("wb") as file:  # given a name, numpy would add a suffix to it
+    # given a name, numpy would add a suffix to it
+    with atomic(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # mypy takes one for `allow_pickle`
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it; returns those that were not there, the deepest last. Raises OSError."""
+    """Make a folder and those above it; returns those that were not there, the deepest last. Raises
+    OSError.
+    """
     missing = [folder]
     while not missing[-1].exists():
         missing.append(missing[-1].parent)
@@ -239,7 +253,9 @@ def _target(path: str | Path) -> Path:
 
 
 def _kept(target: Path) -> Path | None:
-    """Another name for what is at the target, under which it outlives its replacement; None where nothing is there."""
+    """Another name for what is at the target, under which it outlives its replacement; None where
+    nothing is there.
+    """
     if not target.is_file():
         return None
     kept = hidden_name(target)

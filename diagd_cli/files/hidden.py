@@ -1,7 +1,8 @@
 """Names of temporary files and folders, and removing those that a killed process has left.
 
-A name is .diagd-PROCESS-PLACE-RANDOM.SUFFIX. A place is one running system (a container is one of its own) in which
-process numbers tell processes apart: only what a process of this place left, which is there no more, is removed.
+A name is .diagd-PROCESS-PLACE-RANDOM.SUFFIX. A place is one running system (a container is one of
+its own) in which process numbers tell processes apart: only what a process of this place left,
+which is there no more, is removed.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-LONGEST_SUFFIX = 16  # bytes; a longer one is no suffix that a program looks at, and would make the name too long
+# bytes; a longer one is no suffix that a program looks at, and would make the name too long
+LONGEST_SUFFIX = 16
 _OWN = re.compile(r"\.diagd-(\d+-[0-9a-f]{8})-[0-9a-f]{8}(\..*)?")
 
 
@@ -34,7 +36,9 @@ def process_name() -> str:
 
 
 def has_ended(name: str) -> bool:
-    """Whether a process is known to have ended, by its PROCESS-PLACE: one of this place that is there no more."""
+    """Whether a process is known to have ended, by its PROCESS-PLACE: one of this place that is
+    there no more.
+    """
     number, _, place = name.partition("-")
     if not _system() or place != _place():
         return False
@@ -74,7 +78,9 @@ def _remove(path: Path, status: os.stat_result) -> None:
 
 @lru_cache(maxsize=1)
 def _system() -> str:
-    """What no two places have in common: this start of the system, and its space of process numbers; "" if unknown."""
+    """What no two places have in common: this start of the system, and its space of process
+    numbers; "" if unknown.
+    """
     try:
         start = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{start} {os.stat('/proc/self/ns/pid').st_ino}"

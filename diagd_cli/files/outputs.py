@@ -1,4 +1,6 @@
-"""What a command is going to write, looked at before it works: that it may be, can be, and destroys nothing that is read."""
+"""What a command is going to write, looked at before it works: that it may be, can be, and destroys
+nothing that is read.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,20 @@ CHOOSE = "Choose another output with -o"
 
 
 def check_outputs(
-    writes: Iterable[Named], reads: Iterable[Named] = (), *, force: bool = True, instead: str = CHOOSE
+    writes: Iterable[Named],
+    reads: Iterable[Named] = (),
+    *,
+    force: bool = True,
+    instead: str = CHOOSE,
 ) -> None:
-    """Refuse a command before it works: one that would destroy what it reads, or cannot write all that it is to write.
+    """Refuse a command before it works: one that would destroy what it reads, or cannot write all
+    that it is to write.
 
-    Files are told apart by what they are, not by name: links, and names that a file system takes for one, are seen through.
-    What stdout and stderr are sent to counts too. Files that exist are refused without `force`. `instead` is the advice
-    where outputs and inputs meet. Every folder is tried with the very names, and left as it was; only what killed runs
-    left there is removed. Raises UsageError and OutputError.
+    Files are told apart by what they are, not by name: links, and names that a file system takes
+    for one, are seen through. What stdout and stderr are sent to counts too. Files that exist are
+    refused without `force`. `instead` is the advice where outputs and inputs meet. Every folder is
+    tried with the very names, and left as it was; only what killed runs left there is removed.
+    Raises UsageError and OutputError.
     """
     writes, reads = list(writes), list(reads)
     _check_apart(writes, reads, instead)
@@ -55,11 +63,15 @@ def check_free(path: Path, force: bool) -> None:
     except OSError as error:
         raise write_failure(path, str(error.strerror)) from error
     if stat.S_ISDIR(status.st_mode):
-        raise OutputError(f"{path} is a directory", f"Name a file in it, such as {path / 'out.mp4'}")
+        raise OutputError(
+            f"{path} is a directory", f"Name a file in it, such as {path / 'out.mp4'}"
+        )
     if not stat.S_ISREG(status.st_mode):
         raise OutputError(f"{path} is not a regular file", "Name a file to write")
     if not force:
-        raise OutputError(f"{path} exists already", "Choose another name, or replace it with --force")
+        raise OutputError(
+            f"{path} exists already", "Choose another name, or replace it with --force"
+        )
     _check_replaceable(path, status)
 
 
@@ -80,21 +92,31 @@ def _check_apart(writes: list[Named], reads: list[Named], instead: str) -> None:
             taken[key] = (path, what)
     for identity, stream in _streams():
         if found := inputs.get(identity):
-            raise UsageError(f"{found[0]}, {found[1]}, is what {stream} is sent to", f"Send {stream} to another file")
+            raise UsageError(
+                f"{found[0]}, {found[1]}, is what {stream} is sent to",
+                f"Send {stream} to another file",
+            )
         if found := taken.get(identity):
-            raise UsageError(f"{found[0]} would be both {found[1]} and what {stream} is sent to", instead)
+            raise UsageError(
+                f"{found[0]} would be both {found[1]} and what {stream} is sent to", instead
+            )
 
 
 def _one_file(first: Named, second: Named, instead: str) -> UsageError:
-    names = f"{first[0]} would be" if first[0] == second[0] else f"{first[0]} and {second[0]} are one file,"
+    names = (
+        f"{first[0]} would be"
+        if first[0] == second[0]
+        else f"{first[0]} and {second[0]} are one file,"
+    )
     return UsageError(f"{names} both {first[1]} and {second[1]}", instead)
 
 
 def _rehearse(folder: Path, named: list[Named], instead: str) -> None:
-    """Do in a hidden folder what is going to be done in `folder`: make the files' folders, and files of their names.
+    """Do in a hidden folder what is going to be done in `folder`: make the files' folders, and
+    files of their names.
 
-    Whatever a file system does not take is told by it: permissions, a full disk, names too long or with characters that it
-    does not know, and names that are one to it.
+    Whatever a file system does not take is told by it: permissions, a full disk, names too long or
+    with characters that it does not know, and names that are one to it.
     """
     stage, path = hidden_name(folder / "stage"), named[0][0]
     made: dict[str, Named] = {}
@@ -132,7 +154,8 @@ def _check_replaceable(path: Path, status: os.stat_result) -> None:
     try:
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND))
     except PermissionError as error:
-        if error.errno == errno.EPERM:  # it is marked as one that never changes; where only its mode forbids, we may
+        # it is marked as one that never changes; where only its mode forbids, we may
+        if error.errno == errno.EPERM:
             raise write_failure(path, error.strerror or str(error)) from error
     except OSError as error:
         if error.errno == errno.EROFS:

@@ -1,4 +1,6 @@
-"""What the commands do, without a command line: plain records in, files and records out, and a Progress on the way."""
+"""What the commands do, without a command line: plain records in, files and records out, and a
+Progress on the way.
+"""
 
 from __future__ import annotations
 

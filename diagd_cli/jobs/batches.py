@@ -1,4 +1,6 @@
-"""A generation at work: clips of equally long contexts in batches, each video written with its sidecar last."""
+"""A generation at work: clips of equally long contexts in batches, each video written with its
+sidecar last.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,10 @@ def generate(
 ) -> Made:
     """Make every video; on_video is called with each when all of its files are complete.
 
-    Of several videos one that fails does not stop the rest: `progress.failure` is told, and its clip is in `failed`. Of a
-    single one the error is raised. started: when it all began, as time.perf_counter() tells it, for the sidecar. Raises
-    UsageError, OutputError and WeightsError before any work is done where it cannot be.
+    Of several videos one that fails does not stop the rest: `progress.failure` is told, and its
+    clip is in `failed`. Of a single one the error is raised. started: when it all began, as
+    time.perf_counter() tells it, for the sidecar. Raises UsageError, OutputError and WeightsError
+    before any work is done where it cannot be.
     """
     began = time.perf_counter() if started is None else started
     run = Run(generation, check(generation), progress or Silent(), on_video, began)
@@ -46,7 +49,9 @@ def generate(
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """A video to make, whose clip has been read; actions: rows int64 [context + frames, A] that steer it."""
+    """A video to make, whose clip has been read; actions: rows int64 [context + frames, A] that
+    steer it.
+    """
 
     target: Target
     clip: Clip
@@ -85,7 +90,9 @@ class Run:
 
     @contextmanager
     def attempt(self, *clips: Path) -> Iterator[None]:
-        """What goes wrong with one clip of several, or one batch, is told, and the next one follows."""
+        """What goes wrong with one clip of several, or one batch, is told, and the next one
+        follows.
+        """
         try:
             yield
         except Exception as error:
@@ -95,7 +102,9 @@ class Run:
             self.made.failed.extend(clip for clip in clips if clip not in self.made.failed)
 
     def ready(self) -> Iterator[Work]:
-        """The videos that are to be made and may be; each clip is read once for all of its samples."""
+        """The videos that are to be made and may be; each clip is read once for all of its
+        samples.
+        """
         for path, samples in groupby(self.generation.targets, key=lambda target: target.clip):
             allowed, clip = [], None
             for target in samples:
@@ -115,20 +124,29 @@ class Run:
 
     def check_free(self, target: Target) -> None:
         """Raise OutputError where a video's files exist already, unless they may be replaced."""
-        free = self.generation.force or (self.generation.resume and sidecar.made_before(target.output) is not None)
+        free = self.generation.force or (
+            self.generation.resume and sidecar.made_before(target.output) is not None
+        )
         for path, _ in self.generation.files(target):
             check_free(path, free)
 
     def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
         """A clip's context and what steers its continuation."""
-        preset, settings = self.generation.preset, self.generation.settings.for_clip(path, self.generation.preset)
+        preset, settings = (
+            self.generation.preset,
+            self.generation.settings.for_clip(path, self.generation.preset),
+        )
         clip = read_clip(path, settings.context, self.generation.start, tell=self.progress.note)
         preset.check_kind(path, clip.frames)
         context = len(clip.frames)
         if clip.damage:
             last = clip.first + context - 1
-            self.progress.note(f"{path} is {clip.damage}; it is continued after frame {last} (frames count from 0)")
-        return clip, clip_actions(path, preset.actions, self.asked, clip.first, context, settings.frames)
+            self.progress.note(
+                f"{path} is {clip.damage}; it is continued after frame {last} (frames count from 0)"
+            )
+        return clip, clip_actions(
+            path, preset.actions, self.asked, clip.first, context, settings.frames
+        )
 
     def keep(self, work: Work) -> bool:
         """Whether a video is there already, made with these settings."""
@@ -145,9 +163,15 @@ class Run:
         self.on_video(video)
 
     def load(self) -> Loaded:
-        """The models, loaded once, when the first clip needs them; the text encoder has come and gone before."""
+        """The models, loaded once, when the first clip needs them; the text encoder has come and
+        gone before.
+        """
         if self.loaded is None:
-            preset, settings, machine = self.generation.preset, self.generation.settings, self.generation.machine
+            preset, settings, machine = (
+                self.generation.preset,
+                self.generation.settings,
+                self.generation.machine,
+            )
             self.prompts.embed(self.progress)
             with self.progress.stage(f"loading {preset.name}"):
                 self.loaded = load_models(preset, settings, machine, batch=self.size)
@@ -156,7 +180,9 @@ class Run:
                     context = preset.latents(settings.context)
                     self.loaded = warm_up(self.loaded, settings.request(), context, self.size)
             if machine.offload and self.loaded.device.type == "cpu":
-                self.progress.note("--offload changes nothing on the CPU: the tokenizer is in main memory anyway")
+                self.progress.note(
+                    "--offload changes nothing on the CPU: the tokenizer is in main memory anyway"
+                )
         return self.loaded
 
     def make(self, group: list[Work]) -> None:
@@ -174,8 +200,11 @@ class Run:
                     outputs[output] = work
             results: list[Result] = []
             with self.attempt(*(work.target.clip for work in outputs.values())):
-                results = self.decode(loaded, list(outputs.values()), list(outputs)) if outputs else []
-            for (output, work), result in zip(outputs.items(), results, strict=False):  # none, where all have failed
+                results = (
+                    self.decode(loaded, list(outputs.values()), list(outputs)) if outputs else []
+                )
+            # none, where all have failed
+            for (output, work), result in zip(outputs.items(), results, strict=False):
                 with self.attempt(work.target.clip):
                     self.finish(loaded, output, work, result)
         finally:
@@ -184,9 +213,15 @@ class Run:
 
     def decode(self, loaded: Loaded, group: list[Work], outputs: list[Output]) -> list[Result]:
         """What the pipeline makes of the clips."""
-        settings, preset, clips = self.generation.settings, self.generation.preset, [work.clip for work in group]
+        settings, preset, clips = (
+            self.generation.settings,
+            self.generation.preset,
+            [work.clip for work in group],
+        )
         requests = [
-            settings.request(actions=work.actions, text=self.prompts.of(work.clip.path), seed=work.target.seed)
+            settings.request(
+                actions=work.actions, text=self.prompts.of(work.clip.path), seed=work.target.seed
+            )
             for work in group
         ]
         name = clips[0].path.name if len(group) == 1 else f"{len(group)} clips"
@@ -198,25 +233,33 @@ class Run:
                 requests,
                 follow.stage,
                 follow.on_steps,
-                on_frames=(lambda n, frames: outputs[n].write(frames)) if self.generation.stream else None,
+                on_frames=(lambda n, frames: outputs[n].write(frames))
+                if self.generation.stream
+                else None,
                 kv_dtype=cache_dtype(self.generation.machine, loaded.device),
                 offload=self.generation.machine.offload,
             )
 
     def finish(self, loaded: Loaded, output: Output, work: Work, result: Result) -> None:
-        """Write what is left of one video, and its sidecar last: all of its files or none; tell what was made."""
+        """Write what is left of one video, and its sidecar last: all of its files or none; tell
+        what was made.
+        """
         path, began, told = work.target.output, time.perf_counter(), None
         with together() as held:
             with self.progress.stage("writing"):
                 if self.generation.preset.pixels:
                     output.close(result.frames)
             if self.generation.save_tokens or not self.generation.preset.pixels:
-                write_npz(path.with_suffix(".npz"), codes=result.codes, context=np.array(result.context))
+                write_npz(
+                    path.with_suffix(".npz"), codes=result.codes, context=np.array(result.context)
+                )
             result.seconds["write"] = time.perf_counter() - began
             first = sidecar.first_frame(result, self.started)
             if path != STDOUT:
                 about = self.prompts.about(work.clip.path)
-                told = sidecar.describe(self.generation, loaded, work, result, held.at(path), first, about)
+                told = sidecar.describe(
+                    self.generation, loaded, work, result, held.at(path), first, about
+                )
                 write_json(path.with_suffix(".json"), told)
         output.keep()
         rates = result.rates
@@ -224,7 +267,9 @@ class Run:
         self.progress.note(
             f"{path}: {self.generation.settings.frames} new frames, {result.steps} steps in "
             f"{result.seconds['decode']:.2f} s{of} "
-            f"({rates['tokens_per_second']:.0f} tokens/s, {rates['frames_per_second']:.1f} frames/s), first frame after "
-            f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), seed {work.target.seed}"
+            f"({rates['tokens_per_second']:.0f} tokens/s, {rates['frames_per_second']:.1f} "
+            "frames/s), first frame after "
+            f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), seed "
+            f"{work.target.seed}"
         )
         self.done(Video(path, told))

@@ -12,7 +12,8 @@ from diagd_cli.schedule.decoding import Decoding, labels
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is compared: a decoding by its name among others, and the preset whose Transformer runs it.
+    """What is compared: a decoding by its name among others, and the preset whose Transformer runs
+    it.
 
     preset: None is the command's own.
     """
@@ -27,8 +28,11 @@ class Candidate:
         return {**own, **(self.preset.transformer_facts if self.preset else {})}
 
 
-def candidates_of(pairs: Iterable[tuple[Decoding, Preset | None]], preset: Preset) -> list[Candidate]:
-    """Candidates of decodings and the presets that run them, each once, with names that tell them apart.
+def candidates_of(
+    pairs: Iterable[tuple[Decoding, Preset | None]], preset: Preset
+) -> list[Candidate]:
+    """Candidates of decodings and the presets that run them, each once, with names that tell them
+    apart.
 
     Raises UsageError where two would have the same name.
     """
@@ -53,15 +57,22 @@ def others_of(candidates: Sequence[Candidate]) -> list[Preset]:
 
 
 def name_of(other: Preset, preset: Preset) -> str:
-    """What another preset is called beside `preset`: of one that a run has written under the same name, the run's folder."""
+    """What another preset is called beside `preset`: of one that a run has written under the same
+    name, the run's folder.
+    """
     same = other.name == preset.name and other.path
     return other.path.resolve().parent.name if same and other.path else other.name
 
 
 def check_same_tokens(other: Preset, preset: Preset) -> None:
-    """Raise UsageError unless `other` knows the tokens that `preset` makes: the same codes, grid, actions and text."""
+    """Raise UsageError unless `other` knows the tokens that `preset` makes: the same codes, grid,
+    actions and text.
+    """
     parts = ("tokenizer", "grid", "actions", "prefix", "text")
     differs = [name for name in parts if getattr(other, name) != getattr(preset, name)]
     if differs or other.weight_keys["tokenizer"] != preset.weight_keys["tokenizer"]:
-        what = f"The preset {other.name} differs from {preset.name} in {', '.join(differs) or 'tokenizer_weights'}"
+        what = (
+            f"The preset {other.name} differs from {preset.name} in "
+            f"{', '.join(differs) or 'tokenizer_weights'}"
+        )
         raise UsageError(what, "Name one that differs in the Transformer alone")

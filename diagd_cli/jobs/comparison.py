@@ -1,4 +1,6 @@
-"""One clip, seed and context, continued by two or more decodings: videos side by side, figures, and a page."""
+"""One clip, seed and context, continued by two or more decodings: videos side by side, figures, and
+a page.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,9 @@ class Comparing:
     command: str = ""
 
     def check(self) -> Prompts:
-        """The prompt of the clip. Refuses, before any work is done, what cannot be written or drawn. Raises DiagdError."""
+        """The prompt of the clip. Refuses, before any work is done, what cannot be written or
+        drawn. Raises DiagdError.
+        """
         self.preset.require_pixels("compare")
         steering, machine, target = self.steering, self.machine, self.output
         reads = preset_inputs(
@@ -71,7 +75,11 @@ class Comparing:
             weights=not machine.random_weights,
         )
         reads += clip_inputs(
-            self.preset, [self.clip], steering.actions, steering.prompt_file, steering.prompt_embedding
+            self.preset,
+            [self.clip],
+            steering.actions,
+            steering.prompt_file,
+            steering.prompt_embedding,
         )
         writes = [(target, "the output"), (target.with_suffix(".json"), "the report")]
         writes += [(race_path(target), "the race")] if self.race else []
@@ -96,7 +104,12 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
     progress, preset = progress or Silent(), comparing.preset
     prompts, settings = comparing.check(), comparing.settings.for_clip(comparing.clip, preset)
     source = read_clip(
-        comparing.clip, settings.context, comparing.start, settings.frames, whole=True, tell=progress.note
+        comparing.clip,
+        settings.context,
+        comparing.start,
+        settings.frames,
+        whole=True,
+        tell=progress.note,
     )
     actions = clip_actions(
         comparing.clip,
@@ -109,26 +122,36 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
     )
     prompts.embed(progress)
 
-    from diagd_cli.jobs.models import load_models, load_others, machine_facts  # and torch, which takes long
+    # and torch, which takes long
+    from diagd_cli.jobs.models import load_models, load_others, machine_facts
 
     machine, others = comparing.machine, others_of(comparing.candidates)
     with progress.stage(f"loading {preset.name}"):
         loaded = load_models(preset, comparing.settings, machine, beside=others)
-        running = load_others(comparing.candidates, loaded, machine.weights_dir, machine.random_weights)
+        running = load_others(
+            comparing.candidates, loaded, machine.weights_dir, machine.random_weights
+        )
     requests = [
-        (one, settings.request(one.decoding, actions, prompts.of(comparing.clip))) for one in comparing.candidates
+        (one, settings.request(one.decoding, actions, prompts.of(comparing.clip)))
+        for one in comparing.candidates
     ]
     comparison = run_all(loaded, running, source, requests, progress)
 
     facts = {
         "output": path_text(comparing.output),
-        "input": {"path": path_text(comparing.clip), "sha256": source.sha256, "first": comparing.start},
+        "input": {
+            "path": path_text(comparing.clip),
+            "sha256": source.sha256,
+            "first": comparing.start,
+        },
         "preset": preset.name,
         "seed": settings.seed,
         "frames": settings.frames,
         "context_frames": settings.context,
         "sampling": settings.sampling.facts,
-        "steered_by": None if actions is None or not preset.actions else preset.actions.describe(actions),
+        "steered_by": None
+        if actions is None or not preset.actions
+        else preset.actions.describe(actions),
         **prompts.about(comparing.clip),
         "command": comparing.command,
         "weights": machine.weights_of(preset),
@@ -151,7 +174,9 @@ def run_all(
     requests: Sequence[tuple[Candidate, Request]],
     progress: Progress,
 ) -> Comparison:
-    """Every candidate's request after a short warm-up; and what the tokenizer alone scores on ground truth."""
+    """Every candidate's request after a short warm-up; and what the tokenizer alone scores on
+    ground truth.
+    """
     from diagd_cli.jobs.judge import limit_of, rows_of, truth_of
     from diagd_cli.pipeline import continue_clip
 
@@ -159,7 +184,10 @@ def run_all(
     with progress.stage("warming up"):
         continue_clip(loaded, source, replace(requests[-1][1], frames=1))
     for one, request in requests:
-        tokens, models = preset.new_latents(request.frames) * preset.grid.area, others.get(one.label, loaded)
+        tokens, models = (
+            preset.new_latents(request.frames) * preset.grid.area,
+            others.get(one.label, loaded),
+        )
         with progress.follow(one.label, tokens, request.frames) as follow:
             results.append(continue_clip(models, source, request, follow.stage, follow.on_steps))
     context, truth = results[0].context, truth_of(loaded, source)
@@ -192,9 +220,15 @@ def write_report(comparing: Comparing, facts: dict, comparison: Comparison, held
     target, preset = comparing.output, comparing.preset
     videos = {"The continuations at the clip's own speed": held.at(target)}
     if heat := facts["heat"]:
-        videos = {f"The continuations, and below each its difference to {heat['reference']}": held.at(target)}
+        videos = {
+            f"The continuations, and below each its difference to {heat['reference']}": held.at(
+                target
+            )
+        }
     if facts["race"]:
-        videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = held.at(race_path(target))
+        videos[f"The decodings as they ran, {pace(facts['race']['speed'])}"] = held.at(
+            race_path(target)
+        )
     known, new = preset.latents(comparison.context), preset.new_latents(comparison.new)
     lines = [
         replace(timeline(plans_of(preset.grid, known, new, one.decoding, preset)), label=one.label)

@@ -1,4 +1,6 @@
-"""Clips in, videos with their continuations out: what is asked for, checked before torch and the models are loaded."""
+"""Clips in, videos with their continuations out: what is asked for, checked before torch and the
+models are loaded.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,9 @@ class Generation:
 
 @dataclass(frozen=True, eq=False)
 class Video:
-    """A video that is there: its path, its sidecar (None on stdout), and whether it was there before."""
+    """A video that is there: its path, its sidecar (None on stdout), and whether it was there
+    before.
+    """
 
     output: Path
     sidecar: dict | None
@@ -84,14 +88,17 @@ class Video:
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What a generation has made, in the order of completion, and the clips of which something failed."""
+    """What a generation has made, in the order of completion, and the clips of which something
+    failed.
+    """
 
     videos: list[Video] = field(default_factory=list)
     failed: list[Path] = field(default_factory=list)
 
 
 def check(generation: Generation) -> Prompts:
-    """The prompts of the clips. Refuses outputs that cannot be written or are inputs; those that exist fail alone later.
+    """The prompts of the clips. Refuses outputs that cannot be written or are inputs; those that
+    exist fail alone later.
 
     Raises UsageError, OutputError.
     """
@@ -101,6 +108,10 @@ def check(generation: Generation) -> Prompts:
     preset.parse_actions(steering.actions)
     prompts = find_prompts(preset, generation.clips, steering, machine.random_weights)
     reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)
-    reads += clip_inputs(preset, generation.clips, steering.actions, steering.prompt_file, steering.prompt_embedding)
-    check_outputs([named for target in generation.targets for named in generation.files(target)], reads)
+    reads += clip_inputs(
+        preset, generation.clips, steering.actions, steering.prompt_file, steering.prompt_embedding
+    )
+    check_outputs(
+        [named for target in generation.targets for named in generation.files(target)], reads
+    )
     return prompts

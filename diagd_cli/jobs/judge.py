@@ -16,7 +16,12 @@ from diagd_cli.tokens.fit import fit_frames
 
 
 def row_of(
-    result: Result, first: Result, label: str, decoding: Mapping, known: int, truth: np.ndarray | None
+    result: Result,
+    first: Result,
+    label: str,
+    decoding: Mapping,
+    known: int,
+    truth: np.ndarray | None,
 ) -> ComparisonRow:
     """The figures of a continuation, rounded as reports have them.
 
@@ -48,7 +53,9 @@ def rows_of(
 ) -> list[ComparisonRow]:
     """A row for each continuation; decodings: label and facts of each. See `row_of`."""
     pairs = zip(results, decodings, strict=True)
-    return [row_of(result, results[0], label, facts, known, truth) for result, (label, facts) in pairs]
+    return [
+        row_of(result, results[0], label, facts, known, truth) for result, (label, facts) in pairs
+    ]
 
 
 def truth_of(loaded: Loaded, source: Clip) -> np.ndarray | None:
@@ -62,7 +69,9 @@ def truth_of(loaded: Loaded, source: Clip) -> np.ndarray | None:
     return fit_frames(np.concatenate([source.frames, source.future]), *size).numpy()
 
 
-def limit_of(loaded: Loaded, source: Clip, truth: np.ndarray | None, context: int) -> Fidelity | None:
+def limit_of(
+    loaded: Loaded, source: Clip, truth: np.ndarray | None, context: int
+) -> Fidelity | None:
     """What the tokenizer alone scores on ground truth: nothing that it decodes can be nearer, by
     and large.
     """

@@ -19,15 +19,23 @@ from diagd_cli.weights.parameters import transformer_parameters
 
 
 def load_models(
-    preset: Preset, settings: Settings, machine: Machine, *, batch: int = 1, beside: Sequence[Preset] = ()
+    preset: Preset,
+    settings: Settings,
+    machine: Machine,
+    *,
+    batch: int = 1,
+    beside: Sequence[Preset] = (),
 ) -> Loaded:
-    """The preset's models on the device asked for. Raises DiagdError where they are missing or cannot fit.
+    """The preset's models on the device asked for. Raises DiagdError where they are missing or
+    cannot fit.
 
     batch: clips that are going to be decoded together, which must fit too.
     beside: presets whose Transformers are going to be loaded as well.
     """
     device = choose_device(machine.device)
-    dtype = choose_dtype(machine.dtype, device, transformer_parameters(preset.transformer, preset.positions))
+    dtype = choose_dtype(
+        machine.dtype, device, transformer_parameters(preset.transformer, preset.positions)
+    )
     require(
         preset,
         device,
@@ -39,7 +47,9 @@ def load_models(
         beside=beside,
     )
     random = settings.seed if machine.random_weights else None
-    return load(preset, device, dtype, folder=machine.weights_dir, random=random, compile=machine.compile)
+    return load(
+        preset, device, dtype, folder=machine.weights_dir, random=random, compile=machine.compile
+    )
 
 
 def cache_dtype(machine: Machine, device: torch.device) -> torch.dtype | None:
@@ -48,9 +58,13 @@ def cache_dtype(machine: Machine, device: torch.device) -> torch.dtype | None:
 
 
 def load_others(
-    candidates: Sequence[Candidate], loaded: Loaded, folder: Path | None = None, random: bool = False
+    candidates: Sequence[Candidate],
+    loaded: Loaded,
+    folder: Path | None = None,
+    random: bool = False,
 ) -> dict[str, Loaded]:
-    """The models of those on another preset's Transformer, by label, with the tokenizer of `loaded`; each loaded once.
+    """The models of those on another preset's Transformer, by label, with the tokenizer of
+    `loaded`; each loaded once.
 
     folder: where weights are looked for first. random: with made-up weights. Raises WeightsError.
     """
@@ -66,7 +80,9 @@ def load_others(
 
 
 def machine_facts(loaded: Loaded, named: bool = False) -> dict:
-    """Device, dtype, threads and versions in use, as reports and sidecars tell them; `named`: the hardware in words too."""
+    """Device, dtype, threads and versions in use, as reports and sidecars tell them; `named`: the
+    hardware in words too.
+    """
     machine = {
         "device": str(loaded.device),
         "dtype": str(loaded.dtype).removeprefix("torch."),

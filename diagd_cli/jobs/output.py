@@ -1,4 +1,6 @@
-"""One video on its way to its file: at once when it is made, or frame by frame while it is being made."""
+"""One video on its way to its file: at once when it is made, or frame by frame while it is being
+made.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,11 @@ from diagd_cli.files.atomic import STDOUT, set_aside, write_json
 
 
 class Output:
-    """A VideoWriter that may outlive a failure of its own, so that the other clips of a batch go on.
+    """A VideoWriter that may outlive a failure of its own, so that the other clips of a batch go
+    on.
 
-    strict: a failure is raised at once, since nothing else is being made. A stream is complete when `keep` is called:
-    before that `drop` removes it, and what was at its place is there again.
+    strict: a failure is raised at once, since nothing else is being made. A stream is complete when
+    `keep` is called: before that `drop` removes it, and what was at its place is there again.
     """
 
     def __init__(self, target: Path, fps: float, stream: bool, strict: bool):
@@ -25,7 +28,9 @@ class Output:
         self.place = ExitStack()  # of a stream: what is undone where it is not completed
 
     def begin(self, height: int, width: int, unfinished: dict) -> None:
-        """Start a stream; its sidecar says that it is `unfinished` as long as it is. Raises OutputError."""
+        """Start a stream; its sidecar says that it is `unfinished` as long as it is. Raises
+        OutputError.
+        """
         try:
             if self.target != STDOUT:
                 sidecar = self.target.with_suffix(".json")
@@ -43,7 +48,9 @@ class Output:
         return self.writer
 
     def write(self, frames: np.ndarray) -> None:
-        """Add frames uint8 [F, H, W, 3], on any thread; after a failure they are dropped, and `close` raises it."""
+        """Add frames uint8 [F, H, W, 3], on any thread; after a failure they are dropped, and
+        `close` raises it.
+        """
         writer = self.writer
         if self.failure or writer is None:
             return
@@ -55,7 +62,9 @@ class Output:
                 raise
 
     def close(self, frames: np.ndarray) -> None:
-        """Complete the file; `frames` are all of the video's, written now unless they were streamed. Raises OutputError."""
+        """Complete the file; `frames` are all of the video's, written now unless they were
+        streamed. Raises OutputError.
+        """
         writer = self.writer
         if writer is None:
             height, width = frames.shape[1:3]

@@ -9,13 +9,19 @@ from diagd_cli.schedule.plan import Plan
 from diagd_cli.tokens.grid import Grid
 
 
-def plans_of(grid: Grid, context: int, frames: int, decoding: Decoding, preset: Preset | None = None) -> list[Plan]:
-    """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often as its window rolls."""
+def plans_of(
+    grid: Grid, context: int, frames: int, decoding: Decoding, preset: Preset | None = None
+) -> list[Plan]:
+    """The plans of a decoding of `frames` new frames, one after the other; with a preset, as often
+    as its window rolls.
+    """
     window, overlap = (preset.window, preset.overlap) if preset else (context + frames, 0)
     return fresh_plans(grid, context, frames, decoding, window, overlap)
 
 
-def summary(grid: Grid, context: int, frames: int, decoding: Decoding, preset: Preset | None = None) -> dict:
+def summary(
+    grid: Grid, context: int, frames: int, decoding: Decoding, preset: Preset | None = None
+) -> dict:
     """Facts of a decoding of `frames` new frames; with a preset, as often as its window rolls."""
     plans = plans_of(grid, context, frames, decoding, preset)
     resolved = decoding.resolve(grid, context)
@@ -30,7 +36,10 @@ def summary(grid: Grid, context: int, frames: int, decoding: Decoding, preset: P
         "tokens": tokens,
         "steps": steps,
         "fed": fed,
-        "tokens_per_step": {"mean": round(tokens / steps, 2), "max": int(max(p.outputs.max() for p in plans))},
+        "tokens_per_step": {
+            "mean": round(tokens / steps, 2),
+            "max": int(max(p.outputs.max() for p in plans)),
+        },
         "fed_per_step_max": int(max(p.widths.max() for p in plans)),
         "ideal_speedup": round(tokens / steps, 2),
     }

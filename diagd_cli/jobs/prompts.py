@@ -1,4 +1,6 @@
-"""Text that steers clips: from the command line, or from CLIP.txt beside each clip; embedded once for all of them."""
+"""Text that steers clips: from the command line, or from CLIP.txt beside each clip; embedded once
+for all of them.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Prompts:
         return {"prompt": self.texts[clip]} if clip in self.texts else {}
 
     def embed(self, progress: Progress) -> None:
-        """Run the text encoder for every prompt, before the Transformer needs the memory. Raises DiagdError."""
+        """Run the text encoder for every prompt, before the Transformer needs the memory. Raises
+        DiagdError.
+        """
         if self.embedded or not (self.texts or self.embedding):
             return
         with progress.stage("reading the prompt"):
@@ -48,21 +52,35 @@ class Prompts:
         beside = encoder_folder(self.preset)
         encoder = str(beside) if beside else text.encoder
         prompts = list(dict.fromkeys(self.texts.values()))
-        found = embed_prompts(prompts, text.model_copy(update={"encoder": encoder}), dim, report=progress.note)
+        found = embed_prompts(
+            prompts, text.model_copy(update={"encoder": encoder}), dim, report=progress.note
+        )
         return dict(zip(prompts, found, strict=True))
 
     def of(self, clip: Path) -> Tensor | None:
-        """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without text."""
+        """The embedding float32 [length, cross_dim] of a clip's text, None for a preset without
+        text.
+        """
         return self.embedded.get("" if self.embedding else self.texts.get(clip, ""))
 
 
-def find_prompts(preset: Preset, clips: list[Path], steering: Steering = Steering(), random: bool = False) -> Prompts:
+def find_prompts(
+    preset: Preset, clips: list[Path], steering: Steering = Steering(), random: bool = False
+) -> Prompts:
     """The prompts of the clips; with `random` weights they need none.
 
     Raises UsageError where one is missing, given twice, or not wanted.
     """
-    prompt, prompt_file, embedding = steering.prompt, steering.prompt_file, steering.prompt_embedding
-    given = [name for name, value in (("--prompt", prompt), ("--prompt-file", prompt_file)) if value is not None]
+    prompt, prompt_file, embedding = (
+        steering.prompt,
+        steering.prompt_file,
+        steering.prompt_embedding,
+    )
+    given = [
+        name
+        for name, value in (("--prompt", prompt), ("--prompt-file", prompt_file))
+        if value is not None
+    ]
     given += ["--prompt-embedding"] if embedding else []
     if preset.text is None and given:
         hint = "Leave it out, or use a video2world preset"
@@ -78,6 +96,9 @@ def find_prompts(preset: Preset, clips: list[Path], steering: Steering = Steerin
         if own is not None:
             texts[clip] = own
         elif not random:
-            hint = f"Give --prompt TEXT, --prompt-file FILE, --prompt-embedding FILE, or write {beside}"
+            hint = (
+                "Give --prompt TEXT, --prompt-file FILE, --prompt-embedding FILE, or write "
+                f"{beside}"
+            )
             raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
     return Prompts(preset, texts)

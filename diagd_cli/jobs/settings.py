@@ -1,4 +1,6 @@
-"""What the jobs are asked for, as plain records over a preset's defaults. Torch-free: models are loaded by `jobs.models`."""
+"""What the jobs are asked for, as plain records over a preset's defaults. Torch-free: models are
+loaded by `jobs.models`.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides the tokens of a clip, its pixels, actions and text aside; `choose` makes one.
+    """Everything that decides the tokens of a clip, its pixels, actions and text aside; `choose`
+    makes one.
 
     frames: new ones.
     context: frames before them; of a still image there is one, see `for_clip`.
@@ -36,7 +39,9 @@ class Settings:
     seed: int
 
     def for_clip(self, path: Path, preset: Preset) -> Settings:
-        """The same for one clip. Raises UsageError where it is a still image and the preset takes none."""
+        """The same for one clip. Raises UsageError where it is a still image and the preset takes
+        none.
+        """
         context = 1 if path.suffix.lower() in IMAGE_FORMATS else self.context
         preset.check_frames(context, self.frames)
         return replace(self, context=context)
@@ -48,7 +53,8 @@ class Settings:
         text: Tensor | None = None,
         seed: int | None = None,
     ) -> Request:
-        """What the pipeline is asked for; decoding and seed are the settings' where no others are given.
+        """What the pipeline is asked for; decoding and seed are the settings' where no others are
+        given.
 
         actions: rows int64 [context + frames, A]. text: embedding float [N, cross_dim].
         """
@@ -70,7 +76,8 @@ def choose(
     top_p: float | None = None,
     top_p_rule: str | None = None,
 ) -> Settings:
-    """Settings by the preset's defaults where nothing else is given, checked against its grid and window.
+    """Settings by the preset's defaults where nothing else is given, checked against its grid and
+    window.
 
     seed: drawn at random where it is None. Raises UsageError.
     """
@@ -78,8 +85,12 @@ def choose(
     decoding = decoding or preset.decoding.decoding
     preset.check_frames(context, frames)
     decoding.resolve(preset.grid, preset.latents(context))
-    sampling = preset.sampling(temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule)
-    return Settings(decoding, sampling, frames, context, secrets.randbelow(2**32) if seed is None else seed)
+    sampling = preset.sampling(
+        temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule
+    )
+    return Settings(
+        decoding, sampling, frames, context, secrets.randbelow(2**32) if seed is None else seed
+    )
 
 
 @dataclass(frozen=True)
@@ -117,7 +128,10 @@ class Machine:
 
     def weights_of(self, preset: Preset) -> dict[str, str | None]:
         """What tells the weights in use from others, by part."""
-        return {part: "random" if self.random_weights else key for part, key in preset.weight_keys.items()}
+        return {
+            part: "random" if self.random_weights else key
+            for part, key in preset.weight_keys.items()
+        }
 
 
 def seeds_from(seed: int, count: int) -> list[int]:

@@ -1,4 +1,6 @@
-"""The JSON beside each MP4: what decided it, what made it, how long that took; and whether a resumed run may keep it."""
+"""The JSON beside each MP4: what decided it, what made it, how long that took; and whether a
+resumed run may keep it.
+"""
 
 from __future__ import annotations
 
@@ -40,14 +42,25 @@ def fps(generation: Generation, clip: Clip) -> float:
 
 def source(generation: Generation, clip: Clip) -> dict:
     """What a sidecar tells of the clip that is continued."""
-    told = {"path": path_text(clip.path), "sha256": clip.sha256, "first": clip.first, "fps": fps(generation, clip)}
+    told = {
+        "path": path_text(clip.path),
+        "sha256": clip.sha256,
+        "first": clip.first,
+        "fps": fps(generation, clip),
+    }
     return told | ({"damage": clip.damage} if clip.damage else {})
 
 
 def unfinished(generation: Generation, work: Work) -> dict:
-    """The sidecar of a video while it grows under its own name: what a killed run leaves is known by it."""
+    """The sidecar of a video while it grows under its own name: what a killed run leaves is known
+    by it.
+    """
     about = {"output": path_text(work.target.output), "unfinished": process_name()}
-    return {**about, "settings": generation.choices(work.target.seed), "input": source(generation, work.clip)}
+    return {
+        **about,
+        "settings": generation.choices(work.target.seed),
+        "input": source(generation, work.clip),
+    }
 
 
 def describe(
@@ -88,12 +101,16 @@ def describe(
 
 
 def first_frame(result: Result, started: float) -> dict[str, float]:
-    """Seconds until the pixels of the first new frame, from the start of the decode and from that of the command."""
+    """Seconds until the pixels of the first new frame, from the start of the decode and from that
+    of the command.
+    """
     return {"decode": result.first_frame, "command": result.began + result.first_frame - started}
 
 
 def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, int]:
-    """Peak bytes so far of this process and the CUDA allocator; before anything was loaded; and as predicted."""
+    """Peak bytes so far of this process and the CUDA allocator; before anything was loaded; and as
+    predicted.
+    """
     machine, on_cpu = generation.machine, loaded.device.type == CPU
     need = estimate(
         generation.preset,
@@ -106,11 +123,16 @@ def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, 
         chunk=chunk_on(loaded.device),
     )
     base, libraries = (loaded.base, LIBRARIES) if on_cpu else (0, 0)
-    return {**peak_memory(loaded.device), "before": base, "predicted": base + libraries + need.total}
+    return {
+        **peak_memory(loaded.device),
+        "before": base,
+        "predicted": base + libraries + need.total,
+    }
 
 
 def made_before(target: Path) -> dict | None:
-    """The sidecar of an output that diagd made, None where there is none: such an output a resumed run may replace.
+    """The sidecar of an output that diagd made, None where there is none: such an output a resumed
+    run may replace.
 
     An output that is still being made by another process is none.
     """
@@ -132,8 +154,15 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     # Of the actions their text may differ; steered_by is what it means.
     free = {"actions", "seed"} if generation.any_seed else {"actions"}
     wanted = generation.choices(work.target.seed)
-    told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted))
-    found = (made["input"]["sha256"], made["input"].get("first"), made.get("steered_by"), made.get("weights"))
+    told, wanted = (
+        {k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted)
+    )
+    found = (
+        made["input"]["sha256"],
+        made["input"].get("first"),
+        made.get("steered_by"),
+        made.get("weights"),
+    )
     steered, weights = steered_by(preset, work.actions), generation.machine.weights_of(preset)
     own = (clip.sha256, clip.first, steered, weights)
     text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}

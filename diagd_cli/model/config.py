@@ -1,4 +1,6 @@
-"""Hyper-parameters of the one Transformer. Every family is a setting of these; nothing is inferred from names."""
+"""Hyper-parameters of the one Transformer. Every family is a setting of these; nothing is inferred
+from names.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-# Far beyond any model: sizes with which a preset, which may be a stranger's, would have diagd build without end.
+# Far beyond any model: sizes with which a preset, which may be a stranger's, would have diagd build
+# without end.
 MOST_CODES = 1 << 24
 Codes = Annotated[int, Field(gt=0, le=MOST_CODES)]
 Width = Annotated[int, Field(gt=0, le=1 << 16)]  # channels
@@ -34,9 +37,11 @@ class Yarn(Strict):
 
 
 class Positions(Strict):
-    """How positions enter: rotary over the flat index (`rope-1d`), rotary over (t, i, j) (`rope-3d`), or a learned table.
+    """How positions enter: rotary over the flat index (`rope-1d`), rotary over (t, i, j)
+    (`rope-3d`), or a learned table.
 
-    `absolute` adds the fixed 3-D sine/cosine table to the input of every layer (Cosmos Video2World).
+    `absolute` adds the fixed 3-D sine/cosine table to the input of every layer (Cosmos
+    Video2World).
     """
 
     kind: Literal["rope-1d", "rope-3d", "learned"] = "rope-1d"
@@ -46,7 +51,9 @@ class Positions(Strict):
 
 
 class TransformerConfig(Strict):
-    """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs are never predicted."""
+    """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs
+    are never predicted.
+    """
 
     vocab: Codes
     outputs: int = Field(default=0, ge=0)
@@ -69,7 +76,9 @@ class TransformerConfig(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> TransformerConfig:
         if self.heads % self.kv_heads:
-            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})")
+            raise ValueError(
+                f"heads ({self.heads}) must be a multiple of kv_heads ({self.kv_heads})"
+            )
         if self.outputs > self.vocab:
             raise ValueError(f"outputs ({self.outputs}) cannot exceed vocab ({self.vocab})")
         if self.head_dim % 2 and self.positions.kind != "learned":

@@ -11,9 +11,16 @@ def linear(inputs: int, outputs: int, taps: int = 1) -> int:
 
 
 def resnet(inputs: int, outputs: int, *taps: int) -> int:
-    """A residual block: two norms, two chains of convolutions, and a shortcut where the width changes."""
+    """A residual block: two norms, two chains of convolutions, and a shortcut where the width
+    changes.
+    """
     convolutions = chain(inputs, outputs, *taps) + chain(outputs, outputs, *taps)
-    return 2 * inputs + 2 * outputs + convolutions + (linear(inputs, outputs) if inputs != outputs else 0)
+    return (
+        2 * inputs
+        + 2 * outputs
+        + convolutions
+        + (linear(inputs, outputs) if inputs != outputs else 0)
+    )
 
 
 def chain(inputs: int, outputs: int, *taps: int) -> int:

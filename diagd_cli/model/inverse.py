@@ -1,7 +1,8 @@
-"""Inverse dynamics: which action led from one frame to the next? A small CNN reads it from the two frames.
+"""Inverse dynamics: which action led from one frame to the next? A small CNN reads it from the two
+frames.
 
-It judges steering (does a generated video do what it was told?), and its features stand for the look of motion in the
-Frechet distance "FD-inv".
+It judges steering (does a generated video do what it was told?), and its features stand for the
+look of motion in the Frechet distance "FD-inv".
 """
 
 from __future__ import annotations
@@ -19,18 +20,25 @@ PAIRS_AT_ONCE = 64
 
 
 class InverseDynamics(nn.Module):
-    """Pixels of consecutive frames -> logits of the action between them, and features. 249 thousand parameters."""
+    """Pixels of consecutive frames -> logits of the action between them, and features. 249 thousand
+    parameters.
+    """
 
     def __init__(self, actions: int):
         super().__init__()
         sizes = [(6, 32, 5, 2), (32, 64, 3, 2), (64, 64, 3, 1), (64, 96, 3, 2), (96, 96, 3, 1)]
         self.body = nn.Sequential(*(_layer(*size) for size in sizes))
-        # Motion ahead looks like growth around the centre: where in the frame something moves must survive the pooling.
-        self.features = nn.Sequential(nn.AdaptiveAvgPool2d((2, 4)), nn.Flatten(), nn.Linear(96 * 8, FEATURES))
+        # Motion ahead looks like growth around the centre: where in the frame something moves must
+        # survive the pooling.
+        self.features = nn.Sequential(
+            nn.AdaptiveAvgPool2d((2, 4)), nn.Flatten(), nn.Linear(96 * 8, FEATURES)
+        )
         self.head = nn.Linear(FEATURES, actions)
 
     def forward(self, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [N, actions] and features [N, FEATURES] of pairs float [N, 6, HEIGHT, WIDTH] in [-1, 1]."""
+        """Logits [N, actions] and features [N, FEATURES] of pairs float [N, 6, HEIGHT, WIDTH] in
+        [-1, 1].
+        """
         features = F.gelu(self.features(self.body(pairs)))
         return self.head(features), features
 
@@ -48,7 +56,9 @@ def to_small(frames: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
 
 @torch.inference_mode()
 def read_motion(model: InverseDynamics, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Action ids int64 [F-1] and features float32 [F-1, FEATURES] of the pairs (t, t+1) of frames uint8 [F, H, W, 3]."""
+    """Action ids int64 [F-1] and features float32 [F-1, FEATURES] of the pairs (t, t+1) of frames
+    uint8 [F, H, W, 3].
+    """
     device = next(model.parameters()).device
     parts = [model(pairs) for pairs in _pairs(frames, device)]
     logits, features = (torch.cat(part).float().cpu() for part in zip(*parts, strict=True))

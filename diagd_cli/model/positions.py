@@ -1,4 +1,6 @@
-"""Position tables: rotary angles over a flat index or over (t, i, j), and the fixed 3-D table of Cosmos Video2World."""
+"""Position tables: rotary angles over a flat index or over (t, i, j), and the fixed 3-D table of
+Cosmos Video2World.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,8 @@ from diagd_cli.model.config import Positions, Yarn
 
 
 def rope_table(config: Positions, coords: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each float32 [L, head_dim], for coordinates `coords` int64 [L, 3] (t, i, j).
+    """Cosines and sines, each float32 [L, head_dim], for coordinates `coords` int64 [L, 3] (t, i,
+    j).
 
     Half-split layout: the angle of channel c and of channel c + head_dim/2 is the same.
     `rope-1d` ignores the coordinates: the position is the index itself.
@@ -37,15 +40,19 @@ def signed(sin: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [..., Q, H, D] by the tables [Q, 1, D], sin `signed`: (a, b) -> (a cos - b sin, b cos + a sin)."""
+    """Rotate x [..., Q, H, D] by the tables [Q, 1, D], sin `signed`: (a, b) -> (a cos - b sin, b
+    cos + a sin).
+    """
     a, b = x.chunk(2, dim=-1)
     return torch.addcmul(x * cos, torch.cat([b, a], dim=-1), sin)
 
 
 def absolute_table(coords: Tensor, dim: int, prefix: int) -> Tensor:
-    """Fixed sine/cosine table [L, dim], rounded to bfloat16 as in the official code; rows < `prefix` are zero.
+    """Fixed sine/cosine table [L, dim], rounded to bfloat16 as in the official code; rows <
+    `prefix` are zero.
 
-    Per axis of size s: all sines, then all cosines, of p * 10000^(-i / (s/2)); axes in the order t, i, j.
+    Per axis of size s: all sines, then all cosines, of p * 10000^(-i / (s/2)); axes in the order t,
+    i, j.
     """
     spatial, temporal = _axis_sizes(dim)
     sizes = temporal, spatial, spatial
@@ -60,7 +67,9 @@ def absolute_table(coords: Tensor, dim: int, prefix: int) -> Tensor:
 
 
 def _axis_sizes(dim: int) -> tuple[int, int]:
-    """Channels of each spatial axis and of the temporal axis: 2*floor(dim/6) twice, the rest for time."""
+    """Channels of each spatial axis and of the temporal axis: 2*floor(dim/6) twice, the rest for
+    time.
+    """
     spatial = dim // 6 * 2
     return spatial, dim - 2 * spatial
 
@@ -75,7 +84,9 @@ def _axis_frequencies(size: int, axis: int, config: Positions) -> Tensor:
 
 
 def _yarn(frequency: Tensor, axis: int, yarn: Yarn) -> Tensor:
-    """Slow frequencies are divided by the scale, fast ones kept, with a linear blend between (both spatial axes use h)."""
+    """Slow frequencies are divided by the scale, fast ones kept, with a linear blend between (both
+    spatial axes use h).
+    """
     length = yarn.original[0 if axis == 0 else 1]
     high = 2 * math.pi * yarn.beta_fast / length
     low = 2 * math.pi * yarn.beta_slow / length

@@ -1,4 +1,6 @@
-"""Modules whose parameters are allocated once, in the dtype and on the device they are wanted, and left unset."""
+"""Modules whose parameters are allocated once, in the dtype and on the device they are wanted, and
+left unset.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,12 @@ FACTORIES = (torch.empty, torch.zeros, torch.ones)  # by which modules make thei
 
 
 class Unset(TorchFunctionMode):
-    """Within it, modules get parameters of `dtype` on `device` and do not initialise them: a file fills them soon.
+    """Within it, modules get parameters of `dtype` on `device` and do not initialise them: a file
+    fills them soon.
 
-    Initialising billions of numbers takes a minute, and a float32 copy of them twice the memory. Tensors made with a
-    dtype of their own, such as position tables, stay as they are. On the device "meta" nothing is allocated.
+    Initialising billions of numbers takes a minute, and a float32 copy of them twice the memory.
+    Tensors made with a dtype of their own, such as position tables, stay as they are. On the device
+    "meta" nothing is allocated.
     """
 
     def __init__(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):

@@ -1,1 +1,3 @@
-"""What `diagd compare` makes of several continuations of one clip: videos, a sheet, drawings and a page."""
+"""What `diagd compare` makes of several continuations of one clip: videos, a sheet, drawings and a
+page.
+"""

@@ -1,7 +1,9 @@
-"""The order in which tokens are made, as a video: a panel for each new frame, its cells coloured by when they were made.
+"""The order in which tokens are made, as a video: a panel for each new frame, its cells coloured by
+when they were made.
 
-Another decoding may run below at the same steps a second. Colours are told apart by the colour-blind: time is one hue from
-dark to light, and what is fed instead of a token, or after it, differs in lightness and shape too.
+Another decoding may run below at the same steps a second. Colours are told apart by the
+colour-blind: time is one hue from dark to light, and what is fed instead of a token, or after it,
+differs in lightness and shape too.
 """
 
 from __future__ import annotations
@@ -27,17 +29,24 @@ LEAST, MOST = 3, 48  # pixels of a cell
 SECONDS, HOLD = 20, 1.5  # of the video at most; of its last picture
 FIRST = 8  # seconds at most until the decoding above is done, where another runs below
 SHAPE = WIDTH / HEIGHT
-RATES = (4, 5, 10, 20, 25)  # steps a second, each a frame of the video; then multiples of the last one
+# steps a second, each a frame of the video; then multiples of the last one
+RATES = (4, 5, 10, 20, 25)
 
 PAPER, EMPTY, INK = (24, 24, 27), (58, 58, 64), (235, 235, 235)
 EARLY, RECENT = (22, 66, 140), (134, 206, 250)
 CURRENT, STAND_IN, LATE = (255, 255, 255), (213, 94, 0), (240, 228, 66)
-MARKS = ((CURRENT, "made now"), (STAND_IN, "stand-in fed at its place"), (LATE, "fed late (repair)"))
+MARKS = (
+    (CURRENT, "made now"),
+    (STAND_IN, "stand-in fed at its place"),
+    (LATE, "fed late (repair)"),
+)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How steps become frames of the video: `every` steps a frame, `fps` frames a second, `shown` steps in all."""
+    """How steps become frames of the video: `every` steps a frame, `fps` frames a second, `shown`
+    steps in all.
+    """
 
     fps: int
     every: int
@@ -51,7 +60,9 @@ class Pace:
 
 @dataclass(frozen=True)
 class Layout:
-    """Panels of `cell` pixels a token, `columns` of them side by side; `frames` of each decoding fit."""
+    """Panels of `cell` pixels a token, `columns` of them side by side; `frames` of each decoding
+    fit.
+    """
 
     h: int
     w: int
@@ -87,8 +98,8 @@ class Layout:
 def animate(path: Path, timelines: list[Timeline]) -> dict:
     """Write an .mp4 or .gif of one decoding, or of two on the same grid, complete or not at all.
 
-    Returns what it shows: frames, steps, steps_per_second, steps_per_picture, seconds. Raises UsageError for a grid that
-    has no room, OutputError.
+    Returns what it shows: frames, steps, steps_per_second, steps_per_picture, seconds. Raises
+    UsageError for a grid that has no room, OutputError.
     """
     layout = fit(timelines)
     shown = [t.first(layout.frames) for t in timelines]
@@ -112,38 +123,58 @@ def animate(path: Path, timelines: list[Timeline]) -> dict:
 
 
 def pace_of(timelines: list[Timeline]) -> Pace:
-    """The slowest pace at which the first decoding is done in time; the others go on until the time is up."""
+    """The slowest pace at which the first decoding is done in time; the others go on until the time
+    is up.
+    """
     most = FIRST if len(timelines) > 1 else SECONDS - HOLD
     steps = timelines[0].span
-    rate = next((r for r in RATES if steps <= r * most), -(-steps // int(RATES[-1] * most)) * RATES[-1])
+    rate = next(
+        (r for r in RATES if steps <= r * most), -(-steps // int(RATES[-1] * most)) * RATES[-1]
+    )
     fps = min(rate, RATES[-1])
     longest = max(t.span for t in timelines)
     return Pace(fps, rate // fps, min(longest, int(rate * (SECONDS - HOLD))))
 
 
 def fit(timelines: list[Timeline]) -> Layout:
-    """The layout with the largest cells; with the fewest frames left out, where not all fit. Raises UsageError."""
+    """The layout with the largest cells; with the fewest frames left out, where not all fit. Raises
+    UsageError.
+    """
     frames, h, w = timelines[0].made.shape
     options = []
     for cell in range(LEAST, MOST + 1):
         for columns in range(1, frames + 1):
             one = Layout(h, w, cell, columns, 1, len(timelines))
-            rows = (HEIGHT - 2 * MARGIN + GAP - LEGEND - len(timelines) * TITLE) // (len(timelines) * one.panel[0])
+            rows = (HEIGHT - 2 * MARGIN + GAP - LEGEND - len(timelines) * TITLE) // (
+                len(timelines) * one.panel[0]
+            )
             if 2 * MARGIN - GAP + columns * one.panel[1] > WIDTH or rows < 1:
                 break
             options.append(Layout(h, w, cell, columns, min(frames, rows * columns), len(timelines)))
     if not options:
-        raise UsageError(f"A frame of {h}x{w} tokens is too large to be drawn", "Animate a smaller --grid")
-    return max(options, key=lambda o: (o.frames, o.cell, -(-o.frames % o.columns), -abs(o.size[1] / o.size[0] - SHAPE)))
+        raise UsageError(
+            f"A frame of {h}x{w} tokens is too large to be drawn", "Animate a smaller --grid"
+        )
+    return max(
+        options,
+        key=lambda o: (
+            o.frames,
+            o.cell,
+            -(-o.frames % o.columns),
+            -abs(o.size[1] / o.size[0] - SHAPE),
+        ),
+    )
 
 
-# ---- drawing ---------------------------------------------------------------------------------------------------------
+# ---- drawing -------------------------------------------------------------------------------------
 
 
 def draw(
     shown: list[Timeline], timelines: list[Timeline], layout: Layout, pace: Pace, count: int
 ) -> Iterator[np.ndarray]:
-    """The pictures, uint8 [H, W, 3]: the start, then after every `pace.every` steps, the last one held."""
+    """The pictures, uint8 [H, W, 3]: the start, then after every `pace.every` steps, the last one
+    held.
+    """
     empty = background(shown, layout, pace)
     for n in range(count):
         done = min(n * pace.every, pace.shown)
@@ -158,7 +189,9 @@ def draw(
 
 
 def colours(part: Timeline, done: int, every: int) -> tuple[np.ndarray, np.ndarray]:
-    """After `done` steps: the cells' colours uint8 [T, h, w, 3], and which mark of MARKS each has, int [T, h, w], -1 none."""
+    """After `done` steps: the cells' colours uint8 [T, h, w, 3], and which mark of MARKS each has,
+    int [T, h, w], -1 none.
+    """
     age = (part.made / max(1, part.span - 1)).clip(0, 1)[..., None]
     cells = np.where((part.made < done)[..., None], EARLY + age * (np.array(RECENT) - EARLY), EMPTY)
     marks = np.full(part.made.shape, -1)
@@ -171,7 +204,9 @@ def colours(part: Timeline, done: int, every: int) -> tuple[np.ndarray, np.ndarr
 
 
 def enlarged(cells: np.ndarray, marks: np.ndarray, side: int) -> np.ndarray:
-    """Cells uint8 [h, w, 3] of `side` pixels with a gap where there is room, and the shapes of their marks."""
+    """Cells uint8 [h, w, 3] of `side` pixels with a gap where there is room, and the shapes of
+    their marks.
+    """
     h, w, _ = cells.shape
     block = np.repeat(np.repeat(cells, side, 0), side, 1)
     if side >= 5:
@@ -184,11 +219,17 @@ def enlarged(cells: np.ndarray, marks: np.ndarray, side: int) -> np.ndarray:
 
 @cache
 def shape(mark: int, side: int) -> np.ndarray:
-    """What tells a mark without its colour, bool [side, side]: a cross for a stand-in, a ring's hole for a late feed."""
+    """What tells a mark without its colour, bool [side, side]: a cross for a stand-in, a ring's
+    hole for a late feed.
+    """
     y, x = np.indices((side - 1, side - 1)) - (side - 2) / 2
     reach = side / 4
     inside = np.maximum(abs(x), abs(y)) <= reach
-    drawn = inside & (abs(abs(x) - abs(y)) < max(1, side / 12)) if mark == 1 else x**2 + y**2 <= (reach * 0.8) ** 2
+    drawn = (
+        inside & (abs(abs(x) - abs(y)) < max(1, side / 12))
+        if mark == 1
+        else x**2 + y**2 <= (reach * 0.8) ** 2
+    )
     return np.pad(drawn, ((0, 1), (0, 1)))
 
 
@@ -200,7 +241,10 @@ def background(shown: list[Timeline], layout: Layout, pace: Pace) -> np.ndarray:
         for frame in range(part.frames):
             top, left = layout.place(row, frame)
             pen.text(
-                (left, top - CAPTION + 2), f"frame {frame}" if layout.w * layout.cell > 50 else str(frame), INK, small
+                (left, top - CAPTION + 2),
+                f"frame {frame}" if layout.w * layout.cell > 50 else str(frame),
+                INK,
+                small,
             )
     foot = layout.size[0] - LEGEND + 6
     left = MARGIN
@@ -227,7 +271,10 @@ def titled(picture: np.ndarray, timelines: list[Timeline], layout: Layout, done:
         step = min(done, whole.steps)
         made = int((whole.made < step).sum())
         state = "done" if step == whole.steps else f"{made / whole.made.size:.0%}"
-        text = f"{whole.label}:  step {step:,} of {whole.steps:,},  {made:,} of {whole.made.size:,} tokens,  {state}"
+        text = (
+            f"{whole.label}:  step {step:,} of {whole.steps:,},  {made:,} of {whole.made.size:,} "
+            f"tokens,  {state}"
+        )
         left_out = whole.frames - layout.frames
         text += f"  ({left_out} more frames are not drawn)" if left_out else ""
         pen.text((MARGIN, MARGIN + row * layout.band), text, INK, font)
@@ -235,14 +282,24 @@ def titled(picture: np.ndarray, timelines: list[Timeline], layout: Layout, done:
 
 
 def write_gif(path: Path, pictures: Iterator[np.ndarray], fps: int) -> None:
-    """An endless GIF with one palette for all pictures, complete or not at all. Raises OutputError."""
+    """An endless GIF with one palette for all pictures, complete or not at all. Raises
+    OutputError.
+    """
     ramp = [np.array(a) + s * (np.array(b) - np.array(a)) for a, b, n in
             ((EARLY, RECENT, 96), (PAPER, INK, 32)) for s in np.linspace(0, 1, n)]  # fmt: skip
     colours_ = np.round([*ramp, EMPTY, *(colour for colour, _ in MARKS)]).astype(np.uint8)
     palette = Image.new("P", (1, 1))
     palette.putpalette(colours_.tobytes())
-    images = (Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures)
+    images = (
+        Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures
+    )
     with atomic(path) as temporary:
         next(images).save(
-            temporary, format="GIF", save_all=True, append_images=images, duration=1000 // fps, loop=0, optimize=False
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=images,
+            duration=1000 // fps,
+            loop=0,
+            optimize=False,
         )

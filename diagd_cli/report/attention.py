@@ -11,7 +11,8 @@ import numpy as np
 
 from diagd_cli.tokens.grid import Grid
 
-PARTS = ("this_frame", "previous_frame", "earlier_frames", "conditioning", "prefix")  # everything, each position once
+# everything, each position once
+PARTS = ("this_frame", "previous_frame", "earlier_frames", "conditioning", "prefix")
 NEIGHBOURS = (
     *PARTS,
     "itself",

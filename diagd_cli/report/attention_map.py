@@ -16,7 +16,8 @@ from diagd_cli.report.figure import figure_class
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS, ROWS = 2400, 600  # of the map at most: neighbouring positions of a larger one are drawn as their mean
+# of the map at most: neighbouring positions of a larger one are drawn as their mean
+COLUMNS, ROWS = 2400, 600
 SHOWN = {  # shares that are drawn by layer, in colours that the colour-blind tell apart
     "same_row": ("#0072B2", "o", "same row"),
     "row_above": ("#56B4E9", "s", "row above"),
@@ -60,19 +61,37 @@ def draw_map(axes: Axes, attention: AttentionMap) -> None:
     names = [f"frame {t}" if len(starts) < 12 else str(t) for t in range(len(starts))]
     axes.set_xticks([start + grid.area / 2 for start in starts], names)
     axes.tick_params(axis="x", length=0)
-    note = "a query stands at its token and predicts the next one: what is bright beside a mark is a neighbour of that"
-    axes.set(ylabel=f"query: token of frame {attention.frame}", xlabel=note, xlim=(0, length), ylim=(tokens, 0))
+    note = (
+        "a query stands at its token and predicts the next one: what is bright beside a mark is a "
+        "neighbour of that"
+    )
+    axes.set(
+        ylabel=f"query: token of frame {attention.frame}",
+        xlabel=note,
+        xlim=(0, length),
+        ylim=(tokens, 0),
+    )
     axes.legend(loc="upper right", fontsize=7, framealpha=1)  # where nothing can be seen
 
 
 def mark_neighbours(axes: Axes, attention: AttentionMap, starts: list[int]) -> None:
-    """Short strokes on the diagonals where neighbours lie, with gaps through which the map is seen."""
+    """Short strokes on the diagonals where neighbours lie, with gaps through which the map
+    is seen.
+    """
     grid, rows = attention.grid, np.arange(attention.grid.area)
     own = starts[-1]
     strokes: dict[str, Any] = {"linestyle": (0, (6, 14)), "linewidth": 1.4}
     above = rows[grid.w :]
-    axes.plot(own + rows, rows, color="#0072B2", label="the token itself, and left of it its row", **strokes)
-    axes.plot(own + above - grid.w, above, color="#56B4E9", label="row above, same column", **strokes)
+    axes.plot(
+        own + rows,
+        rows,
+        color="#0072B2",
+        label="the token itself, and left of it its row",
+        **strokes,
+    )
+    axes.plot(
+        own + above - grid.w, above, color="#56B4E9", label="row above, same column", **strokes
+    )
     for n, start in enumerate(starts[:-1]):
         label = "same place, frames before" if not n else None
         axes.plot(start + rows, rows, color="#E69F00", label=label, **strokes)
@@ -90,7 +109,9 @@ def draw_layers(axes: Axes, attention: AttentionMap) -> None:
     axes.set(xlabel="layer", ylabel="% of the attention", ylim=(0, None))
     axes.set_xticks(numbers)
     axes.grid(True, alpha=0.2)
-    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(SHOWN), frameon=False)
+    axes.legend(
+        fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(SHOWN), frameon=False
+    )
     axes.set_title("dotted: if uniform", loc="right", fontsize=8)
 
 
@@ -98,7 +119,11 @@ def pooled(weights: np.ndarray) -> np.ndarray:
     """Weights [Q, S] as means over blocks, of which at most about ROWS x COLUMNS are left; the rest
     is cut off.
     """
-    down, across = (max(1, -(-size // most)) for size, most in zip(weights.shape, (ROWS, COLUMNS), strict=True))
-    height, width = (max(1, size // by) for size, by in zip(weights.shape, (down, across), strict=True))
+    down, across = (
+        max(1, -(-size // most)) for size, most in zip(weights.shape, (ROWS, COLUMNS), strict=True)
+    )
+    height, width = (
+        max(1, size // by) for size, by in zip(weights.shape, (down, across), strict=True)
+    )
     blocks = weights[: height * down, : width * across].reshape(height, down, width, across)
     return blocks.mean(axis=(1, 3))

@@ -28,7 +28,10 @@ def title(report: AttentionReport) -> str:
     """What the map shows, in a line."""
     layer = "mean of all layers" if report.layer is None else f"layer {report.layer}"
     heads = "all heads" if report.head is None else f"head {report.head}"
-    return f"{report.preset}, {Path(report.clip).name}: attention of frame {report.seen.frame}, {layer}, {heads}"
+    return (
+        f"{report.preset}, {Path(report.clip).name}: attention of frame {report.seen.frame}, "
+        f"{layer}, {heads}"
+    )
 
 
 def table(report: AttentionReport) -> Table:

@@ -121,7 +121,11 @@ class BenchRow:
         """
         found, rates = asdict(self), asdict(self.rates)
         del found["rates"], found["extrapolated"]
-        return {**found, "extrapolated": rates} if self.extrapolated else {**found, "extrapolated": None, **rates}
+        return (
+            {**found, "extrapolated": rates}
+            if self.extrapolated
+            else {**found, "extrapolated": None, **rates}
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from diagd_cli.report.bench import BenchReport, BenchRow
 from diagd_cli.report.table import Table
 
 HEAD = [
-    "decoding", "dtype", "B", "steps", "tok/step", "ms/step", "tok/s", "fps", "speed-up", "ideal", "limit", "peak GB",
+    "decoding", "dtype", "B", "steps", "tok/step", "ms/step", "tok/s", "fps", "speed-up", "ideal",
+    "limit", "peak GB",
 ]  # fmt: skip
 
 
@@ -27,7 +28,8 @@ def table(report: BenchReport) -> Table:
     title = f"{report.preset}, {report.frames} new frames after {context}"
     notes = [
         *stages(report),
-        "ideal: speed-up over what the steps promise. limit: the machine's least time over the time taken.",
+        "ideal: speed-up over what the steps promise. limit: the machine's least time over the "
+        "time taken.",
     ]
     if report.steps:
         least = "by the machine's least time for the rest."
@@ -65,7 +67,9 @@ def stages(report: BenchReport) -> list[str]:
     lines = []
     for model in report.models:
         by_batch = {row.batch: row for row in report.rows if row.dtype == model.dtype}
-        prefill = ", ".join(f"{median(row.seconds['prefill']):.2f} s (B={batch})" for batch, row in by_batch.items())
+        prefill = ", ".join(
+            f"{median(row.seconds['prefill']):.2f} s (B={batch})" for batch, row in by_batch.items()
+        )
         compiling = f", compile {model.compile_seconds:.0f} s" if model.compile_seconds else ""
         line = f"{model.dtype}: load {model.load_seconds:.2f} s{compiling}, prefill {prefill}"
         if done := model.pixels:

@@ -97,7 +97,10 @@ class Comparison:
 
     def abouts(self) -> list[str]:
         """A line about each of `shown`: what it took."""
-        lines = [f"{steps(row)}, {duration(row.seconds['decode'])}, {row.speedup:.1f}x" for row in self.rows]
+        lines = [
+            f"{steps(row)}, {duration(row.seconds['decode'])}, {row.speedup:.1f}x"
+            for row in self.rows
+        ]
         return lines if self.truth is None else ["how the clip goes on", *lines]
 
     def count(self, frame: int) -> str:

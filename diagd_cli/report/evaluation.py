@@ -73,12 +73,16 @@ class EvaluationRow:
         return self.difference.get(measure.key) if self.difference else None
 
     def facts(self) -> dict:
-        """The row as JSON has it: a row that is no decoding's lacks all that only decodings have."""
+        """The row as JSON has it: a row that is no decoding's lacks all that only decodings
+        have.
+        """
         made = self.decoding is not None
         found: dict[str, Any] = {"label": self.label}
         if made:
             found |= {"decoding": self.decoding, "steps": self.steps, "samples": self.samples}
-        found |= {one.key: facts_of(self.estimate(one)) for one in MEASURES if one.key in self.by_frame}
+        found |= {
+            one.key: facts_of(self.estimate(one)) for one in MEASURES if one.key in self.by_frame
+        }
         if made:
             rates = ("token_agreement", "tokens_per_second", "frames_per_second", "speedup")
             found |= {name: facts_of(getattr(self, name)) for name in rates}
@@ -142,5 +146,14 @@ class EvaluationReport:
 
     def facts(self) -> dict:
         """The report as JSON has it."""
-        found = {**vars(self.scope), "rows": [row.facts() for row in self.rows], "notes": self.notes, **self.machine}
-        return found if self.vbench_commands is None else {**found, "vbench_commands": self.vbench_commands}
+        found = {
+            **vars(self.scope),
+            "rows": [row.facts() for row in self.rows],
+            "notes": self.notes,
+            **self.machine,
+        }
+        return (
+            found
+            if self.vbench_commands is None
+            else {**found, "vbench_commands": self.vbench_commands}
+        )

@@ -57,7 +57,13 @@ def distance(found: Distance | None) -> str:
 def differences(rows: Sequence[EvaluationRow]) -> list[tuple[str, dict[str, str]]]:
     """(Label, columns) of every decoding but the first: its paired differences to the first."""
     return [
-        (row.label, {measure.name: number(row.change(measure), measure.digits, "+") for measure in MEASURES})
+        (
+            row.label,
+            {
+                measure.name: number(row.change(measure), measure.digits, "+")
+                for measure in MEASURES
+            },
+        )
         for row in rows
         if row.difference
     ]
@@ -96,7 +102,10 @@ def legend(scope: Scope, notes: Sequence[str]) -> list[str]:
 
 
 def _table(
-    rows: Sequence[tuple[str, Mapping[str, str]]], names: Sequence[str], title: str = "", notes: Sequence[str] = ()
+    rows: Sequence[tuple[str, Mapping[str, str]]],
+    names: Sequence[str],
+    title: str = "",
+    notes: Sequence[str] = (),
 ) -> Table:
     """Some columns of (label, columns)."""
     lines = [[label, *(columns[name] for name in names)] for label, columns in rows]

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 
 def figure_class(purpose: str) -> type[Figure]:
-    """matplotlib's Figure, which draws without a display. Raises MissingExtra: `purpose` needs it."""
+    """matplotlib's Figure, which draws without a display. Raises MissingExtra: `purpose`
+    needs it.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

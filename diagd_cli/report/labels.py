@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from matplotlib.transforms import BboxBase
 
-ANGLES = ((1, 0.4), (1, -0.4), (-1, 0.4), (-1, -0.4), (0, 1), (0, -1), (1, 0), (-1, 0))  # of a label to its point
+# of a label to its point
+ANGLES = ((1, 0.4), (1, -0.4), (-1, 0.4), (-1, -0.4), (0, 1), (0, -1), (1, 0), (-1, 0))
 RADII = (8, 16, 26, 38, 52)  # points; from the second on a thin line leads to the label
 GAP = 1.5  # pixels between labels
 
@@ -25,7 +26,8 @@ def spread(
     points: list[tuple[float, float]],
     line: list[tuple[float, float]],
 ) -> None:
-    """Move each label to the first place near its point, in the axes, where it covers no label, no point and no `line`.
+    """Move each label to the first place near its point, in the axes, where it covers no label, no
+    point and no `line`.
 
     Where there is none, it may cover the line.
     """
@@ -42,8 +44,14 @@ def spread(
     for label, (x, y) in zip(labels, spots, strict=True):
         label.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         size = label.get_window_extent(renderer)
-        places = [_place(x, y, size.width, size.height, r * scale, *a) for r, a in product(RADII, ANGLES)]
-        clear = [p for p in places if _within(p, inside) and not any(_overlap(p, other) for other in taken)]
+        places = [
+            _place(x, y, size.width, size.height, r * scale, *a) for r, a in product(RADII, ANGLES)
+        ]
+        clear = [
+            p
+            for p in places
+            if _within(p, inside) and not any(_overlap(p, other) for other in taken)
+        ]
         free = (p for p in clear if not any(_overlap(p, spot) for spot in crossed))
         box = next(free, clear[0] if clear else places[0])
         taken.append(box)
@@ -54,7 +62,9 @@ def spread(
             axes.plot(*zip(*ends, strict=True), color="#767676", linewidth=0.5, zorder=1)
 
 
-def _place(x: float, y: float, width: float, height: float, radius: float, right: float, up: float) -> tuple:
+def _place(
+    x: float, y: float, width: float, height: float, radius: float, right: float, up: float
+) -> tuple:
     """The box (x0, y0, x1, y1) of a label at a distance from its point, in pixels."""
     left = x + right * radius - (0 if right > 0 else width if right < 0 else width / 2)
     low = y + up * radius - (0 if up > 0 else height if up < 0 else height / 2)
@@ -62,13 +72,17 @@ def _place(x: float, y: float, width: float, height: float, radius: float, right
 
 
 def _along(line: np.ndarray) -> list[tuple]:
-    """Spots on a line float [n, 2] of pixels, so close that no label lies between two of them, each as an empty box."""
+    """Spots on a line float [n, 2] of pixels, so close that no label lies between two of them, each
+    as an empty box.
+    """
     parts = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 6)) for a, b in pairwise(line)]
     return [(x, y, x, y) for part in parts for x, y in part]
 
 
 def _within(box: tuple, inside: BboxBase) -> bool:
-    return inside.x0 <= box[0] and box[2] <= inside.x1 and inside.y0 <= box[1] and box[3] <= inside.y1
+    return (
+        inside.x0 <= box[0] and box[2] <= inside.x1 and inside.y0 <= box[1] and box[3] <= inside.y1
+    )
 
 
 def _overlap(a: tuple, b: tuple) -> bool:

@@ -1,4 +1,6 @@
-"""The report as one HTML page that needs nothing else: no script, no network; pictures and videos are in it."""
+"""The report as one HTML page that needs nothing else: no script, no network; pictures and videos
+are in it.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
 
 
 def write_page(
-    path: Path, facts: dict, comparison: Comparison, videos: Mapping[str, Path], lines: Sequence[Timeline]
+    path: Path,
+    facts: dict,
+    comparison: Comparison,
+    videos: Mapping[str, Path],
+    lines: Sequence[Timeline],
 ) -> None:
     """Write the page, `path` complete or untouched. Whatever comes from outside is text.
 
@@ -46,19 +52,31 @@ def write_page(
     write_text(path, page(facts, comparison, videos, lines))
 
 
-def page(facts: dict, comparison: Comparison, videos: Mapping[str, Path], lines: Sequence[Timeline]) -> str:
+def page(
+    facts: dict, comparison: Comparison, videos: Mapping[str, Path], lines: Sequence[Timeline]
+) -> str:
     """The HTML; see `write_page`."""
     rows, limit, name = comparison.rows, comparison.limit, Path(facts["input"]["path"]).name
-    known = {key: value for key, value in facts.items() if key not in ("command", "decodings", "tokenizer_limit")}
+    known = {
+        key: value
+        for key, value in facts.items()
+        if key not in ("command", "decodings", "tokenizer_limit")
+    }
     known |= {row.label: ", ".join(f"{k}={v}" for k, v in row.decoding.items()) for row in rows}
     drawings = [
-        (row.label, step_map(line, row.decoding["k"], row.decoding["d"])) for row, line in zip(rows, lines, strict=True)
+        (row.label, step_map(line, row.decoding["k"], row.decoding["d"]))
+        for row, line in zip(rows, lines, strict=True)
     ]
     return render(
         "report.html",
         title=f"{name}, continued by {listed([row.label for row in rows])}",
-        told=f"{facts['preset']}: {facts['frames']} new frames after {facts['context_frames']}, seed {facts['seed']}",
-        videos=[(caption, b64encode(path.read_bytes()).decode()) for caption, path in videos.items()],
+        told=(
+            f"{facts['preset']}: {facts['frames']} new frames after {facts['context_frames']}, "
+            f"seed {facts['seed']}"
+        ),
+        videos=[
+            (caption, b64encode(path.read_bytes()).decode()) for caption, path in videos.items()
+        ],
         columns=list(COLUMNS),
         rows=[(row.label, [number(cell(row)) for cell in COLUMNS.values()]) for row in rows],
         limit=limit,
@@ -73,11 +91,19 @@ def number(value: float | None) -> str:
     """A figure as the JSON has it, whole numbers with commas; - for none."""
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,g}" if abs(value) < 1e5 else f"{value:,.0f}"
+    return (
+        f"{value:,}"
+        if isinstance(value, int)
+        else f"{value:,g}"
+        if abs(value) < 1e5
+        else f"{value:,.0f}"
+    )
 
 
 def settings(known: dict, facts: dict) -> dict:
-    """What `settings` of `pages/parts.html` shows: the command, the `known` settings as text, the whole report as JSON."""
+    """What `settings` of `pages/parts.html` shows: the command, the `known` settings as text, the
+    whole report as JSON.
+    """
     return {"command": facts["command"], "known": flat(known), "json": json.dumps(facts, indent=1)}
 
 

@@ -1,4 +1,6 @@
-"""Decodings as they ran: each panel shows a frame from the moment on at which its decoder had all of its tokens."""
+"""Decodings as they ran: each panel shows a frame from the moment on at which its decoder had all
+of its tokens.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,21 @@ from diagd_cli.clip.write import VideoWriter
 from diagd_cli.report.comparison import Comparison, duration, steps
 
 FPS = 20  # pictures a second
-LEAST, MOST, ABOUT = 5, 25, 20  # seconds that are replayed in real time, and what others are brought to
+# seconds that are replayed in real time, and what others are brought to
+LEAST, MOST, ABOUT = 5, 25, 20
 LEAD, HOLD = 0.5, 2.0  # seconds of the video before the start, and after the last decoding is done
-FADE, DIM = 0.5, 0.5  # seconds in which a frame fades while the next one is awaited; how bright it stays
+# seconds in which a frame fades while the next one is awaited; how bright it stays
+FADE, DIM = 0.5, 0.5
 SHADES = 6  # steps of fading
 
 
 def write_race(path: Path, comparison: Comparison) -> dict:
-    """Write the video. Returns `speed` (1 is real time, 2 twice as fast) and its length in `seconds`. Raises OutputError."""
-    there = [arrivals(row.completed, comparison.temporal, comparison.new) for row in comparison.rows]
+    """Write the video. Returns `speed` (1 is real time, 2 twice as fast) and its length in
+    `seconds`. Raises OutputError.
+    """
+    there = [
+        arrivals(row.completed, comparison.temporal, comparison.new) for row in comparison.rows
+    ]
     total = max(float(own[-1]) for own in there)
     speed = speed_of(total)
     count = math.ceil((LEAD + total / speed + HOLD) * FPS)
@@ -37,12 +45,16 @@ def write_race(path: Path, comparison: Comparison) -> dict:
 
 
 def arrivals(completed: Sequence[float], temporal: int, new: int) -> np.ndarray:
-    """Seconds after which each of `new` frames can be seen, float64 [new], from those of its latent frame."""
+    """Seconds after which each of `new` frames can be seen, float64 [new], from those of its latent
+    frame.
+    """
     return np.repeat(np.asarray(completed, dtype=np.float64), temporal)[:new]
 
 
 def speed_of(seconds: float) -> float:
-    """How much faster than it was a decoding of `seconds` is replayed, to two digits: 1 where it is neither short nor long."""
+    """How much faster than it was a decoding of `seconds` is replayed, to two digits: 1 where it is
+    neither short nor long.
+    """
     if LEAST <= seconds <= MOST:
         return 1.0
     return float(f"{max(seconds, 1e-9) / ABOUT:.2g}")
@@ -58,7 +70,9 @@ def pace(speed: float) -> str:
 def pictures(
     comparison: Comparison, there: list[np.ndarray], total: float, speed: float, count: int
 ) -> Iterator[np.ndarray]:
-    """The video's frames uint8 [H, W, 3]. there: `arrivals` of each decoding; total: seconds of the slowest one."""
+    """The video's frames uint8 [H, W, 3]. there: `arrivals` of each decoding; total: seconds of the
+    slowest one.
+    """
     scale = enlargement(comparison.videos[0].shape[2])
 
     @lru_cache(maxsize=4 * len(there))  # most panels are as they were in the picture before
@@ -84,7 +98,9 @@ def pictures(
 
 
 def state(there: np.ndarray, now: float, speed: float) -> tuple[int, int]:
-    """After `now` seconds: how many frames are made, and how far the last one has faded, 0..SHADES; not when all are."""
+    """After `now` seconds: how many frames are made, and how far the last one has faded, 0..SHADES;
+    not when all are.
+    """
     made = int(np.searchsorted(there, now, side="right"))
     if made == len(there):
         return made, 0

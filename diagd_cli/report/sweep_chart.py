@@ -19,8 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
 
-FRONT, OTHER, BASE = "#0072B2", "#767676", "#D55E00"  # that the colour-blind tell apart; markers tell the methods
-MARKERS = {"ntp": ("*", "NTP"), "diagd": ("o", "DiagD"), "spatial": ("s", "spatial DiagD"), "zipar": ("^", "ZipAR")}
+# that the colour-blind tell apart; markers tell the methods
+FRONT, OTHER, BASE = "#0072B2", "#767676", "#D55E00"
+MARKERS = {
+    "ntp": ("*", "NTP"),
+    "diagd": ("o", "DiagD"),
+    "spatial": ("s", "spatial DiagD"),
+    "zipar": ("^", "ZipAR"),
+}
 
 
 def check() -> type:
@@ -51,7 +57,8 @@ def draw(figure: Figure, rows: Sequence[EvaluationRow], title: str) -> list[Anno
     _axes(axes, base, [x for x, _ in points], title)
     _legend(axes, rows)
     labels = [
-        axes.annotate(short(row, rows), point, fontsize=8, va="bottom") for row, point in zip(rows, points, strict=True)
+        axes.annotate(short(row, rows), point, fontsize=8, va="bottom")
+        for row, point in zip(rows, points, strict=True)
     ]
     spread(figure, axes, labels, points, line)
     return labels
@@ -92,7 +99,15 @@ def _point(axes: Axes, row: EvaluationRow, point: tuple[float, float]) -> None:
     marker = MARKERS[method][0]
     colour = BASE if method == "ntp" else FRONT if row.front else OTHER
     if reach := bars(row):
-        axes.errorbar(*point, yerr=[[reach[0]], [reach[1]]], color=colour, alpha=0.5, linewidth=1, capsize=2, zorder=2)
+        axes.errorbar(
+            *point,
+            yerr=[[reach[0]], [reach[1]]],
+            color=colour,
+            alpha=0.5,
+            linewidth=1,
+            capsize=2,
+            zorder=2,
+        )
     face = colour if row.front or method == "ntp" else "white"
     size = 12 if method == "ntp" else 6
     axes.plot(*point, marker, color=colour, markerfacecolor=face, markersize=size, zorder=3)
@@ -104,11 +119,15 @@ def _legend(axes: Axes, rows: Sequence[EvaluationRow]) -> None:
 
     used = [MARKERS[name] for name in MARKERS if any(row.made["method"] == name for row in rows)]
     marks = [
-        Line2D([], [], color=BASE if name == "NTP" else OTHER, marker=marker, linestyle="", label=name)
+        Line2D(
+            [], [], color=BASE if name == "NTP" else OTHER, marker=marker, linestyle="", label=name
+        )
         for marker, name in used
     ]
     marks.append(Line2D([], [], color=FRONT, marker="o", linewidth=1.2, label="on the front"))
-    axes.figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=8)
+    axes.figure.legend(
+        handles=marks, loc="outside lower center", ncols=len(marks), frameon=False, fontsize=8
+    )
 
 
 def _axes(axes: Axes, base: EvaluationRow, speeds: list[float], title: str) -> None:
@@ -116,7 +135,11 @@ def _axes(axes: Axes, base: EvaluationRow, speeds: list[float], title: str) -> N
     nll = base.mean("nll")
     if max(speeds) > 4 * min(speeds):
         axes.set_xscale("log")
-        ticks = [n for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000) if 0.8 < n < 1.3 * max(speeds)]
+        ticks = [
+            n
+            for n in (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 100, 200, 500, 1000)
+            if 0.8 < n < 1.3 * max(speeds)
+        ]
         axes.set_xticks(ticks, [f"{n}x" for n in ticks])
         axes.set_xticks([], minor=True)
     axes.margins(x=0.07, y=0.1)
@@ -130,7 +153,9 @@ def _axes(axes: Axes, base: EvaluationRow, speeds: list[float], title: str) -> N
     share = axes.secondary_yaxis("right", functions=(percent, absolute))
     share.set_ylabel("over NTP, %")
     note = "labels: k/d; bars: 95% interval of the paired difference to NTP"
-    axes.set(xlabel=f"speed-up over NTP\n{note}", ylabel="NLL under NTP, nats a token (low is good)")
+    axes.set(
+        xlabel=f"speed-up over NTP\n{note}", ylabel="NLL under NTP, nats a token (low is good)"
+    )
     axes.set_title(title, fontsize=10)
     axes.grid(color=OTHER, alpha=0.15)
     for side in ("top", "right"):

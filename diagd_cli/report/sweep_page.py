@@ -28,12 +28,17 @@ VALUES = {  # what a column of `sweep_table.columns` is sorted by: a key of `swe
     "FD-inv": "fd_inv",
 }
 KEY = (
-    "± is half of a 95% interval over clips. NLL: nats a token of what was made, under {base}'s next-token prediction; "
-    "over NTP: its difference to NTP on the same clips and seeds. Front (•): no other decoding is as fast and has so low "
+    "± is half of a 95% interval over clips. NLL: nats a token of what was made, under {base}'s "
+    "next-token prediction; "
+    "over NTP: its difference to NTP on the same clips and seeds. Front (•): no other decoding is "
+    "as fast and has so low "
     "an NLL. Actions: read from the frames as intended. Same: tokens equal to NTP's. "
     "FD-inv: Frechet distance of motion features."
 )
-CHART = "NLL against speed-up of every decoding. Labels: k/d. Bars: 95% interval of the paired difference to NTP"
+CHART = (
+    "NLL against speed-up of every decoding. Labels: k/d. Bars: 95% interval of the paired "
+    "difference to NTP"
+)
 
 
 def write_page(path: Path, report: SweepReport, title: str, chart: Path | None) -> None:

@@ -18,7 +18,12 @@ RATES = ("speedup", "tokens_per_second", "frames_per_second", "token_agreement")
 
 def record(row: EvaluationRow) -> dict[str, object]:
     """A row of a sweep, flat: numbers as they are, "" where there is none."""
-    flat: dict[str, object] = {"label": row.label, **(row.decoding or {}), "steps": row.steps, "samples": row.samples}
+    flat: dict[str, object] = {
+        "label": row.label,
+        **(row.decoding or {}),
+        "steps": row.steps,
+        "samples": row.samples,
+    }
     for name in RATES:
         rate: Estimate | None = getattr(row, name)
         flat[name] = rate.mean if rate else ""
@@ -33,7 +38,9 @@ def _parts(name: str, found: Estimate | None) -> dict[str, object]:
     """The three columns of an estimate."""
     parts = (found.mean, found.low, found.high) if found else (None, None, None)
     columns = (name, f"{name}_low", f"{name}_high")
-    return {column: "" if part is None else part for column, part in zip(columns, parts, strict=True)}
+    return {
+        column: "" if part is None else part for column, part in zip(columns, parts, strict=True)
+    }
 
 
 def write_csv(path: Path, rows: Sequence[EvaluationRow]) -> None:
@@ -48,8 +55,16 @@ def write_csv(path: Path, rows: Sequence[EvaluationRow]) -> None:
 def columns(row: EvaluationRow) -> dict[str, str]:
     """The columns for people: speed, each measure, and the NLL's difference to NTP."""
     texts = cells(row)
-    found = {"steps": f"{row.steps:,}", "speed-up": NOTHING if row.speedup is None else f"{row.speedup.mean:.1f}x"}
-    found |= {"tokens/s": texts["TP"], "FPS": texts["FPS"], "NLL": texts["NLL"], "over NTP": over(row)}
+    found = {
+        "steps": f"{row.steps:,}",
+        "speed-up": NOTHING if row.speedup is None else f"{row.speedup.mean:.1f}x",
+    }
+    found |= {
+        "tokens/s": texts["TP"],
+        "FPS": texts["FPS"],
+        "NLL": texts["NLL"],
+        "over NTP": over(row),
+    }
     return found | {name: texts[name] for name in ("PSNR", "SSIM", "actions", "same", "FD-inv")}
 
 

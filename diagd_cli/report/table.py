@@ -10,7 +10,8 @@ Row = Sequence[str]
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells under their names, each led by its label; a title above them, and notes below, a line each.
+    """Rows of cells under their names, each led by its label; a title above them, and notes below,
+    a line each.
 
     left: names of further columns that are text, not figures.
     """
@@ -23,5 +24,7 @@ class Table:
 
     def markdown(self) -> str:
         """Head and rows in Markdown."""
-        rules = ["---" if n == 0 or name in self.left else "---:" for n, name in enumerate(self.head)]
+        rules = [
+            "---" if n == 0 or name in self.left else "---:" for n, name in enumerate(self.head)
+        ]
         return "\n".join(f"| {' | '.join(line)} |" for line in [self.head, rules, *self.rows])

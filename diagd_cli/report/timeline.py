@@ -1,4 +1,6 @@
-"""When each token of a decoding is made and fed, as grids: what an animation of it needs to know."""
+"""When each token of a decoding is made and fed, as grids: what an animation of it needs to
+know.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +17,9 @@ NEVER = np.iinfo(np.int64).max
 class Timeline:
     """Steps counted from 0 over all windows, int64 [T, h, w]; NEVER where it does not happen.
 
-    made: when the token is made. stand_in: when another token is fed at its place, as it is missing. gone: when that
-    stand-in is replaced, or the window rolls. late: when the token is fed without a target, over a stand-in or not.
+    made: when the token is made. stand_in: when another token is fed at its place, as it is
+    missing. gone: when that stand-in is replaced, or the window rolls. late: when the token is fed
+    without a target, over a stand-in or not.
     """
 
     label: str
@@ -37,7 +40,11 @@ class Timeline:
 
     def first(self, frames: int) -> Timeline:
         """The same decoding, of which only the first frames are looked at."""
-        return Timeline(self.label, self.steps, *(a[:frames] for a in (self.made, self.stand_in, self.gone, self.late)))
+        return Timeline(
+            self.label,
+            self.steps,
+            *(a[:frames] for a in (self.made, self.stand_in, self.gone, self.late)),
+        )
 
 
 def timeline(plans: list[Plan]) -> Timeline:
@@ -57,7 +64,9 @@ def timeline(plans: list[Plan]) -> Timeline:
         steps += plan.steps
         gone = np.minimum(late, steps if n + 1 < len(plans) else NEVER)
         parts.append([_codes(a, plan) for a in (made, stand_in, gone, late)])
-    return Timeline(plans[0].decoding.label(grid), steps, *(np.concatenate(a) for a in zip(*parts, strict=True)))
+    return Timeline(
+        plans[0].decoding.label(grid), steps, *(np.concatenate(a) for a in zip(*parts, strict=True))
+    )
 
 
 def _codes(values: np.ndarray, plan: Plan) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""The panels of a comparison as a video: every decoding beside ground truth, with difference maps below if wanted."""
+"""The panels of a comparison as a video: every decoding beside ground truth, with difference maps
+below if wanted.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ from diagd_cli.report.heat import coloured, difference, legend, top_of
 def write_panels(path: Path, comparison: Comparison, heat: bool = False) -> dict | None:
     """Write the video. With `heat`, each panel has its difference to the first one below it.
 
-    Returns what the maps show: `reference`, and the level of 0..255 at the `top` of the scale. Raises OutputError.
+    Returns what the maps show: `reference`, and the level of 0..255 at the `top` of the scale.
+    Raises OutputError.
     """
     maps, about = difference_maps(comparison) if heat else (None, None)
     frames = pictures(comparison, maps, about)
@@ -39,16 +42,22 @@ def difference_maps(comparison: Comparison) -> tuple[list[np.ndarray], dict]:
 def pictures(
     comparison: Comparison, maps: list[np.ndarray] | None = None, about: dict | None = None
 ) -> Iterator[np.ndarray]:
-    """The frames of the video, uint8 [H, W, 3]; `maps` and `about` are those of `difference_maps`."""
+    """The frames of the video, uint8 [H, W, 3]; `maps` and `about` are those of
+    `difference_maps`.
+    """
     videos, scale = comparison.shown, enlargement(comparison.videos[0].shape[2])
     height, width = (side * scale for side in videos[0].shape[1:3])
     blank = Image.new("RGB", (width, height), PAPER)
     key = legend(width, height, about["reference"], about["top"]) if about else blank
     for t in range(max(map(len, videos))):
         panels = []
-        for n, (video, name, line) in enumerate(zip(videos, comparison.names, comparison.abouts(), strict=True)):
+        for n, (video, name, line) in enumerate(
+            zip(videos, comparison.names, comparison.abouts(), strict=True)
+        ):
             panel = captioned(
-                enlarged(at(video, t), scale), f"{name}\n{line}", comparison.count(min(t, len(video) - 1))
+                enlarged(at(video, t), scale),
+                f"{name}\n{line}",
+                comparison.count(min(t, len(video) - 1)),
             )
             if maps is not None and about:
                 known = n and t < len(maps[n - 1])

@@ -66,5 +66,7 @@ class VoteCounts:
             "question": self.question,
             "voters": self.voters,
             "overall": {**asdict(self.overall), "p": self.p},
-            "pairs": [{"pair": one.pair, "name": one.name, **asdict(one.tally)} for one in self.pairs],
+            "pairs": [
+                {"pair": one.pair, "name": one.name, **asdict(one.tally)} for one in self.pairs
+            ],
         }

@@ -18,7 +18,9 @@ STAND_INS: tuple[str, ...] = get_args(StandIn)
 
 
 class Resolved(NamedTuple):
-    """What a decoding comes to on a grid, as the plan builder needs it; for NTP k is w and d is h*w."""
+    """What a decoding comes to on a grid, as the plan builder needs it; for NTP k is w and d is
+    h*w.
+    """
 
     k: int
     d: int
@@ -54,7 +56,9 @@ class Decoding:
     zero_slots: bool = False
 
     def resolve(self, grid: Grid, context: int) -> Resolved:
-        """What it comes to after `context` latent frames. Raises UsageError when k or d is out of range."""
+        """What it comes to after `context` latent frames. Raises UsageError when k or d is out of
+        range.
+        """
         if self.method == "ntp":
             return Resolved(grid.w, grid.area, self.stand_in, self.repair)
         if not 1 <= self.k <= grid.w:
@@ -67,11 +71,15 @@ class Decoding:
             raise UsageError(f"d is {d}", f"{case} it must lie in 1..{spatial_steps}")
         stand_in = "above" if self.method == "zipar" else self.stand_in
         if not context and stand_in in ("previous-frame", "previous-frame-target", "prompt-frame"):
-            raise UsageError(f"The stand-in {stand_in} needs a context frame", "Use above or newest")
+            raise UsageError(
+                f"The stand-in {stand_in} needs a context frame", "Use above or newest"
+            )
         return Resolved(self.k, d, stand_in, self.repair)
 
     def facts(self, grid: Grid, context: int) -> dict:
-        """Method and resolved settings, as reports and sidecars tell them. Raises UsageError when out of range."""
+        """Method and resolved settings, as reports and sidecars tell them. Raises UsageError when
+        out of range.
+        """
         resolved = self.resolve(grid, context)
         return {"method": self.method, **resolved._asdict(), "zero_slots": self.zero_slots}
 

@@ -175,7 +175,9 @@ def build_plan(grid: Grid, context: int, latents: int, decoding: Decoding) -> Pl
     return _assemble(grid, context, latents, decoding, steps, np.concatenate(feeds, axis=1))
 
 
-def _columns(step: ArrayLike, source: ArrayLike, position: ArrayLike, target: ArrayLike) -> np.ndarray:
+def _columns(
+    step: ArrayLike, source: ArrayLike, position: ArrayLike, target: ArrayLike
+) -> np.ndarray:
     """Feeds as int64 [4, n]: step, source, position, target."""
     columns = np.broadcast_arrays(*map(np.atleast_1d, (step, source, position, target)))
     return np.stack(columns).astype(np.int64)

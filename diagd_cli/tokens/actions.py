@@ -1,9 +1,11 @@
-"""Actions that steer a clip, as rows of token ids, one row a frame. Files are parsed, never evaluated.
+"""Actions that steer a clip, as rows of token ids, one row a frame. Files are parsed, never
+evaluated.
 
-Each kind of action - names here, Minecraft's keys in `minecraft`, a gamepad's in `gamepad` - is a record of a preset
-with the same few members: `size` tokens a frame, `vocabulary` ids from `offset` on, `rest` (the row where nothing is
-known), `read` and `parse` (rows of a file, or of the text of --actions), `describe` (rows as JSON can hold them), and
-`suffixes` of the files that may lie beside a clip.
+Each kind of action - names here, Minecraft's keys in `minecraft`, a gamepad's in `gamepad` - is a
+record of a preset with the same few members: `size` tokens a frame, `vocabulary` ids from `offset`
+on, `rest` (the row where nothing is known), `read` and `parse` (rows of a file, or of the text of
+--actions), `describe` (rows as JSON can hold them), and `suffixes` of the files that may lie beside
+a clip.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def repeated(text: str) -> list[tuple[str, int]]:
 
 
 def action_lines(path: Path, hint: str) -> list[str]:
-    """The lines of a file of actions, one a frame. Raises UsageError, with `hint` where it cannot be read."""
+    """The lines of a file of actions, one a frame. Raises UsageError, with `hint` where it cannot
+    be read.
+    """
     try:
         lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -51,20 +55,26 @@ def action_lines(path: Path, hint: str) -> list[str]:
         raise UsageError(f"{path} holds no action", "Write one JSON object a line")
     for number, line in enumerate(lines, 1):
         if not line.strip():  # left out, it would move the actions that follow to other frames
-            raise UsageError(f"{path}, line {number}: it is blank", "Write one JSON object a line, for each frame")
+            raise UsageError(
+                f"{path}, line {number}: it is blank",
+                "Write one JSON object a line, for each frame",
+            )
     return lines
 
 
 def file_beside(clip: Path, actions: Actions) -> Path | None:
     """The file of actions beside a clip, None where there is none. `actions`: of the preset."""
     beside = [clip.with_suffix(suffix) for suffix in actions.suffixes]
-    return next((file for file in beside if os.path.isfile(file)), None)  # false, too, for a name that none can have
+    # false, too, for a name that none can have
+    return next((file for file in beside if os.path.isfile(file)), None)
 
 
 def recorded_beside(clip: Path, actions: Actions, frames: int) -> np.ndarray | None:
-    """Rows of the file of actions beside a clip of which `frames` are read from its start; None where there is none.
+    """Rows of the file of actions beside a clip of which `frames` are read from its start; None
+    where there is none.
 
-    `actions`: of the preset. Raises UsageError where the file is bad or ends earlier (the last action may be missing).
+    `actions`: of the preset. Raises UsageError where the file is bad or ends earlier (the last
+    action may be missing).
     """
     file = file_beside(clip, actions)
     rows = actions.read(file) if file else None
@@ -75,13 +85,19 @@ def recorded_beside(clip: Path, actions: Actions, frames: int) -> np.ndarray | N
 
 
 def steering(
-    asked: np.ndarray | None, recorded: np.ndarray | None, first: int, context: int, frames: int, rest: np.ndarray
+    asked: np.ndarray | None,
+    recorded: np.ndarray | None,
+    first: int,
+    context: int,
+    frames: int,
+    rest: np.ndarray,
 ) -> np.ndarray:
     """Rows int64 [context + frames, size]: the action after each frame (the last is never read).
 
     `asked`: the first one leads to the first new frame; the last is repeated when they run out.
-    `recorded`: beside the clip, row n belongs to the file's frame n; it gives the context's actions, and the others too
-    when nothing is asked for: its last one is repeated where it ends before the new frames. Where nothing is known: `rest`.
+    `recorded`: beside the clip, row n belongs to the file's frame n; it gives the context's
+        actions, and the others too when nothing is asked for: its last one is repeated where it
+        ends before the new frames. Where nothing is known: `rest`.
     """
     total = context + frames
     rows = np.tile(rest, (total, 1))
@@ -104,11 +120,12 @@ def clip_actions(
     frames: int,
     truth: int = 0,
 ) -> np.ndarray | None:
-    """Rows int64 [context + frames, size] for a clip, from those asked for and those recorded beside it.
+    """Rows int64 [context + frames, size] for a clip, from those asked for and those recorded
+    beside it.
 
-    `actions`: of the preset, None for one that takes none, which has none. A recording must reach to the end of the
-    context; as far as `truth` frames after it where nothing is asked for, since a continuation is held against them.
-    Raises UsageError.
+    `actions`: of the preset, None for one that takes none, which has none. A recording must reach
+    to the end of the context; as far as `truth` frames after it where nothing is asked for, since a
+    continuation is held against them. Raises UsageError.
     """
     if actions is None:
         return None

@@ -1,4 +1,6 @@
-"""Bring frames to a preset's size: scale until both sides are covered, then crop the centre (as Cosmos does)."""
+"""Bring frames to a preset's size: scale until both sides are covered, then crop the centre (as
+Cosmos does).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def fit_frames(frames: np.ndarray, height: int, width: int) -> torch.Tensor:
 
 
 def fit_pixels(pixels: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """float [F, C, H, W] at any size and scale -> [F, C, height, width]; bilinear with antialiasing."""
+    """float [F, C, H, W] at any size and scale -> [F, C, height, width]; bilinear with
+    antialiasing.
+    """
     h, w = pixels.shape[2:]
     if (h, w) == (height, width):
         return pixels

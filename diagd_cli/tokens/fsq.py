@@ -1,4 +1,5 @@
-"""Finite scalar quantisation (Mentzer et al. 2023): every channel is rounded to a few levels; the code is the digits.
+"""Finite scalar quantisation (Mentzer et al. 2023): every channel is rounded to a few levels; the
+code is the digits.
 
 The first channel is the least significant digit of the index, as in Cosmos DV8x16x16.
 """
@@ -40,7 +41,9 @@ class FSQ(nn.Module):
             self.register_buffer(name, value, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FSQ:
-        """Move the tables but keep their dtypes: rounded to bfloat16 they would change one code in a hundred."""
+        """Move the tables but keep their dtypes: rounded to bfloat16 they would change one code in
+        a hundred.
+        """
         kept = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         moved = dict(self.named_buffers(recurse=False))

@@ -1,4 +1,5 @@
-"""How video tokens (t, i, j) and the tokens that steer them lie in the model's flat sequence. NumPy only.
+"""How video tokens (t, i, j) and the tokens that steer them lie in the model's flat sequence. NumPy
+only.
 
     prefix | frame 0: h*w codes in raster order | its conditioning tokens | frame 1 | ...
 
@@ -15,7 +16,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Grid:
-    """h rows and w columns of codes a latent frame, `conditioning` tokens after each, `prefix` tokens before the first."""
+    """h rows and w columns of codes a latent frame, `conditioning` tokens after each, `prefix`
+    tokens before the first.
+    """
 
     h: int
     w: int
@@ -38,7 +41,9 @@ class Grid:
     @overload
     def position(self, t: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray: ...
 
-    def position(self, t: int | np.ndarray, i: int | np.ndarray, j: int | np.ndarray) -> int | np.ndarray:
+    def position(
+        self, t: int | np.ndarray, i: int | np.ndarray, j: int | np.ndarray
+    ) -> int | np.ndarray:
         """Flat position of token (t, i, j); ints or arrays."""
         return self.prefix + t * self.block + i * self.w + j
 
@@ -56,7 +61,9 @@ class Grid:
         return self.prefix + latents * self.block
 
     def coords(self, length: int) -> np.ndarray:
-        """(t, i, j) int64 [length, 3] of every position; conditioning token a of frame t is (t, h, a), the prefix (0, 0, 0)."""
+        """(t, i, j) int64 [length, 3] of every position; conditioning token a of frame t is (t, h,
+        a), the prefix (0, 0, 0).
+        """
         index = np.arange(length) - self.prefix
         t, rest = np.divmod(index, self.block)
         i, j = np.divmod(rest, self.w)
@@ -65,9 +72,14 @@ class Grid:
         return np.where(index[:, None] < 0, 0, np.stack([t, i, j], axis=1))
 
     def flatten(
-        self, codes: np.ndarray, conditioning: np.ndarray | None = None, prefix: np.ndarray | None = None
+        self,
+        codes: np.ndarray,
+        conditioning: np.ndarray | None = None,
+        prefix: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Sequence int64 [..., length] of codes [..., T, h, w], conditioning [..., T, A] and prefix [prefix]."""
+        """Sequence int64 [..., length] of codes [..., T, h, w], conditioning [..., T, A] and prefix
+        [prefix].
+        """
         *batch, latents, h, w = codes.shape
         if (h, w) != (self.h, self.w):
             raise ValueError(f"codes are {h}x{w}, the grid is {self.h}x{self.w}")

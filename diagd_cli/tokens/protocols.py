@@ -1,4 +1,6 @@
-"""What a tokenizer, its configuration and actions must offer; a model family brings one of each (`diagd_cli.families`)."""
+"""What a tokenizer, its configuration and actions must offer; a model family brings one of each
+(`diagd_cli.families`).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +14,18 @@ if TYPE_CHECKING:
 
 
 class Tokenizer(Protocol):
-    """Frames to codes and back: any object with these two methods, which need not be a module of torch.
+    """Frames to codes and back: any object with these two methods, which need not be a module of
+    torch.
 
-    It may have `encode_resized(frames, height, width)` too, which is then given frames of any size: for a model whose
-    official code does more than to scale frames and round them. With `takes_tokens` true its frames are tokens.
+    It may have `encode_resized(frames, height, width)` too, which is then given frames of any size:
+    for a model whose official code does more than to scale frames and round them. With
+    `takes_tokens` true its frames are tokens.
     """
 
     def encode(self, frames: Tensor) -> Tensor:
-        """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3] of the preset's size, on any device."""
+        """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3] of the preset's size, on any
+        device.
+        """
         ...
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -28,9 +34,11 @@ class Tokenizer(Protocol):
 
 
 class TokenizerConfig(Protocol):
-    """The section `tokenizer` of a preset: a `model.config.Strict` record whose `kind` tells it from others.
+    """The section `tokenizer` of a preset: a `model.config.Strict` record whose `kind` tells it
+    from others.
 
-    It may have `height` and `width`: then it takes frames of this one size, in pixels, and pads what is no whole token.
+    It may have `height` and `width`: then it takes frames of this one size, in pixels, and pads
+    what is no whole token.
     """
 
     kind: Any
@@ -52,7 +60,9 @@ class TokenizerConfig(Protocol):
 
 
 class Actions(Protocol):
-    """The section `actions` of a preset, a record with a `kind`: what steers a clip, as rows of token ids, one a frame."""
+    """The section `actions` of a preset, a record with a `kind`: what steers a clip, as rows of
+    token ids, one a frame.
+    """
 
     kind: Any
     offset: int
@@ -79,7 +89,9 @@ class Actions(Protocol):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each id is called, where a frame has one token and its actions are told apart by it; else nothing."""
+        """What each id is called, where a frame has one token and its actions are told apart by it;
+        else nothing.
+        """
         ...
 
     def read(self, path: Path) -> np.ndarray:

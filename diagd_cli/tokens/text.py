@@ -1,7 +1,9 @@
-"""Text prompts: a T5 encoder makes the embeddings that a Transformer attends to, and a cache keeps them.
+"""Text prompts: a T5 encoder makes the embeddings that a Transformer attends to, and a cache keeps
+them.
 
-The encoder is larger than many machines' memory. So it is loaded once for all prompts, freed again, and never loaded
-for a prompt that has been embedded before; a cached embedding can be carried to a machine that cannot hold the encoder.
+The encoder is larger than many machines' memory. So it is loaded once for all prompts, freed again,
+and never loaded for a prompt that has been embedded before; a cached embedding can be carried to a
+machine that cannot hold the encoder.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ LARGEST_PROMPT = 1 << 16  # bytes of a prompt file
 
 
 def prompt_of(prompt: str | None, prompt_file: Path | None) -> str | None:
-    """The text of a prompt, given itself or as a file: UTF-8, at most 64 KiB, stripped. None where neither is given.
+    """The text of a prompt, given itself or as a file: UTF-8, at most 64 KiB, stripped. None where
+    neither is given.
 
     Raises UsageError.
     """
@@ -42,13 +45,21 @@ def prompt_of(prompt: str | None, prompt_file: Path | None) -> str | None:
             content = file.read(LARGEST_PROMPT + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise UsageError(f"The prompt file {prompt_file} cannot be read: {reason}", "Name a text file") from None
+        raise UsageError(
+            f"The prompt file {prompt_file} cannot be read: {reason}", "Name a text file"
+        ) from None
     if len(content) > LARGEST_PROMPT:
-        raise UsageError(f"The prompt file {prompt_file} is larger than 64 KiB", "Name a text file with one prompt")
+        raise UsageError(
+            f"The prompt file {prompt_file} is larger than 64 KiB",
+            "Name a text file with one prompt",
+        )
     try:
         return content.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        message = f"The prompt file {prompt_file} is not UTF-8 text: byte {error.start} is {content[error.start]:#04x}"
+        message = (
+            f"The prompt file {prompt_file} is not UTF-8 text: byte {error.start} is "
+            f"{content[error.start]:#04x}"
+        )
         raise UsageError(message, "Save it as UTF-8") from None
 
 
@@ -60,15 +71,18 @@ def embed_prompts(
     cache: Path | None = None,
     report: Callable[[str], object] = lambda message: None,
 ) -> list[Tensor]:
-    """The embedding of each prompt, float32 [length, dim]: the last hidden state of the encoder, zero after its tokens.
+    """The embedding of each prompt, float32 [length, dim]: the last hidden state of the encoder,
+    zero after its tokens.
 
-    `text.encoder` is a Hugging Face name, which is fetched if need be, or a local folder; `cache` as in
-    `embedding_path`; `report` is told what the user should know. A prompt of more than `text.length` tokens, its end
-    token included, is cut. The encoder runs in float32 on the CPU: 19 GB for T5-11B. In bfloat16 it would take half
-    of that and change the embeddings by about 1 % (a random T5 of 24 layers), so it is not offered.
+    `text.encoder` is a Hugging Face name, which is fetched if need be, or a local folder; `cache`
+    as in `embedding_path`; `report` is told what the user should know. A prompt of more than
+    `text.length` tokens, its end token included, is cut. The encoder runs in float32 on the CPU: 19
+    GB for T5-11B. In bfloat16 it would take half of that and change the embeddings by about 1 % (a
+    random T5 of 24 layers), so it is not offered.
 
-    Raises MissingExtra without transformers, WeightsError for an encoder that is not to be had, damaged, larger than
-    the free memory, or of another hidden size than `dim`, and UsageError for a prompt that is not Unicode text.
+    Raises MissingExtra without transformers, WeightsError for an encoder that is not to be had,
+    damaged, larger than the free memory, or of another hidden size than `dim`, and UsageError for a
+    prompt that is not Unicode text.
     """
     paths = {_utf8(prompt): embedding_path(prompt, text, dim, cache) for prompt in prompts}
     cached = {prompt: _cached(path, text.length, dim) for prompt, path in paths.items()}
@@ -83,10 +97,11 @@ def embed_prompts(
 
 
 def embedding_path(prompt: str, text: Text, dim: int, cache: Path | None = None) -> Path:
-    """Where a prompt's embedding is cached: in `text/` below `cache`, by default $DIAGD_CACHE or the user's cache folder.
+    """Where a prompt's embedding is cached: in `text/` below `cache`, by default $DIAGD_CACHE or
+    the user's cache folder.
 
-    The file's name stands for prompt, encoder, length and dim. It holds the rows of the prompt's tokens alone, and
-    `read_embedding` reads it.
+    The file's name stands for prompt, encoder, length and dim. It holds the rows of the prompt's
+    tokens alone, and `read_embedding` reads it.
     """
     if cache is None:
         folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
@@ -96,7 +111,9 @@ def embedding_path(prompt: str, text: Text, dim: int, cache: Path | None = None)
 
 
 def encoder_folder(preset: Preset) -> Path | None:
-    """The folder of a text encoder that lies beside its preset, None where it is one of the hub's."""
+    """The folder of a text encoder that lies beside its preset, None where it is one of the
+    hub's.
+    """
     beside = preset.path.parent / preset.text.encoder if preset.path and preset.text else None
     return beside if beside and os.path.isdir(beside) else None
 
@@ -104,8 +121,8 @@ def encoder_folder(preset: Preset) -> Path | None:
 def read_embedding(path: Path, length: int, dim: int) -> Tensor:
     """An embedding from a safetensors file, float32 [length, dim], zero after its own rows.
 
-    The file holds a tensor `embedding`, or one tensor of any name, of shape [n, dim] or [1, n, dim] with n <= length
-    and of any floating type. Raises WeightsError.
+    The file holds a tensor `embedding`, or one tensor of any name, of shape [n, dim] or [1, n, dim]
+    with n <= length and of any floating type. Raises WeightsError.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -119,14 +136,23 @@ def read_embedding(path: Path, length: int, dim: int) -> Tensor:
             shape = file.get_slice(name).get_shape()  # told before anything is read
             rows = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
             if len(rows) != 2 or rows[0] > length or rows[1] != dim:
-                message = f"{path}: {name} is {tuple(shape)}, where the preset takes up to {length} rows of {dim}"
+                message = (
+                    f"{path}: {name} is {tuple(shape)}, where the preset takes up to {length} rows "
+                    f"of {dim}"
+                )
                 raise WeightsError(message, "Make it with the text encoder that the preset names")
             tensor = file.get_tensor(name)
     except (SafetensorError, OSError, ValueError) as error:
         reason = one_line(error) if path.exists() else "there is no such file"
-        raise WeightsError(f"{path} cannot be read as safetensors: {reason}", "Name a file with an embedding") from None
+        raise WeightsError(
+            f"{path} cannot be read as safetensors: {reason}", "Name a file with an embedding"
+        ) from None
     if not tensor.is_floating_point() or not tensor.float().isfinite().all():
-        kind = "values that are not finite" if tensor.is_floating_point() else f"whole numbers ({tensor.dtype})"
+        kind = (
+            "values that are not finite"
+            if tensor.is_floating_point()
+            else f"whole numbers ({tensor.dtype})"
+        )
         raise WeightsError(f"{path}: {name} holds {kind}", "Make the embedding again")
     return _padded(tensor.float().reshape(rows), length)
 
@@ -139,7 +165,9 @@ def _cached(path: Path, length: int, dim: int) -> Tensor | None:
         return None
 
 
-def _store(path: Path, rows: Tensor, about: dict[str, str], report: Callable[[str], object]) -> None:
+def _store(
+    path: Path, rows: Tensor, about: dict[str, str], report: Callable[[str], object]
+) -> None:
     from safetensors.torch import save
 
     try:
@@ -159,6 +187,8 @@ def _utf8(prompt: str) -> str:
     try:
         prompt.encode()
     except UnicodeEncodeError as error:
-        message = f"The prompt is not Unicode text: character {error.start} is {prompt[error.start]!r}"
+        message = (
+            f"The prompt is not Unicode text: character {error.start} is {prompt[error.start]!r}"
+        )
         raise UsageError(message, "Give it in UTF-8") from None
     return prompt

@@ -21,10 +21,12 @@ def installed() -> bool:
 
 
 class Board:
-    """Scalars in an event file of a folder. What an earlier one has there of steps from `first` on is void.
+    """Scalars in an event file of a folder. What an earlier one has there of steps from `first` on
+    is void.
 
-    What cannot be written, on a full disk for example, is left out, and that is said once: log.jsonl is the record of a
-    run. TensorBoard's own writer has a thread, whose failures are beyond reach: its records are written here.
+    What cannot be written, on a full disk for example, is left out, and that is said once:
+    log.jsonl is the record of a run. TensorBoard's own writer has a thread, whose failures are
+    beyond reach: its records are written here.
     """
 
     def __init__(self, folder: Path, first: int):
@@ -38,17 +40,23 @@ class Board:
         except OSError as error:
             self._give_up(error)
         start = SessionLog(status=SessionLog.START)
-        self._write(Event(step=first, file_version="brain.Event:2"), Event(step=first, session_log=start))
+        self._write(
+            Event(step=first, file_version="brain.Event:2"), Event(step=first, session_log=start)
+        )
 
     def add(self, step: int, figures: dict) -> None:
-        """Write numbers by name; of a list, each number as NAME/INDEX. All is on disk when this returns."""
+        """Write numbers by name; of a list, each number as NAME/INDEX. All is on disk when this
+        returns.
+        """
         from tensorboard.compat.proto.event_pb2 import Event
         from torch.utils.tensorboard.summary import scalar
 
         events = []
         for name, value in figures.items():
             several = isinstance(value, (list, tuple))
-            for tag, number in [(f"{name}/{n}", v) for n, v in enumerate(value)] if several else [(name, value)]:
+            for tag, number in (
+                [(f"{name}/{n}", v) for n, v in enumerate(value)] if several else [(name, value)]
+            ):
                 events.append(Event(step=step, summary=scalar(tag, number)))
         self._write(*events)
 
@@ -76,4 +84,7 @@ class Board:
                 self._file.close()
             self._file = None
         reason = (error.strerror or str(error)).lower()
-        print(f"{self._folder} cannot be written: {reason}. The figures go to log.jsonl only", file=sys.stderr)
+        print(
+            f"{self._folder} cannot be written: {reason}. The figures go to log.jsonl only",
+            file=sys.stderr,
+        )

@@ -1,8 +1,10 @@
 """The clips of a training folder, and what lies beside them.
 
-    DATA/train/NAME.mp4 + NAME.jsonl, DATA/val/...        or all in DATA: every tenth clip, by name hash, validates
+DATA/train/NAME.mp4 + NAME.jsonl, DATA/val/...        or all in DATA: every tenth clip, by name
+hash, validates
 
-Actions are optional. Where the preset's actions may lie in .npz files, a recording that holds the frames too is a clip.
+Actions are optional. Where the preset's actions may lie in .npz files, a recording that holds the
+frames too is a clip.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def find_clips(folder: Path, preset: Preset) -> dict[str, list[Path]]:
         return {split: _clips(folder / split, preset) for split in SPLITS}
     clips = _clips(folder, preset)
     if len(clips) == 1:
-        raise ClipError(f"{folder} has one clip", "Training needs two or more: one of them validates")
+        raise ClipError(
+            f"{folder} has one clip", "Training needs two or more: one of them validates"
+        )
     order = {clip: int(hashlib.sha256(os.fsencode(clip.name)).hexdigest(), 16) for clip in clips}
     val = [clip for clip in clips if order[clip] % 10 == 0]
     if len(val) in (0, len(clips)):  # of few clips, perhaps none or all
@@ -44,7 +48,9 @@ def is_flat(folder: Path) -> bool:
 
 
 def _clips(folder: Path, preset: Preset) -> list[Path]:
-    """The clips of one folder, sorted by name; hidden files are other programs'. Raises ClipError where it has none."""
+    """The clips of one folder, sorted by name; hidden files are other programs'. Raises ClipError
+    where it has none.
+    """
     try:
         files = sorted(file for file in folder.iterdir() if not file.name.startswith("."))
     except FileNotFoundError:
@@ -53,15 +59,22 @@ def _clips(folder: Path, preset: Preset) -> list[Path]:
         raise ClipError(f"{folder} does not exist", hint) from None
     except OSError as error:
         raise ClipError(
-            f"{folder} cannot be read: {(error.strerror or str(error)).lower()}", "Name a folder of clips"
+            f"{folder} cannot be read: {(error.strerror or str(error)).lower()}",
+            "Name a folder of clips",
         ) from None
     videos = [file for file in files if file.suffix.lower() in VIDEOS]
     names = {video.stem for video in videos}
     recordings = preset.actions is not None and ".npz" in preset.actions.suffixes
-    alone = [file for file in files if recordings and file.suffix == ".npz" and file.stem not in names]
+    alone = [
+        file for file in files if recordings and file.suffix == ".npz" and file.stem not in names
+    ]
     if not videos + alone:
         below = min(folder.glob("*/*.mp4"), default=None)
-        hint = f"There is {below}, but only the folder itself is searched, or its train/ and val/" if below else _MAKE
+        hint = (
+            f"There is {below}, but only the folder itself is searched, or its train/ and val/"
+            if below
+            else _MAKE
+        )
         raise ClipError(f"No MP4 files in {folder}", hint)
     return sorted(videos + alone)
 
@@ -81,9 +94,11 @@ def chunks(frames: Iterable[np.ndarray], length: int) -> Iterator[np.ndarray]:
 
 
 def action_rows(clip: Path, preset: Preset, frames: int) -> np.ndarray:
-    """Token ids int64 [frames, A] of the action after each frame; the preset's rest where no file tells.
+    """Token ids int64 [frames, A] of the action after each frame; the preset's rest where no file
+    tells.
 
-    Raises UsageError for a bad file, such as one that ends before the clip does (the last action may be missing).
+    Raises UsageError for a bad file, such as one that ends before the clip does (the last action
+    may be missing).
     """
     if preset.actions is None:
         return np.zeros((frames, 0), dtype=np.int64)

@@ -1,7 +1,9 @@
-"""Training data of any preset: frames for its tokenizer, tokens for its Transformer, made once and kept on disk.
+"""Training data of any preset: frames for its tokenizer, tokens for its Transformer, made once and
+kept on disk.
 
-Clips are streamed: neither a long clip nor a large folder is ever in memory as frames. A file of the cache belongs to one
-clip as it is (name, size, time of change), to a frame size and, for tokens, to the very weights that make a tokenizer's codes.
+Clips are streamed: neither a long clip nor a large folder is ever in memory as frames. A file of
+the cache belongs to one clip as it is (name, size, time of change), to a frame size and, for
+tokens, to the very weights that make a tokenizer's codes.
 """
 
 from __future__ import annotations
@@ -36,8 +38,10 @@ FRAMES_AT_ONCE = 16  # read, resized and encoded together
 class Episodes:
     """Frames of all clips of a split, end to end, at the preset's size.
 
-    frames: uint8 [N, H, W, 3] (memory-mapped). starts: int64 [E+1], clip e is frames[starts[e] : starts[e+1]].
-    actions: int64 [N, A], token ids of the action after each frame. clips: their E paths. split: train or val.
+    frames: uint8 [N, H, W, 3] (memory-mapped). starts: int64 [E+1], clip e is frames[starts[e] :
+        starts[e+1]].
+    actions: int64 [N, A], token ids of the action after each frame. clips: their E paths. split:
+        train or val.
     """
 
     frames: np.ndarray
@@ -54,10 +58,13 @@ class Episodes:
 class Tokens:
     """Codes of all episodes of a split, end to end.
 
-    codes: int32 [M, h, w], one latent frame each. starts: int64 [E+1], episode e is codes[starts[e] : starts[e+1]].
-    actions: int64 [M, A], token ids after each latent frame. clips: the E paths that the episodes come from.
-    whole: an episode is a window that is read from its start only, since its first latent frame stands for one frame and
-    the others for several; else an episode is a clip, and any latent frame of it may begin a window. split: train or val.
+    codes: int32 [M, h, w], one latent frame each. starts: int64 [E+1], episode e is codes[starts[e]
+        : starts[e+1]].
+    actions: int64 [M, A], token ids after each latent frame. clips: the E paths that the episodes
+        come from.
+    whole: an episode is a window that is read from its start only, since its first latent frame
+        stands for one frame and the others for several; else an episode is a clip, and any latent
+        frame of it may begin a window. split: train or val.
     """
 
     codes: np.ndarray
@@ -99,16 +106,24 @@ def load_episodes(
     parallel.barrier()
     starts = np.load(index)
     frames = np.memmap(pixels, np.uint8, "r", shape=(int(starts[-1]), height, width, 3))
-    rows = [action_rows(clip, preset, int(n)) for clip, n in zip(clips, np.diff(starts), strict=True)]
+    rows = [
+        action_rows(clip, preset, int(n)) for clip, n in zip(clips, np.diff(starts), strict=True)
+    ]
     return Episodes(frames, starts, np.concatenate(rows), tuple(clips), split)
 
 
 def _complete(pixels: Path, starts: np.ndarray | None, size: int) -> bool:
-    """Whether a file of the cache holds all frames, of `size` bytes each, that its index tells of."""
-    return starts is not None and pixels.is_file() and pixels.stat().st_size == int(starts[-1]) * size
+    """Whether a file of the cache holds all frames, of `size` bytes each, that its index
+    tells of.
+    """
+    return (
+        starts is not None and pixels.is_file() and pixels.stat().st_size == int(starts[-1]) * size
+    )
 
 
-def _decode_all(clips: list[Path], height: int, width: int, target: Path, on_clip: OnClip) -> np.ndarray:
+def _decode_all(
+    clips: list[Path], height: int, width: int, target: Path, on_clip: OnClip
+) -> np.ndarray:
     """Write the frames of all clips, end to end; returns where each begins, int64 [E+1]."""
     counts = [0]
     with _kept(target) as file:
@@ -158,17 +173,25 @@ def load_tokens(
     starts = np.cumsum([0, *(length for parts in lengths for length in parts)])
     if not starts[-1]:
         least = 1 + preset.tokenizer.temporal
-        raise ClipError(f"None of {describe_clips(split, clips)} has {least} frames", "Give longer clips")
-    return Tokens(np.concatenate(made).astype(np.int32), starts, np.concatenate(rows), owners, whole, split)
+        raise ClipError(
+            f"None of {describe_clips(split, clips)} has {least} frames", "Give longer clips"
+        )
+    return Tokens(
+        np.concatenate(made).astype(np.int32), starts, np.concatenate(rows), owners, whole, split
+    )
 
 
 def _windows(length: int, window: int) -> list[int]:
-    """Lengths of the windows that `length` latent frames were cut into: full ones, and what was left."""
+    """Lengths of the windows that `length` latent frames were cut into: full ones, and what was
+    left.
+    """
     return [min(window, length - start) for start in range(0, length, window)]
 
 
 def _encode(clip: Path, loaded: Loaded) -> np.ndarray:
-    """Codes int32 [M, h, w] of a whole clip; with several frames a latent frame, of one window after the other."""
+    """Codes int32 [M, h, w] of a whole clip; with several frames a latent frame, of one window
+    after the other.
+    """
     preset, made = loaded.preset, []
     step = preset.tokenizer.temporal
     for frames in chunks(read_frames(clip), preset.clip.window if step > 1 else FRAMES_AT_ONCE):
@@ -206,7 +229,9 @@ def _key(*parts: str) -> str:
 
 
 def _cached(file: Path) -> np.ndarray | None:
-    """An array of the cache, left on disk; None where it has to be made, also again because it cannot be read."""
+    """An array of the cache, left on disk; None where it has to be made, also again because it
+    cannot be read.
+    """
     try:
         return np.load(file, mmap_mode="r")
     except (OSError, ValueError, EOFError):

@@ -1,8 +1,9 @@
-"""Fine-tune the Transformer for the decodings it will run (section 3.3 of the paper): trained under their masks.
+"""Fine-tune the Transformer for the decodings it will run (section 3.3 of the paper): trained under
+their masks.
 
-Trained by next-token prediction a model sees the whole past of every token; along diagonals some of it does not exist
-yet, and stand-ins are fed. Here every step draws a decoding and a prompt, and the codes after the prompt are predicted
-from exactly what that decoding would see.
+Trained by next-token prediction a model sees the whole past of every token; along diagonals some of
+it does not exist yet, and stand-ins are fed. Here every step draws a decoding and a prompt, and the
+codes after the prompt are predicted from exactly what that decoding would see.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a step draws from, evenly: a decoding, and how many latent frames of a window are the prompt."""
+    """What a step draws from, evenly: a decoding, and how many latent frames of a window are the
+    prompt.
+    """
 
     decodings: tuple[Decoding, ...]
     prompts: range
 
     def draw(self, grid: Grid, frames: int, seed: int, step: int) -> Plan:
-        """The plan of a step, for windows of `frames` latent frames: a function of (seed, step) alone."""
+        """The plan of a step, for windows of `frames` latent frames: a function of (seed, step)
+        alone.
+        """
         rng = np.random.default_rng([seed, step, 1])  # another stream than that of the windows
         decoding = self.decodings[rng.integers(len(self.decodings))]
         prompt = self.prompts[rng.integers(len(self.prompts))]
@@ -47,9 +52,11 @@ class Mixture:
 
 
 def diagonal_loss(model: Model, sequences: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
-    """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the decoding would see.
+    """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the
+    decoding would see.
 
-    sequences: int64 [B, >= plan.length], of all frames. cross: `Transformer.cross_context` of B texts.
+    sequences: int64 [B, >= plan.length], of all frames. cross: `Transformer.cross_context` of B
+    texts.
     """
     logits = forced_logits(model, sequences, plan, cross)
     new = torch.as_tensor(np.sort(plan.target[plan.target >= 0]), device=sequences.device)
@@ -94,7 +101,10 @@ def fit_diagonal(
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
         for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
-            yield diagonal_loss(called, part.to(device), plan, text_context(model, text, len(part))) * weight
+            yield (
+                diagonal_loss(called, part.to(device), plan, text_context(model, text, len(part)))
+                * weight
+            )
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
         return validate_decodings(model, val, mixture, frames, text)
@@ -102,7 +112,8 @@ def fit_diagonal(
     if run.step == 0 and not (folder / "log.jsonl").exists():
         model.eval()
         figures = validate(run.weights)
-        run.log(loss=round(float(np.mean(list(figures.values()))), 4), **figures)  # no step has had a loss yet
+        # no step has had a loss yet
+        run.log(loss=round(float(np.mean(list(figures.values()))), 4), **figures)
     fit(run, loss, validate, **options)
     return run
 
@@ -116,22 +127,32 @@ def text_context(model: Transformer, text: Tensor | None, batch: int) -> Cross:
 
 @torch.inference_mode()
 def validate_decodings(
-    model: Transformer, val: WindowSampler, mixture: Mixture, frames: int, text: Tensor | None = None, count: int = 24
+    model: Transformer,
+    val: WindowSampler,
+    mixture: Mixture,
+    frames: int,
+    text: Tensor | None = None,
+    count: int = 24,
 ) -> dict[str, float]:
-    """Mean NLL (nats) of the codes after the largest prompt by NTP and by each decoding, as {"nll/NTP": ..., ...}.
+    """Mean NLL (nats) of the codes after the largest prompt by NTP and by each decoding, as
+    {"nll/NTP": ..., ...}.
 
-    All of them see the same windows, `count` or fewer that are spread over the validation split. Several processes
-    share them.
+    All of them see the same windows, `count` or fewer that are spread over the validation split.
+    Several processes share them.
     """
     device, grid, prompt = next(model.parameters()).device, val.grid, mixture.prompts[-1]
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.unique(np.linspace(0, len(starts) - 1, count).astype(int))]
     share = firsts[parallel.rank() :: parallel.world_size()]
     cross, figures = text_context(model, text, 1), {}
-    for label, decoding in {d.label(grid): d for d in (Decoding("ntp"), *mixture.decodings)}.items():
+    for label, decoding in {
+        d.label(grid): d for d in (Decoding("ntp"), *mixture.decodings)
+    }.items():
         plan = build_plan(grid, prompt, frames - prompt, decoding)
         nll = torch.zeros((), dtype=torch.float64, device=device)
         for n in range(len(share)):  # one at a time: the logits of a window are large
-            nll += diagonal_loss(model, val.sequences(share[n : n + 1], frames).to(device), plan, cross)
+            nll += diagonal_loss(
+                model, val.sequences(share[n : n + 1], frames).to(device), plan, cross
+            )
         figures[f"nll/{label}"] = round(parallel.all_reduce(nll).item() / len(firsts), 4)
     return figures

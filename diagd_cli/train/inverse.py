@@ -18,13 +18,17 @@ from diagd_cli.train.data import Episodes
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
 
-SETTINGS = Optimiser(steps=1800, batch=64, lr=2e-3, warmup=100, weight_decay=0.02, betas=(0.9, 0.99), ema=0.99)
-NOISE = 0.06  # deviation of pixel noise, of a range of 2: generated frames are not as clean as real ones
+SETTINGS = Optimiser(
+    steps=1800, batch=64, lr=2e-3, warmup=100, weight_decay=0.02, betas=(0.9, 0.99), ema=0.99
+)
+# deviation of pixel noise, of a range of 2: generated frames are not as clean as real ones
+NOISE = 0.06
 SHIFT = 0.05  # of a frame's brightness, alike
 
 
 class Pairs:
-    """Consecutive frames of the same episode, with the action after the first, which the second one shows.
+    """Consecutive frames of the same episode, with the action after the first, which the second one
+    shows.
 
     Pairs whose action is unknown are left out. Raises ClipError where no pair is left.
     """
@@ -36,17 +40,29 @@ class Pairs:
         self.frames, self.actions = episodes.frames, rows - actions.offset
         self.firsts = np.flatnonzero(~last & (rows != actions.rest[0]))
         if not len(self.firsts):
-            message = f"None of {describe_clips(episodes.split, episodes.clips)} has a known action between two frames"
-            raise ClipError(message, "Give longer clips, with their actions beside them in NAME.jsonl")
+            message = (
+                f"None of {describe_clips(episodes.split, episodes.clips)} has a known action "
+                "between two frames"
+            )
+            raise ClipError(
+                message, "Give longer clips, with their actions beside them in NAME.jsonl"
+            )
 
     def take(self, firsts: np.ndarray, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-        """Pixels float32 [N, 6, h, w] of the pairs that start at `firsts`, and their actions int64 [N]."""
+        """Pixels float32 [N, 6, h, w] of the pairs that start at `firsts`, and their actions int64
+        [N].
+        """
         small = to_small(np.concatenate([self.frames[firsts], self.frames[firsts + 1]]), device)
         return torch.cat(small.chunk(2), dim=1), torch.from_numpy(self.actions[firsts]).to(device)
 
 
 def fit_inverse(
-    model: InverseDynamics, train: Pairs, val: Pairs, optimiser: Optimiser, folder: Path, **options: Any
+    model: InverseDynamics,
+    train: Pairs,
+    val: Pairs,
+    optimiser: Optimiser,
+    folder: Path,
+    **options: Any,
 ) -> Run[InverseDynamics]:
     """Fit by cross-entropy. Returns the run, whose weights are the result.
 
@@ -73,12 +89,16 @@ def augment(pairs: Tensor) -> Tensor:
     """Pairs [N, 6, h, w] with noise, and each frame a little brighter or darker."""
     shift = SHIFT * torch.randn(len(pairs), 2, 1, 1, 1, device=pairs.device)
     moved = (pairs.unflatten(1, (2, 3)) + shift).flatten(1, 2)
-    return moved + NOISE * torch.rand(len(pairs), 1, 1, 1, device=pairs.device) * torch.randn_like(pairs)
+    return moved + NOISE * torch.rand(len(pairs), 1, 1, 1, device=pairs.device) * torch.randn_like(
+        pairs
+    )
 
 
 @torch.inference_mode()
 def confusion(model: InverseDynamics, pairs: Pairs, count: int = 0) -> np.ndarray:
-    """How often action a (row) was read as b (column), int64 [A, A], on all pairs or on `count` spread over them."""
+    """How often action a (row) was read as b (column), int64 [A, A], on all pairs or on `count`
+    spread over them.
+    """
     firsts = pairs.firsts
     if 0 < count < len(firsts):
         firsts = firsts[np.linspace(0, len(firsts) - 1, count).astype(int)]
@@ -92,7 +112,9 @@ def confusion(model: InverseDynamics, pairs: Pairs, count: int = 0) -> np.ndarra
 
 
 def accuracies(table: np.ndarray) -> dict:
-    """Share of actions that were read right, in all and by action id (None for one that did not occur)."""
+    """Share of actions that were read right, in all and by action id (None for one that did not
+    occur).
+    """
     rows = table.sum(1)
     by_action = [round(float(table[a, a] / n), 4) if n else None for a, n in enumerate(rows)]
     return {"accuracy": round(float(np.trace(table) / rows.sum()), 4), "by_action": by_action}

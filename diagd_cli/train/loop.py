@@ -1,6 +1,8 @@
-"""One training loop for tokenizer and Transformer: AdamW, warm-up + cosine, clipping, EMA, exact resume, logs.
+"""One training loop for tokenizer and Transformer: AdamW, warm-up + cosine, clipping, EMA, exact
+resume, logs.
 
-A batch is a function of its step number, so a killed run that starts again sees exactly the data it would have seen.
+A batch is a function of its step number, so a killed run that starts again sees exactly the data it
+would have seen.
 """
 
 from __future__ import annotations
@@ -45,14 +47,28 @@ class Run(Generic[Trained]):
         is not gone on with (UsageError).
     """
 
-    def __init__(self, folder: Path, model: Trained, optimiser: Optimiser, identity: dict[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        model: Trained,
+        optimiser: Optimiser,
+        identity: dict[str, str] | None = None,
+    ):
         self.folder, self.model, self.settings = folder, model, optimiser
         groups = "Muon" if optimiser.muon else "AdamW"
-        self.identity = {**(identity or {}), "optimiser": groups, "list of frozen parts": ", ".join(optimiser.frozen)}
+        self.identity = {
+            **(identity or {}),
+            "optimiser": groups,
+            "list of frozen parts": ", ".join(optimiser.frozen),
+        }
         self.step, self.loss, self.logged = 0, math.nan, 0
         freeze(model, optimiser.frozen)
         self.optimisers = make_optimisers(model, optimiser)
-        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()} if optimiser.ema else None
+        self.average = (
+            {k: v.detach().clone() for k, v in model.state_dict().items()}
+            if optimiser.ema
+            else None
+        )
         if self.checkpoint.exists():
             self._resume()
         self._trim_log()
@@ -88,13 +104,18 @@ class Run(Generic[Trained]):
 
     def log(self, **figures: object) -> None:
         """Append one line of figures, and add them to TensorBoard's where it is installed."""
-        figures = {"loss": round(self.loss, 4), "rate": round(self.settings.rate(self.step), 4), **figures}
+        figures = {
+            "loss": round(self.loss, 4),
+            "rate": round(self.settings.rate(self.step), 4),
+            **figures,
+        }
         if parallel.rank() == 0:
             line = json.dumps({"step": self.step, "time": round(time.time(), 1), **figures})
             path = self.folder / "log.jsonl"
             write_text(path, f"{path.read_text() if path.exists() else ''}{line}\n")
             if installed():
-                # what is there of later steps than the last one in the log was written by steps that are trained again
+                # what is there of later steps than the last one in the log was written by steps
+                # that are trained again
                 self._board = self._board or Board(self.folder / "tensorboard", self.logged + 1)
                 self._board.add(self.step, figures)
         self.logged = self.step
@@ -111,26 +132,45 @@ class Run(Generic[Trained]):
             self._check_identity(state.get("of", {}))
             self.model.load_state_dict(state["model"])
             for own, saved in zip(self.optimisers, state["optimisers"], strict=True):
-                asked = [{k: v for k, v in group.items() if k != "params"} for group in own.param_groups]
+                asked = [
+                    {k: v for k, v in group.items() if k != "params"} for group in own.param_groups
+                ]
                 own.load_state_dict(saved)
                 for group, settings in zip(own.param_groups, asked, strict=True):
-                    group.update(settings)  # rates and decay as the recipe has them now, not as it had them
+                    # rates and decay as the recipe has them now, not as it had them
+                    group.update(settings)
             self.step, self.loss = state["step"], state.get("loss", math.nan)
             if self.average is not None:  # of a run that had none so far it begins with the weights
                 saved = state["average"] or state["model"]
-                self.average = {k: saved[k].to(v.device, copy=True) for k, v in self.average.items()}
-        except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, LookupError, TypeError, ValueError):
+                self.average = {
+                    k: saved[k].to(v.device, copy=True) for k, v in self.average.items()
+                }
+        except (
+            OSError,
+            EOFError,
+            pickle.UnpicklingError,
+            RuntimeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ):
             message = f"{self.checkpoint} is damaged or of another model"
-            raise WeightsError(message, "Train in another folder, or remove it to start again") from None
+            raise WeightsError(
+                message, "Train in another folder, or remove it to start again"
+            ) from None
 
     def _check_identity(self, saved: dict[str, str]) -> None:
         for name in saved.keys() & self.identity.keys():
             if saved[name] != self.identity[name]:
                 message = f"{self.folder} holds a run with another {name}"
-                raise UsageError(message, "Name another folder with --out, or remove it to start again")
+                raise UsageError(
+                    message, "Name another folder with --out, or remove it to start again"
+                )
 
     def _trim_log(self) -> None:
-        """Drop figures of steps after the checkpoint, which are trained again, and what is no line of figures."""
+        """Drop figures of steps after the checkpoint, which are trained again, and what is no line
+        of figures.
+        """
         path = self.folder / "log.jsonl"
         lines = path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if 0 <= logged_step(line) <= self.step]
@@ -139,18 +179,30 @@ class Run(Generic[Trained]):
         self.logged = logged_step(kept[-1]) if kept else 0
 
     def update(self, loss: Tensor) -> None:
-        """One optimiser step on the gradient that has been gathered; `loss` is the batch's. Raises DiagdError."""
-        norm, value = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip), loss.item()
+        """One optimiser step on the gradient that has been gathered; `loss` is the batch's. Raises
+        DiagdError.
+        """
+        norm, value = (
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip),
+            loss.item(),
+        )
         self.check_finite(value, norm.item())
         with uninterrupted():
             self._step()
             self.step, self.loss = self.step + 1, value
 
     def check_finite(self, *figures: float) -> None:
-        """Raise DiagdError where a figure is not a number: the weights soon are none, and must not be kept."""
+        """Raise DiagdError where a figure is not a number: the weights soon are none, and must not
+        be kept.
+        """
         if not all(map(math.isfinite, figures)):
-            message = f"The training in {self.folder} has diverged: after step {self.step} figures are nan or infinite"
-            raise DiagdError(message, f"Go on from its last checkpoint with lr below {self.settings.lr:g}")
+            message = (
+                f"The training in {self.folder} has diverged: after step {self.step} figures are "
+                "nan or infinite"
+            )
+            raise DiagdError(
+                message, f"Go on from its last checkpoint with lr below {self.settings.lr:g}"
+            )
 
     def _step(self) -> None:
         for optimiser in self.optimisers:
@@ -247,9 +299,15 @@ def _backward(loss: Callable, step: int, autocast: Callable) -> Tensor:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold what would end the run back until the block has ended: what half an update leaves could not be resumed exactly."""
+    """Hold what would end the run back until the block has ended: what half an update leaves could
+    not be resumed exactly.
+    """
     names = ("SIGINT", "SIGTERM", "SIGHUP")
-    found = {number: signal.getsignal(number) for number in (getattr(signal, n, None) for n in names) if number}
+    found = {
+        number: signal.getsignal(number)
+        for number in (getattr(signal, n, None) for n in names)
+        if number
+    }
     handlers = {number: handler for number, handler in found.items() if callable(handler)}
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -267,7 +325,9 @@ def uninterrupted() -> Iterator[None]:
 
 
 def use_bfloat16(device: torch.device, precision: Precision) -> bool:
-    """`bf16`, `fp32`, or `auto`: bfloat16 where the hardware multiplies it natively (see `native_bfloat16`)."""
+    """`bf16`, `fp32`, or `auto`: bfloat16 where the hardware multiplies it natively (see
+    `native_bfloat16`).
+    """
     if precision != "auto":
         return precision == "bf16"
     return native_bfloat16(device)

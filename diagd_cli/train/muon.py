@@ -1,7 +1,8 @@
-"""Muon (Jordan et al. 2024) for the weight matrices of the Transformer's blocks: momentum, orthogonalised.
+"""Muon (Jordan et al. 2024) for the weight matrices of the Transformer's blocks: momentum,
+orthogonalised.
 
-torch.optim.Muon orthogonalises in bfloat16, which CPUs without bfloat16 units run some forty times slower than float32;
-this one works in the gradient's own dtype.
+torch.optim.Muon orthogonalises in bfloat16, which CPUs without bfloat16 units run some forty times
+slower than float32; this one works in the gradient's own dtype.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # quintic Newton-Schulz iteration, tuned for fast growth near zero
+# quintic Newton-Schulz iteration, tuned for fast growth near zero
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -28,9 +30,13 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Nesterov momentum whose update is orthogonalised; `lr` is scaled by sqrt(max(1, rows / columns))."""
+    """Nesterov momentum whose update is orthogonalised; `lr` is scaled by sqrt(max(1, rows /
+    columns)).
+    """
 
-    def __init__(self, params: ParamsT, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0):
+    def __init__(
+        self, params: ParamsT, lr: float = 0.02, momentum: float = 0.95, weight_decay: float = 0.0
+    ):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -43,4 +49,6 @@ class Muon(torch.optim.Optimizer):
                 velocity.lerp_(p.grad, 1 - group["momentum"])
                 update = orthogonalise(p.grad.lerp(velocity, group["momentum"]))
                 scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"] * scale)
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(
+                    update, alpha=-group["lr"] * scale
+                )

@@ -1,4 +1,6 @@
-"""What a training run is told: steps, rates, decay; the optimisers that follow from it; what does not learn."""
+"""What a training run is told: steps, rates, decay; the optimisers that follow from it; what does
+not learn.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +20,15 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Optimiser(Strict):
-    """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights instead of an average.
+    """AdamW with linear warm-up and cosine decay to `final` x lr; `ema` 0 keeps the last weights
+    instead of an average.
 
-    `muon` > 0: the matrices inside Transformer blocks follow Muon instead, at that learning rate and the same schedule.
-    `accumulate`: parts in which a batch is worked through, to save memory; the gradient is the whole batch's.
-    `frozen`: parts of the model that stay as they are, such as "encoder": a tokenizer's codes are then what they were.
+    `muon` > 0: the matrices inside Transformer blocks follow Muon instead, at that learning rate
+    and the same schedule.
+    `accumulate`: parts in which a batch is worked through, to save memory; the gradient is the
+        whole batch's.
+    `frozen`: parts of the model that stay as they are, such as "encoder": a tokenizer's codes are
+        then what they were.
     """
 
     steps: int = Field(gt=0, le=MOST)
@@ -48,7 +54,9 @@ class Optimiser(Strict):
 
 
 def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
-    """Leave these parts (names of submodules) out of training. Raises PresetError for one that is not there, and for all."""
+    """Leave these parts (names of submodules) out of training. Raises PresetError for one that is
+    not there, and for all.
+    """
     for part in parts:
         try:
             model.get_submodule(part).requires_grad_(False)
@@ -58,20 +66,33 @@ def freeze(model: nn.Module, parts: tuple[str, ...]) -> None:
                 f"The recipe freezes {part!r}, and the model has no such part", f"It has {known}"
             ) from None
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise PresetError(f"The recipe freezes {', '.join(parts)}, which is all of the model", "Leave a part to learn")
+        raise PresetError(
+            f"The recipe freezes {', '.join(parts)}, which is all of the model",
+            "Leave a part to learn",
+        )
 
 
 def make_optimisers(model: nn.Module, settings: Optimiser) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest; vectors are not decayed."""
+    """AdamW for everything, or Muon for the blocks' matrices and AdamW for the rest; vectors are
+    not decayed.
+    """
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     hidden = [p for name, p in named if settings.muon and p.ndim == 2 and "blocks." in name]
     taken = {id(p) for p in hidden}
     rest = [p for _, p in named if id(p) not in taken]
     groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": settings.weight_decay, "peak": settings.lr},
+        {
+            "params": [p for p in rest if p.ndim >= 2],
+            "weight_decay": settings.weight_decay,
+            "peak": settings.lr,
+        },
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0, "peak": settings.lr},
     ]
-    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)]
+    optimisers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
+    ]
     if hidden:
-        optimisers.append(Muon([{"params": hidden, "peak": settings.muon}], weight_decay=settings.weight_decay))
+        optimisers.append(
+            Muon([{"params": hidden, "peak": settings.muon}], weight_decay=settings.weight_decay)
+        )
     return optimisers

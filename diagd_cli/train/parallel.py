@@ -1,6 +1,8 @@
-"""Several processes that train one model, as torchrun starts them. Alone, every function here does nothing.
+"""Several processes that train one model, as torchrun starts them. Alone, every function here does
+nothing.
 
-A step's batch is drawn whole by every process and then split, so that the training does not depend on their number.
+A step's batch is drawn whole by every process and then split, so that the training does not depend
+on their number.
 """
 
 from __future__ import annotations
@@ -18,12 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from diagd_cli.errors import DiagdError, UsageError
 
-PATIENCE = timedelta(days=7)  # how long a process waits for another: the first one may decode a folder of clips
+# how long a process waits for another: the first one may decode a folder of clips
+PATIENCE = timedelta(days=7)
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, for the time of the block; yields the device of this one.
+    """Join the processes that torchrun started, for the time of the block; yields the device of
+    this one.
 
     Gloo connects them on CPUs, NCCL on CUDA, where each takes the GPU of its local rank.
     """
@@ -42,7 +46,9 @@ def process_group(device: torch.device) -> Iterator[torch.device]:
         yield device
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise DiagdError("Another process of this training has ended", "Its own message says why") from error
+            raise DiagdError(
+                "Another process of this training has ended", "Its own message says why"
+            ) from error
         raise
     finally:
         dist.destroy_process_group()
@@ -81,7 +87,8 @@ def data_parallel(model: nn.Module) -> nn.Module:
     if world_size() == 1:
         return model
     places = [next(model.parameters()).device.index] if next(model.parameters()).is_cuda else None
-    with warnings.catch_warnings():  # newer releases of torch have another name for the option, older ones only this
+    # newer releases of torch have another name for the option, older ones only this
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return DistributedDataParallel(model, device_ids=places, broadcast_buffers=False)
 
@@ -90,10 +97,14 @@ def check_batch_size(batch: int) -> None:
     """Raise UsageError where a batch of so many samples leaves a process without any."""
     if batch < world_size():
         message = f"A batch of {batch} cannot be split over {world_size()} processes"
-        raise UsageError(message, "Start fewer processes, or a larger batch: --batch, or that of the recipe")
+        raise UsageError(
+            message, "Start fewer processes, or a larger batch: --batch, or that of the recipe"
+        )
 
 
-def micro_batches(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Iterator[tuple[Tensor, float]]:
+def micro_batches(
+    batch: Tensor, model: nn.Module, accumulate: int = 1
+) -> Iterator[tuple[Tensor, float]]:
     """This process's share of a batch in parts, each with the weight of its mean loss.
 
     The gradients of all weighted losses of all processes add up to that of the whole batch's mean.
@@ -109,5 +120,10 @@ def micro_batches(batch: Tensor, model: nn.Module, accumulate: int = 1) -> Itera
     pieces = share.tensor_split(min(accumulate, len(share)))
     for n, piece in enumerate(pieces):
         last = n == len(pieces) - 1
-        with model.no_sync() if isinstance(model, DistributedDataParallel) and not last else nullcontext():
-            yield piece, world_size() * len(piece) / len(batch)  # DDP divides by the number of processes
+        with (
+            model.no_sync()
+            if isinstance(model, DistributedDataParallel) and not last
+            else nullcontext()
+        ):
+            # DDP divides by the number of processes
+            yield piece, world_size() * len(piece) / len(batch)

@@ -11,16 +11,22 @@ NEAR, OPEN, ROOMY, CLOSE = 10, 24, 13, 5
 
 
 def clearance(depth: np.ndarray) -> tuple[float, float, float]:
-    """How open the view is (left, centre, right), in depth steps, from a depth buffer uint8 (H, W)."""
+    """How open the view is (left, centre, right), in depth steps, from a depth buffer uint8
+    (H, W).
+    """
     h, w = depth.shape
     band = depth[int(h * 0.44) : int(h * 0.54) : 4, ::4]
-    left, centre, right = (band[:, int(w / 4 * a) : int(w / 4 * b)] for a, b in ((0, 0.33), (0.36, 0.64), (0.67, 1)))
+    left, centre, right = (
+        band[:, int(w / 4 * a) : int(w / 4 * b)] for a, b in ((0, 0.33), (0.36, 0.64), (0.67, 1))
+    )
     return float(left.mean()), float(np.percentile(centre, 20)), float(right.mean())
 
 
 @dataclass
 class Policy:
-    """Wanders gently: holds one action for a while, keeps turning one way, and turns away from walls."""
+    """Wanders gently: holds one action for a while, keeps turning one way, and turns away from
+    walls.
+    """
 
     rng: np.random.Generator
     action: str = "idle"
@@ -71,13 +77,26 @@ class Policy:
         self._hold(self.side, 120, 120)
 
     def _wander(self, view: tuple[float, float, float]) -> None:
-        """Pick the next action to hold; the turning side changes seldom, and towards the open side."""
+        """Pick the next action to hold; the turning side changes seldom, and towards the
+        open side.
+        """
         if self.rng.random() < 0.45:
             towards_left = view[0] / max(view[0] + view[2], 1.0)
             self.side = "left" if self.rng.random() < towards_left else "right"
-        kinds = {"idle": 0.18, "forward": 0.30, "turn": 0.03, "forward+": 0.35, "back": 0.06, "back+": 0.08}
+        kinds = {
+            "idle": 0.18,
+            "forward": 0.30,
+            "turn": 0.03,
+            "forward+": 0.35,
+            "back": 0.06,
+            "back+": 0.08,
+        }
         kind = str(self.rng.choice(list(kinds), p=list(kinds.values())))
         if self.fresh or (kind == "idle" and self.action == "idle"):
             kind, self.fresh = str(self.rng.choice(["forward", "forward+"])), False
-        action = {"turn": self.side, "forward+": f"forward+{self.side}", "back+": f"back+{self.side}"}.get(kind, kind)
+        action = {
+            "turn": self.side,
+            "forward+": f"forward+{self.side}",
+            "back+": f"back+{self.side}",
+        }.get(kind, kind)
         self._hold(action, *((6, 16) if kind == "forward" else (4, 12)))

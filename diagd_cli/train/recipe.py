@@ -51,7 +51,11 @@ def recipe_names() -> list[str]:
 def recipe_path(name_or_path: str) -> Path:
     """Where a recipe lies."""
     path = Path(name_or_path)
-    return path if path.suffix in (".yaml", ".yml") else preset_folder() / "recipes" / f"{name_or_path}.yaml"
+    return (
+        path
+        if path.suffix in (".yaml", ".yml")
+        else preset_folder() / "recipes" / f"{name_or_path}.yaml"
+    )
 
 
 def load_recipe(name_or_path: str) -> Recipe:
@@ -63,7 +67,9 @@ def load_recipe(name_or_path: str) -> Recipe:
     try:
         recipe = Recipe.model_validate(read_mapping(path))
     except ValidationError as error:
-        raise PresetError(f"{path}: {describe(error, Recipe)}", "Compare with the shipped recipe") from None
+        raise PresetError(
+            f"{path}: {describe(error, Recipe)}", "Compare with the shipped recipe"
+        ) from None
     if not recipe.preset.endswith((".yaml", ".yml")):
         return recipe
     return recipe.model_copy(update={"preset": str(path.parent / recipe.preset)})
@@ -86,8 +92,13 @@ def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> P
         mine, theirs = learnt_by(preset), learnt_by(found)
         for key in sorted(mine.keys() | theirs.keys()):
             if mine.get(key) != theirs.get(key):
-                message = f"{folder} holds a run of {found.name} with {key} {theirs.get(key)}, not {mine.get(key)}"
-                raise PresetError(message, f"Name another folder with --out, or go on with --preset {path}")
+                message = (
+                    f"{folder} holds a run of {found.name} with {key} {theirs.get(key)}, not "
+                    f"{mine.get(key)}"
+                )
+                raise PresetError(
+                    message, f"Name another folder with --out, or go on with --preset {path}"
+                )
         preset = found
     if preset.text:
         hint = "Train a preset without text: clips have none beside them"
@@ -96,12 +107,20 @@ def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> P
 
 
 def learnt_by(preset: Preset) -> dict[str, object]:
-    """What weights are learnt for, by key: the networks' settings, the frames' size, the actions."""
-    parts = preset.model_dump(mode="json", include={"tokenizer", "transformer", "actions", "prefix"})
+    """What weights are learnt for, by key: the networks' settings, the frames' size, the
+    actions.
+    """
+    parts = preset.model_dump(
+        mode="json", include={"tokenizer", "transformer", "actions", "prefix"}
+    )
     parts["clip"] = {"height": preset.clip.height, "width": preset.clip.width}
     flat: dict[str, object] = {}
     for name, part in parts.items():
-        flat |= {f"{name}.{key}": v for key, v in part.items()} if isinstance(part, dict) else {name: part}
+        flat |= (
+            {f"{name}.{key}": v for key, v in part.items()}
+            if isinstance(part, dict)
+            else {name: part}
+        )
     return flat
 
 

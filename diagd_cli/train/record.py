@@ -1,7 +1,8 @@
-"""Headless recording of first-person clips with one action per frame, from ViZDoom's free Freedoom levels.
+"""Headless recording of first-person clips with one action per frame, from ViZDoom's free Freedoom
+levels.
 
-A clip is `OUT/{train,val}/SCENARIO-SEED.mp4` with a `.jsonl` beside it. Line i of the `.jsonl` names the action
-that was applied after frame i was seen and that leads to frame i + 1.
+A clip is `OUT/{train,val}/SCENARIO-SEED.mp4` with a `.jsonl` beside it. Line i of the `.jsonl`
+names the action that was applied after frame i was seen and that leads to frame i + 1.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def split_of(seed: int) -> str:
 
 
 def downsample(frame: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Area mean, rounded: uint8 (H, W, 3) -> uint8 (height, width, 3), both sides divided by whole factors."""
+    """Area mean, rounded: uint8 (H, W, 3) -> uint8 (height, width, 3), both sides divided by whole
+    factors.
+    """
     fy, fx = frame.shape[0] // height, frame.shape[1] // width
     wide = frame.astype(np.uint32 if fy * fx > 256 else np.uint16)
     rows = sum(wide[k::fy] for k in range(1, fy)) + wide[0::fy]
@@ -57,10 +60,11 @@ def downsample(frame: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def movement(action: str, angle: float, velocity: tuple[float, float]) -> list[float]:
-    """The engine input [turn, forward, sideways] that brings the player to the action's speed within a frame.
+    """The engine input [turn, forward, sideways] that brings the player to the action's speed
+    within a frame.
 
-    `angle` in degrees and `velocity` (x, y) in map units per tic are the player's own. Without this the player
-    would slide for a second after each action, and a frame would show actions long past.
+    `angle` in degrees and `velocity` (x, y) in map units per tic are the player's own. Without this
+    the player would slide for a second after each action, and a frame would show actions long past.
     """
     turn = -TURN * action.endswith("left") + TURN * action.endswith("right")
     want = SPEED * action.startswith("forward") - SPEED * action.startswith("back")
@@ -87,18 +91,33 @@ def open_game(scenario: str) -> Iterator[DoomGame]:
     config = Path(vzd.scenarios_path) / f"{scenario}.cfg"
     if not config.is_file():
         hint = f"Use one of: {', '.join(SCENARIOS)}"
-        raise UsageError(f"There is no scenario {scenario!r}", did_you_mean(scenario, SCENARIOS, hint))
+        raise UsageError(
+            f"There is no scenario {scenario!r}", did_you_mean(scenario, SCENARIOS, hint)
+        )
     game = vzd.DoomGame()
     game.load_config(str(config))
     game.set_window_visible(False)
     game.set_screen_resolution(vzd.ScreenResolution.RES_640X480)
     game.set_screen_format(vzd.ScreenFormat.RGB24)
     game.set_depth_buffer_enabled(True)
-    for part in ("hud", "weapon", "crosshair", "messages", "decals", "particles", "screen_flashes", "effects_sprites"):
+    for part in (
+        "hud",
+        "weapon",
+        "crosshair",
+        "messages",
+        "decals",
+        "particles",
+        "screen_flashes",
+        "effects_sprites",
+    ):
         getattr(game, f"set_render_{part}")(False)
     button, variable = vzd.Button, vzd.GameVariable
     game.set_available_buttons(
-        [button.TURN_LEFT_RIGHT_DELTA, button.MOVE_FORWARD_BACKWARD_DELTA, button.MOVE_LEFT_RIGHT_DELTA]
+        [
+            button.TURN_LEFT_RIGHT_DELTA,
+            button.MOVE_FORWARD_BACKWARD_DELTA,
+            button.MOVE_LEFT_RIGHT_DELTA,
+        ]
     )
     game.set_available_game_variables([variable.ANGLE, variable.VELOCITY_X, variable.VELOCITY_Y])
     game.set_episode_timeout(0)
@@ -125,13 +144,17 @@ def _depth(state: GameState) -> np.ndarray:
 
 def _step(game: DoomGame, action: str) -> bool:
     """Apply an action for one frame; False when that ended the episode."""
-    angle, *velocity = (game.get_game_variable(variable) for variable in game.get_available_game_variables())
+    angle, *velocity = (
+        game.get_game_variable(variable) for variable in game.get_available_game_variables()
+    )
     game.make_action(movement(action, angle, (velocity[0], velocity[1])), TICS)
     return not game.is_episode_finished()
 
 
 def _settle(game: DoomGame, rng: np.random.Generator) -> bool:
-    """Before the first recorded frame: turn to a random heading, then on until the view is open; False if none is."""
+    """Before the first recorded frame: turn to a random heading, then on until the view is open;
+    False if none is.
+    """
     game.send_game_command("god")
     random_turn, side = int(rng.integers(0, 60)), ("left", "right")[int(rng.integers(2))]
     for k in range(random_turn + 120):
@@ -142,11 +165,13 @@ def _settle(game: DoomGame, rng: np.random.Generator) -> bool:
     return False
 
 
-def play(game: DoomGame, seed: int, frames: int, height: int, width: int) -> tuple[np.ndarray, list[str]]:
+def play(
+    game: DoomGame, seed: int, frames: int, height: int, width: int
+) -> tuple[np.ndarray, list[str]]:
     """One episode: frames uint8 (frames, height, width, 3) and the action after each of them.
 
-    An episode is played again, elsewhere, where it starts boxed in, sees too much of walls, or ends early (some
-    levels have a goal).
+    An episode is played again, elsewhere, where it starts boxed in, sees too much of walls, or ends
+    early (some levels have a goal).
     """
     for attempt in range(ATTEMPTS):
         rng = np.random.default_rng([seed, attempt])
@@ -156,7 +181,11 @@ def play(game: DoomGame, seed: int, frames: int, height: int, width: int) -> tup
         actions: list[str] = []
         policy = Policy(rng)
         alive = _settle(game, rng)
-        while alive and len(video) < frames and (policy.close <= CLOSE_SHARE * frames or attempt == ATTEMPTS - 1):
+        while (
+            alive
+            and len(video) < frames
+            and (policy.close <= CLOSE_SHARE * frames or attempt == ATTEMPTS - 1)
+        ):
             state = game.get_state()
             video.append(downsample(state.screen_buffer, height, width))
             actions.append(policy.next(_depth(state)))
@@ -199,7 +228,10 @@ def record(request: RecordRequest, progress: Progress = Silent()) -> None:
 def episodes_of(request: RecordRequest) -> list[tuple[str, int]]:
     """Scenario and seed of each episode: the scenarios take turns at each seed."""
     scenarios = request.scenarios
-    return [(scenarios[n % len(scenarios)], request.seed + n // len(scenarios)) for n in range(request.episodes)]
+    return [
+        (scenarios[n % len(scenarios)], request.seed + n // len(scenarios))
+        for n in range(request.episodes)
+    ]
 
 
 def _files(stems: list[Path]) -> list[Named]:

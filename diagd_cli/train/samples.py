@@ -1,4 +1,6 @@
-"""What a run's weights make of a validation clip, to look at while it trains: RUN/samples/step-NNNNNN.mp4 or .png."""
+"""What a run's weights make of a validation clip, to look at while it trains:
+RUN/samples/step-NNNNNN.mp4 or .png.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def sample_path(run: Run, suffix: str) -> Path:
 
 
 def write_continuation(run: Run[Transformer], loaded: Loaded, val: Tokens) -> None:
-    """Continue the first validation clip that is long enough by the preset's decoding; ground truth beside it.
+    """Continue the first validation clip that is long enough by the preset's decoding; ground truth
+    beside it.
 
     `loaded` has the tokenizer. Where no clip is longer than the context, nothing is written.
     """
@@ -46,11 +49,18 @@ def write_continuation(run: Run[Transformer], loaded: Loaded, val: Tokens) -> No
     actions = action_rows(path, preset, length)[: context + new] if preset.actions else None
     request = loaded.request(new, seed=0, actions=actions)
     made = continue_clip(replace(loaded, transformer=run.shipped()), clip, request).frames
-    truth = fit_frames(np.concatenate([clip.frames, clip.future]), preset.clip.height, preset.clip.width).numpy()
+    truth = fit_frames(
+        np.concatenate([clip.frames, clip.future]), preset.clip.height, preset.clip.width
+    ).numpy()
     label = request.decoding.label(preset.grid)
-    captions = [[f"context {n + 1}" if n < context else name for n in range(len(made))] for name in ("truth", label)]
+    captions = [
+        [f"context {n + 1}" if n < context else name for n in range(len(made))]
+        for name in ("truth", label)
+    ]
     video = side_by_side([truth, made], captions)
-    with VideoWriter(sample_path(run, ".mp4"), video.shape[1], video.shape[2], preset.clip.fps) as writer:
+    with VideoWriter(
+        sample_path(run, ".mp4"), video.shape[1], video.shape[2], preset.clip.fps
+    ) as writer:
         writer.write(video)
 
 

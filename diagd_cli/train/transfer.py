@@ -1,8 +1,9 @@
-"""Begin a Transformer with another preset's: its blocks as they are, each code as the codes that it stands in for.
+"""Begin a Transformer with another preset's: its blocks as they are, each code as the codes that it
+stands in for.
 
-A better tokenizer means other codes, and what a Transformer knows of motion, of actions and of where to look lies in its
-blocks, which need not be learnt again. Both tokenizers read the same frames: how often a new code and an old one stand for
-the same patch says what the new one means.
+A better tokenizer means other codes, and what a Transformer knows of motion, of actions and of
+where to look lies in its blocks, which need not be learnt again. Both tokenizers read the same
+frames: how often a new code and an old one stand for the same patch says what the new one means.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from diagd_cli.pipeline import Loaded, encode_frames
 from diagd_cli.preset import Preset
 from diagd_cli.tokens.protocols import Actions
 
-FRAMES_A_CLIP = 16  # read of each clip to match the codes; 300 clips of 15 x 20 patches are 1.4 million patches
+# read of each clip to match the codes; 300 clips of 15 x 20 patches are 1.4 million patches
+FRAMES_A_CLIP = 16
 
 
 def check_alike(preset: Preset, source: Preset) -> None:
@@ -33,12 +35,16 @@ def check_alike(preset: Preset, source: Preset) -> None:
     """
     same = {"vocab": 0, "outputs": 0}
     mine, other = (p.transformer.model_copy(update=same).model_dump() for p in (preset, source))
-    unlike = [f"{name} {mine[name]}, not {other[name]}" for name in mine if mine[name] != other[name]]
+    unlike = [
+        f"{name} {mine[name]}, not {other[name]}" for name in mine if mine[name] != other[name]
+    ]
     for name in ("h", "w"):
         if getattr(preset.grid, name) != getattr(source.grid, name):
             unlike.append(f"{name} {getattr(preset.grid, name)}, not {getattr(source.grid, name)}")
     if preset.tokenizer.temporal != source.tokenizer.temporal:
-        unlike.append(f"{preset.tokenizer.temporal} frames a latent frame, not {source.tokenizer.temporal}")
+        unlike.append(
+            f"{preset.tokenizer.temporal} frames a latent frame, not {source.tokenizer.temporal}"
+        )
     if unlike:
         message = f"{preset.name} cannot start from {source.name}: it has {'; '.join(unlike)}"
         raise PresetError(message, "Start from a preset of the same Transformer and grid")
@@ -69,7 +75,11 @@ def count_pairs(
 
 
 def transfer(
-    model: Transformer, preset: Preset, weights: dict[str, Tensor], source: Preset, counts: Tensor | None = None
+    model: Transformer,
+    preset: Preset,
+    weights: dict[str, Tensor],
+    source: Preset,
+    counts: Tensor | None = None,
 ) -> None:
     """Fill an initialised Transformer with the weights of another preset's.
 
@@ -96,7 +106,9 @@ def transfer(
         if name not in ("embed.weight", "head.weight"):
             mine.copy_(value)
             continue
-        mine[:codes] = value[:others] if share is None else mine[:codes] + share.to(value) @ value[:others]
+        mine[:codes] = (
+            value[:others] if share is None else mine[:codes] + share.to(value) @ value[:others]
+        )
         if own and other and alike and len(mine) > codes:
             rows = own.vocabulary
             first, begin = own.offset, other.offset

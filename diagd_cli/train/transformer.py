@@ -1,4 +1,6 @@
-"""Train the Transformer by next-token prediction on windows of latent frames and the actions between them."""
+"""Train the Transformer by next-token prediction on windows of latent frames and the actions
+between them.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +31,9 @@ from diagd_cli.train.optimiser import Optimiser
 class Phase(Strict):
     """From step `start` on, a batch is `batch` windows of `frames` latent frames.
 
-    balance: how much more often windows of rare actions are drawn. At 0 all windows are equally likely; a window's
-    likelihood is the mean over its actions of 1 / (how often each is taken)^balance.
+    balance: how much more often windows of rare actions are drawn. At 0 all windows are equally
+    likely; a window's likelihood is the mean over its actions of 1 / (how often each is
+    taken)^balance.
     """
 
     start: int = Field(ge=0)
@@ -40,7 +43,8 @@ class Phase(Strict):
 
 
 class Windows(Strict):
-    """What a training sample is. With probability `dropout` all its actions are the preset's rest; as often, the first few.
+    """What a training sample is. With probability `dropout` all its actions are the preset's rest;
+    as often, the first few.
 
     validation: how many windows of the validation split each validation reads.
     """
@@ -86,7 +90,9 @@ class WindowSampler:
     @cached_property
     def times(self) -> np.ndarray:
         """How often each frame's action is taken in all, int64 [M]."""
-        _, action, times = np.unique(self.tokens.actions, axis=0, return_inverse=True, return_counts=True)
+        _, action, times = np.unique(
+            self.tokens.actions, axis=0, return_inverse=True, return_counts=True
+        )
         return times[action.ravel()]
 
     def check_window(self, frames: int) -> None:
@@ -105,24 +111,32 @@ class WindowSampler:
         chances = self.chances(firsts, phase) if phase.balance else None
         firsts = rng.choice(firsts, size=phase.batch, p=chances)
         chance, cut = rng.random(phase.batch), rng.integers(phase.frames, size=phase.batch)
-        unsteered = np.where(chance < windows.dropout, phase.frames, np.where(chance < 2 * windows.dropout, cut, 0))
+        unsteered = np.where(
+            chance < windows.dropout, phase.frames, np.where(chance < 2 * windows.dropout, cut, 0)
+        )
         return self.sequences(firsts, phase.frames, unsteered)
 
     def chances(self, firsts: np.ndarray, phase: Phase) -> np.ndarray:
-        """How likely each window is drawn, float64 [len(firsts)]; no frame of it follows its last action, which is left out."""
+        """How likely each window is drawn, float64 [len(firsts)]; no frame of it follows its last
+        action, which is left out.
+        """
         sums = np.append(0, np.cumsum(self.times**-phase.balance))
         weights = sums[firsts + phase.frames - 1] - sums[firsts]
         return weights / weights.sum()
 
     def sequences(self, firsts: np.ndarray, frames: int, unsteered: np.ndarray | int = 0) -> Tensor:
-        """Windows that start at `firsts`; the first `unsteered` actions of each are the preset's rest."""
+        """Windows that start at `firsts`; the first `unsteered` actions of each are the preset's
+        rest.
+        """
         index = firsts[:, None] + np.arange(frames)
         dropped = np.arange(frames) < np.broadcast_to(unsteered, len(firsts))[:, None]
         actions = np.where(dropped[..., None], self.rest, self.tokens.actions[index])
         return torch.from_numpy(self.grid.flatten(self.tokens.codes[index], actions, self.prefix))
 
 
-def token_nll(model: nn.Module, weights: dict[str, Tensor] | None, sequences: Tensor, grid: Grid) -> Tensor:
+def token_nll(
+    model: nn.Module, weights: dict[str, Tensor] | None, sequences: Tensor, grid: Grid
+) -> Tensor:
     """Negative log-likelihood (nats) float32 [B, N] of every code that something precedes.
 
     N is T*h*w, without a prefix one less: nothing precedes the very first code.
@@ -133,7 +147,11 @@ def token_nll(model: nn.Module, weights: dict[str, Tensor] | None, sequences: Te
     is_code = (grid.coords(length)[:, 1] < grid.h) & (np.arange(length) >= max(grid.prefix, 1))
     codes = torch.from_numpy(np.flatnonzero(is_code)).to(sequences.device)
     arguments = (sequences[:, :-1], positions)
-    logits = model(*arguments) if weights is None else functional_call(model, weights, arguments, tie_weights=False)
+    logits = (
+        model(*arguments)
+        if weights is None
+        else functional_call(model, weights, arguments, tie_weights=False)
+    )
     picked = logits[:, codes - 1].float()
     targets = sequences[:, codes].flatten()
     return F.cross_entropy(picked.flatten(0, 1), targets, reduction="none").view(len(sequences), -1)
@@ -169,7 +187,9 @@ def fit_transformer(
             yield token_nll(wrapped, None, part.to(device), train.grid).mean() * weight
 
     def validate(weights: dict[str, Tensor]) -> dict:
-        figures = validate_transformer(model, weights, val, windows.at(run.step).frames, windows.validation)
+        figures = validate_transformer(
+            model, weights, val, windows.at(run.step).frames, windows.validation
+        )
         sample(run)
         return figures
 
@@ -179,26 +199,37 @@ def fit_transformer(
 
 @torch.inference_mode()
 def validate_transformer(
-    model: Transformer, weights: dict[str, Tensor] | None, val: WindowSampler, frames: int, count: int
+    model: Transformer,
+    weights: dict[str, Tensor] | None,
+    val: WindowSampler,
+    frames: int,
+    count: int,
 ) -> dict:
-    """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the validation split.
+    """Mean NLL per code (nats), in all and by frame index, on `count` windows spread over the
+    validation split.
 
-    Clips differ far more than training steps do: what a mean over other windows would be is within about two of
-    `nll_by_frame_error`, its standard errors. Several processes share the windows. The health sign of a world model: the
-    NLL falls clearly after the first frame.
+    Clips differ far more than training steps do: what a mean over other windows would be is within
+    about two of `nll_by_frame_error`, its standard errors. Several processes share the windows. The
+    health sign of a world model: the NLL falls clearly after the first frame.
     """
     device = next(model.parameters()).device
     starts = np.flatnonzero(val.left >= frames)
     firsts = starts[np.linspace(0, len(starts) - 1, count).astype(int)]
     share = np.array_split(firsts, parallel.world_size())[parallel.rank()]
-    sizes = [val.grid.area - (val.grid.prefix == 0)] + [val.grid.area] * (frames - 1)  # codes predicted of each frame
+    # codes predicted of each frame
+    sizes = [val.grid.area - (val.grid.prefix == 0)] + [val.grid.area] * (frames - 1)
     sums = torch.zeros(2, frames, dtype=torch.float64, device=device)
     for part in np.array_split(share, max(1, len(share) // 4)):
         if len(part):
-            nll = token_nll(model, weights, val.sequences(part, frames).to(device), val.grid).double()
+            nll = token_nll(
+                model, weights, val.sequences(part, frames).to(device), val.grid
+            ).double()
             windows = torch.stack([f.mean(1) for f in nll.split(sizes, dim=1)], dim=1)
             sums += torch.stack([windows.sum(0), windows.square().sum(0)])
     mean, square = parallel.all_reduce(sums).cpu().numpy() / count
     error = np.sqrt((square - mean**2).clip(0) / max(1, count - 1))
-    figures = {"nll_by_frame": mean.round(3).tolist(), "nll_by_frame_error": error.round(3).tolist()}
+    figures = {
+        "nll_by_frame": mean.round(3).tolist(),
+        "nll_by_frame_error": error.round(3).tolist(),
+    }
     return {"nll": round(float(np.average(mean, weights=sizes)), 4), **figures}

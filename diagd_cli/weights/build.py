@@ -16,13 +16,16 @@ from diagd_cli.model.unset import Unset
 from diagd_cli.preset import Preset
 
 Module = TypeVar("Module", bound=nn.Module)
-NOISE = 1_048_583  # numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
+# numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
+NOISE = 1_048_583
 
 
 def build_transformer(
     preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Transformer:
-    """The preset's Transformer with unset weights; its tables reach one position past the window (padding's scratch slot)."""
+    """The preset's Transformer with unset weights; its tables reach one position past the window
+    (padding's scratch slot).
+    """
     coords = torch.from_numpy(preset.grid.coords(preset.positions))
     with Unset(device, dtype):
         model = Transformer(preset.transformer, coords, preset.grid.prefix)
@@ -45,34 +48,52 @@ def build_tokenizer(
 def build_inverse(
     preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> InverseDynamics:
-    """The preset's inverse dynamics with unset weights. Raises WeightsError where there are no actions that it could read."""
+    """The preset's inverse dynamics with unset weights. Raises WeightsError where there are no
+    actions that it could read.
+    """
     if not preset.actions or not preset.actions.names:
-        raise WeightsError(f"The preset {preset.name} has no named actions", "Remove inverse_weights from it")
+        raise WeightsError(
+            f"The preset {preset.name} has no named actions", "Remove inverse_weights from it"
+        )
     with Unset(device, dtype):
         return InverseDynamics(len(preset.actions.names))
 
 
 def random_transformer(
-    preset: Preset, seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    preset: Preset,
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Transformer:
-    """The preset's Transformer with random weights of the usual scale, a function of the seed; for inference."""
+    """The preset's Transformer with random weights of the usual scale, a function of the seed; for
+    inference.
+    """
     model = build_transformer(preset, device, dtype)
     layers = sum(isinstance(module, Block) for module in model.modules())
     return _random(model, seed, lambda name, p: deviation(name, layers))
 
 
 def random_tokenizer(
-    preset: Preset, seed: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    preset: Preset,
+    seed: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> nn.Module:
-    """The preset's tokenizer with random weights that keep the scale of what they are applied to; for inference."""
-    return _random(build_tokenizer(preset, device, dtype), seed, lambda name, p: p[0].numel() ** -0.5)
+    """The preset's tokenizer with random weights that keep the scale of what they are applied to;
+    for inference.
+    """
+    return _random(
+        build_tokenizer(preset, device, dtype), seed, lambda name, p: p[0].numel() ** -0.5
+    )
 
 
 @torch.no_grad()
 def _random(model: Module, seed: int, scale: Callable[[str, torch.Tensor], float]) -> Module:
-    """Fill matrices with normal noise of the deviation scale(name, parameter), norms with ones, biases with zeros.
+    """Fill matrices with normal noise of the deviation scale(name, parameter), norms with ones,
+    biases with zeros.
 
-    One run of noise serves all, each time from another place in it: drawing billions of numbers takes a minute.
+    One run of noise serves all, each time from another place in it: drawing billions of numbers
+    takes a minute.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(NOISE, generator=generator)

@@ -1,4 +1,6 @@
-"""Checking a preset's weights: are they there, are they the right files, do they fit the preset. Nothing is loaded."""
+"""Checking a preset's weights: are they there, are they the right files, do they fit the preset.
+Nothing is loaded.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen of one model's weights. good: None where it cannot be told. path: the file it is about, if one."""
+    """What was seen of one model's weights. good: None where it cannot be told. path: the file it
+    is about, if one.
+    """
 
     role: Role
     subject: Literal["files", "checksum", "content", "settings"]
@@ -28,9 +32,11 @@ class Finding:
 
 
 def check(preset: Preset, folder: Path | None) -> list[Finding]:
-    """Where each model's files are, their checksums whatever their size, and whether names, shapes and settings fit.
+    """Where each model's files are, their checksums whatever their size, and whether names, shapes
+    and settings fit.
 
-    folder: where files are looked for first. A file that is missing or wrong is a finding, not an error.
+    folder: where files are looked for first. A file that is missing or wrong is a finding, not an
+    error.
     """
     return [finding for role in roles(preset) for finding in _role(preset, role, folder)]
 
@@ -53,7 +59,9 @@ def _role(preset: Preset, role: Role, folder: Path | None) -> Iterator[Finding]:
         yield Finding(role, "content", False, str(error))
     else:
         yield Finding(role, "content", True, "names and shapes fit the preset")
-        yield from (Finding(role, "settings", None, line) for line in deviations(preset, role, paths))
+        yield from (
+            Finding(role, "settings", None, line) for line in deviations(preset, role, paths)
+        )
 
 
 def _checksum(role: Role, path: Path, file: WeightsFile) -> Finding:

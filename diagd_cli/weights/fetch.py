@@ -1,7 +1,8 @@
-"""Fetching a preset's weights from the Hugging Face hub, and saying in one line what to do where that fails.
+"""Fetching a preset's weights from the Hugging Face hub, and saying in one line what to do where
+that fails.
 
-The transfer is huggingface_hub's: it retries, goes on after a broken connection, and puts a file in place only when it
-is whole.
+The transfer is huggingface_hub's: it retries, goes on after a broken connection, and puts a file in
+place only when it is whole.
 """
 
 from __future__ import annotations
@@ -48,10 +49,12 @@ class Wanted:
 
 
 def pull(preset: Preset, folder: Path | None, token: str | None, report: Report) -> list[Path]:
-    """Fetch what is missing of a preset's weights, and return the paths of all of them, their checksums verified.
+    """Fetch what is missing of a preset's weights, and return the paths of all of them, their
+    checksums verified.
 
-    folder: files go to folder/REPOSITORY'S NAME/FILE; without it, to the cache of huggingface_hub. token: the hub's, by
-    default $HF_TOKEN or that of `hf auth login`. report(line) is told what happens. Raises WeightsError.
+    folder: files go to folder/REPOSITORY'S NAME/FILE; without it, to the cache of huggingface_hub.
+    token: the hub's, by default $HF_TOKEN or that of `hf auth login`. report(line) is told what
+    happens. Raises WeightsError.
     """
     paths: dict[Path, WeightsFile] = {}
     wanted: dict[Wanted, None] = {}  # one file may hold both models
@@ -75,16 +78,26 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
 
 
 def _check_names(preset: Preset) -> None:
-    """Raise WeightsError for a file that would be written elsewhere than below its repository's name."""
+    """Raise WeightsError for a file that would be written elsewhere than below its repository's
+    name.
+    """
     entries = filter(None, (getattr(preset, f"{role}_weights") for role in roles(preset)))
-    for path in (PurePosixPath(file.file) for entry in entries for s in entry.sources if s.repo for file in s.files):
+    for path in (
+        PurePosixPath(file.file)
+        for entry in entries
+        for s in entry.sources
+        if s.repo
+        for file in s.files
+    ):
         if path.is_absolute() or ".." in path.parts:
             message = f"{preset.name} wants to write to {path}, out of its folder"
             raise WeightsError(message, "Do not trust this preset")
 
 
 def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) -> list[Wanted]:
-    """The files of a role's first source, none where they are not the hub's; `error` says what is not on disk."""
+    """The files of a role's first source, none where they are not the hub's; `error` says what is
+    not on disk.
+    """
     try:
         source = entry_of(preset, role).sources[0]
     except WeightsError:  # the preset names none
@@ -92,7 +105,10 @@ def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) ->
         return []
     if not source.repo:
         names = ", ".join(file.file for file in source.files)
-        report(f"The {role} weights, {names}, are not on the hub: they come with the preset, or you put them beside it")
+        report(
+            f"The {role} weights, {names}, are not on the hub: they come with the preset, or "
+            "you put them beside it"
+        )
         return []
     return [Wanted(source.repo, file) for file in source.files]
 
@@ -100,7 +116,9 @@ def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) ->
 def _fetch(
     wanted: list[Wanted], folder: Path | None, token: str | None, report: Report, preset: Preset
 ) -> dict[Path, WeightsFile]:
-    """Download the files, after a look at whether they are there and have room. Raises WeightsError."""
+    """Download the files, after a look at whether they are there and have room. Raises
+    WeightsError.
+    """
     from huggingface_hub import constants, hf_hub_download
 
     target = folder or Path(constants.HF_HUB_CACHE)
@@ -116,7 +134,9 @@ def _fetch(
         place = folder / each.folder if folder else None
         try:
             with _explained(each, target, bool(token)):
-                path = hf_hub_download(each.repo, each.file.file, token=token, endpoint=_endpoint(), local_dir=place)
+                path = hf_hub_download(
+                    each.repo, each.file.file, token=token, endpoint=_endpoint(), local_dir=place
+                )
         except KeyboardInterrupt:
             report("Files that are complete are kept; the same command goes on with the others")
             raise
@@ -125,7 +145,9 @@ def _fetch(
 
 
 def _check_place(wanted: list[Wanted], target: Path, chosen: bool, preset: Preset) -> None:
-    """Raise DiagdError where a folder cannot be written to, or a file of the preset would be; before anything is fetched."""
+    """Raise DiagdError where a folder cannot be written to, or a file of the preset would be;
+    before anything is fetched.
+    """
     files = {target / each.folder / each.file.file: "the weights" for each in wanted}
     writes = list(files.items()) if chosen else [(target / "weights", "the weights")]
     reads = [(preset.path, "the preset")] if preset.path else []
@@ -140,12 +162,17 @@ def _verify(path: Path, file: WeightsFile, preset: Preset) -> None:
         verify(path, file)
     except WeightsError as error:
         again = f"Delete it and run again: diagd weights pull {preset.name}"
-        hint = f"{again}; if that changes nothing, the repository has another version of it than the preset"
+        hint = (
+            f"{again}; if that changes nothing, the repository has another version of it than the "
+            "preset"
+        )
         raise WeightsError(error.message, hint) from None
 
 
 def _endpoint() -> str | None:
-    """Where the hub is, if not at its own address: read now, where huggingface_hub has read it when it was imported."""
+    """Where the hub is, if not at its own address: read now, where huggingface_hub has read it when
+    it was imported.
+    """
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
@@ -159,12 +186,18 @@ def _remote_size(wanted: Wanted, token: str | None) -> int:
 
 def _present(wanted: Wanted, folder: Path | None) -> int:
     """Bytes of a file that lies where it would be put."""
-    path = folder / wanted.folder / wanted.file.file if folder else cached(wanted.repo, wanted.file.file)
+    path = (
+        folder / wanted.folder / wanted.file.file
+        if folder
+        else cached(wanted.repo, wanted.file.file)
+    )
     return path.stat().st_size if path and path.is_file() else 0
 
 
 def _check_room(target: Path, needed: int) -> None:
-    """Raise WeightsError unless the file system of a folder, which need not exist yet, has so many bytes free."""
+    """Raise WeightsError unless the file system of a folder, which need not exist yet, has so many
+    bytes free.
+    """
     existing = next(path for path in (target, *target.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
@@ -172,7 +205,7 @@ def _check_room(target: Path, needed: int) -> None:
         raise WeightsError(message, "Free some space, or name another folder with --weights-dir")
 
 
-# ---- failures --------------------------------------------------------------------------------------------------------
+# ---- failures ------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -184,39 +217,67 @@ def _explained(wanted: Wanted, target: Path, has_token: bool) -> Iterator[None]:
         yield
     except WeightsError:
         raise
-    except (OSError, HTTPError, ValueError, RuntimeError) as error:  # RuntimeError: from its compiled transfer
+    # RuntimeError: from its compiled transfer
+    except (OSError, HTTPError, ValueError, RuntimeError) as error:
         raise _explain(error, wanted, target, has_token) from None
 
 
 def _explain(error: Exception, wanted: Wanted, target: Path, has_token: bool) -> WeightsError:
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
 
-    reason = re.sub(r"^\[Errno -?\d+\] ", "", next(iter(str(error).strip().splitlines()), type(error).__name__))
+    reason = re.sub(
+        r"^\[Errno -?\d+\] ", "", next(iter(str(error).strip().splitlines()), type(error).__name__)
+    )
     response = getattr(error, "response", None)
     status = None if response is None else response.status_code
     if isinstance(error, GatedRepoError):
         return _gated(wanted, has_token)
-    if isinstance(error, RepositoryNotFoundError) or (status in GONE and not isinstance(error, EntryNotFoundError)):
-        hint = f"If it was withdrawn, {ELSEWHERE}; if it is private, set HF_TOKEN to a token that may read it"
-        return WeightsError(f"The repository {wanted.repo} is not on the hub, or not for everyone", hint)
+    if isinstance(error, RepositoryNotFoundError) or (
+        status in GONE and not isinstance(error, EntryNotFoundError)
+    ):
+        hint = (
+            f"If it was withdrawn, {ELSEWHERE}; if it is private, set HF_TOKEN to a token that may "
+            "read it"
+        )
+        return WeightsError(
+            f"The repository {wanted.repo} is not on the hub, or not for everyone", hint
+        )
     if status in GONE:
         return WeightsError(f"There is no {wanted}", f"It was withdrawn or renamed; {ELSEWHERE}")
     if status == REFUSED:
         hint = "Set HF_TOKEN to a valid one, or run: hf auth login"
         return WeightsError(f"The hub does not know the token that was sent for {wanted}", hint)
     if status == FORBIDDEN:
-        return WeightsError(f"The hub does not give {wanted} to everyone: {reason}", f"See {_page(wanted)}")
+        return WeightsError(
+            f"The hub does not give {wanted} to everyone: {reason}", f"See {_page(wanted)}"
+        )
     if status is not None:
-        return WeightsError(f"The hub cannot give {wanted} now: {reason}", f"Try again later, or {ELSEWHERE}")
+        return WeightsError(
+            f"The hub cannot give {wanted} now: {reason}", f"Try again later, or {ELSEWHERE}"
+        )
     if isinstance(error, OfflineModeIsEnabled):
-        return WeightsError(f"{wanted} is not fetched, as HF_HUB_OFFLINE is set", f"Unset it, or {ELSEWHERE}")
+        return WeightsError(
+            f"{wanted} is not fetched, as HF_HUB_OFFLINE is set", f"Unset it, or {ELSEWHERE}"
+        )
     if "No space left" in str(error) or "quota exceeded" in str(error):
-        hint = "Free some space, or name another folder with --weights-dir; what is complete is kept"
+        hint = (
+            "Free some space, or name another folder with --weights-dir; what is complete is kept"
+        )
         return WeightsError(f"No room for {wanted} in {target}", hint)
     if isinstance(error, OSError) and error.filename:
         why = (error.strerror or str(error)).lower()
-        return WeightsError(f"{error.filename} cannot be written: {why}", "Name another folder with --weights-dir")
-    hint = f"Check the connection and run the same command again, which keeps what is complete; or {ELSEWHERE}"
+        return WeightsError(
+            f"{error.filename} cannot be written: {why}", "Name another folder with --weights-dir"
+        )
+    hint = (
+        "Check the connection and run the same command again, which keeps what is complete; or "
+        f"{ELSEWHERE}"
+    )
     return WeightsError(f"{wanted} was not fetched: {reason}", hint)
 
 
@@ -226,7 +287,10 @@ def _gated(wanted: Wanted, has_token: bool) -> WeightsError:
 
     with_token = "by the account of the token that is sent"
     first = "then set HF_TOKEN to your token, or run: hf auth login"
-    hint = f"Accept the licence at {_page(wanted)}, {with_token if has_token or get_token() else first}"
+    hint = (
+        f"Accept the licence at {_page(wanted)}, "
+        f"{with_token if has_token or get_token() else first}"
+    )
     return WeightsError(f"{wanted.repo} is given only to those who accept its licence", hint)
 
 

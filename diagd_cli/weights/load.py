@@ -1,6 +1,8 @@
-"""A preset's models: built, found, checked, filled; and weights written. Nothing in a file can run code.
+"""A preset's models: built, found, checked, filled; and weights written. Nothing in a file can run
+code.
 
-Parameters are allocated once, in the dtype and on the device asked for, and filled from the mapped file row by row.
+Parameters are allocated once, in the dtype and on the device asked for, and filled from the mapped
+file row by row.
 """
 
 from __future__ import annotations
@@ -47,7 +49,11 @@ __all__ = [
 ]
 
 Build = Callable[[Preset, torch.device | str, torch.dtype], nn.Module]
-BUILD: dict[Role, Build] = {"transformer": build_transformer, "tokenizer": build_tokenizer, "inverse": build_inverse}
+BUILD: dict[Role, Build] = {
+    "transformer": build_transformer,
+    "tokenizer": build_tokenizer,
+    "inverse": build_inverse,
+}
 
 
 def load_transformer(
@@ -60,8 +66,8 @@ def load_transformer(
 ) -> Transformer:
     """The preset's Transformer with its weights, ready for inference.
 
-    files: used as they are; by default those that the preset names, looked for in `folder` first, and verified unless
-    they are very large. Raises WeightsError.
+    files: used as they are; by default those that the preset names, looked for in `folder` first,
+    and verified unless they are very large. Raises WeightsError.
     """
     return cast(Transformer, _loaded(preset, "transformer", device, dtype, files, folder))
 
@@ -74,14 +80,20 @@ def load_tokenizer(
     files: list[Path] | None = None,
     folder: Path | None = None,
 ) -> nn.Module:
-    """The preset's tokenizer with its weights, ready for inference, as in `load_transformer`. Raises WeightsError."""
+    """The preset's tokenizer with its weights, ready for inference, as in `load_transformer`.
+    Raises WeightsError.
+    """
     if not preset.pixels:  # nothing has to be found
         return build_tokenizer(preset, device, dtype)
     return _loaded(preset, "tokenizer", device, dtype, files, folder)
 
 
-def load_inverse(preset: Preset, device: torch.device | str = "cpu", folder: Path | None = None) -> nn.Module | None:
-    """The preset's inverse dynamics in float32, None where it names none; `folder` is looked in first. Raises WeightsError."""
+def load_inverse(
+    preset: Preset, device: torch.device | str = "cpu", folder: Path | None = None
+) -> nn.Module | None:
+    """The preset's inverse dynamics in float32, None where it names none; `folder` is looked in
+    first. Raises WeightsError.
+    """
     if preset.inverse_weights is None or not (preset.actions and preset.actions.names):
         return None
     return _loaded(preset, "inverse", device, torch.float32, None, folder)
@@ -105,7 +117,9 @@ def _loaded(
 
 
 def _verified(preset: Preset, role: Role, folder: Path | None) -> tuple[Source, list[Path]]:
-    """The preset's files, found; those with a checksum that can be computed in a few seconds have it."""
+    """The preset's files, found; those with a checksum that can be computed in a few seconds have
+    it.
+    """
     source, paths = locate(preset, role, folder)
     for path, file in zip(paths, source.files, strict=True):
         if path.stat().st_size <= ALWAYS_VERIFIED:
@@ -114,11 +128,13 @@ def _verified(preset: Preset, role: Role, folder: Path | None) -> tuple[Source, 
 
 
 def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
-    """(Name of our parameter, the tensors whose rows make it, one under the other), of every parameter of a model.
+    """(Name of our parameter, the tensors whose rows make it, one under the other), of every
+    parameter of a model.
 
-    The files are checked before this returns, without reading a weight: names, shapes, and what else they say of
-    themselves. Each tensor is in the file's dtype, mapped while it is in use, and must not be written to. The format is
-    that of the preset's entry; without one, that of the tokenizer's family. Raises WeightsError.
+    The files are checked before this returns, without reading a weight: names, shapes, and what
+    else they say of themselves. Each tensor is in the file's dtype, mapped while it is in use, and
+    must not be written to. The format is that of the preset's entry; without one, that of the
+    tokenizer's family. Raises WeightsError.
     """
     entry = getattr(preset, f"{role}_weights")
     kind = preset.tokenizer.kind
@@ -133,10 +149,14 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     official = None if own else families.checkpoint_format(form)
     if len(paths) != 1 and not (official and role in official.in_parts):
         hint = "Give the one file that holds them"
-        raise WeightsError(f"The {role} weights of {preset.name} are one file, not {len(paths)}", hint)
+        raise WeightsError(
+            f"The {role} weights of {preset.name} are one file, not {len(paths)}", hint
+        )
     if official is None:
         shapes = BUILD[role](preset, "meta", torch.float32).state_dict()
-        return native_tensors(paths[0], {name: tuple(tensor.shape) for name, tensor in shapes.items()})
+        return native_tensors(
+            paths[0], {name: tuple(tensor.shape) for name, tensor in shapes.items()}
+        )
     if role == "transformer":
         return official.transformer(paths, preset.transformer, preset.positions)
     return official.tokenizer(paths, preset.tokenizer)
@@ -167,13 +187,19 @@ def save_weights(
 
 def copied_names(role: Role, paths: list[Path]) -> list[str]:
     """What copies of a model's files are called."""
-    return [f"{role}{path.suffix}" for path in paths] if len(paths) == 1 else [path.name for path in paths]
+    return (
+        [f"{role}{path.suffix}" for path in paths]
+        if len(paths) == 1
+        else [path.name for path in paths]
+    )
 
 
 def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None = None) -> Weights:
-    """Have a preset's weights in `folder` too, and return the entry for them there; `chosen` is looked in first.
+    """Have a preset's weights in `folder` too, and return the entry for them there; `chosen` is
+    looked in first.
 
-    A file that holds anything else is not copied: a stranger's preset may name any. Raises WeightsError.
+    A file that holds anything else is not copied: a stranger's preset may name any. Raises
+    WeightsError.
     """
     source, paths = _verified(preset, role, chosen)
     tensors(preset, role, paths)
@@ -182,5 +208,8 @@ def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None =
         if not target.exists() or not target.samefile(path):
             with atomic(target) as part:
                 shutil.copyfile(path, part)
-    files = tuple(file.model_copy(update={"file": name}) for file, name in zip(source.files, names, strict=True))
+    files = tuple(
+        file.model_copy(update={"file": name})
+        for file, name in zip(source.files, names, strict=True)
+    )
     return Weights(format=entry_of(preset, role).format, sources=(Source(files=files),))

@@ -1,4 +1,6 @@
-"""Finding a preset's weight files on disk, and telling whether they are the right ones. Nothing is loaded here."""
+"""Finding a preset's weight files on disk, and telling whether they are the right ones. Nothing is
+loaded here.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +16,16 @@ if TYPE_CHECKING:
     from diagd_cli.preset import Preset
 
 WEIGHTS_VARIABLE = "DIAGD_WEIGHTS"
-ALWAYS_VERIFIED = 1 << 30  # bytes; hashing a larger file at every start would take as long as loading it
+# bytes; hashing a larger file at every start would take as long as loading it
+ALWAYS_VERIFIED = 1 << 30
 Role = Literal["transformer", "tokenizer", "inverse"]
 ROLES: tuple[Role, ...] = ("transformer", "tokenizer")  # without which nothing can be generated
 
 
 def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
-    """Where weight files are looked for, in order: `chosen` or $DIAGD_WEIGHTS, beside the preset, with the shipped ones."""
+    """Where weight files are looked for, in order: `chosen` or $DIAGD_WEIGHTS, beside the preset,
+    with the shipped ones.
+    """
     from diagd_cli.preset_files import preset_folder
 
     variable = os.environ.get(WEIGHTS_VARIABLE)
@@ -30,7 +35,9 @@ def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
 
 
 def roles(preset: Preset) -> tuple[Role, ...]:
-    """The models whose weights a preset should have: those without which nothing can be generated, and others it names."""
+    """The models whose weights a preset should have: those without which nothing can be generated,
+    and others it names.
+    """
     own = ROLES if preset.pixels else ROLES[:1]
     return (*own, "inverse") if preset.inverse_weights else own
 
@@ -45,19 +52,25 @@ def entry_of(preset: Preset, role: Role) -> Weights:
 
 
 def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Source, list[Path]]:
-    """The first source whose files are all on disk, and their paths in its order. Raises WeightsError.
+    """The first source whose files are all on disk, and their paths in its order. Raises
+    WeightsError.
 
-    A file is looked for in every folder of `weights_folders`, by its name, below its repository's name, and below the
-    repository's full name; then in the cache of huggingface_hub.
+    A file is looked for in every folder of `weights_folders`, by its name, below its repository's
+    name, and below the repository's full name; then in the cache of huggingface_hub.
     """
     weights = entry_of(preset, role)
     folders = weights_folders(preset, chosen)
-    found = [(source, [_find(source, file, folders) for file in source.files]) for source in weights.sources]
+    found = [
+        (source, [_find(source, file, folders) for file in source.files])
+        for source in weights.sources
+    ]
     for source, paths in found:
         if None not in paths:
             return source, [path for path in paths if path]
     source, paths = max(found, key=lambda part: sum(path is not None for path in part[1]))
-    missing = next(file.file for file, path in zip(source.files, paths, strict=True) if path is None)
+    missing = next(
+        file.file for file, path in zip(source.files, paths, strict=True) if path is None
+    )
     looked = ", ".join(str(folder) for folder in folders)
     of = f" of {source.repo}" if source.repo else ""
     pull = f"fetch them with: diagd weights pull {preset.name}; or name" if source.repo else "name"
@@ -81,13 +94,16 @@ def cached(repo: str, file: str) -> Path | None:
 
     try:
         path = try_to_load_from_cache(repo, file)
-    except (ValueError, OSError):  # a name that no repository can have, or a cache that cannot be read
+    # a name that no repository can have, or a cache that cannot be read
+    except (ValueError, OSError):
         return None
     return Path(path) if isinstance(path, str) else None
 
 
 def verify(path: Path, file: WeightsFile) -> None:
-    """Raise WeightsError unless the file on disk has the checksum that the preset names; without one, do nothing."""
+    """Raise WeightsError unless the file on disk has the checksum that the preset names; without
+    one, do nothing.
+    """
     kind, wanted = file.checksum
     if not kind:
         return
@@ -98,7 +114,10 @@ def verify(path: Path, file: WeightsFile) -> None:
         raise WeightsError(f"{path} cannot be read: {reason}", "Check its permissions") from None
     if seen != wanted:
         name = {"sha256": "SHA-256", "md5": "MD5"}[kind]
-        message = f"{path} is damaged or another version: {name} {seen[:12]}, where the preset says {wanted[:12]}"
+        message = (
+            f"{path} is damaged or another version: {name} {seen[:12]}, where the preset says "
+            f"{wanted[:12]}"
+        )
         raise WeightsError(message, f"Fetch the file again, or put its {name} into the preset")
 
 

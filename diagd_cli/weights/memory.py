@@ -1,8 +1,9 @@
 """How much memory a preset needs and how much is free, before anything large is made.
 
-Parameters are counted from the configurations. What a stage works with besides is a multiple of its widest activation.
-The factors were measured: how much the resident set grows in float32 on one CPU thread, at the official sizes of the
-tokenizers, a layer of the Transformers', and smaller ones. The text encoder is not counted.
+Parameters are counted from the configurations. What a stage works with besides is a multiple of its
+widest activation. The factors were measured: how much the resident set grows in float32 on one CPU
+thread, at the official sizes of the tokenizers, a layer of the Transformers', and smaller ones. The
+text encoder is not counted.
 """
 
 from __future__ import annotations
@@ -31,9 +32,11 @@ LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes: the Transformer's weights, its KV cache, the tokenizer's weights, and the most that a stage works with.
+    """Bytes: the Transformer's weights, its KV cache, the tokenizer's weights, and the most that a
+    stage works with.
 
-    `offloaded`: what of these is not there at the same time, because the tokenizer is elsewhere while tokens are made.
+    `offloaded`: what of these is not there at the same time, because the tokenizer is elsewhere
+    while tokens are made.
     """
 
     weights: int
@@ -59,19 +62,28 @@ def estimate(
     chunk: int = CHUNK,
     beside: Sequence[Preset] = (),
 ) -> Estimate:
-    """What `batch` clips at once need whose length is `frames` frames, context included; by default the preset's.
+    """What `batch` clips at once need whose length is `frames` frames, context included; by default
+    the preset's.
 
-    dtype: of the Transformer, and of its cache and of the tokenizer unless these have their own; torch's or by name.
-    offload: whether the tokenizer waits elsewhere while the Transformer works, and the cache is gone when it is back.
+    dtype: of the Transformer, and of its cache and of the tokenizer unless these have their own;
+        torch's or by name.
+    offload: whether the tokenizer waits elsewhere while the Transformer works, and the cache is
+        gone when it is back.
     beside: presets whose Transformers are loaded too.
     """
-    config, grid, item, codec = preset.transformer, preset.grid, itemsize(dtype), itemsize(codec_dtype or dtype)
+    config, grid, item, codec = (
+        preset.transformer,
+        preset.grid,
+        itemsize(dtype),
+        itemsize(codec_dtype or dtype),
+    )
     frames = preset.clip.context + preset.clip.frames if frames is None else frames
     held = min(preset.window, preset.latents(frames))
     slots = grid.length(held) + 1  # the last: where padded lanes write
     text = config.layers * (preset.text.length if preset.text else 0)
     keys = batch * config.kv_heads * config.head_dim
-    rows = grid.h * max(1, held - preset.latents(preset.clip.least))  # a step makes at most one token in each
+    # a step makes at most one token in each
+    rows = grid.h * max(1, held - preset.latents(preset.clip.least))
     logits = batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
     known = grid.length(min(preset.context, held))
     cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)
@@ -83,7 +95,9 @@ def estimate(
         cache=cache,
         tokenizer=tokenizer,
         work=max(tokens, pixels),
-        offloaded=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens)) if offload else 0,
+        offloaded=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens))
+        if offload
+        else 0,
     )
 
 
@@ -93,7 +107,9 @@ def _weights(preset: Preset, item: int) -> int:
 
 
 def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.dtype | str:
-    """The tokenizer's type beside a Transformer of type `dtype`: convolutions in bfloat16 are slow or missing on CPUs."""
+    """The tokenizer's type beside a Transformer of type `dtype`: convolutions in bfloat16 are slow
+    or missing on CPUs.
+    """
     return "float32" if str(device) == "cpu" else dtype
 
 
@@ -102,11 +118,14 @@ def itemsize(dtype: torch.dtype | str) -> int:
     return int(re.findall(r"\d+", str(dtype))[0]) // 8
 
 
-# ---- working sets ----------------------------------------------------------------------------------------------------
+# ---- working sets --------------------------------------------------------------------------------
 
 
-def prefill_work(config: TransformerConfig, batch: int, length: int, item: int, chunk: int = CHUNK) -> int:
-    """Bytes for the last chunk of a prompt of `length` tokens: its MLP, the residual stream, the mask of all heads.
+def prefill_work(
+    config: TransformerConfig, batch: int, length: int, item: int, chunk: int = CHUNK
+) -> int:
+    """Bytes for the last chunk of a prompt of `length` tokens: its MLP, the residual stream, the
+    mask of all heads.
 
     The scores of the attention are never all there; its kernels go through them block by block.
     """
@@ -118,16 +137,20 @@ def prefill_work(config: TransformerConfig, batch: int, length: int, item: int, 
 
 
 def codec_work(preset: Preset, frames: int, item: int, batch: int = 1) -> int:
-    """Bytes for encoding a clip's context or decoding all of its frames, whichever is more, and for the finished ones.
+    """Bytes for encoding a clip's context or decoding all of its frames, whichever is more, and for
+    the finished ones.
 
     The clips of a batch pass one after another; their finished frames stay.
     """
     config, area = preset.tokenizer, preset.clip.height * preset.clip.width
-    work = families.tokenizer_kind(config.kind).work(config, frames, preset.clip.context, area, item)
-    return round(work) + (batch + 1) * COLOURS * frames * area  # bytes of pixels: in parts, and joined
+    work = families.tokenizer_kind(config.kind).work(
+        config, frames, preset.clip.context, area, item
+    )
+    # bytes of pixels: in parts, and joined
+    return round(work) + (batch + 1) * COLOURS * frames * area
 
 
-# ---- what is free ----------------------------------------------------------------------------------------------------
+# ---- what is free --------------------------------------------------------------------------------
 
 
 def require(
@@ -141,18 +164,36 @@ def require(
     offload: bool = False,
     beside: Sequence[Preset] = (),
 ) -> Estimate:
-    """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if it has not."""
+    """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if
+    it has not.
+    """
     asked: dict[str, Any] = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
-    asked |= {"beside": beside, "codec_dtype": codec_dtype(device, dtype), "offload": offload and str(device) != "cpu"}
+    asked |= {
+        "beside": beside,
+        "codec_dtype": codec_dtype(device, dtype),
+        "offload": offload and str(device) != "cpu",
+    }
     asked["chunk"] = chunk_on(device)
     need, free = estimate(preset, **asked), free_memory(device)
     if free is None or need.total <= free:
         return need
-    parts = {"weights": need.weights, "cache": need.cache, "tokenizer": need.tokenizer, "work": need.work}
+    parts = {
+        "weights": need.weights,
+        "cache": need.cache,
+        "tokenizer": need.tokenizer,
+        "work": need.work,
+    }
     listed = ", ".join(f"{name} {_gb(size)}" for name, size in parts.items())
-    message = f"{preset.name} needs about {_gb(need.total)} GB ({listed}), {_gb(free)} GB are free on {device}"
-    ways = list(_ways_out(preset, free, asked)) or ["Use a device with more memory, or a smaller preset"]
-    raise DiagdError(message, "; or ".join([ways[0], *(way[0].lower() + way[1:] for way in ways[1:])]))
+    message = (
+        f"{preset.name} needs about {_gb(need.total)} GB ({listed}), {_gb(free)} GB are free on "
+        f"{device}"
+    )
+    ways = list(_ways_out(preset, free, asked)) or [
+        "Use a device with more memory, or a smaller preset"
+    ]
+    raise DiagdError(
+        message, "; or ".join([ways[0], *(way[0].lower() + way[1:] for way in ways[1:])])
+    )
 
 
 def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]:
@@ -160,7 +201,10 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
     from diagd_cli.preset_files import load_preset, preset_names
 
     fewer = {"frames": preset.clip.context + 1}
-    changes: dict[str, dict[str, Any]] = {"Make one clip at a time": {"batch": 1}, "Ask for fewer --frames": fewer}
+    changes: dict[str, dict[str, Any]] = {
+        "Make one clip at a time": {"batch": 1},
+        "Ask for fewer --frames": fewer,
+    }
     if itemsize(asked["dtype"]) > 2:
         changes = {"Use --dtype bfloat16": {"dtype": "bfloat16"}, **changes}
     for way, change in changes.items():
@@ -168,7 +212,9 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
             yield way
     others = [load_preset(name) for name in preset_names()]
     family = [other for other in others if other.tokenizer.kind == preset.tokenizer.kind]
-    sizes = {other.name: estimate(other, **asked).total for other in family if other.name != preset.name}
+    sizes = {
+        other.name: estimate(other, **asked).total for other in family if other.name != preset.name
+    }
     fitting = [name for name, size in sizes.items() if size <= free]
     if fitting:
         yield f"Take a smaller model, --preset {max(fitting, key=lambda name: sizes[name])}"

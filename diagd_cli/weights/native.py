@@ -1,4 +1,6 @@
-"""Our own weights: safetensors by the names of our modules. Matrices may be stored in 8 bits, each row with its scale."""
+"""Our own weights: safetensors by the names of our modules. Matrices may be stored in 8 bits, each
+row with its scale.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,15 @@ from diagd_cli.checkpoints.match import Rows, Shape, match, rows
 from diagd_cli.checkpoints.unpickle import FETCH
 from diagd_cli.errors import WeightsError
 
-SCALE = ".scale"  # name.scale, float32 [rows, 1]: what the int8 tensor `name` [rows, columns] is to be multiplied by
+# name.scale, float32 [rows, 1]: what the int8 tensor `name` [rows, columns] is to be multiplied by
+SCALE = ".scale"
 LIMIT = 127
 
 
 def native_tensors(path: Path, expected: dict[str, Shape]) -> Rows:
-    """(Name, [the tensor]) of every parameter. Raises WeightsError unless names and shapes are the expected ones."""
+    """(Name, [the tensor]) of every parameter. Raises WeightsError unless names and shapes are the
+    expected ones.
+    """
     found = read_weights(path)
     packed = {name for name, shape in expected.items() if len(shape) == 2 and name + SCALE in found}
     for name in packed:
@@ -41,11 +46,14 @@ def _unpacked(path: Path, stored: Stored | None, scale: Stored) -> Stored:
         stored.release()
         scale.release()
 
-    return Stored(stored.shape, scale.dtype, lambda: stored.load().to(scale.dtype) * scale.load(), release)
+    return Stored(
+        stored.shape, scale.dtype, lambda: stored.load().to(scale.dtype) * scale.load(), release
+    )
 
 
 def in_8_bits(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same weights with every matrix as int8 and a float32 scale a row, largest absolute value / 127; vectors are kept.
+    """The same weights with every matrix as int8 and a float32 scale a row, largest absolute value
+    / 127; vectors are kept.
 
     An element is off by half a scale at most.
     """
@@ -54,7 +62,10 @@ def in_8_bits(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if value.ndim != 2 or not value.is_floating_point():
             stored[name] = value
             continue
-        scale = value.float().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / LIMIT
+        scale = (
+            value.float().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+            / LIMIT
+        )
         stored[name] = (value.float() / scale).round().to(torch.int8)
         stored[name + SCALE] = scale
     return stored

@@ -23,19 +23,33 @@ PRESET = "preset.yaml"
 ELSEWHERE = "Choose another folder with --out"
 
 
-def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None = None, force: bool = False) -> Path:
+def pack(
+    preset: Preset,
+    folder: Path,
+    bits: int = 16,
+    weights_dir: Path | None = None,
+    force: bool = False,
+) -> Path:
     """Write `folder/preset.yaml` and beside it the weights that it names; returns its path.
 
-    bits: 16 copies the files as they are; 8 stores the Transformer's matrices in int8 (`native.in_8_bits`), under our names
-    whatever the file's were. All weights are checked before anything is written, and the folder changes once all is there;
-    files are replaced with `force` only. Raises WeightsError and OutputError.
+    bits: 16 copies the files as they are; 8 stores the Transformer's matrices in int8
+    (`native.in_8_bits`), under our names whatever the file's were. All weights are checked before
+    anything is written, and the folder changes once all is there; files are replaced with `force`
+    only. Raises WeightsError and OutputError.
     """
     found = {role: _found(preset, role, weights_dir) for role in roles(preset)}
     reads = [(path, f"the {role} weights") for role, paths in found.items() for path in paths]
     reads += [(preset.path, "the preset")] if preset.path else []
     names = [PRESET, *(["transformer.safetensors"] if bits == 8 else [])]
-    names += [name for role in roles(preset)[bits == 8 :] for name in copied_names(role, found[role])]
-    check_outputs([(folder / name, "the packed file") for name in names], reads, force=force, instead=ELSEWHERE)
+    names += [
+        name for role in roles(preset)[bits == 8 :] for name in copied_names(role, found[role])
+    ]
+    check_outputs(
+        [(folder / name, "the packed file") for name in names],
+        reads,
+        force=force,
+        instead=ELSEWHERE,
+    )
     findings = check(preset, weights_dir)
     wrong = next((finding for finding in findings if finding.good is False), None)
     if wrong:
@@ -46,14 +60,17 @@ def pack(preset: Preset, folder: Path, bits: int = 16, weights_dir: Path | None 
     stage, folders = hidden_name(folder / "stage"), make_folders(folder)
     try:
         copied = roles(preset)[bits == 8 :]
-        entries = {f"{role}_weights": copy_weights(preset, role, stage, weights_dir) for role in copied}
+        entries = {
+            f"{role}_weights": copy_weights(preset, role, stage, weights_dir) for role in copied
+        }
         if bits == 8:
             weights = load_transformer(preset, folder=weights_dir).state_dict()
             told = saying(locate(preset, "transformer", weights_dir)[1])
             path = stage / "transformer.safetensors"
             entries["transformer_weights"] = save_weights(path, in_8_bits(weights), None, told=told)
         save_preset(preset.model_copy(update=entries), stage / PRESET)
-        made = sorted(stage.iterdir(), key=lambda path: path.name != PRESET)  # the last one is moved first
+        # the last one is moved first
+        made = sorted(stage.iterdir(), key=lambda path: path.name != PRESET)
         parts = {Path(os.path.realpath(folder / path.name)): path for path in made}
         replace_all(parts, {target: folder / target.name for target in parts})
     except BaseException:

@@ -22,11 +22,17 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
         block += block_norm + head_norms + linear(dim, queries) + linear(config.cross_dim, 2 * keys)
         block += linear(queries, dim)
     ends = (config.vocab + (0 if config.tied else config.logits)) * dim + _norm(config, dim)
-    return config.layers * block + ends + (positions * dim if config.positions.kind == "learned" else 0)
+    return (
+        config.layers * block
+        + ends
+        + (positions * dim if config.positions.kind == "learned" else 0)
+    )
 
 
 def table_bytes(config: TransformerConfig, positions: int) -> int:
-    """Bytes of the tables that depend on the position: rotary ones in float32, absolute ones in bfloat16."""
+    """Bytes of the tables that depend on the position: rotary ones in float32, absolute ones in
+    bfloat16.
+    """
     rotary = 0 if config.positions.kind == "learned" else 8 * config.head_dim
     return positions * (rotary + (2 * config.dim if config.positions.absolute else 0))
 

@@ -1,6 +1,7 @@
-"""Settings that no shape tells: with another norm_eps, rotary base or number of heads the same weights load, and are not
-the same model. They are compared with what the weights say of themselves, as those do that diagd has trained; else with the
-shipped presets of the same family, whose settings are the official ones.
+"""Settings that no shape tells: with another norm_eps, rotary base or number of heads the same
+weights load, and are not the same model. They are compared with what the weights say of themselves,
+as those do that diagd has trained; else with the shipped presets of the same family, whose settings
+are the official ones.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from diagd_cli.preset_files import load_preset, preset_folder, preset_names
 from diagd_cli.weights.locate import Role
 
 KEY = "diagd"  # of the entry in a file's metadata: the settings, as JSON
-Settings = dict[str, Any]  # by name, as a preset's YAML has them; what is within `positions` by a dotted name
+# by name, as a preset's YAML has them; what is within `positions` by a dotted name
+Settings = dict[str, Any]
 
 
 def settings_of(preset: Preset, role: Role) -> Settings:
@@ -32,7 +34,9 @@ def settings_of(preset: Preset, role: Role) -> Settings:
         return {}
     config = getattr(preset, role)
     kind = families.tokenizer_kind(preset.tokenizer.kind)
-    told = flattened(role, kind.settings(config) if role == "tokenizer" else config.model_dump(mode="json"))
+    told = flattened(
+        role, kind.settings(config) if role == "tokenizer" else config.model_dump(mode="json")
+    )
     if role == "transformer":
         told["transformer.outputs"] = config.logits
         if config.positions.kind == "learned":
@@ -44,7 +48,9 @@ def settings_of(preset: Preset, role: Role) -> Settings:
 
 
 def flattened(name: str, value: dict[str, Any]) -> Settings:
-    """A record's settings by dotted names; `positions` is taken apart, what is set as a whole is not."""
+    """A record's settings by dotted names; `positions` is taken apart, what is set as a whole is
+    not.
+    """
     found: Settings = {}
     for key, part in value.items():
         found |= flattened(f"{name}.{key}", part) if key == "positions" else {f"{name}.{key}": part}
@@ -76,47 +82,67 @@ def told_by(paths: list[Path]) -> Settings:
 
 
 def deviations(preset: Preset, role: Role, paths: list[Path]) -> list[str]:
-    """A line for each setting that is probably wrong, and why; none for shipped presets. The files have been checked."""
+    """A line for each setting that is probably wrong, and why; none for shipped presets. The files
+    have been checked.
+    """
     if preset.path and preset.path.resolve().parent == preset_folder().resolve():
         return []
     own = settings_of(preset, role)
     if told := told_by(paths):
         wrong = [name for name in own if name in told and told[name] != own[name]]
-        return [f"{name} is {plain(own[name])}; the weights were trained with {plain(told[name])}" for name in wrong]
+        return [
+            f"{name} is {plain(own[name])}; the weights were trained with {plain(told[name])}"
+            for name in wrong
+        ]
     lines = []
     for name, values in unlike(preset, role, own):
         known = " or ".join(dict.fromkeys(map(plain, values)))
         lines.append(
-            f"{name} is {plain(own[name])}; no file tells it, and the shipped presets of its family have {known}"
+            f"{name} is {plain(own[name])}; no file tells it, and the shipped presets of its "
+            f"family have {known}"
         )
     return lines
 
 
 def unlike(preset: Preset, role: Role, own: Settings) -> Iterator[tuple[str, list]]:
-    """Settings that no shape tells and that no shipped preset of the family has, with the values that those have.
+    """Settings that no shape tells and that no shipped preset of the family has, with the values
+    that those have.
 
-    Those with weights of the same shapes are the family, where there are any. Otherwise, for weights that are not of
-    diagd's own making, it is all of the same format; and a setting counts if a shipped value would change no shape.
+    Those with weights of the same shapes are the family, where there are any. Otherwise, for
+    weights that are not of diagd's own making, it is all of the same format; and a setting counts
+    if a shipped value would change no shape.
     """
     relatives = [other for other in shipped() if family(other, role) == family(preset, role)]
     others = [settings_of(other, role) for other in relatives]
     if not others or own in others:
         return
     config = getattr(preset, role)
-    twins = [o for o, other in zip(others, relatives, strict=True) if shapes(getattr(other, role)) == shapes(config)]
+    twins = [
+        o
+        for o, other in zip(others, relatives, strict=True)
+        if shapes(getattr(other, role)) == shapes(config)
+    ]
     entry = getattr(preset, f"{role}_weights")
     if not twins and (entry.format if entry else family(preset, role)) == families.OWN_FORMAT:
         return
     for name in own:
         values = [other.get(name) for other in twins or others]
-        if own[name] not in values and (twins or any(untold(config, name, value) for value in values)):
+        if own[name] not in values and (
+            twins or any(untold(config, name, value) for value in values)
+        ):
             yield name, values
 
 
 def family(preset: Preset, role: Role) -> str:
-    """Whose settings are a preset's official ones: the format of its weights, or for diagd's own that of its tokenizer."""
+    """Whose settings are a preset's official ones: the format of its weights, or for diagd's own
+    that of its tokenizer.
+    """
     entry = getattr(preset, f"{role}_weights")
-    return entry.format if entry and entry.format != families.OWN_FORMAT else families.format_of(preset.tokenizer.kind)
+    return (
+        entry.format
+        if entry and entry.format != families.OWN_FORMAT
+        else families.format_of(preset.tokenizer.kind)
+    )
 
 
 @cache
@@ -126,15 +152,21 @@ def shipped() -> list[Preset]:
 
 
 def untold(config: Any, name: str, value: object) -> bool:
-    """Whether a model with another value of a setting has parameters of the same names and shapes; `config` as in `shapes`."""
+    """Whether a model with another value of a setting has parameters of the same names and shapes;
+    `config` as in `shapes`.
+    """
     given = config.model_dump()
     place, *within = name.split(".")[1:] or [""]
     if place not in given:
         return True  # not the model's: a prefix, actions
     if within:
         given[place][within[0]] = value
-    elif name == "transformer.head_dim" and isinstance(value, int):  # which changes none in a product that is equal
-        given |= {"head_dim": value, **{n: given[n] * config.head_dim // value for n in ("heads", "kv_heads")}}
+    # which changes none in a product that is equal
+    elif name == "transformer.head_dim" and isinstance(value, int):
+        given |= {
+            "head_dim": value,
+            **{n: given[n] * config.head_dim // value for n in ("heads", "kv_heads")},
+        }
     else:
         given[place] = value
     try:
@@ -145,7 +177,8 @@ def untold(config: Any, name: str, value: object) -> bool:
 
 @cache
 def shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a model's parameters; of a Transformer those of one layer, and how many there are.
+    """Names and shapes of a model's parameters; of a Transformer those of one layer, and how many
+    there are.
 
     config: a `TransformerConfig`, or a tokenizer's record (`tokens.protocols.TokenizerConfig`).
     """
@@ -153,7 +186,9 @@ def shapes(config: Any) -> dict[str, tuple[int, ...]]:
         if not isinstance(config, TransformerConfig):
             model = families.tokenizer_kind(config.kind).build(config)
         else:
-            model = Transformer(config.model_copy(update={"layers": 1}), torch.zeros(2, 3, dtype=torch.int64))
+            model = Transformer(
+                config.model_copy(update={"layers": 1}), torch.zeros(2, 3, dtype=torch.int64)
+            )
     found = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     return found | {"layers": (config.layers,)} if isinstance(config, TransformerConfig) else found
 

@@ -38,7 +38,12 @@ class Model(nn.Module):
         self.again = self.blocks[0].weight
 
     def forward(self, x):
-        return self.encoder(x) + self.table.sum() + self.derived.sum() + self.blocks[0](torch.ones(2).bfloat16()).sum()
+        return (
+            self.encoder(x)
+            + self.table.sum()
+            + self.derived.sum()
+            + self.blocks[0](torch.ones(2).bfloat16()).sum()
+        )
 
 
 def traced(path: Path) -> dict[str, Tensor]:
@@ -52,25 +57,30 @@ def loaded(path: Path, *inside: str) -> dict[str, Tensor]:
     found = read_weights(path, *inside)
     tensors = {name: stored.load() for name, stored in found.items()}
     assert all(
-        found[name].shape == tensor.shape and found[name].dtype == tensor.dtype for name, tensor in tensors.items()
+        found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
+        for name, tensor in tensors.items()
     )
     return tensors
 
 
 def same(seen: dict[str, Tensor], wanted: dict[str, Tensor]) -> bool:
     pairs = [(seen[name], wanted[name]) for name in wanted]
-    return seen.keys() == wanted.keys() and all(a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs)
+    return seen.keys() == wanted.keys() and all(
+        a.dtype == b.dtype and torch.equal(a, b) for a, b in pairs
+    )
 
 
 def rewritten(source: Path, target: Path, change, compression: int = zipfile.ZIP_STORED) -> Path:
-    """A copy of a zip archive with other contents: change(name within the archive, bytes) -> bytes."""
+    """A copy of a zip archive with other contents: change(name within the archive, bytes) ->
+    bytes.
+    """
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", compression) as new:
         for entry in old.infolist():
             new.writestr(entry.filename, change(entry.filename.split("/", 1)[1], old.read(entry)))
     return target
 
 
-# ---- what is found ---------------------------------------------------------------------------------------------------
+# ---- what is found -------------------------------------------------------------------------------
 
 
 def test_a_traced_module_tree(tmp_path):
@@ -95,9 +105,15 @@ def test_a_scripted_module_with_lists_and_numbers(tmp_path):
     assert same(loaded(tmp_path / "a.jit"), model.state_dict())
 
 
-@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"model": w, "optimizer": {"state": {0: w["a"]}}, "step": 3}])
+@pytest.mark.parametrize(
+    "wrap", [lambda w: w, lambda w: {"model": w, "optimizer": {"state": {0: w["a"]}}, "step": 3}]
+)
 def test_a_saved_state(tmp_path, wrap):
-    weights = {"a": torch.randn(2, 3), "b": nn.Parameter(torch.ones(2).half()), "c": torch.randn(4, 4)[1:, ::2]}
+    weights = {
+        "a": torch.randn(2, 3),
+        "b": nn.Parameter(torch.ones(2).half()),
+        "c": torch.randn(4, 4)[1:, ::2],
+    }
     torch.save(wrap(weights), tmp_path / "a.pt")
     assert same(loaded(tmp_path / "a.pt", "model"), weights)
 
@@ -137,7 +153,7 @@ def test_rows_of_a_tensor_and_rows_that_make_a_parameter(tmp_path):
     assert torch.equal(model.weight, torch.cat([weights["a"][3:], weights["b"]]).bfloat16())
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 class Touch:
@@ -161,7 +177,11 @@ def refusal(path: Path) -> str:
 def test_a_traced_model_whose_pickle_would_run_something(tmp_path):
     traced(tmp_path / "good.jit")
     payload = pickle.dumps(Touch(tmp_path / "ran"), protocol=2)
-    bad = rewritten(tmp_path / "good.jit", tmp_path / "bad.jit", lambda n, data: payload if n == "data.pkl" else data)
+    bad = rewritten(
+        tmp_path / "good.jit",
+        tmp_path / "bad.jit",
+        lambda n, data: payload if n == "data.pkl" else data,
+    )
     assert "refers to posix.mkdir" in refusal(bad) or "refers to nt.mkdir" in refusal(bad)
     pickle.loads(payload)  # the attack is a real one
     assert (tmp_path / "ran").is_dir()
@@ -227,14 +247,20 @@ def test_files_that_are_something_else(tmp_path, data):
 
 @pytest.mark.parametrize("name", ["a.ckpt", "a.jit", "a.safetensors"])
 def test_a_pointer_in_place_of_a_large_file(tmp_path, name):
-    (tmp_path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    (tmp_path / name).write_bytes(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    )
     message = refusal(tmp_path / name)
-    assert message.endswith("is a Git LFS pointer, not the weights. Fetch the file that it points to")
+    assert message.endswith(
+        "is a Git LFS pointer, not the weights. Fetch the file that it points to"
+    )
 
 
 def test_the_format_before_zip_asks_to_be_converted(tmp_path):
     torch.save({"a": torch.ones(2)}, tmp_path / "old.bin", _use_new_zipfile_serialization=False)
-    assert "Convert it: torch.save(torch.load(OLD, weights_only=True), NEW)" in refusal(tmp_path / "old.bin")
+    assert "Convert it: torch.save(torch.load(OLD, weights_only=True), NEW)" in refusal(
+        tmp_path / "old.bin"
+    )
 
 
 def test_files_that_are_not_there(tmp_path):
@@ -258,7 +284,9 @@ def test_an_archive_of_something_else(tmp_path):
 
 def test_compressed_tensors_are_refused_before_they_take_memory(tmp_path):
     torch.save({"a": torch.zeros(1000)}, tmp_path / "good.pt")
-    bomb = rewritten(tmp_path / "good.pt", tmp_path / "bomb.pt", lambda _, data: data, zipfile.ZIP_DEFLATED)
+    bomb = rewritten(
+        tmp_path / "good.pt", tmp_path / "bomb.pt", lambda _, data: data, zipfile.ZIP_DEFLATED
+    )
     assert "compressed" in refusal(bomb)
 
 
@@ -266,5 +294,9 @@ def test_a_module_tree_without_end(tmp_path):
     """A module that holds itself: pickle's own operations, as TorchScript writes them."""
     traced(tmp_path / "good.jit")
     loop = b"\x80\x02c__torch__\nModel\nq\x00)\x81q\x01}(X\x01\x00\x00\x00ah\x01ub."
-    path = rewritten(tmp_path / "good.jit", tmp_path / "loop.jit", lambda n, data: loop if n == "data.pkl" else data)
+    path = rewritten(
+        tmp_path / "good.jit",
+        tmp_path / "loop.jit",
+        lambda n, data: loop if n == "data.pkl" else data,
+    )
     assert "have no end" in refusal(path)

@@ -1,4 +1,6 @@
-"""Checkpoints are untrusted: what they name is never imported or called, and what is odd is one clear error."""
+"""Checkpoints are untrusted: what they name is never imported or called, and what is odd is one
+clear error.
+"""
 
 import collections
 import contextlib
@@ -33,12 +35,23 @@ def zipped(path, pickled: bytes):
     return path
 
 
-# ---- what is read ----------------------------------------------------------------------------------------------------
+# ---- what is read --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 def test_plain_data_and_tensors_of_every_dtype(tmp_path, protocol):
-    dtypes = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
+    dtypes = [
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint8",
+        "bool",
+    ]
     tensors = {name: torch.arange(-3, 9).view(3, 4).to(getattr(torch, name)) for name in dtypes}
     data = {
         "n": [1, -(2**70), 2.5, None, True],
@@ -77,12 +90,28 @@ def test_views_parameters_and_modules(tmp_path):
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_numpy_numbers(tmp_path, protocol):
-    value = [np.float64(2.5), np.float32(0.5), np.int64(-3), np.uint8(200), np.bool_(True), np.dtype(">i4").type(7)]
-    assert saved(tmp_path / "x.pt", value, pickle_protocol=protocol).unpickle() == [2.5, 0.5, -3, 200, True, 7]
+    value = [
+        np.float64(2.5),
+        np.float32(0.5),
+        np.int64(-3),
+        np.uint8(200),
+        np.bool_(True),
+        np.dtype(">i4").type(7),
+    ]
+    assert saved(tmp_path / "x.pt", value, pickle_protocol=protocol).unpickle() == [
+        2.5,
+        0.5,
+        -3,
+        200,
+        True,
+        7,
+    ]
 
 
 def test_names_that_stand_for_nothing(tmp_path):
-    root = saved(tmp_path / "x.pt", [torch.float32, torch.device("cpu"), pathlib.PurePosixPath("a/b"), dict]).unpickle()
+    root = saved(
+        tmp_path / "x.pt", [torch.float32, torch.device("cpu"), pathlib.PurePosixPath("a/b"), dict]
+    ).unpickle()
     assert root[0] == Global("torch", "float32")
     assert isinstance(root[1], StandIn) and root[1].args == ("cpu",)
     assert isinstance(root[2], StandIn) and root[2].args == ("a", "b")
@@ -95,15 +124,21 @@ def test_a_lightning_checkpoint_without_the_package_that_made_it(tmp_path, packa
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
     root = TorchArchive(path).unpickle(PACKAGES)
-    assert root["global_step"] == 1000 and root["optimizer_states"][0]["param_groups"][0]["betas"] == (0.9, 0.95)
+    assert root["global_step"] == 1000 and root["optimizer_states"][0]["param_groups"][0][
+        "betas"
+    ] == (0.9, 0.95)
     args = root["hyper_parameters"]["predictor_args"]
     assert isinstance(args, StandIn) and args.kind == Global(f"{package}.{ARGS[0]}", ARGS[1])
-    assert str(args.attributes["pl_class"]).endswith("gpt_token_transformer_predictor.GPTTokenPredictor")
+    assert str(args.attributes["pl_class"]).endswith(
+        "gpt_token_transformer_predictor.GPTTokenPredictor"
+    )
     assert not any(module.split(".")[0] == package for module in sys.modules)
 
 
 def test_stand_ins_take_any_state(tmp_path, monkeypatch):
-    """Subclasses of containers, slots, arguments of __new__ and of a call: all kept, nothing run."""
+    """Subclasses of containers, slots, arguments of __new__ and of a call: all kept, nothing
+    run.
+    """
 
     class Row(dict):
         __module__, __qualname__ = "models.odd", "Row"
@@ -139,7 +174,7 @@ def test_stand_ins_take_any_state(tmp_path, monkeypatch):
     assert new.args == (1, 2) and called.args == (3,) and called.attributes == {"x": 4}
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------
 
 
 class Reduced:
@@ -172,7 +207,9 @@ def attacks(marker) -> dict[str, object]:
 def test_a_call_anywhere_in_a_checkpoint_is_refused_and_not_made(tmp_path, attack, place):
     marker = tmp_path / "marker"
     path = save_checkpoint(tmp_path / "wham.ckpt", **{place: {"x": attacks(marker)[attack]}})
-    with pytest.raises(WeightsError, match=r"wham\.ckpt is refused: it refers to .*Nothing in it was run") as caught:
+    with pytest.raises(
+        WeightsError, match=(r"wham\.ckpt is refused: it refers to .*Nothing in it was run")
+    ) as caught:
         hyper_parameters(path)
     assert not marker.exists() and "\n" not in str(caught.value)
 
@@ -220,7 +257,7 @@ def test_a_package_is_admitted_by_its_whole_name(tmp_path, module):
         Unpickler(tmp_path, ("models",)).load(f"\x80\x02c{module}\nf\n.".encode("latin-1"))
 
 
-# ---- what is damaged -------------------------------------------------------------------------------------------------
+# ---- what is damaged -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.3, 0.9, 0.999])
@@ -228,7 +265,9 @@ def test_a_file_that_is_cut_off(tmp_path, kept):
     path = save_checkpoint(tmp_path / "wham.ckpt")
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(WeightsError, match=r"wham\.ckpt .*(cut off|empty).*Fetch the file again") as caught:
+    with pytest.raises(
+        WeightsError, match=r"wham\.ckpt .*(cut off|empty).*Fetch the file again"
+    ) as caught:
         read_weights(path, "state_dict", stand_ins=PACKAGES)
     assert "\n" not in str(caught.value)
 
@@ -240,7 +279,10 @@ def test_tensors_that_reach_beyond_their_storage(tmp_path):
     with zipfile.ZipFile(path) as archive:
         pickled = archive.read("x/data.pkl")
     shape = pickled.index(b"K\x03K\x04\x86")
-    for old, new in ((b"K\x03K\x04\x86", b"K\x03K\x05\x86"), (b"K\x04K\x01\x86", b"K\x05K\x01\x86")):
+    for old, new in (
+        (b"K\x03K\x04\x86", b"K\x03K\x05\x86"),
+        (b"K\x04K\x01\x86", b"K\x05K\x01\x86"),
+    ):
         assert old in pickled[shape:]
         with pytest.raises(WeightsError, match="its storage does not hold"):
             Unpickler(path).load(pickled[:shape] + pickled[shape:].replace(old, new, 1))
@@ -277,11 +319,13 @@ def test_random_damage_gives_data_or_one_error(tmp_path):
             Unpickler(tmp_path, PACKAGES).load(bytes(damaged))
 
 
-# ---- memory ----------------------------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def test_tensors_are_mapped_and_the_rest_is_left_alone(tmp_path):
-    """Of 60 MB no more than one layer of 8 is in memory at a time; what is released can be read again."""
+    """Of 60 MB no more than one layer of 8 is in memory at a time; what is released can be read
+    again.
+    """
     path = tmp_path / "x.pt"
     big = {f"layer{i}": torch.ones(2_000_000) for i in range(5)}
     torch.save({"state_dict": big, "optimizer_states": [torch.zeros(5_000_000)]}, path)

@@ -17,15 +17,24 @@ def attention(diagd, tiny, tmp_path):
 
 
 def test_shipped_preset_looks_at_its_neighbours(diagd, clips):
-    """Near tokens, in the frame and at the same place before, get many times what uniform attention would give."""
+    """Near tokens, in the frame and at the same place before, get many times what uniform attention
+    would give.
+    """
     done = diagd("attention", clips / "rooms.mp4", "--no-picture", "--json")
     assert done.code == 0, done.err
     [facts] = done.objects
-    assert (facts["frame"], facts["grid"], facts["positions"], len(facts["layers"])) == (4, [15, 20], 1504, 8)
+    assert (facts["frame"], facts["grid"], facts["positions"], len(facts["layers"])) == (
+        4,
+        [15, 20],
+        1504,
+        8,
+    )
     for name in ("same_row", "row_above", "near", "near_before", "same_place_before"):
         assert facts["shares"][name] > 2 * facts["uniform"][name]
     for shares in (facts["shares"], facts["uniform"], *facts["layers"]):
-        assert sum(shares[name] for name in PARTS) == pytest.approx(1, abs=1e-4) and set(shares) == set(NEIGHBOURS)
+        assert sum(shares[name] for name in PARTS) == pytest.approx(1, abs=1e-4) and set(
+            shares
+        ) == set(NEIGHBOURS)
     mean = sum(layer["near"] for layer in facts["layers"]) / 8
     assert facts["shares"]["near"] == pytest.approx(mean, abs=1e-5)
 
@@ -36,11 +45,19 @@ def test_picture_and_table(attention, tmp_path, options):
     done = attention(*options)
     assert done.code == 0 and done.out == f"{tmp_path}/map.png\n", done.err
     with Image.open(tmp_path / "map.png") as image:
-        assert image.format == "PNG" and min(image.size) > 400 and len(image.convert("RGB").getcolors(1 << 20)) > 20
+        assert (
+            image.format == "PNG"
+            and min(image.size) > 400
+            and len(image.convert("RGB").getcolors(1 << 20)) > 20
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["map.png"]
     lines = done.err.splitlines()
     assert lines[0].startswith("tiny, walk.mp4: attention of frame ") and max(map(len, lines)) <= 80
-    shares = {label.strip(): figures for line in lines[4:] for label, *figures in [line.rsplit(maxsplit=3)]}
+    shares = {
+        label.strip(): figures
+        for line in lines[4:]
+        for label, *figures in [line.rsplit(maxsplit=3)]
+    }
     assert shares["this frame"][0].endswith("%") and shares["the token itself"]
 
 
@@ -52,7 +69,16 @@ def test_table_without_a_picture(attention, tmp_path):
 
 def test_ntp_hides_nothing(attention):
     table = attention("--no-picture", "--decoding", "ntp").out
-    assert table.splitlines()[-1].split() == ["not", "yet", "made", "by", "NTP", "0.0%", "0.0%", "-"]
+    assert table.splitlines()[-1].split() == [
+        "not",
+        "yet",
+        "made",
+        "by",
+        "NTP",
+        "0.0%",
+        "0.0%",
+        "-",
+    ]
     [facts] = attention("--no-picture", "--decoding", "ntp", "--json").objects
     assert facts["shares"]["not_yet_made"] == 0 and facts["decoding"]["label"] == "NTP"
     [facts] = attention("--no-picture", "--json").objects
@@ -70,7 +96,16 @@ def test_actions_lead_to_the_frame_that_is_looked_at(attention):
 def test_random_weights(diagd, tiny, tmp_path):
     preset = tmp_path / "tiny.yaml"
     preset.write_text(tiny.preset.read_text())
-    options = ["attention", tiny.clip, "-p", preset, "--no-picture", "--json", "--weights-dir", tmp_path / "none"]
+    options = [
+        "attention",
+        tiny.clip,
+        "-p",
+        preset,
+        "--no-picture",
+        "--json",
+        "--weights-dir",
+        tmp_path / "none",
+    ]
     assert "weights of tiny are missing" in diagd(*options).err
     assert diagd(*options, "--random-weights", "--seed", 1).objects[0]["frame"] == 2
 
@@ -113,5 +148,11 @@ def test_existing_picture(attention, tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "map.png").write_text("precious")
     done = attention()
-    assert done.code == 1 and "exists already" in done.err and (tmp_path / "map.png").read_text() == "precious"
-    assert attention("--force", "-q").err == "" and (tmp_path / "map.png").read_bytes() != b"precious"
+    assert (
+        done.code == 1
+        and "exists already" in done.err
+        and (tmp_path / "map.png").read_text() == "precious"
+    )
+    assert (
+        attention("--force", "-q").err == "" and (tmp_path / "map.png").read_bytes() != b"precious"
+    )

@@ -27,17 +27,38 @@ def bench(diagd, tiny):
 
 
 def test_report(bench, tmp_path):
-    done = bench("--batch", "1,2", "--decodings", "ntp,diagd,zipar:3", "--json", "-o", tmp_path / "out.json")
+    done = bench(
+        "--batch", "1,2", "--decodings", "ntp,diagd,zipar:3", "--json", "-o", tmp_path / "out.json"
+    )
     [report] = done.objects
     assert done.code == 0 and report == json.loads((tmp_path / "out.json").read_text())
-    assert list(report) == ["preset", "weights", "machine", "versions", "settings", "models", "rows"]
-    assert (report["preset"], report["weights"], report["machine"]["device"]) == ("tiny", "the preset's", "cpu")
+    assert list(report) == [
+        "preset",
+        "weights",
+        "machine",
+        "versions",
+        "settings",
+        "models",
+        "rows",
+    ]
+    assert (report["preset"], report["weights"], report["machine"]["device"]) == (
+        "tiny",
+        "the preset's",
+        "cpu",
+    )
     assert report["machine"]["threads"] == 1 and report["machine"]["bandwidth"] > 0
-    settings = {name: report["settings"][name] for name in ("frames", "context_frames", "seed", "repeats", "steps")}
+    settings = {
+        name: report["settings"][name]
+        for name in ("frames", "context_frames", "seed", "repeats", "steps")
+    }
     assert settings == {"frames": 3, "context_frames": 2, "seed": 0, "repeats": 2, "steps": None}
     assert "random" in report["settings"]["context"]
     [model] = report["models"]
-    assert model["load_seconds"] > 0 and model["pixels"]["frames"] == 5 and len(model["pixels"]["seconds"]) == 2
+    assert (
+        model["load_seconds"] > 0
+        and model["pixels"]["frames"] == 5
+        and len(model["pixels"]["seconds"]) == 2
+    )
     rows = report["rows"]
     assert [row["label"] for row in rows] == ["NTP", "DiagD k=1 d=2", "ZipAR window=3"] * 2
     assert [(row["batch"], row["steps"], row["tokens"], row["baseline"]) for row in rows] == [
@@ -45,7 +66,11 @@ def test_report(bench, tmp_path):
     ]  # fmt: skip
     for row in rows:
         assert len(row["seconds"]["prefill"]) == len(row["seconds"]["decode"]) == 2
-        assert 0 < row["limit_share"] <= 1.5 and row["extrapolated"] is None and row["timed_steps"] == row["steps"]
+        assert (
+            0 < row["limit_share"] <= 1.5
+            and row["extrapolated"] is None
+            and row["timed_steps"] == row["steps"]
+        )
         base = rows[row["baseline"]]
         assert row["speedup"] == pytest.approx(base["decode_seconds"] / row["decode_seconds"])
         assert row["speedup_share"] == pytest.approx(row["speedup"] * row["steps"] / base["steps"])
@@ -60,21 +85,34 @@ def squeeze(line):
 
 
 def test_table_fits_100_columns(bench):
-    done = bench("--batch", "1,4", "--decodings", "spatial:3,diagd:3:5", "--dtypes", "float32,bfloat16")
+    done = bench(
+        "--batch", "1,4", "--decodings", "spatial:3,diagd:3:5", "--dtypes", "float32,bfloat16"
+    )
     lines = done.out.splitlines()
-    assert done.code == 0 and max(map(len, lines)) <= 100 and "…" not in done.out and "~" not in done.out
-    assert "1 thread, torch " in lines[0] and " GB/s, " in lines[0] and lines[0].endswith(" GFLOP/s bfloat16")
+    assert (
+        done.code == 0
+        and max(map(len, lines)) <= 100
+        and "…" not in done.out
+        and "~" not in done.out
+    )
+    assert (
+        "1 thread, torch " in lines[0]
+        and " GB/s, " in lines[0]
+        and lines[0].endswith(" GFLOP/s bfloat16")
+    )
     assert lines[1] == "tiny, 3 new frames after 2 drawn at random, seed 0"
-    assert "decoding dtype B steps tok/step ms/step tok/s fps speed-up ideal limit peak GB" in map(squeeze, lines)
+    assert "decoding dtype B steps tok/step ms/step tok/s fps speed-up ideal limit peak GB" in map(
+        squeeze, lines
+    )
     rows = [line for line in lines if "x " in line and "%" in line]
     assert len(rows) == 8 and sum("bfloat16 4 " in squeeze(row) for row in rows) == 2
 
 
 def test_defaults_are_ntp_and_the_presets_own(bench):
     [report] = bench("--json", "--no-pixels").objects
-    assert [row["label"] for row in report["rows"]] == ["NTP", "DiagD k=1 d=2"] and report["models"][0][
-        "pixels"
-    ] is None
+    assert [row["label"] for row in report["rows"]] == ["NTP", "DiagD k=1 d=2"] and report[
+        "models"
+    ][0]["pixels"] is None
 
 
 def test_some_steps_only(bench):
@@ -102,7 +140,9 @@ def test_preset_without_its_weights(diagd, tiny, tmp_path):
 
 
 def test_preset_that_attends_to_text(diagd, tmp_path):
-    """Cosmos's kind, with two clips that share an empty prompt and a tokenizer of several frames a latent frame."""
+    """Cosmos's kind, with two clips that share an empty prompt and a tokenizer of several frames a
+    latent frame.
+    """
     preset = tmp_path / "small.yaml"
     preset.write_text(
         """
@@ -130,10 +170,16 @@ decoding: {k: 2, d: 3}
 def test_plot(bench, tmp_path, options):
     pytest.importorskip("matplotlib")
     target = tmp_path / "plots" / "speed.png"
-    done = bench("--decodings", "ntp,spatial,diagd:1:2", "--batch", "1,2", "--plot", target, *options)
+    done = bench(
+        "--decodings", "ntp,spatial,diagd:1:2", "--batch", "1,2", "--plot", target, *options
+    )
     assert done.code == 0, done.err
     with Image.open(target) as image:
-        assert image.format == "PNG" and min(image.size) > 400 and len(image.convert("RGB").getcolors(1 << 20)) > 20
+        assert (
+            image.format == "PNG"
+            and min(image.size) > 400
+            and len(image.convert("RGB").getcolors(1 << 20)) > 20
+        )
     assert [path.name for path in target.parent.iterdir()] == ["speed.png"]
 
 
@@ -142,17 +188,31 @@ def test_plot_needs_matplotlib(bench, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     done = bench("--plot", tmp_path / "a.png")
     assert done.code == 1 and done.out == ""
-    assert done.err == "error: --plot needs the package matplotlib. Install it with: pip install 'diagd[report]'\n"
+    assert done.err == (
+        "error: --plot needs the package matplotlib. Install it with: pip install 'diagd[report]'\n"
+    )
 
 
 @pytest.mark.parametrize(
     "options, message",
     [
-        (["--decodings", "ntp,fast"], "Invalid value for '--decodings': 'fast' is not one of ntp, diagd"),
+        (
+            ["--decodings", "ntp,fast"],
+            "Invalid value for '--decodings': 'fast' is not one of ntp, diagd",
+        ),
         (["--decodings", "diagd:4"], "k is 4. On a 2x3 grid it must lie in 1..3"),
-        (["--batch", "1,0"], "Invalid value for '--batch': '1,0' is not whole numbers above 0, by comma"),
-        (["--batch", "two"], "Invalid value for '--batch': 'two' is not whole numbers above 0, by comma"),
-        (["--dtypes", "float32,int8"], "Unknown dtype 'int8'. Use auto, float32, bfloat16, float16"),
+        (
+            ["--batch", "1,0"],
+            "Invalid value for '--batch': '1,0' is not whole numbers above 0, by comma",
+        ),
+        (
+            ["--batch", "two"],
+            "Invalid value for '--batch': 'two' is not whole numbers above 0, by comma",
+        ),
+        (
+            ["--dtypes", "float32,int8"],
+            "Unknown dtype 'int8'. Use auto, float32, bfloat16, float16",
+        ),
         (["--steps", "0"], "Invalid value for '--steps': '0' is not a whole number, 1 or more"),
         (["--repeats", "0"], "Invalid value for '--repeats': '0' is not a whole number, 1 or more"),
         (["--context", "9"], "The context is 9 frame(s). The preset tiny takes 2 to 5"),
@@ -175,8 +235,14 @@ def test_existing_output(bench, tmp_path, option, name):
     target = tmp_path / name
     target.write_text("precious")
     done = bench(option, target)
-    assert done.code == 1 and f"{target} exists already" in done.err and target.read_text() == "precious"
-    assert bench(option, target, "--force", "--quiet").err == "" and target.read_bytes() != b"precious"
+    assert (
+        done.code == 1
+        and f"{target} exists already" in done.err
+        and target.read_text() == "precious"
+    )
+    assert (
+        bench(option, target, "--force", "--quiet").err == "" and target.read_bytes() != b"precious"
+    )
 
 
 def test_preset_that_is_missing(diagd, tmp_path):

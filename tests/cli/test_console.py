@@ -17,7 +17,9 @@ from diagd_cli.errors import DiagdWarning
 def on_a_terminal(**options) -> Reporter:
     """A reporter that believes its stderr, a string, is a terminal."""
     reporter = Reporter(**options)
-    reporter.err = Console(file=io.StringIO(), force_terminal=True, width=100, emoji=False, soft_wrap=True)
+    reporter.err = Console(
+        file=io.StringIO(), force_terminal=True, width=100, emoji=False, soft_wrap=True
+    )
     reporter.live = not reporter.quiet
     return reporter
 
@@ -29,7 +31,10 @@ def test_results_on_stdout_and_all_else_on_stderr(capsys):
     reporter.note("a note")
     reporter.error("no [bold] :smile: luck")
     out, err = capsys.readouterr()
-    assert out.splitlines()[0] == "a.mp4" and json.loads(out.splitlines()[1]) == {"name": "é", "n": 1}
+    assert out.splitlines()[0] == "a.mp4" and json.loads(out.splitlines()[1]) == {
+        "name": "é",
+        "n": 1,
+    }
     assert err == "a note\nerror: no [bold] :smile: luck\n"
 
 
@@ -58,7 +63,8 @@ def test_errors_are_one_line_whatever_they_quote(capsys):
 def test_without_a_terminal_plain_lines_now_and_then(capsys, monkeypatch):
     now = iter(range(0, 10_000))
     monkeypatch.setattr(console, "LINE_EVERY", 5.0)
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))  # a second passes at every look at the clock
+    # a second passes at every look at the clock
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     reporter = Reporter()
     with reporter.stage("loading"), reporter.bar("walk.mp4", 20) as bar:
         for step in range(1, 21):
@@ -93,9 +99,13 @@ def test_bar_and_spinner_on_a_terminal():
 @pytest.mark.parametrize("width", [60, 80, 100])
 def test_no_figure_of_the_bar_is_cut(width, monkeypatch):
     reporter = on_a_terminal()
-    reporter.err = Console(file=io.StringIO(), force_terminal=True, width=width, emoji=False, soft_wrap=True)
+    reporter.err = Console(
+        file=io.StringIO(), force_terminal=True, width=width, emoji=False, soft_wrap=True
+    )
     monkeypatch.setattr(console, "POLL", 0)
-    with reporter.bar("DiagD k=2 d=10, previous-frame-target, no repair, freedoom-diagonal", 4800) as bar:
+    with reporter.bar(
+        "DiagD k=2 d=10, previous-frame-target, no repair, freedoom-diagonal", 4800
+    ) as bar:
         bar.update(1234, lambda seconds: "1358 tokens/s, 101.5 frames/s")
     shown = reporter.err.file.getvalue()
     assert "…" not in shown
@@ -118,7 +128,9 @@ def test_progress_does_not_slow_the_loop(monkeypatch):
     drawn = []
     with reporter.follow("walk.mp4", tokens=60, frames=6) as follow:
         follow.on_steps(1, 10**6)
-        monkeypatch.setattr(follow.steps.progress, "refresh", lambda: drawn.append(time.perf_counter()))
+        monkeypatch.setattr(
+            follow.steps.progress, "refresh", lambda: drawn.append(time.perf_counter())
+        )
         started = time.perf_counter()
         for step in range(2, 10_000):
             follow.on_steps(step, 10**6)
@@ -132,7 +144,12 @@ def test_colour_only_where_it_is_wanted(start, monkeypatch):
 
     def shown(**environment):
         ours, theirs = pty.openpty()
-        start("generate", "none.mp4", stderr=theirs, env={**os.environ, "TERM": "xterm", **environment}).wait(60)
+        start(
+            "generate",
+            "none.mp4",
+            stderr=theirs,
+            env={**os.environ, "TERM": "xterm", **environment},
+        ).wait(60)
         os.close(theirs)
         return os.read(ours, 10_000).decode().strip()
 

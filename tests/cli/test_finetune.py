@@ -1,4 +1,6 @@
-"""diagd finetune: from a preset and a folder of clips to a preset with fine-tuned weights, for every family."""
+"""diagd finetune: from a preset and a folder of clips to a preset with fine-tuned weights, for
+every family.
+"""
 
 import json
 import shutil
@@ -14,7 +16,12 @@ from diagd_cli.cli.finetune import decoding_set
 from diagd_cli.preset_files import load_preset
 from diagd_cli.train import diagonal
 from diagd_cli.train.recipe import write_preset
-from diagd_cli.weights.load import load_transformer, random_tokenizer, random_transformer, save_weights
+from diagd_cli.weights.load import (
+    load_transformer,
+    random_tokenizer,
+    random_transformer,
+    save_weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +43,28 @@ def world(made, tmp_path):
 
 def tuned(diagd, folder, name, *options, preset="tiny.yaml"):
     """Four steps into the folder `name`, validated at every second one."""
-    out, sizes = folder / name, ("--k", "1,2", "--d", "2,3", "--steps", 4, "--every", 2, "--lr", 0.01)
-    return diagd("finetune", folder / "data", "--preset", folder / preset, "--out", out, *sizes, "-q", *options)
+    out, sizes = (
+        folder / name,
+        ("--k", "1,2", "--d", "2,3", "--steps", 4, "--every", 2, "--lr", 0.01),
+    )
+    return diagd(
+        "finetune",
+        folder / "data",
+        "--preset",
+        folder / preset,
+        "--out",
+        out,
+        *sizes,
+        "-q",
+        *options,
+    )
 
 
 def state(folder):
     """Checkpoint and log of a run, its clock aside."""
-    lines = [json.loads(line) for line in (folder / "finetune" / "log.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (folder / "finetune" / "log.jsonl").read_text().splitlines()
+    ]
     weights = torch.load(folder / "finetune" / "checkpoint.pt", weights_only=True)["model"]
     return {name: w.tolist() for name, w in weights.items()}, [line | {"time": 0} for line in lines]
 
@@ -52,43 +74,71 @@ def test_the_log_has_each_decoding_from_before_the_first_step_on(made):
     assert [line["step"] for line in lines] == [0, 2, 4]
     names = {"NTP", *(f"DiagD k={k} d={d}" for k in (1, 2) for d in (2, 3))}
     for line in lines:
-        figures = {name.removeprefix("nll/"): value for name, value in line.items() if name.startswith("nll/")}
+        figures = {
+            name.removeprefix("nll/"): value
+            for name, value in line.items()
+            if name.startswith("nll/")
+        }
         assert figures.keys() == names and all(0 < value < 20 for value in figures.values())
     assert lines[0]["nll/DiagD k=1 d=2"] != lines[-1]["nll/DiagD k=1 d=2"]
 
 
 def test_a_folder_of_something_else_is_left_as_it_is(diagd, world):
-    """Of another preset's run, of a run from other weights, and of a preset that was trained there."""
+    """Of another preset's run, of a run from other weights, and of a preset that was trained
+    there.
+    """
     other = (world / "tiny.yaml").read_text().replace("name: tiny", "name: other")
     (world / "other.yaml").write_text(other)
     torch.manual_seed(1)
-    fresh = {k: v + 0.1 for k, v in load_transformer(load_preset(world / "tiny.yaml")).state_dict().items()}
+    fresh = {
+        k: v + 0.1
+        for k, v in load_transformer(load_preset(world / "tiny.yaml")).state_dict().items()
+    }
     entry = save_weights(world / "fresh.safetensors", fresh)
     write_preset(load_preset(world / "tiny.yaml"), world / "fresh", transformer_weights=entry)
     shutil.copy(world / "fresh.safetensors", world / "fresh")
     shutil.copy(world / "tokenizer.safetensors", world / "fresh")
-    before = {path: path.read_bytes() for path in sorted((world / "whole").rglob("*")) if path.is_file()}
+    before = {
+        path: path.read_bytes() for path in sorted((world / "whole").rglob("*")) if path.is_file()
+    }
     for preset, message in (
         ("other.yaml", "whole/finetune holds a run with another preset"),
         ("fresh/preset.yaml", "whole/finetune holds a run with another Transformer to begin with"),
     ):
         done = tuned(diagd, world, "whole", preset=preset)
         assert done.code == 2 and message in done.err
-    assert before == {path: path.read_bytes() for path in sorted((world / "whole").rglob("*")) if path.is_file()}
+    assert before == {
+        path: path.read_bytes() for path in sorted((world / "whole").rglob("*")) if path.is_file()
+    }
     done = tuned(diagd, world, "fresh")
-    assert done.code == 2 and f"{world}/fresh holds a preset that was not fine-tuned there" in done.err
+    assert (
+        done.code == 2 and f"{world}/fresh holds a preset that was not fine-tuned there" in done.err
+    )
 
 
 def test_the_preset_that_results_makes_a_video(diagd, made, tmp_path):
     before, after = load_preset(made / "tiny.yaml"), load_preset(made / "whole" / "preset.yaml")
-    assert after.decoding == before.decoding and after.transformer_weights != before.transformer_weights
-    done = diagd("generate", made / "walk.mp4", "-p", made / "whole" / "preset.yaml", "-o", tmp_path, "--json")
+    assert (
+        after.decoding == before.decoding
+        and after.transformer_weights != before.transformer_weights
+    )
+    done = diagd(
+        "generate",
+        made / "walk.mp4",
+        "-p",
+        made / "whole" / "preset.yaml",
+        "-o",
+        tmp_path,
+        "--json",
+    )
     assert done.code == 0 and done.objects[0]["new_frames"] == 3
 
 
 @pytest.mark.parametrize("stop", ["in the first validation", "in a step"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(diagd, world, monkeypatch, stop):
-    owner, name = (diagonal, "validate_decodings") if "validation" in stop else (diagonal.Mixture, "draw")
+    owner, name = (
+        (diagonal, "validate_decodings") if "validation" in stop else (diagonal.Mixture, "draw")
+    )
     work, calls = getattr(owner, name), []
 
     def stopped(*arguments, **options):
@@ -112,7 +162,9 @@ def test_the_set_of_decodings(made):
         return [decoding.label(preset.grid) for decoding in decoding_set(preset, base, k, d, names)]
 
     assert labels() == ["NTP", "DiagD k=1 d=2"]
-    assert labels(k="1,3", d="1,2", names="") == [f"DiagD k={k} d={d}" for k in (1, 3) for d in (1, 2)]
+    assert labels(k="1,3", d="1,2", names="") == [
+        f"DiagD k={k} d={d}" for k in (1, 3) for d in (1, 2)
+    ]
     assert labels(names="zipar:2,diagd:1:2") == ["ZipAR window=2", "DiagD k=1 d=2"]
     spatial = decoding_set(preset, default, None, None, "spatial")[0]
     assert labels(k="1,2", base=spatial) == ["NTP", "spatial DiagD k=1", "spatial DiagD k=2"]
@@ -129,11 +181,27 @@ def test_the_set_of_decodings(made):
         (["--window", 6], 2, "The window is 6 frame(s). The preset tiny takes 3 to 5"),
         (["--balance", 2], 2, "Invalid value for '--balance': '2' is not a number in 0..1"),
         (["--lr", 0], 2, "Invalid value for '--lr': '0' is not a number above 0"),
-        (["--batch", 2e9], 2, "Invalid value for '--batch': '2000000000.0' is not a whole number in 1..10000000"),
-        (["--steps", 10**8], 2, "Invalid value for '--steps': '100000000' is not a whole number in 1..10000000"),
+        (
+            ["--batch", 2e9],
+            2,
+            "Invalid value for '--batch': '2000000000.0' is not a whole number in 1..10000000",
+        ),
+        (
+            ["--steps", 10**8],
+            2,
+            "Invalid value for '--steps': '100000000' is not a whole number in 1..10000000",
+        ),
         (["--stand-in", "x"], 2, "Invalid value for '--stand-in'"),
-        (["--prompt-embedding", "x"], 2, "The preset tiny takes no text, and --prompt-embedding gives one"),
-        (["--out", "{w}", "--preset", "{w}/preset.yaml"], 2, "{w} is the folder of the preset itself"),
+        (
+            ["--prompt-embedding", "x"],
+            2,
+            "The preset tiny takes no text, and --prompt-embedding gives one",
+        ),
+        (
+            ["--out", "{w}", "--preset", "{w}/preset.yaml"],
+            2,
+            "{w} is the folder of the preset itself",
+        ),
         (["--preset", "none"], 2, "Unknown preset 'none'"),
     ],
 )
@@ -148,26 +216,39 @@ def test_clips_that_are_too_short(diagd, world):
     for path in (world / "data").glob("*/*.mp4"):
         save_clip(path, moving(4))
     done = tuned(diagd, world, "run")
-    assert done.code == 1 and "The longest of the clips that train (0.mp4, 1.mp4) has 4 frames" in done.err
+    assert (
+        done.code == 1
+        and "The longest of the clips that train (0.mp4, 1.mp4) has 4 frames" in done.err
+    )
     assert tuned(diagd, world, "run", "--window", 4, "--balance", 1).code == 0
 
 
-# ---- official families -----------------------------------------------------------------------------------------------
+# ---- official families ---------------------------------------------------------------------------
 
 
 @pytest.fixture
 def small(tmp_path):
-    """Writes an official preset shrunk, with random weights beside it, and a folder of clips without actions."""
+    """Writes an official preset shrunk, with random weights beside it, and a folder of clips
+    without actions.
+    """
 
     def write(name):
-        text = {"transformer": {"cross_dim": 16}, "text": {"length": 5}} if load_preset(name).text else {}
+        text = (
+            {"transformer": {"cross_dim": 16}, "text": {"length": 5}}
+            if load_preset(name).text
+            else {}
+        )
         preset, entries = load_preset(write_small(name, tmp_path, **text)), {}
         for part, model in (("tokenizer", random_tokenizer), ("transformer", random_transformer)):
-            entry = save_weights(tmp_path / f"{part}.safetensors", model(preset, seed=0).state_dict())
+            entry = save_weights(
+                tmp_path / f"{part}.safetensors", model(preset, seed=0).state_dict()
+            )
             entries[f"{part}_weights"] = entry.model_dump(mode="json")
         write_small(name, tmp_path, **text, **entries).rename(tmp_path / "small.yaml")
         for split in ("train", "val"):
-            save_clip(tmp_path / "data" / split / "walk.mp4", moving(17, 40, 64)).with_suffix(".jsonl").unlink()
+            save_clip(tmp_path / "data" / split / "walk.mp4", moving(17, 40, 64)).with_suffix(
+                ".jsonl"
+            ).unlink()
         return preset
 
     return write
@@ -175,12 +256,23 @@ def small(tmp_path):
 
 def official(diagd, folder, *options):
     sizes = ("--k", 1, "--d", 2, "--steps", 2, "--every", 2, "-q")
-    done = diagd("finetune", folder / "data", "-p", folder / "small.yaml", "-o", folder / "ft", *sizes, *options)
+    done = diagd(
+        "finetune",
+        folder / "data",
+        "-p",
+        folder / "small.yaml",
+        "-o",
+        folder / "ft",
+        *sizes,
+        *options,
+    )
     assert done.code == 0, done.err
     return state(folder / "ft")
 
 
-@pytest.mark.parametrize("name, window", [("cosmos-4b", 17), ("mineworld-300m", 3), ("wham-200m", 3)])
+@pytest.mark.parametrize(
+    "name, window", [("cosmos-4b", 17), ("mineworld-300m", 3), ("wham-200m", 3)]
+)
 def test_official_families(name, window, small, diagd, tmp_path):
     small(name)
     _, lines = official(diagd, tmp_path, "--window", window)
@@ -191,13 +283,21 @@ def test_official_families(name, window, small, diagd, tmp_path):
 def test_text_is_that_of_all_clips(small, diagd, tmp_path):
     """The keys and values of the text are trained too."""
     small("cosmos-5b-video2world")
-    done = diagd("finetune", tmp_path / "data", "-p", tmp_path / "small.yaml", "-o", tmp_path / "ft")
+    done = diagd(
+        "finetune", tmp_path / "data", "-p", tmp_path / "small.yaml", "-o", tmp_path / "ft"
+    )
     assert done.code == 2
     assert done.err.startswith(
         "error: The preset cosmos-5b-video2world is steered by text. Give --prompt-embedding FILE"
     )
-    save_file({"embedding": torch.randn(4, 16, generator=torch.Generator().manual_seed(0))}, tmp_path / "t.safetensors")
+    save_file(
+        {"embedding": torch.randn(4, 16, generator=torch.Generator().manual_seed(0))},
+        tmp_path / "t.safetensors",
+    )
     before = load_transformer(load_preset(tmp_path / "small.yaml")).state_dict()
-    weights, _ = official(diagd, tmp_path, "--window", 17, "--prompt-embedding", tmp_path / "t.safetensors")
+    weights, _ = official(
+        diagd, tmp_path, "--window", 17, "--prompt-embedding", tmp_path / "t.safetensors"
+    )
     name = "blocks.0.cross.kv.weight"
-    assert (torch.tensor(weights[name]) - before[name]).abs().max() > 5e-5  # more than weight decay alone would do
+    # more than weight decay alone would do
+    assert (torch.tensor(weights[name]) - before[name]).abs().max() > 5e-5

@@ -21,7 +21,9 @@ def generate(diagd, tiny, tmp_path):
     """Continues clips by the tiny preset into tmp_path/out."""
 
     def run(*arguments, preset=tiny.preset, **environment):
-        return diagd("generate", *arguments, "--preset", preset, "-o", tmp_path / "out", **environment)
+        return diagd(
+            "generate", *arguments, "--preset", preset, "-o", tmp_path / "out", **environment
+        )
 
     return run
 
@@ -54,8 +56,20 @@ def names(folder):
 
 
 def test_shipped_preset(diagd, clips, tmp_path):
-    """The main job: a real clip in, an MP4 with its context and what follows out, by the shipped model."""
-    done = diagd("generate", clips / "rooms.mp4", "--frames", 2, "--seed", 1, "--json", "-o", tmp_path / "rooms.mp4")
+    """The main job: a real clip in, an MP4 with its context and what follows out, by the shipped
+    model.
+    """
+    done = diagd(
+        "generate",
+        clips / "rooms.mp4",
+        "--frames",
+        2,
+        "--seed",
+        1,
+        "--json",
+        "-o",
+        tmp_path / "rooms.mp4",
+    )
     assert done.code == 0, done.err
     video = read_clip(tmp_path / "rooms.mp4", 6)
     assert (video.frames.shape, video.first, video.fps) == ((6, 120, 160, 3), 0, 17.5)
@@ -79,7 +93,9 @@ def test_stdout_is_the_path(generate, tiny, tmp_path):
 
 
 def test_sidecar_tells_everything(generate, tiny, tmp_path):
-    done = generate(tiny.clip, "--seed", 7, "--top-p", 0.5, "--no-repair", "--actions", "left*2", "--json")
+    done = generate(
+        tiny.clip, "--seed", 7, "--top-p", 0.5, "--no-repair", "--actions", "left*2", "--json"
+    )
     [told] = done.objects
     assert told == json.loads((tmp_path / "out" / "walk.json").read_text())
     assert told["settings"] == {
@@ -93,21 +109,32 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
     }  # fmt: skip
     digest = hashlib.sha256(tiny.clip.read_bytes()).hexdigest()
     assert told["input"] == {"path": str(tiny.clip), "sha256": digest, "first": 6, "fps": 10.0}
-    assert told["output_sha256"] == hashlib.sha256((tmp_path / "out" / "walk.mp4").read_bytes()).hexdigest()
+    assert (
+        told["output_sha256"]
+        == hashlib.sha256((tmp_path / "out" / "walk.mp4").read_bytes()).hexdigest()
+    )
     assert told["steered_by"] == ["left", "left", "left", "left", "left"]
-    assert told["versions"]["diagd"] == __version__ and {"python", "torch", "numpy"} <= told["versions"].keys()
+    assert (
+        told["versions"]["diagd"] == __version__
+        and {"python", "torch", "numpy"} <= told["versions"].keys()
+    )
     assert told["machine"].keys() == {"device", "dtype", "threads", "name"}
     counts = [told[name] for name in ("context_frames", "new_frames", "tokens", "batch", "steps")]
     assert counts == [2, 3, 18, 1, (3 - 1) * 2 + (2 - 1) * 1 + 3]
     assert list(told["seconds"]) == ["load", "encode", "prefill", "decode", "pixels", "write"]
     assert all(seconds > 0 for seconds in told["seconds"].values())
-    assert all(told["rates"][name] > 0 for name in ("tokens_per_second", "frames_per_second", "ms_per_step"))
+    assert all(
+        told["rates"][name] > 0
+        for name in ("tokens_per_second", "frames_per_second", "ms_per_step")
+    )
     assert 0 < told["first_frame_seconds"]["decode"] < told["first_frame_seconds"]["command"]
     assert min(told["peak_memory_bytes"].values()) > 100_000_000
 
 
 def test_the_peak_of_memory_is_as_predicted(start, clips, tmp_path):
-    """By a process of its own, which has done nothing before; how far it may be off is what two machines may differ by."""
+    """By a process of its own, which has done nothing before; how far it may be off is what two
+    machines may differ by.
+    """
     process = start("generate", clips / "rooms.mp4", "--frames", 2, "-o", tmp_path / "out.mp4")
     assert process.wait() == 0
     peak = json.loads((tmp_path / "out.json").read_text())["peak_memory_bytes"]
@@ -119,7 +146,9 @@ def test_a_bad_clip_does_not_stop_the_rest(generate, tiny, tmp_path):
     bad.write_text("text")
     done = generate(tiny.clip, bad, twin(tiny, tmp_path / "in", "last.mp4"), "--json")
     assert done.code == 1
-    assert [made["output"] for made in done.objects] == [f"{tmp_path}/out/{n}.mp4" for n in ("walk", "last")]
+    assert [made["output"] for made in done.objects] == [
+        f"{tmp_path}/out/{n}.mp4" for n in ("walk", "last")
+    ]
     errors = [line for line in done.err.splitlines() if line.startswith("error:")]
     assert errors[0].startswith(f"error: {bad} is not a video file") and errors[1:] == [
         f"error: 1 of 3 clips failed: {bad}"
@@ -131,7 +160,11 @@ def test_without_a_model_no_clip_is_tried(generate, tiny, tmp_path):
     preset = tmp_path / "tiny.yaml"
     shutil.copy(tiny.preset, preset)
     done = generate(tiny.clip, twin(tiny, tmp_path / "in", "last.mp4"), preset=preset)
-    assert done.code == 1 and done.err.count("error:") == 1 and "The tokenizer weights of tiny are missing" in done.err
+    assert (
+        done.code == 1
+        and done.err.count("error:") == 1
+        and "The tokenizer weights of tiny are missing" in done.err
+    )
 
 
 def test_output_names(diagd, tiny, tmp_path, monkeypatch):
@@ -151,10 +184,21 @@ def test_output_names(diagd, tiny, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "output, message",
     [
-        ("out.avi", "-o out.avi does not end in .mp4. Name an .mp4 file or a folder, such as out.avi/"),
+        (
+            "out.avi",
+            "-o out.avi does not end in .mp4. Name an .mp4 file or a folder, such as out.avi/",
+        ),
         ("two.mp4", "-o two.mp4 is one file for 2 clips. Name a folder"),
-        ("same", "in/walk.mp4 and walk.mp4 would both be written to same/walk.mp4. Rename one, or run them apart"),
-        ("in", "in/walk.mp4 and walk.mp4 would both be written to in/walk.mp4. Rename one, or run them apart"),
+        (
+            "same",
+            "in/walk.mp4 and walk.mp4 would both be written to same/walk.mp4. Rename one, or "
+            "run them apart",
+        ),
+        (
+            "in",
+            "in/walk.mp4 and walk.mp4 would both be written to in/walk.mp4. Rename one, or run "
+            "them apart",
+        ),
     ],
 )
 def test_outputs_that_cannot_be_right(diagd, tiny, tmp_path, monkeypatch, output, message):
@@ -178,7 +222,10 @@ def test_existing_output_needs_force(generate, tiny, tmp_path):
     target.write_bytes(b"precious")
     done = generate(tiny.clip)
     assert done.code == 1 and target.read_bytes() == b"precious"
-    assert done.err == f"error: {target} exists already. Choose another name, or replace it with --force\n"
+    assert (
+        done.err
+        == f"error: {target} exists already. Choose another name, or replace it with --force\n"
+    )
     assert generate(tiny.clip, "--resume").code == 1 and target.read_bytes() == b"precious"
     assert generate(tiny.clip, "--force").code == 0 and target.read_bytes() != b"precious"
 
@@ -220,7 +267,10 @@ def test_resume_notices_another_mp4_or_other_recorded_actions(generate, tiny, tm
 
 def test_dry_run_shows_plan_and_paths(generate, tiny, tmp_path):
     done = generate(tiny.clip, "--dry-run")
-    assert done.out == f"{tiny.clip} -> {tmp_path}/out/walk.mp4: DiagD k=1 d=2, 8 steps for 18 tokens\n"
+    assert (
+        done.out
+        == f"{tiny.clip} -> {tmp_path}/out/walk.mp4: DiagD k=1 d=2, 8 steps for 18 tokens\n"
+    )
     [told] = generate(tiny.clip, "--dry-run", "--json", "--frames", 1).objects
     assert told["plan"]["steps"] == 4 and told["settings"]["frames"] == 1
     assert names(tmp_path) == []
@@ -281,7 +331,9 @@ def test_frames_beyond_the_window_roll_it(tokens, generate, tiny):
     assert told["steps"] == 3 * 8 and told["tokens"] == 9 * 6
 
 
-@pytest.mark.parametrize("decoding, steps", [("ntp", 18), ("diagd", 8), ("spatial", 12), ("zipar", 12)])
+@pytest.mark.parametrize(
+    "decoding, steps", [("ntp", 18), ("diagd", 8), ("spatial", 12), ("zipar", 12)]
+)
 def test_decodings(generate, tiny, decoding, steps):
     [told] = generate(tiny.clip, "--decoding", decoding, "--json").objects
     assert (told["steps"], told["settings"]["decoding"]["method"]) == (steps, decoding)
@@ -296,9 +348,19 @@ def test_every_stand_in_makes_a_video(generate, tiny):
 def test_flag_over_variable_over_preset(generate, tiny):
     def chosen(*options, **environment):
         [told] = generate(tiny.clip, "--dry-run", "--json", *options, **environment).objects
-        return told["settings"]["seed"], told["settings"]["frames"], told["plan"]["k"], told["plan"]["method"]
+        return (
+            told["settings"]["seed"],
+            told["settings"]["frames"],
+            told["plan"]["k"],
+            told["plan"]["method"],
+        )
 
-    variables = {"DIAGD_SEED": "5", "DIAGD_FRAMES": "1", "DIAGD_K": "3", "DIAGD_DECODING": "spatial"}
+    variables = {
+        "DIAGD_SEED": "5",
+        "DIAGD_FRAMES": "1",
+        "DIAGD_K": "3",
+        "DIAGD_DECODING": "spatial",
+    }
     assert chosen()[1:] == (3, 1, "diagd")
     assert chosen(**variables) == (5, 1, 3, "spatial")
     assert chosen("--seed", 6, "--k", 2, "--decoding", "zipar", **variables) == (6, 1, 2, "zipar")
@@ -319,7 +381,11 @@ def test_quiet_keeps_errors(generate, tiny, tmp_path):
     done = generate(tiny.clip, "-q")
     assert (done.code, done.out, done.err) == (0, f"{tmp_path}/out/walk.mp4\n", "")
     done = generate(tmp_path / "none.mp4", "-q")
-    assert done.code == 1 and done.err == f"error: {tmp_path}/none.mp4 does not exist. Check the name and the folder\n"
+    assert (
+        done.code == 1
+        and done.err
+        == f"error: {tmp_path}/none.mp4 does not exist. Check the name and the folder\n"
+    )
 
 
 def test_verbose_adds_the_traceback(generate, tmp_path):
@@ -328,8 +394,15 @@ def test_verbose_adds_the_traceback(generate, tmp_path):
 
 
 def test_dtype_and_threads_are_told(generate, tiny):
-    [told] = generate(tiny.clip, "--dtype", "bfloat16", "--threads", 1, "--device", "cpu", "--json").objects
-    assert told["machine"] | {"name": ""} == {"device": "cpu", "dtype": "bfloat16", "threads": 1, "name": ""}
+    [told] = generate(
+        tiny.clip, "--dtype", "bfloat16", "--threads", 1, "--device", "cpu", "--json"
+    ).objects
+    assert told["machine"] | {"name": ""} == {
+        "device": "cpu",
+        "dtype": "bfloat16",
+        "threads": 1,
+        "name": "",
+    }
 
 
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
@@ -338,14 +411,18 @@ def test_a_cache_of_another_precision(generate, tiny, kind):
     [told] = generate(tiny.clip, "--kv-dtype", kind, "--json").objects
     assert (told["settings"]["kv_dtype"], told["tokens"], told["new_frames"]) == (kind, 18, 3)
     [own] = generate(tiny.clip, "--json", "--force").objects
-    cache = 2 * (5 * (6 + 1) + 1) * 8 * 4  # keys and values: frames, tokens, and a place for padding; head_dim, bytes
+    # keys and values: frames, tokens, and a place for padding; head_dim, bytes
+    cache = 2 * (5 * (6 + 1) + 1) * 8 * 4
     peaks = [each["peak_memory_bytes"] for each in (own, told)]
     needs = [peak["predicted"] - peak["before"] for peak in peaks]
     assert needs[0] - needs[1] == (0 if kind == "float32" else cache // 2)
 
 
 def test_offloading_on_the_cpu_is_nothing(generate, tokens, tiny):
-    assert "--offload changes nothing on the CPU" in generate(tiny.clip, "--offload", "tokenizer", "--seed", 0).err
+    assert (
+        "--offload changes nothing on the CPU"
+        in generate(tiny.clip, "--offload", "tokenizer", "--seed", 0).err
+    )
     assert same(tokens("--offload", "tokenizer"), tokens())
     done = generate(tiny.clip, "--offload", "everything")
     assert done.code == 2 and "'everything' is not one of tokenizer" in done.err
@@ -356,16 +433,23 @@ def test_file_names_are_only_names(diagd, tiny, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     twin(tiny, tmp_path, name)
     done = diagd("generate", "-p", tiny.preset, "-o", "out", "--", name)
-    assert (done.code, done.out) == (0, f"out/{name}\n") and done.err.startswith(f"out/{name}: 3 new frames")
+    assert (done.code, done.out) == (0, f"out/{name}\n") and done.err.startswith(
+        f"out/{name}: 3 new frames"
+    )
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
 def test_a_file_name_that_is_not_utf8(start, tiny, tmp_path):
     name = os.fsdecode(b"caf\xe9.mp4")
     twin(tiny, tmp_path, name)
-    process = start("generate", name, "-p", tiny.preset, "-o", "out", "-q", cwd=tmp_path, text=False)
+    process = start(
+        "generate", name, "-p", tiny.preset, "-o", "out", "-q", cwd=tmp_path, text=False
+    )
     assert process.communicate(timeout=60) == (b"out/caf\xe9.mp4\n", b"")
-    assert json.loads((tmp_path / "out" / name).with_suffix(".json").read_text())["output"] == "out/caf\ufffd.mp4"
+    assert (
+        json.loads((tmp_path / "out" / name).with_suffix(".json").read_text())["output"]
+        == "out/caf\ufffd.mp4"
+    )
 
 
 def test_a_still_image_is_a_clip_of_one_frame(generate, tiny, tmp_path):
@@ -374,4 +458,5 @@ def test_a_still_image_is_a_clip_of_one_frame(generate, tiny, tmp_path):
     write_png(tmp_path / "still.png", moving(1, 20, 20)[0])
     done = generate(tmp_path / "still.png", preset=preset, DIAGD_WEIGHTS=str(tiny.folder))
     video = read_clip(tmp_path / "out" / "still.mp4", 4)
-    assert done.code == 0 and (video.first, video.fps) == (0, 12.5)  # the preset's: an image has none
+    # the preset's: an image has none
+    assert done.code == 0 and (video.first, video.fps) == (0, 12.5)

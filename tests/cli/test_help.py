@@ -16,11 +16,40 @@ from diagd_cli.cli.help import panels_of
 from diagd_cli.cli.reference import walk
 from diagd_cli.preset_files import preset_folder
 
-COMMANDS = ["generate", "compare", "plan", "attention", "bench", "eval", "sweep", "vote", "embed", "record", "train"]
+COMMANDS = [
+    "generate",
+    "compare",
+    "plan",
+    "attention",
+    "bench",
+    "eval",
+    "sweep",
+    "vote",
+    "embed",
+    "record",
+    "train",
+]
 COMMANDS += ["finetune", "presets", "weights", "info"]
-SUBCOMMANDS = ["presets list", "presets show", "presets check", "train tokenizer", "train transformer", "train inverse"]
+SUBCOMMANDS = [
+    "presets list",
+    "presets show",
+    "presets check",
+    "train tokenizer",
+    "train transformer",
+    "train inverse",
+]
 SUBCOMMANDS += ["vote pack", "vote count"]
-HEAVY = {"torch", "numpy", "matplotlib", "yaml", "imageio", "imageio_ffmpeg", "safetensors", "PIL", "jinja2"}
+HEAVY = {
+    "torch",
+    "numpy",
+    "matplotlib",
+    "yaml",
+    "imageio",
+    "imageio_ffmpeg",
+    "safetensors",
+    "PIL",
+    "jinja2",
+}
 
 
 def test_lists_all_commands(diagd):
@@ -32,19 +61,35 @@ def test_lists_all_commands(diagd):
 
 def test_a_group_alone_lists_its_commands(diagd):
     for group in ("vote", "train"):
-        assert diagd(group) == diagd(group, "--help") == diagd("help", group) and diagd(group).code == 0
+        assert (
+            diagd(group) == diagd(group, "--help") == diagd("help", group)
+            and diagd(group).code == 0
+        )
 
 
-PANELS_OF_GENERATE = ["Arguments", "Input", "Decoding", "Sampling", "Steering", "Output", "Machine", "Options"]
+PANELS_OF_GENERATE = [
+    "Arguments",
+    "Input",
+    "Decoding",
+    "Sampling",
+    "Steering",
+    "Output",
+    "Machine",
+    "Options",
+]
 
 
 def test_options_are_in_panels(diagd):
-    """The same ones in every command; what is in none stands below, and of a command that runs a model that is --help."""
+    """The same ones in every command; what is in none stands below, and of a command that runs a
+    model that is --help.
+    """
     titles = re.findall(r"^╭─ ([\w ]+) ─", diagd("generate", "--help").out, re.MULTILINE)
     assert titles == PANELS_OF_GENERATE
     for name, command in walk(typer.main.get_command(app), "diagd"):
         if not getattr(command, "commands", None):
-            assert "Options" not in panels_of(p for p in command.params if p.param_type_name == "option"), name
+            assert "Options" not in panels_of(
+                p for p in command.params if p.param_type_name == "option"
+            ), name
     commands = re.findall(r"^╭─ ([\w ]+) ─", diagd("--help").out, re.MULTILINE)
     assert commands == ["Generate", "Measure", "Train", "Models and machine", "Options"]
 
@@ -67,10 +112,14 @@ def test_help_is_whole_at_any_width(diagd, columns):
 def test_help_on_a_terminal_and_beside_it(start, variables):
     """As wide as the terminal, in colour where that is wanted; in a pipe of the usual width."""
     pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
-    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")
+    }
     environment |= {"TERM": "xterm", **variables}
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 60)) if hasattr(termios, "tcsetwinsize") else pytest.skip("needs Python 3.11")
+    termios.tcsetwinsize(theirs, (24, 60)) if hasattr(termios, "tcsetwinsize") else pytest.skip(
+        "needs Python 3.11"
+    )
     process = start("vote", "pack", "--help", stdout=theirs, env=environment)
     os.close(theirs)
     shown = b""
@@ -96,7 +145,9 @@ def test_every_command(diagd, command):
 
 
 def test_examples_fit_on_their_lines(diagd):
-    """Help is wrapped at 80 columns: a line of an example that begins with anything else has been cut off."""
+    """Help is wrapped at 80 columns: a line of an example that begins with anything else has been
+    cut off.
+    """
     for command in COMMANDS:
         text = diagd(command, "--help").out.split("Examples")[1].split("╭")[0]
         assert all(line.startswith("diagd ") for line in map(str.strip, text.splitlines()) if line)
@@ -104,7 +155,9 @@ def test_examples_fit_on_their_lines(diagd):
 
 def test_nothing_in_square_brackets_is_lost(diagd):
     """rich takes [words] for markup: a default that is told in them would not be seen."""
-    assert "the preset's number by default." in " ".join(diagd("generate", "--help").out.replace("│", "").split())
+    assert "the preset's number by default." in " ".join(
+        diagd("generate", "--help").out.replace("│", "").split()
+    )
 
 
 def test_version(diagd):
@@ -122,22 +175,32 @@ def test_version(diagd):
         ("pack", "No such command 'pack'. Did you mean 'vote pack'? See: diagd --help"),
         ("xyzzy", "No such command 'xyzzy'. See: diagd --help"),
         ("--verison", "No such option: --verison. Did you mean --version? See: diagd --help"),
-        ("--preset freedoom plan", "No such option: --preset. It belongs after the command. See: diagd --help"),
-        ("plan --decodng ntp", "No such option: --decodng. Did you mean --decoding? See: diagd plan --help"),
-        ("plan --compare_with ntp", "No such option: --compare_with. Did you mean --compare-with? See: diagd plan --help"),
+        ("--preset freedoom plan", "No such option: --preset. It belongs after the command. See: "
+                                   "diagd --help"),
+        ("plan --decodng ntp", "No such option: --decodng. Did you mean --decoding? See: diagd "
+                               "plan --help"),
+        ("plan --compare_with ntp", "No such option: --compare_with. Did you mean --compare-with? "
+                                    "See: diagd plan --help"),
         ("plan --xyzzy", "No such option: --xyzzy. See: diagd plan --help"),
         ("generate", "Missing argument 'CLIPS...'. See: diagd generate --help"),
         ("plan -p freedom", "Unknown preset 'freedom'. Did you mean freedoom?"),
-        ("plan --decoding NTP", "Invalid value for '--decoding': 'NTP' is not one of ntp, diagd, spatial, zipar. Did you "
+        ("plan --decoding NTP", "Invalid value for '--decoding': 'NTP' is not one of ntp, diagd, "
+                                "spatial, zipar. Did you "
          "mean ntp? See: diagd plan --help"),
-        ("plan --compare-with spacial --animate a.gif", "Invalid value for '--compare-with': 'spacial' is not one of ntp, "
+        ("plan --compare-with spacial --animate a.gif", "Invalid value for '--compare-with': "
+                                                        "'spacial' is not one of ntp, "
          "diagd, spatial, zipar. Did you mean spatial? See: diagd plan --help"),
-        ("train tokenizer . --recipe freedom", "No recipe PRESETS/recipes/freedom.yaml. Did you mean freedoom?"),
+        ("train tokenizer . --recipe freedom", "No recipe PRESETS/recipes/freedom.yaml. Did you "
+                                               "mean freedoom?"),
     ],
 )  # fmt: skip
 def test_a_guess_at_what_was_meant(diagd, words, told):
     done = diagd(*words.split())
-    assert (done.code, done.out, done.err.replace(str(preset_folder()), "PRESETS")) == (2, "", f"error: {told}\n")
+    assert (done.code, done.out, done.err.replace(str(preset_folder()), "PRESETS")) == (
+        2,
+        "",
+        f"error: {told}\n",
+    )
 
 
 def test_a_clip_without_a_command(diagd, tiny):
@@ -150,8 +213,12 @@ def test_a_clip_without_a_command(diagd, tiny):
      ("--top-p-rule", "nuclues", "nucleus"), ("--kv-dtype", "flaot16", "float16"), ("--offload", "tokeniser", "tokenizer")],
 )  # fmt: skip
 def test_a_guess_at_a_value(diagd, tiny, tmp_path, option, value, guess):
-    done = diagd("generate", tiny.clip, "-p", tiny.preset, "-o", tmp_path / "out.mp4", option, value)
-    assert done.code == 2 and (f"Did you mean {guess}?" if guess else "Use auto, float32") in done.err
+    done = diagd(
+        "generate", tiny.clip, "-p", tiny.preset, "-o", tmp_path / "out.mp4", option, value
+    )
+    assert (
+        done.code == 2 and (f"Did you mean {guess}?" if guess else "Use auto, float32") in done.err
+    )
 
 
 def test_imports_nothing_heavy():

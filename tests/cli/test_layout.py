@@ -11,10 +11,13 @@ from rich.cells import cell_len
 from diagd_cli.cli.layout import lay_out, listed, split, width_of, wrapped
 from diagd_cli.report.table import Table
 
-# Words without spaces, so that a text which is broken can be put together again; some are as wide as two columns.
+# Words without spaces, so that a text which is broken can be put together again; some are as wide
+# as two columns.
 WORD = st.text(st.sampled_from("aZ09.,-+±%[]:é日本🙂"), min_size=1, max_size=12)
 CELL = st.one_of(WORD, st.lists(WORD, min_size=1, max_size=6).map(" ".join))
-TABLES = st.integers(1, 13).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=2, max_size=5))
+TABLES = st.integers(1, 13).flatmap(
+    lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=2, max_size=5)
+)
 WIDTHS = st.one_of(st.none(), st.integers(60, 200))
 
 
@@ -34,12 +37,16 @@ def test_no_cell_is_cut_and_no_line_too_long(table, width, title, notes):
 
 @given(TABLES, WIDTHS)
 def test_every_row_keeps_its_cells(table, width):
-    """Of each table that the rows are split into, line n is led by the label of row n, and its cells stand in their order."""
+    """Of each table that the rows are split into, line n is led by the label of row n, and its
+    cells stand in their order.
+    """
     head, *rows = table
     groups = split([max(map(cell_len, cells)) for cells in zip(*table, strict=True)], width)
     parts = lay_out(Table(head, rows), width).split("\n\n")
     if not groups:
-        assert len(parts) == len(rows) and all(map(str.startswith, map(flat, parts), [flat(row[0]) for row in rows]))
+        assert len(parts) == len(rows) and all(
+            map(str.startswith, map(flat, parts), [flat(row[0]) for row in rows])
+        )
         return
     assert sorted(n for group in groups for n in group if n) == list(range(1, len(head)))
     for group, part in zip(groups, parts, strict=True):
@@ -52,13 +59,19 @@ def test_every_row_keeps_its_cells(table, width):
 def test_wide_narrow_and_narrower():
     head, row = ["decoding", "steps", "tokens/s", "speed-up"], ["NTP", "4,800", "1,300", "1.0x"]
     [table] = lay_out(Table(head, [row]), 60).split("\n\n")
-    assert table.splitlines()[0] == "decoding steps tokens/s speed-up" and lay_out(Table(head, [row]), None) == table
+    assert (
+        table.splitlines()[0] == "decoding steps tokens/s speed-up"
+        and lay_out(Table(head, [row]), None) == table
+    )
     first, second = lay_out(Table(head, [row]), 25).split("\n\n")
-    assert [part.splitlines()[0] for part in (first, second)] == ["decoding steps tokens/s", "decoding speed-up"]
+    assert [part.splitlines()[0] for part in (first, second)] == [
+        "decoding steps tokens/s",
+        "decoding speed-up",
+    ]
     assert split([8, 5, 8, 8, 4, 4], 40) == [[0, 1, 2], [0, 3, 4, 5]]  # not all but one, and one
     row[0] = "NTP without repair"
-    assert (
-        lay_out(Table(head, [row]), 22) == "NTP without repair\n  steps     4,800\n  tokens/s  1,300\n  speed-up  1.0x"
+    assert lay_out(Table(head, [row]), 22) == (
+        "NTP without repair\n  steps     4,800\n  tokens/s  1,300\n  speed-up  1.0x"
     )
 
 
@@ -77,7 +90,10 @@ def test_a_label_that_fills_the_line_has_a_block():
 
 
 def test_texts_break_between_words_and_keep_their_indent():
-    assert wrapped("  NLL 2.345, +1.2% (95%: +0.4% to +1.9%)", 24) == ["  NLL 2.345, +1.2% (95%:", "  +0.4% to +1.9%)"]
+    assert wrapped("  NLL 2.345, +1.2% (95%: +0.4% to +1.9%)", 24) == [
+        "  NLL 2.345, +1.2% (95%:",
+        "  +0.4% to +1.9%)",
+    ]
     assert wrapped("a " + "b" * 30, 20) == ["a", "b" * 30]
     assert wrapped("", 20) == [] and wrapped("a" * 99, None) == ["a" * 99]
 

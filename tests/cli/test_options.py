@@ -13,16 +13,22 @@ def test_a_group_is_its_options_at_the_command_line():
 
     @app.command()
     @o.grouped
-    def command(clip: str, *, walk: o.DecodingOptions, frames: o.FramesOption = 3, draw: o.SamplingOptions) -> None:
+    def command(
+        clip: str, *, walk: o.DecodingOptions, frames: o.FramesOption = 3, draw: o.SamplingOptions
+    ) -> None:
         seen.append((clip, walk, frames, draw))
 
     names = list(inspect.signature(command).parameters)
     assert names == [
         "clip", "k", "d", "stand_in", "repair", "frames", "temperature", "top_p", "top_p_rule", "top_k",
     ]  # fmt: skip
-    done = CliRunner().invoke(app, ["a.mp4", "--d", "5", "--no-repair"], env={"DIAGD_K": "2", "DIAGD_TOP_P": "0.5"})
+    done = CliRunner().invoke(
+        app, ["a.mp4", "--d", "5", "--no-repair"], env={"DIAGD_K": "2", "DIAGD_TOP_P": "0.5"}
+    )
     assert done.exit_code == 0, done.output
-    assert seen == [("a.mp4", o.DecodingOptions(k=2, d=5, repair=False), 3, o.SamplingOptions(top_p=0.5))]
+    assert seen == [
+        ("a.mp4", o.DecodingOptions(k=2, d=5, repair=False), 3, o.SamplingOptions(top_p=0.5))
+    ]
 
 
 def test_trials_are_seeds_and_batches():

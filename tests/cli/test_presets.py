@@ -9,10 +9,14 @@ from diagd_cli.preset_files import load_preset, preset_names
 
 def test_list(diagd):
     for done in (diagd("presets"), diagd("presets", "list")):
-        assert done.code == 0 and [line.split()[0] for line in done.out.splitlines()] == preset_names()
+        assert (
+            done.code == 0 and [line.split()[0] for line in done.out.splitlines()] == preset_names()
+        )
         assert "Freedoom rooms" in done.out
     listed = diagd("presets", "list", "--json").objects
-    assert [preset["name"] for preset in listed] == preset_names() and all(preset["about"] for preset in listed)
+    assert [preset["name"] for preset in listed] == preset_names() and all(
+        preset["about"] for preset in listed
+    )
 
 
 def test_what_show_prints_is_a_preset(diagd, tmp_path):
@@ -24,7 +28,10 @@ def test_what_show_prints_is_a_preset(diagd, tmp_path):
 
 
 def test_check(diagd, tiny, tmp_path):
-    assert diagd("presets", "check", tiny.preset).out == "tiny: the preset is valid and its weights fit\n"
+    assert (
+        diagd("presets", "check", tiny.preset).out
+        == "tiny: the preset is valid and its weights fit\n"
+    )
     shutil.copy(tiny.preset, tmp_path / "alone.yaml")
     done = diagd("presets", "check", tmp_path / "alone.yaml")
     assert done.code == 1 and done.err.startswith(

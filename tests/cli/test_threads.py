@@ -13,7 +13,9 @@ from diagd_cli.cli.threads import SPINS, Threads, quota, spin_little, wanted
 
 @pytest.fixture
 def own(monkeypatch):
-    """Threads of a process that began with four, and looks at every step; whoever else is there is not seen."""
+    """Threads of a process that began with four, and looks at every step; whoever else is there is
+    not seen.
+    """
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "LOOK", 0.0)
     monkeypatch.setattr(threads, "quota", lambda: math.inf)
@@ -44,7 +46,10 @@ def busy(monkeypatch, others):
 )  # fmt: skip
 def test_a_thread_for_each_core_that_is_free(others, cores, most, count):
     """Over ten seconds, in which this process used three of its own."""
-    assert wanted((100.0, 50.0, 7.0, cores), (110.0, 50.0 + 10 * others + 3, 10.0, cores), most) == count
+    assert (
+        wanted((100.0, 50.0, 7.0, cores), (110.0, 50.0 + 10 * others + 3, 10.0, cores), most)
+        == count
+    )
 
 
 def test_nothing_is_known_in_no_time():
@@ -89,14 +94,32 @@ def test_a_container_has_no_more_cores_than_its_limit(monkeypatch, own):
     [
         ("0::/", {}, math.inf),
         ("0::/", {"cpu.max": "150000 100000"}, 1.5),
-        ("0::/pod/own", {"cpu.max": "max 100000", "pod/cpu.max": "400000 100000", "pod/own/cpu.max": "max 100000"}, 4),
-        ("4:cpu,cpuacct:/own", {"cpu/own/cpu.cfs_quota_us": "200000", "cpu/own/cpu.cfs_period_us": "100000"}, 2),
-        ("4:cpu,cpuacct:/own", {"cpu/own/cpu.cfs_quota_us": "-1", "cpu/own/cpu.cfs_period_us": "100000"}, math.inf),
+        (
+            "0::/pod/own",
+            {
+                "cpu.max": "max 100000",
+                "pod/cpu.max": "400000 100000",
+                "pod/own/cpu.max": "max 100000",
+            },
+            4,
+        ),
+        (
+            "4:cpu,cpuacct:/own",
+            {"cpu/own/cpu.cfs_quota_us": "200000", "cpu/own/cpu.cfs_period_us": "100000"},
+            2,
+        ),
+        (
+            "4:cpu,cpuacct:/own",
+            {"cpu/own/cpu.cfs_quota_us": "-1", "cpu/own/cpu.cfs_period_us": "100000"},
+            math.inf,
+        ),
         ("0::/", {"cpu.max": "nonsense"}, math.inf),
     ],
 )
 def test_limits_of_containers(tmp_path, lines, files, cores):
-    for name, text in ({"proc/self/cgroup": lines} | {f"groups/{name}": text for name, text in files.items()}).items():
+    for name, text in (
+        {"proc/self/cgroup": lines} | {f"groups/{name}": text for name, text in files.items()}
+    ).items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert quota(tmp_path / "proc", tmp_path / "groups") == cores
@@ -112,7 +135,11 @@ def test_a_real_reading(own):
 
 
 def test_what_the_user_says_about_waiting_stays():
-    for variable, value in (("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "7"), ("KMP_BLOCKTIME", "1")):
+    for variable, value in (
+        ("OMP_WAIT_POLICY", "active"),
+        ("GOMP_SPINCOUNT", "7"),
+        ("KMP_BLOCKTIME", "1"),
+    ):
         environment = {variable: value}
         spin_little(environment)
         assert environment == {variable: value}

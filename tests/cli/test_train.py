@@ -24,7 +24,9 @@ RECIPE = {
 
 @pytest.fixture(scope="module")
 def made(tiny, tmp_path_factory):
-    """A folder with a recipe, its preset, and `data`: four clips in one folder, of other sizes than the preset's."""
+    """A folder with a recipe, its preset, and `data`: four clips in one folder, of other sizes than
+    the preset's.
+    """
     folder = shutil.copytree(tiny.folder, tmp_path_factory.mktemp("world"), dirs_exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     for n, size in enumerate([(16, 24), (40, 40), (20, 64), (32, 48)]):
@@ -42,14 +44,27 @@ def world(made, tmp_path):
 def train(diagd, world):
     def run(part, *options):
         out = ["--out", world / "run"] if "--out" not in options else []
-        return diagd("train", part, world / "data", *out, "--recipe", world / "recipe.yaml", "--every", 2, *options)
+        return diagd(
+            "train",
+            part,
+            world / "data",
+            *out,
+            "--recipe",
+            world / "recipe.yaml",
+            "--every",
+            2,
+            *options,
+        )
 
     return run
 
 
 def test_a_flat_folder_of_clips(train, world):
     done = train("tokenizer")
-    note = f"{world}/data has no train and val: every tenth clip, by a hash of its name, validates (1 of 4)\n"
+    note = (
+        f"{world}/data has no train and val: every tenth clip, by a hash of its name, validates (1 "
+        "of 4)\n"
+    )
     assert done.code == 0 and done.err == note and done.out == f"{world}/run/preset.yaml\n"
     assert train("transformer", "-q").code == 0
 
@@ -71,14 +86,21 @@ def test_what_is_trained_says_its_settings(diagd, train, world):
 
 
 def log(world, part):
-    return [json.loads(line) for line in (world / "run" / part / "log.jsonl").read_text().splitlines()]
+    return [
+        json.loads(line) for line in (world / "run" / part / "log.jsonl").read_text().splitlines()
+    ]
 
 
 def test_a_transformer_does_not_go_on_with_other_codes(train, world):
-    """A tokenizer that learnt on makes other codes: what has learnt the old ones is named, and not shipped with them."""
+    """A tokenizer that learnt on makes other codes: what has learnt the old ones is named, and not
+    shipped with them.
+    """
     assert [train(part, "-q").code for part in ("tokenizer", "transformer")] == [0, 0]
     done = train("tokenizer", "--steps", 40)
-    assert done.code == 0 and f"Remove {world}/run/transformer, which has learnt other codes" in done.err
+    assert (
+        done.code == 0
+        and f"Remove {world}/run/transformer, which has learnt other codes" in done.err
+    )
     assert yaml.safe_load((world / "run/preset.yaml").read_text())["transformer_weights"] is None
     done = train("transformer", "-q")
     message = f"{world}/run/transformer holds a run with another tokenizer"
@@ -111,7 +133,8 @@ def test_a_run_that_has_no_preset_yet_is_of_its_preset(train, world):
 
 
 @pytest.mark.parametrize(
-    ("change", "other"), [({"frozen": ["encoder"]}, "list of frozen parts"), ({"muon": 0.1}, "optimiser")]
+    ("change", "other"),
+    [({"frozen": ["encoder"]}, "list of frozen parts"), ({"muon": 0.1}, "optimiser")],
 )
 def test_another_kind_of_training_does_not_go_on(train, world, change, other):
     assert train("tokenizer", "-q").code == 0
@@ -124,7 +147,10 @@ def test_another_kind_of_training_does_not_go_on(train, world, change, other):
 def test_fewer_steps_than_there_are(train, world):
     assert train("tokenizer", "-q").code == 0
     done = train("tokenizer", "--steps", 2)
-    assert done.code == 0 and f"The run in {world}/run/tokenizer has 4 steps already, more than 2" in done.err
+    assert (
+        done.code == 0
+        and f"The run in {world}/run/tokenizer has 4 steps already, more than 2" in done.err
+    )
 
 
 def test_a_changed_rate_is_the_rate_from_then_on(train, world):
@@ -143,12 +169,20 @@ def test_a_changed_rate_is_the_rate_from_then_on(train, world):
 
 @pytest.mark.parametrize("part", ["tokenizer", "transformer"])
 def test_a_training_that_diverges_stops(train, world, part):
-    """Neither its weights nor its figures are kept; with a lower rate it goes on from the checkpoint before."""
+    """Neither its weights nor its figures are kept; with a lower rate it goes on from the
+    checkpoint before.
+    """
     assert train(part, "-q", "--steps", 2).code == 0
-    weights, wild = (world / f"run/{part}.safetensors").read_bytes(), {**RECIPE[part], "lr": 1e30, "steps": 30}
+    weights, wild = (
+        (world / f"run/{part}.safetensors").read_bytes(),
+        {**RECIPE[part], "lr": 1e30, "steps": 30},
+    )
     (world / "recipe.yaml").write_text(yaml.safe_dump({**RECIPE, part: wild}))
     done = train(part, "-q")
-    assert done.code == 1 and f"The training in {world}/run/{part} has diverged: after step " in done.err
+    assert (
+        done.code == 1
+        and f"The training in {world}/run/{part} has diverged: after step " in done.err
+    )
     assert done.err.endswith("Go on from its last checkpoint with lr below 1e+30\n")
     assert (world / f"run/{part}.safetensors").read_bytes() == weights
     assert "NaN" not in (world / f"run/{part}/log.jsonl").read_text()
@@ -165,7 +199,9 @@ def test_a_log_that_a_crash_has_cut(train, world):
 def test_a_folder_that_cannot_be_written_is_told_before_the_clips_are_read(train, world):
     (world / "file").touch()
     done = train("tokenizer", "-q", "--out", world / "file/run")
-    assert done.code == 1 and "cannot be written" in done.err and not (world / "data/cache").exists()
+    assert (
+        done.code == 1 and "cannot be written" in done.err and not (world / "data/cache").exists()
+    )
 
 
 def test_without_actions(train, world):
@@ -175,16 +211,23 @@ def test_without_actions(train, world):
     for file in (world / "data").glob("*.jsonl"):
         file.unlink()
     assert train("transformer", "-q").code == 0
-    assert 0 < json.loads((world / "run/transformer/log.jsonl").read_text().splitlines()[-1])["nll"] < 9
+    assert (
+        0
+        < json.loads((world / "run/transformer/log.jsonl").read_text().splitlines()[-1])["nll"]
+        < 9
+    )
 
 
 def test_samples_of_the_transformer(train, world):
-    """Context and continuation, ground truth to their left: two panels of 14 times the preset's 24 columns."""
+    """Context and continuation, ground truth to their left: two panels of 14 times the preset's 24
+    columns.
+    """
     assert train("transformer", "-q").code == 0
     samples = world / "run" / "transformer" / "samples"
     assert sorted(file.name for file in samples.iterdir()) == ["step-000002.mp4", "step-000004.mp4"]
     clip = read_clip(samples / "step-000004.mp4", context=5, start=0, future=9)
-    assert len(clip.frames) == 5 and len(clip.future) == 0  # 2 of context, 3 new: as many as the preset makes
+    # 2 of context, 3 new: as many as the preset makes
+    assert len(clip.frames) == 5 and len(clip.future) == 0
     truth, made = np.split(clip.frames[..., : 2 * (clip.frames.shape[2] // 2), :], 2, axis=2)
     assert clip.frames.shape[2] >= 2 * 320 and np.abs(truth[0].astype(int) - made[0]).mean() > 1
 
@@ -208,7 +251,9 @@ def test_the_cache_can_lie_elsewhere(train, world):
 
 def test_verbose_says_that_tensorboard_is_missing(train, monkeypatch):
     monkeypatch.setattr(board, "installed", lambda: False)
-    missing = "tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only"
+    missing = (
+        "tensorboard is not installed (pip install 'diagd[train]'): figures go to log.jsonl only"
+    )
     assert missing in train("tokenizer", "-v").err.splitlines()
     assert missing not in train("tokenizer").err
 
@@ -219,7 +264,10 @@ def test_parts_on_the_command_line_win(train, world):
     other = train("transformer", "-q", "--accumulate", 2, "--out", world / "other")
     assert other.code == 0
     first, second = (
-        [json.loads(line)["loss"] for line in (world / run / "transformer/log.jsonl").read_text().splitlines()]
+        [
+            json.loads(line)["loss"]
+            for line in (world / run / "transformer/log.jsonl").read_text().splitlines()
+        ]
         for run in ("run", "other")
     )
     assert first == pytest.approx(second, abs=1e-3)
@@ -232,8 +280,18 @@ def test_the_folder_of_a_run_is_named_by_its_recipe(diagd, world, monkeypatch):
 
 
 def test_no_such_folder(diagd, world):
-    done = diagd("train", "tokenizer", world / "none", "--recipe", world / "recipe.yaml", "--out", world / "run")
-    assert done.code == 1 and done.err.startswith(f"error: {world}/none does not exist. Put MP4 files there")
+    done = diagd(
+        "train",
+        "tokenizer",
+        world / "none",
+        "--recipe",
+        world / "recipe.yaml",
+        "--out",
+        world / "run",
+    )
+    assert done.code == 1 and done.err.startswith(
+        f"error: {world}/none does not exist. Put MP4 files there"
+    )
     assert not (world / "run").exists()
 
 
@@ -245,7 +303,9 @@ def test_inverse_dynamics_are_trained_by_one_process(train, monkeypatch):
 
 
 def test_windows_beyond_a_learned_table(train, world):
-    """A table of learned positions has the preset's length; rotary ones reach as far as the windows."""
+    """A table of learned positions has the preset's length; rotary ones reach as far as the
+    windows.
+    """
     preset = yaml.safe_load((world / "tiny.yaml").read_text())
     (world / "recipe.yaml").write_text(
         yaml.safe_dump({**RECIPE, "windows": {"phases": [{"start": 0, "frames": 7, "batch": 1}]}})
@@ -255,7 +315,8 @@ def test_windows_beyond_a_learned_table(train, world):
     (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "transformer_weights": None}))
     done = train("transformer", "-q", "--out", world / "other")
     message = (
-        "The recipe's windows have 7 latent frames, the preset's table 5. Shorten the phases' frames in the recipe"
+        "The recipe's windows have 7 latent frames, the preset's table 5. Shorten the phases' "
+        "frames in the recipe"
     )
     assert (done.code, done.err) == (2, f"error: {message}\n")
 
@@ -274,12 +335,16 @@ def still(train, world):
 def test_a_run_that_starts_from_a_preset(still, tiny, world, part):
     """A step too small to see leaves what it began with."""
     assert still(part, "--init", tiny.preset, "-q").code == 0
-    own, other = (load_file(folder / f"{part}.safetensors") for folder in (world / "run", tiny.folder))
+    own, other = (
+        load_file(folder / f"{part}.safetensors") for folder in (world / "run", tiny.folder)
+    )
     assert all(torch.allclose(own[name].float(), other[name].float(), atol=1e-4) for name in other)
 
 
 def test_a_run_that_starts_from_other_codes(still, tiny, world):
-    """The source's tokenizer has 9 codes, ours 25: they are matched on the clips, and what was learnt of actions is kept."""
+    """The source's tokenizer has 9 codes, ours 25: they are matched on the clips, and what was
+    learnt of actions is kept.
+    """
     raw = yaml.safe_load(TINY)
     raw["tokenizer"]["levels"], raw["actions"]["offset"] = [3, 3], 9
     raw["transformer"] |= {"vocab": 13, "outputs": 9}
@@ -288,13 +353,22 @@ def test_a_run_that_starts_from_other_codes(still, tiny, world):
         (world / "recipe.yaml").read_text().replace("tiny.yaml", str(world / "small.yaml"))
     )
     for part in ("tokenizer", "transformer"):
-        assert still(part, "--recipe", world / "small-recipe.yaml", "--out", world / "small", "-q").code == 0
+        assert (
+            still(
+                part, "--recipe", world / "small-recipe.yaml", "--out", world / "small", "-q"
+            ).code
+            == 0
+        )
     done = still("transformer", "--init", world / "small/preset.yaml")
     assert done.code == 0, done.err
-    own, other = (load_file(f / "transformer.safetensors") for f in (world / "run", world / "small"))
+    own, other = (
+        load_file(f / "transformer.safetensors") for f in (world / "run", world / "small")
+    )
     block = "blocks.0.mlp.up.weight"
     assert torch.allclose(own[block].float(), other[block].float(), atol=1e-4)
-    assert torch.allclose(own["embed.weight"][25:].float(), other["embed.weight"][9:].float(), atol=1e-4)
+    assert torch.allclose(
+        own["embed.weight"][25:].float(), other["embed.weight"][9:].float(), atol=1e-4
+    )
 
 
 def test_a_run_that_goes_on_has_its_own_weights(still, world):
@@ -321,13 +395,27 @@ def decoder_only(train, world):
 
 
 def test_a_decoder_learns_alone(decoder_only, diagd, tiny, world):
-    """The codes stay, and so does the Transformer that has learnt them: the preset that results makes the same tokens."""
+    """The codes stay, and so does the Transformer that has learnt them: the preset that results
+    makes the same tokens.
+    """
     assert decoder_only("--init", tiny.preset).code == 0
-    own, other = (load_file(folder / "tokenizer.safetensors") for folder in (world / "run", tiny.folder))
+    own, other = (
+        load_file(folder / "tokenizer.safetensors") for folder in (world / "run", tiny.folder)
+    )
     for name, value in other.items():
         assert torch.equal(own[name], value) == name.startswith("encoder"), name
     for run, preset in (("own", world / "run/preset.yaml"), ("other", tiny.preset)):
-        done = diagd("generate", world / "data/3.mp4", "-p", preset, "-o", world / run, "--save-tokens", "--seed", 0)
+        done = diagd(
+            "generate",
+            world / "data/3.mp4",
+            "-p",
+            preset,
+            "-o",
+            world / run,
+            "--save-tokens",
+            "--seed",
+            0,
+        )
         assert done.code == 0, done.err
     tokens = [np.load(next((world / run).glob("*.npz")))["codes"] for run in ("own", "other")]
     assert (tokens[0] == tokens[1]).all()
@@ -358,6 +446,9 @@ def test_a_part_that_the_model_lacks_cannot_be_frozen(train, tiny, world):
     recipe = {**RECIPE, "tokenizer": {**RECIPE["tokenizer"], "frozen": ["codec"]}}
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     done = train("tokenizer", "-q", "--init", tiny.preset)
-    message = "The recipe freezes 'codec', and the model has no such part. It has quantiser, encoder, decoder"
+    message = (
+        "The recipe freezes 'codec', and the model has no such part. It has quantiser, encoder, "
+        "decoder"
+    )
     assert (done.code, done.err) == (2, f"error: {message}\n")
     assert not (world / "data/cache").exists()  # told before the clips are read

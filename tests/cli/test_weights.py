@@ -15,8 +15,13 @@ from diagd_cli.preset_files import preset_names
 @pytest.fixture
 def hub(tiny):
     """A hub that has the weights of the tiny preset."""
-    files = {role: (tiny.folder / f"{role}.safetensors").read_bytes() for role in ("transformer", "tokenizer")}
-    with serve(Hub({"maker/tiny": {f"{role}.bin": content for role, content in files.items()}})) as hub:
+    files = {
+        role: (tiny.folder / f"{role}.safetensors").read_bytes()
+        for role in ("transformer", "tokenizer")
+    }
+    with serve(
+        Hub({"maker/tiny": {f"{role}.bin": content for role, content in files.items()}})
+    ) as hub:
         yield hub
 
 
@@ -41,22 +46,33 @@ def machine(hub, tmp_path):
 
 def test_what_is_there(diagd, tmp_path):
     for done in (diagd("weights"), diagd("weights", "list", "--weights-dir", tmp_path)):
-        assert done.code == 0 and [line.split()[0] for line in done.out.splitlines()] == preset_names()
+        assert (
+            done.code == 0 and [line.split()[0] for line in done.out.splitlines()] == preset_names()
+        )
         [line] = [line for line in done.out.splitlines() if line.startswith("freedoom ")]
         assert " MB " in line and line.endswith(os.path.join("presets", "freedoom"))
     listed = {facts["name"]: facts for facts in diagd("weights", "--json").objects}
     shipped = listed["freedoom"]
-    assert shipped["missing"] == [] and shipped["bytes"] == sum(os.path.getsize(file) for file in shipped["files"])
+    assert shipped["missing"] == [] and shipped["bytes"] == sum(
+        os.path.getsize(file) for file in shipped["files"]
+    )
 
 
 def test_weights_that_are_missing(diagd, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     lines = diagd("weights", "--weights-dir", tmp_path).out.splitlines()
-    assert any(line.split() == ["cosmos-4b", "missing", "transformer", "and", "tokenizer"] for line in lines)
+    assert any(
+        line.split() == ["cosmos-4b", "missing", "transformer", "and", "tokenizer"]
+        for line in lines
+    )
     folder = tmp_path / "Cosmos-Predict1-4B"
     folder.mkdir()
     (folder / "model.pt").write_bytes(b"1234")
-    [facts] = [f for f in diagd("weights", "--json", DIAGD_WEIGHTS=str(tmp_path)).objects if f["name"] == "cosmos-4b"]
+    [facts] = [
+        f
+        for f in diagd("weights", "--json", DIAGD_WEIGHTS=str(tmp_path)).objects
+        if f["name"] == "cosmos-4b"
+    ]
     assert facts == {
         "name": "cosmos-4b", "missing": ["tokenizer"], "files": [str(folder / "model.pt")], "bytes": 4
     }  # fmt: skip
@@ -69,15 +85,21 @@ def test_pull_then_check(diagd, hub, preset, tmp_path, monkeypatch):
     assert done.code == 1 and "no transformer.bin of maker/tiny" in done.out
 
     done = diagd("weights", "pull", preset, *place, HF_ENDPOINT=hub.url)
-    paths = [str(tmp_path / "weights" / "tiny" / f"{role}.bin") for role in ("transformer", "tokenizer")]
+    paths = [
+        str(tmp_path / "weights" / "tiny" / f"{role}.bin") for role in ("transformer", "tokenizer")
+    ]
     assert done.code == 0 and done.out.splitlines() == paths
     assert done.err.splitlines()[:2] == ["Licence of remote: Apache-2.0", "Your duties: Be kind."]
 
     done = diagd("weights", "check", preset, *place)
     assert done.code == 0 and [line.split()[:3] for line in done.out.splitlines()] == [
-        [role, subject, "ok"] for role in ("transformer", "tokenizer") for subject in ("files", "checksum", "content")
+        [role, subject, "ok"]
+        for role in ("transformer", "tokenizer")
+        for subject in ("files", "checksum", "content")
     ]
-    facts = diagd("weights", "check", preset, "--json", DIAGD_WEIGHTS=str(tmp_path / "weights")).objects[0]
+    facts = diagd(
+        "weights", "check", preset, "--json", DIAGD_WEIGHTS=str(tmp_path / "weights")
+    ).objects[0]
     assert facts["path"] == paths[0] and facts["good"] is True and facts["subject"] == "files"
 
     with open(paths[1], "ab") as file:
@@ -87,15 +109,35 @@ def test_pull_then_check(diagd, hub, preset, tmp_path, monkeypatch):
 
 
 def test_results_alone_on_stdout(diagd, hub, preset, tmp_path):
-    done = diagd("weights", "pull", preset, "--weights-dir", tmp_path, "--json", "--quiet", HF_ENDPOINT=hub.url)
+    done = diagd(
+        "weights",
+        "pull",
+        preset,
+        "--weights-dir",
+        tmp_path,
+        "--json",
+        "--quiet",
+        HF_ENDPOINT=hub.url,
+    )
     files = [str(tmp_path / "tiny" / name) for name in ("transformer.bin", "tokenizer.bin")]
     assert done.objects == [{"name": "remote", "files": files}] and done.err == ""
 
 
 def test_a_failure_is_one_line(diagd, hub, preset, tmp_path):
     hub.gated = {"maker/tiny"}
-    done = diagd("weights", "pull", preset, "--weights-dir", tmp_path, "--token", "hf_mine", HF_ENDPOINT=hub.url)
-    assert done.code == 1 and done.err.splitlines()[-1].startswith("error: maker/tiny is given only to those who")
+    done = diagd(
+        "weights",
+        "pull",
+        preset,
+        "--weights-dir",
+        tmp_path,
+        "--token",
+        "hf_mine",
+        HF_ENDPOINT=hub.url,
+    )
+    assert done.code == 1 and done.err.splitlines()[-1].startswith(
+        "error: maker/tiny is given only to those who"
+    )
     assert {token for *_, token in hub.asked} == {"hf_mine"} and "Traceback" not in done.err
     assert diagd("weights", "pull", "no-such").code == 2
 
@@ -125,9 +167,17 @@ def test_interrupted_and_gone_on(start, hub, preset, machine, tmp_path):
 def test_pack_and_run(diagd, tiny, tmp_path):
     done = diagd("weights", "pack", tiny.preset, "--out", tmp_path / "small", "--bits", 8)
     assert (done.code, done.out) == (0, f"{tmp_path}/small/preset.yaml\n")
-    sizes = [os.path.getsize(folder / "transformer.safetensors") for folder in (tmp_path / "small", tiny.folder)]
+    sizes = [
+        os.path.getsize(folder / "transformer.safetensors")
+        for folder in (tmp_path / "small", tiny.folder)
+    ]
     assert sizes[0] < sizes[1]
-    assert diagd("generate", tiny.clip, "-p", tmp_path / "small/preset.yaml", "-o", tmp_path / "out").code == 0
+    assert (
+        diagd(
+            "generate", tiny.clip, "-p", tmp_path / "small/preset.yaml", "-o", tmp_path / "out"
+        ).code
+        == 0
+    )
 
 
 def test_pack_replaces_by_force_only(diagd, tiny, tmp_path):
@@ -137,8 +187,13 @@ def test_pack_replaces_by_force_only(diagd, tiny, tmp_path):
     pack = ("weights", "pack", tiny.preset, "--out", tmp_path)
     (tmp_path / "tokenizer.safetensors").write_text("another's")
     done = diagd(*pack)
-    assert done.code == 1 and "tokenizer.safetensors exists already. Choose another name" in done.err
-    assert names() == ["tokenizer.safetensors"] and (tmp_path / "tokenizer.safetensors").read_text() == "another's"
+    assert (
+        done.code == 1 and "tokenizer.safetensors exists already. Choose another name" in done.err
+    )
+    assert (
+        names() == ["tokenizer.safetensors"]
+        and (tmp_path / "tokenizer.safetensors").read_text() == "another's"
+    )
     assert diagd(*pack, "--force").code == 0
     assert names() == ["preset.yaml", "tokenizer.safetensors", "transformer.safetensors"]
     assert diagd("weights", "check", tmp_path / "preset.yaml").code == 0
@@ -163,9 +218,19 @@ def test_pack_that_fails_leaves_the_folder_as_it_was(diagd, tiny, tmp_path, monk
 def test_pack_takes_nothing_but_weights(diagd, tiny, tmp_path):
     """The preset may be a stranger's, and name any file."""
     (tmp_path / "secret.txt").write_text("mine alone")
-    settings = yaml.safe_load(tiny.preset.read_text()) | {"tokenizer_weights": {"file": str(tmp_path / "secret.txt")}}
+    settings = yaml.safe_load(tiny.preset.read_text()) | {
+        "tokenizer_weights": {"file": str(tmp_path / "secret.txt")}
+    }
     (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(settings))
-    done = diagd("weights", "pack", tmp_path / "theirs.yaml", "-o", tmp_path / "out", "--weights-dir", tiny.folder)
+    done = diagd(
+        "weights",
+        "pack",
+        tmp_path / "theirs.yaml",
+        "-o",
+        tmp_path / "out",
+        "--weights-dir",
+        tiny.folder,
+    )
     assert done.code == 1 and "secret.txt is neither a PyTorch archive nor safetensors" in done.err
     assert not (tmp_path / "out").exists()
 
@@ -174,6 +239,10 @@ def test_pack_of_what_is_not_there(diagd, tiny, tmp_path):
     preset = tmp_path / "gone.yaml"
     preset.write_text(tiny.preset.read_text())
     done = diagd("weights", "pack", preset, "--out", tmp_path / "small", "--bits", 8)
-    assert done.code == 1 and done.err.startswith("error: The t") and not (tmp_path / "small/preset.yaml").exists()
+    assert (
+        done.code == 1
+        and done.err.startswith("error: The t")
+        and not (tmp_path / "small/preset.yaml").exists()
+    )
     done = diagd("weights", "pack", tiny.preset, "--out", tmp_path / "small", "--bits", 4)
     assert done.code == 2 and "'--bits'" in done.err

@@ -1,4 +1,6 @@
-"""The reports of the commands at the widths of terminals: no figure and no label is cut, and no line is too long."""
+"""The reports of the commands at the widths of terminals: no figure and no label is cut, and no
+line is too long.
+"""
 
 import os
 import re
@@ -35,9 +37,15 @@ LONG = "ntp,diagd:1:2,diagd:2:3:previous-frame-target:no-repair"
 def reports(tiny, tmp_path_factory):
     """What each command reports, made once for all widths."""
     folder, preset = tmp_path_factory.mktemp("reports"), load_preset(tiny.preset)
-    clips = [save_clip(folder / "a.mp4", moving(8)), save_clip(folder / "日本の部屋.mp4", moving(8)[::-1])]
+    clips = [
+        save_clip(folder / "a.mp4", moving(8)),
+        save_clip(folder / "日本の部屋.mp4", moving(8)[::-1]),
+    ]
     settings = jobs.choose(preset, seed=0)
-    long, two = parse_candidates(LONG, preset, settings), parse_candidates("ntp,diagd:1:2", preset, settings)
+    long, two = (
+        parse_candidates(LONG, preset, settings),
+        parse_candidates("ntp,diagd:1:2", preset, settings),
+    )
     decodings = [one.decoding for one in two]
     diagonal = [Decoding("diagd", k, d) for k in (1, 2) for d in (1, 2)]
     combined = jobs.combine(diagonal, ["previous-frame"], [True], preset.grid, 2)
@@ -45,13 +53,19 @@ def reports(tiny, tmp_path_factory):
         patch.setattr(machine, "SECONDS", 0.005)
         patch.setitem(machine.READ, "cpu", 1 << 22)
         patch.setitem(machine.SIDE, "cpu", 128)
-        benchmark = jobs.bench(jobs.Benchmark(preset, settings, decodings, batches=(1, 4), repeats=1))
+        benchmark = jobs.bench(
+            jobs.Benchmark(preset, settings, decodings, batches=(1, 4), repeats=1)
+        )
     votes = make_votes({"1": "left", "2": "left", "3": "right", "4": "equal"})
     return {
-        of_compare: jobs.compare(jobs.Comparing(preset, settings, clips[1], long, folder / "c.mp4")),
+        of_compare: jobs.compare(
+            jobs.Comparing(preset, settings, clips[1], long, folder / "c.mp4")
+        ),
         of_bench: benchmark,
         of_eval: jobs.evaluate(jobs.Evaluating(preset, settings, clips, long)),
-        of_sweep: jobs.sweep(jobs.Sweeping(preset, settings, clips, combined, folder / "s", chart=False)),
+        of_sweep: jobs.sweep(
+            jobs.Sweeping(preset, settings, clips, combined, folder / "s", chart=False)
+        ),
         of_attention: jobs.measure_attention(jobs.AttentionRequest(preset, settings, clips[1])),
         of_vote: count_votes(make_key(), [votes]),
     }
@@ -62,7 +76,8 @@ def test_no_figure_of_a_report_is_cut(reports, width):
     for layout, report in reports.items():
         whole, shown = layout(report, None), layout(report, width)
         assert "…" not in shown and max(map(cell_len, shown.splitlines())) <= width, shown
-        assert words_of(whole) <= words_of(shown) | {"decoding", "pair"}, shown  # a block needs no name for its label
+        # a block needs no name for its label
+        assert words_of(whole) <= words_of(shown) | {"decoding", "pair"}, shown
         assert layout(report, 1000) == whole  # what is no terminal gets the whole width
 
 
@@ -87,8 +102,19 @@ def test_on_a_terminal(start, tiny, tmp_path):
         pytest.skip("needs Python 3.11")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 60))
-    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {"TERM": "xterm"}
-    arguments = ["compare", tiny.clip, "-p", tiny.preset, "--decodings", LONG, "-o", tmp_path / "c.mp4"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {
+        "TERM": "xterm"
+    }
+    arguments = [
+        "compare",
+        tiny.clip,
+        "-p",
+        tiny.preset,
+        "--decodings",
+        LONG,
+        "-o",
+        tmp_path / "c.mp4",
+    ]
     process = start(*arguments, stderr=theirs, env=environment)
     os.close(theirs)
     shown = b""

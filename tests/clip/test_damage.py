@@ -1,4 +1,6 @@
-"""Files that are cut short or damaged: their frames are read as far as they can be, and it is said."""
+"""Files that are cut short or damaged: their frames are read as far as they can be, and it
+is said.
+"""
 
 import random
 import re
@@ -17,7 +19,18 @@ KINDS = {
     "fragments.mp4": [*X264, "-g", 8, "-movflags", "frag_keyframe+empty_moov"],
     "a.mkv": [*X264, "-g", 8],
     "vp8.webm": ["-c:v", "libvpx", "-g", 8, "-b:v", "1M"],
-    "vp9.webm": ["-c:v", "libvpx-vp9", "-g", 8, "-deadline", "realtime", "-cpu-used", 8, "-b:v", "1M"],
+    "vp9.webm": [
+        "-c:v",
+        "libvpx-vp9",
+        "-g",
+        8,
+        "-deadline",
+        "realtime",
+        "-cpu-used",
+        8,
+        "-b:v",
+        "1M",
+    ],
     "a.ts": [*X264, "-g", 8],
     "mpeg4.avi": ["-c:v", "mpeg4", "-g", 8, "-bf", 2],
     "jpeg.avi": ["-c:v", "mjpeg"],
@@ -54,7 +67,9 @@ def lost(data):
 
 
 HARM = [(name, harm) for name in KINDS for harm in (cut, holed) if (name, harm) != ("a.wmv", holed)]
-HARM += [(name, flipped) for name in ("faststart.mp4", "a.mkv", "a.ts", "mpeg4.avi", "jpeg.avi", "a.ogv")]
+HARM += [
+    (name, flipped) for name in ("faststart.mp4", "a.mkv", "a.ts", "mpeg4.avi", "jpeg.avi", "a.ogv")
+]
 HARM += [("a.ts", lost), ("a.ts", lambda data: cut(data)[: len(cut(data)) // 188 * 188 - 94])]
 
 
@@ -65,7 +80,9 @@ def test_it_is_noticed(tmp_path, name, harm):
     assert whole.damage is None
     path.write_bytes(harm(path.read_bytes()))
     clip = read_clip(path, 1)
-    assert re.match(r"cut short or damaged: \d+ (of \d+ )?frames?.* can be read", clip.damage), clip.damage
+    assert re.match(r"cut short or damaged: \d+ (of \d+ )?frames?.* can be read", clip.damage), (
+        clip.damage
+    )
     assert clip.first <= whole.first
     message = re.escape(f"{path} is {clip.damage}. Copy or download it again, or leave it out")
     with pytest.raises(ClipError, match=message):
@@ -80,7 +97,10 @@ def test_what_was_expected_and_what_was_read(tmp_path):
     path.write_bytes(cut(path.read_bytes()))
     clip = read_clip(path, 2)
     message = f"cut short or damaged: {clip.first + 2} of 24 frames can be read"
-    assert clip.damage.startswith(message) and f"{size * 6 // 10} of its {size} bytes are there" in clip.damage
+    assert (
+        clip.damage.startswith(message)
+        and f"{size * 6 // 10} of its {size} bytes are there" in clip.damage
+    )
     assert 0 < clip.first < 20
 
 
@@ -96,7 +116,11 @@ def test_a_cut_is_seen_without_decoding(tmp_path):
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "film.png", "film.webp"])
 def test_cut_images_are_refused(tmp_path, name):
     noise = [Image.effect_noise((64, 64), 50 + n).convert("RGB") for n in range(4)]
-    more = {"save_all": True, "append_images": noise[1:], "duration": 50} if name.startswith("film") else {}
+    more = (
+        {"save_all": True, "append_images": noise[1:], "duration": 50}
+        if name.startswith("film")
+        else {}
+    )
     noise[0].save(tmp_path / name, **more)
     assert read_clip(tmp_path / name, 1).first == (3 if more else 0)
     (tmp_path / name).write_bytes(cut((tmp_path / name).read_bytes()))
@@ -105,7 +129,11 @@ def test_cut_images_are_refused(tmp_path, name):
 
 
 def test_a_cut_recording_is_refused(tmp_path):
-    np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8, 3), np.uint8), actions=np.zeros((4, 16), np.float32))
+    np.savez(
+        tmp_path / "a.npz",
+        images=np.zeros((4, 8, 8, 3), np.uint8),
+        actions=np.zeros((4, 16), np.float32),
+    )
     (tmp_path / "a.npz").write_bytes(cut((tmp_path / "a.npz").read_bytes()))
     with pytest.raises(ClipError, match="damaged"):
         read_clip(tmp_path / "a.npz", 1)

@@ -79,7 +79,14 @@ def test_variable_rate_is_sampled_at_constant_steps(tmp_path, kind, suffix):
 
 
 def test_a_clock_that_trembles_drops_and_doubles_nothing(tmp_path):
-    tremble = ["-vf", "settb=1/1000,setpts='PTS+14*random(0)'", "-fps_mode", "passthrough", "-enc_time_base", "1/1000"]
+    tremble = [
+        "-vf",
+        "settb=1/1000,setpts='PTS+14*random(0)'",
+        "-fps_mode",
+        "passthrough",
+        "-enc_time_base",
+        "1/1000",
+    ]
     clip, frames = read(film(tmp_path / "a.webm", *tremble, *VP8))
     assert numbers(frames) == list(range(24)) and clip.fps == pytest.approx(20, rel=0.03)
 
@@ -92,9 +99,24 @@ def test_animated_images_have_all_their_frames(tmp_path, animated, last):
         frame.putpixel((0, 0), (250, 0, 0, 0))  # transparent: black
     kind = {"format": "PNG"} if animated.endswith("png") else {"lossless": True, "disposal": 2}
     times = [50] * 4 + [150] + [50] * 4 + [last]
-    frames[0].save(tmp_path / animated, save_all=True, append_images=frames[1:], duration=times, **kind)
+    frames[0].save(
+        tmp_path / animated, save_all=True, append_images=frames[1:], duration=times, **kind
+    )
     clip, shown = read(tmp_path / animated)
-    assert [round((int(frame[12, 12, 0]) - 10) / 20) for frame in shown] == [0, 1, 2, 3, 4, 4, 4, 5, 6, 7, 8, 9]
+    assert [round((int(frame[12, 12, 0]) - 10) / 20) for frame in shown] == [
+        0,
+        1,
+        2,
+        3,
+        4,
+        4,
+        4,
+        5,
+        6,
+        7,
+        8,
+        9,
+    ]
     assert clip.fps == 20 and not shown[:, 0, 0].any()
 
 
@@ -147,7 +169,9 @@ def test_pixels_become_square(tmp_path, aspect, width):
 @pytest.mark.parametrize("flip", [[], ["-display_hflip"], ["-display_vflip"]])
 def test_pictures_are_upright(tmp_path, turn, flip):
     film(tmp_path / "a.mp4", *X264, count=1, source="testsrc2=s=64x48")
-    ffmpeg("-display_rotation", turn, *flip, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "b.mp4")
+    ffmpeg(
+        "-display_rotation", turn, *flip, "-i", tmp_path / "a.mp4", "-c", "copy", tmp_path / "b.mp4"
+    )
     _, frames = read(tmp_path / "b.mp4")
     assert frames.shape[1:3] == ((64, 48) if turn % 180 else (48, 64))
     assert np.array_equal(frames.ravel(), decoded(tmp_path / "b.mp4"))
@@ -163,7 +187,9 @@ INTERLACED = {
 
 @pytest.mark.parametrize("name", INTERLACED)
 def test_fields_are_no_comb(tmp_path, name):
-    """A white bar runs to the right; woven, its edge is on other columns in odd rows than in even ones."""
+    """A white bar runs to the right; woven, its edge is on other columns in odd rows than in even
+    ones.
+    """
     bar = "color=black:s=96x64:r=50,geq=lum='if(between(X-8*N,0,23),235,16)':cb=128:cr=128"
     woven = ["-vf", "interlace=scan=tff:lowpass=off,setfield=tff", *INTERLACED[name]]
     path = film(tmp_path / name, *woven, count=4, source=bar)
@@ -188,7 +214,9 @@ def hdr(path, curve, colour="0x6b4423"):
     transfer, primaries = TAGS[curve]
     light = "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv,zscale=t=linear:npl=203"
     made = f"zscale=p=2020:t={transfer}:m=2020_ncl:r=tv:npl=203,format=yuv420p10le"
-    filters = f"scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,{light},format=gbrpf32le,{made}"
+    filters = (
+        f"scale=out_color_matrix=bt709:out_range=tv,format=yuv444p,{light},format=gbrpf32le,{made}"
+    )
     tags = ["-color_primaries", primaries, "-color_trc", transfer, "-colorspace", "bt2020nc"]
     coded = ["-c:v", "libx264", "-crf", 4, *tags]
     return film(path, "-vf", filters, *coded, count=1, source=f"color={colour}:s=64x48")
@@ -215,16 +243,37 @@ def test_a_brown_floor_stays_brown(tmp_path, curve):
 def test_wide_colours_of_sdr_are_those_of_ffmpeg(tmp_path, colour):
     tags = "setparams=color_primaries=bt2020:color_trc=bt709:colorspace=bt2020nc:range=tv"
     filters = f"scale=out_color_matrix=bt2020:out_range=tv,format=yuv444p10le,{tags}"
-    path = film(tmp_path / "a.mp4", "-vf", filters, "-c:v", "libx264", count=1, source=f"color={colour}:s=64x48")
+    path = film(
+        tmp_path / "a.mp4",
+        "-vf",
+        filters,
+        "-c:v",
+        "libx264",
+        count=1,
+        source=f"color={colour}:s=64x48",
+    )
     _, frames = read(path)
-    expected = decoded(path, "-vf", "zscale=p=709:t=709:m=709:r=tv,format=yuv444p").reshape(frames.shape)
+    expected = decoded(path, "-vf", "zscale=p=709:t=709:m=709:r=tv,format=yuv444p").reshape(
+        frames.shape
+    )
     assert np.abs(frames.astype(int) - expected).max() <= 4
 
 
 def test_cover_art_is_no_video(tmp_path):
     Image.new("RGB", (40, 40), (255, 0, 0)).save(tmp_path / "cover.png")
     film(tmp_path / "film.mp4", *X264)
-    both = ["-i", tmp_path / "cover.png", "-i", tmp_path / "film.mp4", "-map", 0, "-map", 1, "-c", "copy"]
+    both = [
+        "-i",
+        tmp_path / "cover.png",
+        "-i",
+        tmp_path / "film.mp4",
+        "-map",
+        0,
+        "-map",
+        1,
+        "-c",
+        "copy",
+    ]
     ffmpeg(*both, "-disposition:v:0", "attached_pic", tmp_path / "a.mp4")
     assert numbers(read(tmp_path / "a.mp4")[1]) == list(range(24))
 
@@ -232,7 +281,18 @@ def test_cover_art_is_no_video(tmp_path):
 def test_of_two_videos_the_first_is_read(tmp_path):
     film(tmp_path / "one.mp4", *X264)
     film(tmp_path / "two.mp4", *X264, size="32x32")
-    both = ["-i", tmp_path / "one.mp4", "-i", tmp_path / "two.mp4", "-map", 0, "-map", 1, "-c", "copy"]
+    both = [
+        "-i",
+        tmp_path / "one.mp4",
+        "-i",
+        tmp_path / "two.mp4",
+        "-map",
+        0,
+        "-map",
+        1,
+        "-c",
+        "copy",
+    ]
     ffmpeg(*both, tmp_path / "a.mkv")
     assert read(tmp_path / "a.mkv")[1].shape == (24, 48, 64, 3)
 

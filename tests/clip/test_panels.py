@@ -49,7 +49,8 @@ def test_wide_enough_videos_are_not_enlarged():
 
 
 @pytest.mark.parametrize(
-    "width, count, rows, columns", [(320, 4, 1, 4), (320, 5, 2, 3), (320, 8, 2, 4), (1024, 4, 2, 2), (5000, 2, 2, 1)]
+    "width, count, rows, columns",
+    [(320, 4, 1, 4), (320, 5, 2, 3), (320, 8, 2, 4), (1024, 4, 2, 2), (5000, 2, 2, 1)],
 )
 def test_panels_that_have_no_room_in_a_row_are_in_several(width, count, rows, columns):
     panels = [Image.new("RGB", (width, 10), (n, n, n)) for n in range(200, 200 + count)]
@@ -74,15 +75,23 @@ def test_captions_have_lines_a_right_side_and_a_bar():
 def test_pictures_are_stacked_and_have_a_foot():
     above, below = enlarged(moving(1)[0], 2), Image.new("RGB", (48, 10), (9, 9, 9))
     both = np.asarray(stacked(above, below))
-    assert both.shape == (32 + GAP + 10, 48, 3) and (both[32 : 32 + GAP] == PAPER).all() and (both[-10:] == 9).all()
+    assert (
+        both.shape == (32 + GAP + 10, 48, 3)
+        and (both[32 : 32 + GAP] == PAPER).all()
+        and (both[-10:] == 9).all()
+    )
     whole = footed(both, "4.2 s", "real time")
     assert whole.shape[0] == both.shape[0] + CAPTION and (whole[: len(both)] == both).all()
     assert (whole[len(both) :] != PAPER).any()
 
 
-@pytest.mark.parametrize("name, line", [("short", 0), ("a name so long that nothing fits beside it", 1)])
+@pytest.mark.parametrize(
+    "name, line", [("short", 0), ("a name so long that nothing fits beside it", 1)]
+)
 def test_what_stands_right_goes_where_there_is_room(name, line):
     image, text = Image.new("RGB", (320, 20)), f"{name}\nfew steps"
-    with_count, without = (np.asarray(captioned(image, text, right)) for right in ("frame 16/16", ""))
+    with_count, without = (
+        np.asarray(captioned(image, text, right)) for right in ("frame 16/16", "")
+    )
     rows = np.flatnonzero((with_count != without).any((1, 2)))
     assert line * LINE <= rows.min() and rows.max() < CAPTION + line * LINE

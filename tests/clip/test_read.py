@@ -31,10 +31,23 @@ def ffmpeg(*arguments, data=b""):
 
 def video(path, count=10, width=32, height=24, fps="10", options=X264, noise=False):
     """A video whose frame i is one grey of about 10 + 20 i, or noise."""
-    frames = np.stack([np.full((height, width, 3), 10 + 20 * i % 240, np.uint8) for i in range(count)])
+    frames = np.stack(
+        [np.full((height, width, 3), 10 + 20 * i % 240, np.uint8) for i in range(count)]
+    )
     if noise:
         frames = np.random.default_rng(0).integers(0, 256, frames.shape, np.uint8)
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", fps, "-i", "-"]
+    source = [
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{width}x{height}",
+        "-r",
+        fps,
+        "-i",
+        "-",
+    ]
     ffmpeg(*source, *options, f"file:{path}", data=frames.tobytes())
     return path
 
@@ -66,13 +79,23 @@ def test_start_and_future(tmp_path, future, expected):
     assert (clip.first, greys(clip.frames), greys(clip.future)) == (3, [3, 4, 5, 6], expected)
 
 
-@pytest.mark.parametrize("fps, expected", [("17.5", 17.5), ("24000/1001", 24000 / 1001), ("1/2", 0.5), ("5000", None)])
+@pytest.mark.parametrize(
+    "fps, expected", [("17.5", 17.5), ("24000/1001", 24000 / 1001), ("1/2", 0.5), ("5000", None)]
+)
 def test_fps(tmp_path, fps, expected):
     assert read_clip(video(tmp_path / "a.mp4", fps=fps), 1).fps == expected
 
 
 def test_rotation_gives_upright_frames(tmp_path):
-    ffmpeg("-display_rotation", 90, "-i", video(tmp_path / "a.mp4"), "-c", "copy", tmp_path / "turned.mp4")
+    ffmpeg(
+        "-display_rotation",
+        90,
+        "-i",
+        video(tmp_path / "a.mp4"),
+        "-c",
+        "copy",
+        tmp_path / "turned.mp4",
+    )
     assert read_clip(tmp_path / "turned.mp4", 2).frames.shape == (2, 32, 24, 3)
 
 
@@ -83,7 +106,9 @@ def test_odd_sizes(tmp_path, width, height):
     assert read_clip(path, 2).frames.shape == (2, height, width, 3)
 
 
-@pytest.mark.parametrize("name", ["-i.mp4", "http:x.mp4", "concat:a|b.mp4", "%03d ? * ü [error].mp4", "file:a.mp4"])
+@pytest.mark.parametrize(
+    "name", ["-i.mp4", "http:x.mp4", "concat:a|b.mp4", "%03d ? * ü [error].mp4", "file:a.mp4"]
+)
 def test_names_are_only_names(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     video(tmp_path / name)
@@ -108,7 +133,10 @@ def test_what_the_caller_raises_passes_and_closes_the_file(tmp_path, monkeypatch
     path = video(tmp_path / "a.mp4", count=300)
     with pytest.raises(failure):
         read_clip(path, 4, tell=tell)
-    assert not any(os.path.exists(file) and os.path.samefile(file, path) for file in Path("/proc/self/fd").iterdir())
+    assert not any(
+        os.path.exists(file) and os.path.samefile(file, path)
+        for file in Path("/proc/self/fd").iterdir()
+    )
 
 
 def test_what_takes_long_is_told(tmp_path, monkeypatch):
@@ -126,7 +154,12 @@ def test_image_is_one_frame(tmp_path, suffix):
     path = tmp_path / f"a{suffix.upper()}"
     Image.new("RGB", (33, 17), (200, 100, 50)).save(path)
     clip = read_clip(path, 1)
-    assert (clip.frames.shape, clip.fps, clip.first, len(clip.future)) == ((1, 17, 33, 3), None, 0, 0)
+    assert (clip.frames.shape, clip.fps, clip.first, len(clip.future)) == (
+        (1, 17, 33, 3),
+        None,
+        0,
+        0,
+    )
     assert np.abs(clip.frames[0, 8, 16].astype(int) - (200, 100, 50)).max() < 8
 
 
@@ -166,7 +199,9 @@ def test_playlists_open_no_other_file(tmp_path, name):
     (tmp_path / name).write_text("ffconcat version 1.0\nfile secret.mp4\n")
     ffmpeg("-i", tmp_path / name, "-f", "null", "-")  # which does open it, unless told not to
     assert "is not a video file" in error(tmp_path / name)
-    (tmp_path / name).write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n")
+    (tmp_path / name).write_text(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nsecret.mp4\n#EXT-X-ENDLIST\n"
+    )
     assert "is not a video file" in error(tmp_path / name)
 
 
@@ -178,19 +213,25 @@ def test_audio_only(tmp_path):
 def test_cut_before_the_index(tmp_path):
     data = video(tmp_path / "a.mp4", noise=True).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) // 2])
-    assert "cut.mp4 is cut short: its index (the moov atom) is missing" in error(tmp_path / "cut.mp4")
+    assert "cut.mp4 is cut short: its index (the moov atom) is missing" in error(
+        tmp_path / "cut.mp4"
+    )
 
 
 @pytest.mark.parametrize("codec", [X264, ["-c:v", "mjpeg"]])
 def test_cut_after_the_index(tmp_path, codec):
-    data = video(tmp_path / "a.mp4", options=[*codec, "-movflags", "+faststart"], noise=True).read_bytes()
+    data = video(
+        tmp_path / "a.mp4", options=[*codec, "-movflags", "+faststart"], noise=True
+    ).read_bytes()
     (tmp_path / "cut.mp4").write_bytes(data[: len(data) * 6 // 10])
     line = error(tmp_path / "cut.mp4", start=6)
     found = re.search(
-        r"cut.mp4 is cut short or damaged: (\d) of 10 frames can be read.* and the request needs 10", line
+        r"cut.mp4 is cut short or damaged: (\d) of 10 frames can be read.* and the request needs 10",
+        line,
     )
     whole = read_clip(tmp_path / "a.mp4", int(found[1]), start=0).frames
-    assert (read_clip(tmp_path / "cut.mp4", len(whole)).frames == whole).all()  # none of them half there
+    # none of them half there
+    assert (read_clip(tmp_path / "cut.mp4", len(whole)).frames == whole).all()
 
 
 def test_too_short(tmp_path):
@@ -210,7 +251,9 @@ def test_start_beyond_the_end(tmp_path):
 
 @pytest.mark.parametrize("side", [100_000, 16_000, 8193])
 def test_absurd_sizes(tmp_path, side):
-    data = bytearray(video(tmp_path / "a.avi", options=["-c:v", "rawvideo", "-pix_fmt", "bgr24"]).read_bytes())
+    data = bytearray(
+        video(tmp_path / "a.avi", options=["-c:v", "rawvideo", "-pix_fmt", "bgr24"]).read_bytes()
+    )
     header = data.index(b"strf") + 12
     data[header : header + 8] = struct.pack("<ii", side, side)
     (tmp_path / "a.avi").write_bytes(data)
@@ -218,7 +261,9 @@ def test_absurd_sizes(tmp_path, side):
     assert "a.mp4 has frames of 8194x16 pixels" in error(video(tmp_path / "a.mp4", 1, 8194, 16))
 
 
-@pytest.mark.parametrize("side, message", [(9000, "has frames of 9000x9000 pixels"), (60_000, "far too many pixels")])
+@pytest.mark.parametrize(
+    "side, message", [(9000, "has frames of 9000x9000 pixels"), (60_000, "far too many pixels")]
+)
 def test_absurd_images(tmp_path, side, message):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     data = bytearray((tmp_path / "a.png").read_bytes())

@@ -58,7 +58,9 @@ def test_a_seek_finds_what_decoding_finds(tmp_path, monkeypatch, decoded, name):
 
 
 def test_where_frames_have_no_time_stamps_all_are_decoded(tmp_path, decoded):
-    """AVI stores none, so that frames that are stored in another order than they are shown cannot be counted."""
+    """AVI stores none, so that frames that are stored in another order than they are shown cannot
+    be counted.
+    """
     path = film(tmp_path / "a.avi", *X264, "-bf", 2, count=LENGTH, source="testsrc2=s=64x48:r=20")
     assert read_clip(path, 4).first == LENGTH - 4 and len(decoded) == LENGTH
 

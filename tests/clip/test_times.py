@@ -18,14 +18,18 @@ def test_rounded_times_are_of_constant_rate(rate, tick, count):
     fps, steps = pace(times, [rate], tick)
     assert fps == rate and (steps == np.arange(count)).all()
     fps, steps = pace(times, [1 / tick, 2 * rate], tick)  # claims that nothing bears out
-    assert fps == pytest.approx(rate, rel=2 * tick * rate / count) and (steps == np.arange(count)).all()
+    assert (
+        fps == pytest.approx(rate, rel=2 * tick * rate / count)
+        and (steps == np.arange(count)).all()
+    )
 
 
 @given(st.sampled_from(RATES), st.sets(st.integers(1, 198), max_size=80))
 def test_steps_that_were_left_out_stay_empty(rate, missing):
     kept = np.array([n for n in range(200) if n not in missing])
     _, steps = pace(kept / rate, [rate], 1e-9)
-    assert (steps == kept).all() or ((np.diff(steps) == 1).all() and len(missing) > 60)  # then another rate is as true
+    # then another rate is as true
+    assert (steps == kept).all() or ((np.diff(steps) == 1).all() and len(missing) > 60)
 
 
 @given(st.lists(st.floats(-0.3, 0.3), min_size=10, max_size=300))

@@ -53,7 +53,12 @@ def fails(action, *arguments, **options):
 def script(code, path):
     """A command that runs `code`, which may import from this file, with `path` as its argument."""
     own = Path(__file__).parent
-    return [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(own), str(own.parent)]!r}\n{code}", str(path)]
+    return [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path[:0] = {[str(own), str(own.parent)]!r}\n{code}",
+        str(path),
+    ]
 
 
 @pytest.fixture
@@ -139,7 +144,9 @@ def test_ctrl_c_in_a_terminal_is_for_the_caller_alone(tmp_path, then, written):
         f"    except KeyboardInterrupt: {then}\n"
         "    writer.write(noise(30))\n"
     )
-    with subprocess.Popen(script(code, tmp_path / "a.mp4"), start_new_session=True, **OUTPUT) as process:
+    with subprocess.Popen(
+        script(code, tmp_path / "a.mp4"), start_new_session=True, **OUTPUT
+    ) as process:
         assert process.stdout.readline() == "ready\n"
         os.killpg(process.pid, signal.SIGINT)
         assert ("KeyboardInterrupt" in process.communicate(timeout=20)[1]) == (then == "raise")
@@ -148,7 +155,9 @@ def test_ctrl_c_in_a_terminal_is_for_the_caller_alone(tmp_path, then, written):
 
 
 def test_a_stream_plays_while_it_grows(tmp_path):
-    """Under its own name; whole fragments are there to be read, and all frames once it is complete."""
+    """Under its own name; whole fragments are there to be read, and all frames once it is
+    complete.
+    """
     path, frames = tmp_path / "new" / "a.mp4", smooth(3 * STREAM_GOP)
     seen, deadline = 0, time.monotonic() + 20
     with VideoWriter(path, 48, 64, 10, stream=True) as writer:
@@ -162,7 +171,12 @@ def test_a_stream_plays_while_it_grows(tmp_path):
         writer.write(frames[2 * STREAM_GOP + 1 :])
     clip = read_clip(path, len(frames))
     assert (clip.first, clip.fps) == (0, 10)
-    assert np.abs(clip.frames.astype(int) - read_clip(save(tmp_path / "b.mp4", frames), 12).frames).mean() < 2
+    assert (
+        np.abs(
+            clip.frames.astype(int) - read_clip(save(tmp_path / "b.mp4", frames), 12).frames
+        ).mean()
+        < 2
+    )
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
@@ -178,14 +192,19 @@ def test_a_stream_replaces_what_a_link_points_to(tmp_path):
     (tmp_path / "link.mp4").symlink_to(tmp_path / "real.mp4")
     with VideoWriter(tmp_path / "link.mp4", 48, 64, 10, stream=True) as writer:
         writer.write(smooth())
-    assert (tmp_path / "link.mp4").is_symlink() and len(read_clip(tmp_path / "real.mp4", 6).frames) == 6
+    assert (tmp_path / "link.mp4").is_symlink() and len(
+        read_clip(tmp_path / "real.mp4", 6).frames
+    ) == 6
 
 
 def test_no_frames_or_wrong_frames(tmp_path):
     with pytest.raises(ValueError, match="no frames"), VideoWriter(tmp_path / "a.mp4", 4, 4, 10):
         pass
     for frames in np.zeros((1, 4, 5, 3), np.uint8), np.zeros((1, 4, 4, 3)):
-        with pytest.raises(ValueError, match="frames must be"), VideoWriter(tmp_path / "a.mp4", 4, 4, 10) as writer:
+        with (
+            pytest.raises(ValueError, match="frames must be"),
+            VideoWriter(tmp_path / "a.mp4", 4, 4, 10) as writer,
+        ):
             writer.write(frames)
     assert not list(tmp_path.iterdir())
 
@@ -201,7 +220,8 @@ def test_disk_full(tiny_disk):
 
 def test_file_size_limit(tmp_path):
     code = (
-        "import resource, sys; from pathlib import Path; from test_write import fails, noise, save\n"
+        "import resource, sys; from pathlib import Path; from test_write import fails, noise, "
+        "save\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
         "print(fails(save, Path(sys.argv[1]), noise(4)))\n"
     )
@@ -237,7 +257,9 @@ def test_unwritable_folder(read_only):
     assert "is not writable" in fails(check_target, read_only / "old.mp4", True)
     assert "is not writable" in fails(check_target, read_only / "new" / "a.mp4", False)
     for action, data in [(save, smooth()), (write_json, {}), (write_png, smooth()[0])]:
-        assert "old.mp4 cannot be written: permission denied" in fails(action, read_only / "old.mp4", data)
+        assert "old.mp4 cannot be written: permission denied" in fails(
+            action, read_only / "old.mp4", data
+        )
     assert [file.read_bytes() for file in read_only.iterdir()] == [b"old"]
 
 
@@ -247,7 +269,9 @@ def test_check_target(tmp_path):
     assert not list(tmp_path.iterdir())  # it only looks
     old = tmp_path / "old.mp4"
     old.write_bytes(b"old")
-    assert "old.mp4 exists already. Choose another name, or replace it with --force" in fails(check_target, old, False)
+    assert "old.mp4 exists already. Choose another name, or replace it with --force" in fails(
+        check_target, old, False
+    )
     check_target(old, True)
     assert "is a directory. Name a file in it" in fails(check_target, tmp_path, True)
     assert "/dev/null is not a regular file" in fails(check_target, "/dev/null", True)
@@ -259,7 +283,10 @@ def test_check_target(tmp_path):
 
 def test_json_and_npz(tmp_path):
     write_json(tmp_path / "a.json", {"name": "é", "fps": 17.5})
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"name": "é", "fps": 17.5}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {
+        "name": "é",
+        "fps": 17.5,
+    }
     write_npz(tmp_path / "a.tokens", path=np.arange(3), frames=smooth())
     with np.load(tmp_path / "a.tokens") as arrays:
         assert (arrays["frames"] == smooth()).all() and arrays["path"].tolist() == [0, 1, 2]
@@ -293,6 +320,8 @@ def test_contact_sheet():
     sheet = contact_sheet([black, grey], gap=2)
     assert sheet.shape == (4 + 2 + 2, 3 * 5 + 2 * 2, 3) and sheet.dtype == np.uint8
     assert (sheet[:4, 7:12] == 0).all() and (sheet[6:, :9] == 128).all()
-    assert (sheet[4:6] == 255).all() and (sheet[6:, 9:] == 255).all() and (sheet[:4, 5:7] == 255).all()
+    assert (
+        (sheet[4:6] == 255).all() and (sheet[6:, 9:] == 255).all() and (sheet[:4, 5:7] == 255).all()
+    )
     with pytest.raises(ValueError):
         contact_sheet([])

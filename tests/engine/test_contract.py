@@ -1,4 +1,6 @@
-"""Whatever keeps to the contract of a model can be decoded: here one that is no Transformer at all."""
+"""Whatever keeps to the contract of a model can be decoded: here one that is no Transformer
+at all.
+"""
 
 import numpy as np
 import oracle
@@ -29,19 +31,27 @@ class IdCache:
 
 
 class HashModel:
-    """Its logits are a hash of what is seen: of every visible (position, token), and of where the query stands."""
+    """Its logits are a hash of what is seen: of every visible (position, token), and of where the
+    query stands.
+    """
 
     device = torch.device("cpu")
 
     def new_cache(self, batch, slots, dtype=None):
         return IdCache(batch, slots)
 
-    def __call__(self, ids, positions, mask=CAUSAL, cache=None, extent=None, outputs=None, cross=None):
+    def __call__(
+        self, ids, positions, mask=CAUSAL, cache=None, extent=None, outputs=None, cross=None
+    ):
         seen, places = ids, positions
         if cache is not None:
             cache.ids[:, positions] = ids
             seen, places = cache.ids[:, :extent], torch.arange(extent)
-        visible = torch.ones(len(positions), len(places), dtype=torch.bool).tril() if mask.causal else None
+        visible = (
+            torch.ones(len(positions), len(places), dtype=torch.bool).tril()
+            if mask.causal
+            else None
+        )
         visible = mask.visible if mask.visible is not None else visible
         marks = (seen + 1) * (7 * places + 3) % PRIME
         sums = (marks[:, None] * visible).sum(-1) + positions
@@ -50,13 +60,17 @@ class HashModel:
 
 
 def likeliest(seen: dict[int, int], position: int) -> int:
-    """What follows `position` where the tokens {position: token} are seen: the same in plain integers."""
+    """What follows `position` where the tokens {position: token} are seen: the same in plain
+    integers.
+    """
     total = sum((token + 1) * (7 * place + 3) % PRIME for place, token in seen.items()) + position
     return max(range(VOCAB), key=lambda n: total * (31 * n + 17) % PRIME)
 
 
 def directly(world: World, truth: list[int]) -> list[int]:
-    """The sequence with new tokens as the algorithm makes them, from the oracle's walk over what is seen."""
+    """The sequence with new tokens as the algorithm makes them, from the oracle's walk over what is
+    seen.
+    """
     tokens = world.known(truth)
 
     def choose(entries, asked):
@@ -74,8 +88,14 @@ def greedy(rows, targets):
     return rows.argmax(-1)
 
 
-DIAGONAL = World(Grid(3, 4, conditioning=1), context=2, frames=2, decoding=Decoding("diagd", k=2, d=3))
-WORLDS = [DIAGONAL.ntp, DIAGONAL, World(DIAGONAL.grid, 2, 2, Decoding("diagd", 1, 1, "newest", repair=False))]
+DIAGONAL = World(
+    Grid(3, 4, conditioning=1), context=2, frames=2, decoding=Decoding("diagd", k=2, d=3)
+)
+WORLDS = [
+    DIAGONAL.ntp,
+    DIAGONAL,
+    World(DIAGONAL.grid, 2, 2, Decoding("diagd", 1, 1, "newest", repair=False)),
+]
 
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.decoding.label(world.grid))
@@ -102,9 +122,19 @@ class TestAModelThatHashes:
         truth, grid, total = self.sequence(world), world.grid, world.context + world.frames
         padded = np.pad(truth.numpy(), ((0, 0), (0, grid.conditioning)))
         codes = grid.codes(padded, total)
-        steering = np.stack([padded[:, grid.conditioning_positions(t)] for t in range(total)], axis=1)
+        steering = np.stack(
+            [padded[:, grid.conditioning_positions(t)] for t in range(total)], axis=1
+        )
         session = Session(
-            HashModel(), grid, codes[:, : world.context], steering, [0], Sampling(VOCAB, 0.0), total, 1, capture=capture
+            HashModel(),
+            grid,
+            codes[:, : world.context],
+            steering,
+            [0],
+            Sampling(VOCAB, 0.0),
+            total,
+            1,
+            capture=capture,
         )
         assert len(list(session.extend(world.frames, world.decoding))) == session.times.steps
         expected = np.pad([directly(world, truth[0].tolist())], ((0, 0), (0, grid.conditioning)))
@@ -122,7 +152,9 @@ def test_full_logits():
     expected = [likeliest(dict(enumerate(ids[0, : n + 1].tolist())), n) for n in range(4)]
     assert logits(HashModel(), ids).argmax(-1)[0].tolist() == expected
     turned = torch.tensor([2, 0, 3, 1])
-    assert logits(HashModel(), ids[:, turned], turned).argmax(-1)[0].tolist() == [expected[n] for n in turned]
+    assert logits(HashModel(), ids[:, turned], turned).argmax(-1)[0].tolist() == [
+        expected[n] for n in turned
+    ]
 
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])

@@ -8,7 +8,13 @@ from diagd_cli.engine import filters
 from diagd_cli.engine.filters import keep_top, nucleus
 
 
-@given(st.integers(0, 2**31), st.integers(1, 3000), st.floats(0.01, 0.999), st.booleans(), st.floats(0.1, 6))
+@given(
+    st.integers(0, 2**31),
+    st.integers(1, 3000),
+    st.floats(0.01, 0.999),
+    st.booleans(),
+    st.floats(0.1, 6),
+)
 def test_few_tokens_or_all(seed, size, top_p, strict, spread):
     logits = torch.randn(2, 3, size, generator=torch.Generator().manual_seed(seed)) * spread
     kept, ids = nucleus(logits, top_p, strict)
@@ -20,7 +26,11 @@ def test_few_tokens_or_all(seed, size, top_p, strict, spread):
     sure = (mass - top_p).abs() > 1e-5  # elsewhere rounding decides
     wanted = mass <= top_p
     wanted[..., 0] = True
-    whole = torch.zeros_like(logits, dtype=torch.bool).scatter(-1, ids, kept.isfinite()).gather(-1, order)
+    whole = (
+        torch.zeros_like(logits, dtype=torch.bool)
+        .scatter(-1, ids, kept.isfinite())
+        .gather(-1, order)
+    )
     assert torch.equal(whole[sure], wanted[sure])
 
 

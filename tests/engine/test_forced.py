@@ -1,4 +1,6 @@
-"""The teacher-forced form of a plan: one masked pass gives the logits of the stepped, cached engine."""
+"""The teacher-forced form of a plan: one masked pass gives the logits of the stepped, cached
+engine.
+"""
 
 import warnings
 
@@ -17,11 +19,15 @@ from diagd_cli.model.mask import Mask
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
 
-STANDING_IN = World(Grid(3, 4, conditioning=1), context=1, frames=2, decoding=Decoding("diagd", k=2, d=3))
+STANDING_IN = World(
+    Grid(3, 4, conditioning=1), context=1, frames=2, decoding=Decoding("diagd", k=2, d=3)
+)
 
 
 def stepped_logits(model, world, truth):
-    """Logits [B, new tokens, vocab] of the engine's steps, whose choices are those of the truth [B, L]."""
+    """Logits [B, new tokens, vocab] of the engine's steps, whose choices are those of the truth [B,
+    L].
+    """
     seen = {}
 
     def choose(logits, targets):
@@ -45,32 +51,48 @@ def test_entries_and_mask_are_those_of_the_oracle(world):
     """Also beyond what logits can tell: what expires, and when."""
     truth = np.arange(world.length)
     walked = oracle.walk(
-        world.layout, world.context, world.frames, world.rules, world.known(truth), oracle.forced(truth)
+        world.layout,
+        world.context,
+        world.frames,
+        world.rules,
+        world.known(truth),
+        oracle.forced(truth),
     )
     visible, entries = oracle.visible(walked), plan_entries(world.plan())
     place = {(e.position, e.step): n for n, e in enumerate(walked)}
-    order = [place[key] for key in zip(entries.position.tolist(), entries.step.tolist(), strict=True)]
+    order = [
+        place[key] for key in zip(entries.position.tolist(), entries.step.tolist(), strict=True)
+    ]
     assert sorted(order) == list(range(len(walked)))
     assert entries.source.tolist() == [walked[n].source for n in order]
-    assert entries.target.tolist() == [-1 if walked[n].target is None else walked[n].target for n in order]
+    assert entries.target.tolist() == [
+        -1 if walked[n].target is None else walked[n].target for n in order
+    ]
     assert (entries.visible == visible[np.ix_(order, order)]).all()
 
 
 def test_targets_come_first_in_raster_order():
     entries = plan_entries(STANDING_IN.plan())
     new = len(STANDING_IN.new)
-    assert entries.target[:new].tolist() == STANDING_IN.new.tolist() and (entries.target[new:] == -1).all()
+    assert (
+        entries.target[:new].tolist() == STANDING_IN.new.tolist()
+        and (entries.target[new:] == -1).all()
+    )
 
 
 def test_a_stand_in_expires_when_the_true_token_comes():
-    """d = 3 is less than the frame's 8 diagonals: rows and frames start before the token in front of them is made."""
+    """d = 3 is less than the frame's 8 diagonals: rows and frames start before the token in front
+    of them is made.
+    """
     plan = STANDING_IN.plan()
     entries = plan_entries(plan)
     fed = entries.step >= 0
     covers = fed & (entries.source != entries.position)
     assert covers.sum() > 2
     for n in np.flatnonzero(covers):
-        true = np.flatnonzero((entries.position == entries.position[n]) & (entries.source == entries.position))
+        true = np.flatnonzero(
+            (entries.position == entries.position[n]) & (entries.source == entries.position)
+        )
         assert entries.expires[n] == (entries.step[true[0]] if len(true) else plan.steps)
     assert (entries.expires[~covers] == plan.steps).all()
 
@@ -93,7 +115,9 @@ def test_with_text():
     model, plan = build_model(STEERED, STANDING_IN.grid, 3, seed=0), STANDING_IN.plan()
     truth, seen = random_sequences(STANDING_IN, STEERED, seed=0), {}
     with torch.inference_mode():
-        cross = model.cross_context(torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0)))
+        cross = model.cross_context(
+            torch.randn(1, 5, 6, generator=torch.Generator().manual_seed(0))
+        )
 
     def choose(logits, targets):
         seen.update(zip(targets.tolist(), logits.unbind(1), strict=True))
@@ -101,15 +125,24 @@ def test_with_text():
 
     decode_plan(model, plan, truth, choose, cross)
     stepped = torch.stack([seen[p] for p in STANDING_IN.new.tolist()], dim=1)
-    torch.testing.assert_close(forced_logits(model, truth, plan, cross), stepped, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        forced_logits(model, truth, plan, cross), stepped, atol=1e-4, rtol=1e-4
+    )
     unsteered = forced_logits(model, truth, plan)
     assert (unsteered - stepped).abs().max() > 0.01
 
 
-# ---- FlexAttention, by its uncompiled form ---------------------------------------------------------------------------
+# ---- FlexAttention, by its uncompiled form -------------------------------------------------------
 
 ROTATED = TransformerConfig(
-    vocab=20, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, mlp_dim=32, positions=Positions(kind="rope-3d")
+    vocab=20,
+    dim=32,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+    positions=Positions(kind="rope-3d"),
 )
 LONG = World(Grid(6, 8, conditioning=1), context=2, frames=3, decoding=Decoding("diagd", k=2, d=5))
 
@@ -125,15 +158,22 @@ def uncompiled():
 def test_flex_attention_is_the_masked_attention(kv_heads):
     entries = plan_entries(LONG.plan())  # more than one block of 128
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, n, len(entries), 16, generator=generator) for n in (4, kv_heads, kv_heads))
-    blocks, matrix = Mask(blocks=block_mask(entries, "cpu")), Mask(visible=torch.from_numpy(entries.visible))
+    q, k, v = (
+        torch.randn(2, n, len(entries), 16, generator=generator) for n in (4, kv_heads, kv_heads)
+    )
+    blocks, matrix = (
+        Mask(blocks=block_mask(entries, "cpu")),
+        Mask(visible=torch.from_numpy(entries.visible)),
+    )
     torch.testing.assert_close(attend(q, k, v, blocks), attend(q, k, v, matrix))
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @torch.no_grad()
 def test_a_model_under_a_block_mask(precision):
-    """Under autocast queries and keys are rotated in float32, and values are not. FlexAttention has no backward on CPUs."""
+    """Under autocast queries and keys are rotated in float32, and values are not. FlexAttention has
+    no backward on CPUs.
+    """
     plan = LONG.plan()
     entries = plan_entries(plan)
     model = build_model(ROTATED, LONG.grid, 5, seed=0)

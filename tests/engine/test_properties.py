@@ -32,7 +32,7 @@ def as_list(known, length):
     return [known[p] for p in range(length)]
 
 
-# ---- P1 --------------------------------------------------------------------------------------------------------------
+# ---- P1 ------------------------------------------------------------------------------------------
 
 
 @given(worlds(), configs(), SEEDS)
@@ -55,12 +55,15 @@ def test_p1_holds_for_sampling_with_the_noise_of_seed_and_place(world, config, s
     noisy = sampler(model, world.length, [seed], temperature=1.0)
     tokens = run(model, world.plan(), world.prompt(sequences), noisy)
 
-    plain, pick = world.known(sequences[0]), lambda x, p: int(noisy(x[None, None], torch.tensor([p])))
+    plain, pick = (
+        world.known(sequences[0]),
+        lambda x, p: int(noisy(x[None, None], torch.tensor([p]))),
+    )
     oracle.next_token_decode(reference(model, world), plain, world.context, world.frames, pick)
     assert tokens[0].tolist() == as_list(plain, world.length)
 
 
-# ---- P2 --------------------------------------------------------------------------------------------------------------
+# ---- P2 ------------------------------------------------------------------------------------------
 
 
 @given(worlds(), configs(), SEEDS, CHUNKS, st.booleans())
@@ -78,7 +81,9 @@ def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, s
     assert tokens.tolist() == truth.tolist()
 
     known = world.known(truth[0])
-    entries = oracle.walk(world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0]))
+    entries = oracle.walk(
+        world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0])
+    )
     logits = oracle.entry_logits(reference(model, world), entries)
     asked = [n for n, e in enumerate(entries) if e.target is not None]
     assert sorted(entries[n].target for n in asked) == world.new.tolist()
@@ -88,7 +93,9 @@ def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, s
 
 @given(worlds(), configs(), SEEDS)
 def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
-    """What P2 forbids, as an ablation: empty slots take their share of the attention and give nothing."""
+    """What P2 forbids, as an ablation: empty slots take their share of the attention and give
+    nothing.
+    """
     world = replace(world, decoding=replace(world.decoding, zero_slots=True))
     model = build_model(config, world.grid, world.context + world.frames, seed)
     truth, seen = random_sequences(world, config, seed), {}
@@ -99,7 +106,9 @@ def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
 
     run(model, world.plan(), world.prompt(truth), choose)
     known = world.known(truth[0])
-    entries = oracle.walk(world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0]))
+    entries = oracle.walk(
+        world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0])
+    )
     logits = oracle.entry_logits(reference(model, world), entries, zero_slots=True)
     asked = [n for n, e in enumerate(entries) if e.target is not None]
     stepped = torch.stack([seen[entries[n].target] for n in asked]).double()
@@ -112,12 +121,15 @@ def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config
     sequences = random_sequences(world, config, seed)
     tokens = run(model, world.plan(), world.prompt(sequences), sampler(model, world.length))
 
-    known, choose = world.known(sequences[0]), oracle.free_running(reference(model, world), careful())
+    known, choose = (
+        world.known(sequences[0]),
+        oracle.free_running(reference(model, world), careful()),
+    )
     oracle.walk(world.layout, world.context, world.frames, world.rules, known, choose)
     assert tokens[0].tolist() == as_list(known, world.length)
 
 
-# ---- P3 --------------------------------------------------------------------------------------------------------------
+# ---- P3 ------------------------------------------------------------------------------------------
 
 
 @given(worlds(), configs(), SEEDS, TEMPERATURES)
@@ -126,7 +138,12 @@ def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperatur
     prompts, seeds = world.prompt(random_sequences(world, config, seed, batch=3)), [seed, 1, seed]
     together = run(model, world.plan(), prompts, sampler(model, world.length, seeds, temperature))
     for n in range(3):
-        alone = run(model, world.plan(), prompts[n : n + 1], sampler(model, world.length, [seeds[n]], temperature))
+        alone = run(
+            model,
+            world.plan(),
+            prompts[n : n + 1],
+            sampler(model, world.length, [seeds[n]], temperature),
+        )
         assert together[n].tolist() == alone[0].tolist()
 
 
@@ -141,7 +158,9 @@ def test_p3_padding_changes_nothing(world, config, seed, temperature, extra):
 
 @given(worlds(), configs(), SEEDS, TEMPERATURES)
 def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, temperature):
-    """One width for all, a counter on the device, a longer cache than needed: what CUDA graphs replay, run as it is."""
+    """One width for all, a counter on the device, a longer cache than needed: what CUDA graphs
+    replay, run as it is.
+    """
     model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
     prompt = world.prompt(random_sequences(world, config, seed))
     choose = sampler(model, plan.length + 1, [seed], temperature)
@@ -160,7 +179,10 @@ def test_p3_what_a_cache_held_before_changes_nothing(world, config, seed, temper
     used = KVCache(config, 1, plan.length + 2)
     used.keys.normal_(0, 10)
     used.values.normal_(0, 100)
-    assert run(model, plan, prompt, choose, chunk, used).tolist() == run(model, plan, prompt, choose).tolist()
+    assert (
+        run(model, plan, prompt, choose, chunk, used).tolist()
+        == run(model, plan, prompt, choose).tolist()
+    )
 
 
 @given(worlds(), configs(), SEEDS)
@@ -170,13 +192,18 @@ def test_p3_decodings_share_the_noise(world, config, seed):
     model.head.weight.zero_()
     prompt = world.prompt(random_sequences(world, config, seed))
     choose = sampler(model, world.length, [seed], temperature=1.0)
-    assert run(model, world.plan(), prompt, choose).tolist() == run(model, world.ntp.plan(), prompt, choose).tolist()
+    assert (
+        run(model, world.plan(), prompt, choose).tolist()
+        == run(model, world.ntp.plan(), prompt, choose).tolist()
+    )
 
 
 def wide_clip(seed):
     model = build_model(WIDE, WIDE_WORLD.grid, 4, seed=0)
     prompt = WIDE_WORLD.prompt(random_sequences(WIDE_WORLD, WIDE, seed=0))
-    return run(model, WIDE_WORLD.plan(), prompt, sampler(model, WIDE_WORLD.length, [seed], temperature=1.0)).tolist()
+    return run(
+        model, WIDE_WORLD.plan(), prompt, sampler(model, WIDE_WORLD.length, [seed], temperature=1.0)
+    ).tolist()
 
 
 def test_p3_the_number_of_threads_changes_nothing():

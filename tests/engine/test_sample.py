@@ -30,10 +30,12 @@ def draws(count, logits, seed=0, **options):
     return sampler(logits.expand(1, count, -1), torch.arange(count))[0]
 
 
-# ---- keep_top --------------------------------------------------------------------------------------------------------
+# ---- keep_top ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k, expected", [(1, [1]), (2, [1, 3]), (3, [1, 2, 3, 4]), (4, [1, 2, 3, 4])])
+@pytest.mark.parametrize(
+    "k, expected", [(1, [1]), (2, [1, 3]), (3, [1, 2, 3, 4]), (4, [1, 2, 3, 4])]
+)
 def test_top_k_keeps_the_k_largest_and_what_ties_with_the_last(k, expected):
     assert kept(LOGITS, top_k=k) == expected
 
@@ -45,10 +47,20 @@ def test_top_k_of_nothing_or_of_the_vocabulary_and_more_keeps_everything(k):
 
 @pytest.mark.parametrize(
     "p, expected",
-    [(0.0, [2]), (0.4, [2]), (0.49, [2]), (0.5, [0, 2]), (0.74, [0, 2]), (0.75, [0, 1, 2, 3]), (1.0, [0, 1, 2, 3])],
+    [
+        (0.0, [2]),
+        (0.4, [2]),
+        (0.49, [2]),
+        (0.5, [0, 2]),
+        (0.74, [0, 2]),
+        (0.75, [0, 1, 2, 3]),
+        (1.0, [0, 1, 2, 3]),
+    ],
 )
 def test_a_token_is_in_the_nucleus_if_those_above_it_weigh_no_more_than_top_p(p, expected):
-    """Exact in binary: probabilities 1/4, 1/8, 1/2, 1/8; a nucleus that just reaches top_p takes one more."""
+    """Exact in binary: probabilities 1/4, 1/8, 1/2, 1/8; a nucleus that just reaches top_p takes
+    one more.
+    """
     probabilities = torch.tensor([0.25, 0.125, 0.5, 0.125])
     result = kept(probabilities.log2() * np.log(2), top_p=p)
     assert result == expected or (p == 0.75 and set(result) in ({0, 1, 2}, {0, 2, 3}))
@@ -69,11 +81,13 @@ def test_the_best_token_always_stays_and_every_row_is_cut_by_itself(row, k, p):
     assert torch.equal(result[1], keep_top(logits[1:], k, p)[0])
 
 
-# ---- frequencies -----------------------------------------------------------------------------------------------------
+# ---- frequencies ---------------------------------------------------------------------------------
 
 
 @given(
-    st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=12, unique=True), st.integers(0, 12), st.floats(0, 1)
+    st.lists(st.floats(-50, 50, width=32), min_size=2, max_size=12, unique=True),
+    st.integers(0, 12),
+    st.floats(0, 1),
 )
 def test_temperature_zero_is_greedy_whatever_else_is_set(row, k, p):
     tokens = draws(3, torch.tensor(row), temperature=0, top_k=k, top_p=p)
@@ -82,7 +96,9 @@ def test_temperature_zero_is_greedy_whatever_else_is_set(row, k, p):
 
 @pytest.mark.parametrize("temperature", [1e-5, 1e-7, 1e-39, 5e-324])
 def test_a_temperature_near_zero_is_greedy(temperature):
-    assert draws(20, torch.tensor([1.0, 2.0, 5.0, 3.0]), temperature=temperature).tolist() == [2] * 20
+    assert (
+        draws(20, torch.tensor([1.0, 2.0, 5.0, 3.0]), temperature=temperature).tolist() == [2] * 20
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
@@ -98,14 +114,16 @@ def test_tokens_come_as_often_as_the_softmax_says(temperature, rule):
 
 
 def test_seeds_give_independent_draws():
-    """Two clips with neighbouring seeds agree as often as chance says, and so do neighbouring places."""
+    """Two clips with neighbouring seeds agree as often as chance says, and so do neighbouring
+    places.
+    """
     logits, count = torch.zeros(4), 20000
     first, second = draws(count, logits, seed=0), draws(count, logits, seed=1)
     for a, b in [(first, second), (first[1:], first[:-1]), (first[1:], second[:-1])]:
         assert abs((a == b).float().mean() - 0.25) < 0.012
 
 
-# ---- what the noise depends on ---------------------------------------------------------------------------------------
+# ---- what the noise depends on -------------------------------------------------------------------
 
 
 @given(st.permutations(range(4)), st.permutations(range(6)), st.integers(0, 2**31))
@@ -113,7 +131,9 @@ def test_a_token_depends_on_its_seed_and_place_not_on_its_neighbours(clips, orde
     logits = torch.randn(4, 6, 9, generator=torch.Generator().manual_seed(seed))
     seeds, places = [seed + n for n in range(4)], np.array([5, 6, 7, 100, 101, 102])
     together = Sampler(Sampling(9), seeds, places)(logits, torch.arange(6))
-    shuffled = Sampler(Sampling(9), [seeds[n] for n in clips], places)(logits[clips][:, order], torch.tensor(order))
+    shuffled = Sampler(Sampling(9), [seeds[n] for n in clips], places)(
+        logits[clips][:, order], torch.tensor(order)
+    )
     assert torch.equal(shuffled, together[clips][:, order])
     for b in range(4):
         one = Sampler(Sampling(9), [seeds[b]], places[3:])
@@ -127,8 +147,14 @@ def test_any_whole_number_is_a_seed(seed):
 
 
 def test_seeds_count_modulo_two_to_the_64():
-    assert draws(50, torch.zeros(10), seed=-1).tolist() == draws(50, torch.zeros(10), seed=2**64 - 1).tolist()
-    assert draws(50, torch.zeros(10), seed=2**63).tolist() != draws(50, torch.zeros(10), seed=2**63 - 1).tolist()
+    assert (
+        draws(50, torch.zeros(10), seed=-1).tolist()
+        == draws(50, torch.zeros(10), seed=2**64 - 1).tolist()
+    )
+    assert (
+        draws(50, torch.zeros(10), seed=2**63).tolist()
+        != draws(50, torch.zeros(10), seed=2**63 - 1).tolist()
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
@@ -156,12 +182,14 @@ def test_noise_is_finite_and_a_hopeless_or_excluded_token_is_never_chosen(rule):
     assert sampler(logits, torch.tensor([0])) != HIGHEST["id"]
 
 
-# ---- what some models ask for ----------------------------------------------------------------------------------------
+# ---- what some models ask for --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_ids_below_first_never_open_a_frame(temperature):
-    """WHAM bars id 0 for the first token of a frame, and only there. Here frames have 4 tokens after a prefix of 2."""
+    """WHAM bars id 0 for the first token of a frame, and only there. Here frames have 4 tokens
+    after a prefix of 2.
+    """
     opening = Grid(2, 2, prefix=2).opening(42)
     assert np.flatnonzero(opening)[:3].tolist() == [2, 6, 10]
     logits = torch.tensor([5.0, 0.0, 1.0]).expand(1, 42, 3)
@@ -172,7 +200,9 @@ def test_ids_below_first_never_open_a_frame(temperature):
 
 
 def test_first_is_not_forgotten():
-    """Without being told where frames begin, a sampler cannot keep ids from there: it is not made."""
+    """Without being told where frames begin, a sampler cannot keep ids from there: it is not
+    made.
+    """
     with pytest.raises(ValueError, match=r"first is 1: give opening"):
         Sampler(Sampling(3, first=1), [0], np.arange(4))
 
@@ -182,5 +212,6 @@ def test_strict_top_p_drops_the_token_that_crosses():
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
     assert set(draws(500, logits, top_p=0.6).tolist()) == {0, 1}
     assert set(draws(500, logits, top_p=0.6, top_p_rule="strict").tolist()) == {0}
-    assert set(draws(500, logits, top_p=0.2, top_p_rule="strict").tolist()) == {0}  # the best always stays
+    # the best always stays
+    assert set(draws(500, logits, top_p=0.2, top_p_rule="strict").tolist()) == {0}
     assert len(set(draws(500, logits, top_p=1.0, top_p_rule="strict").tolist())) == 4

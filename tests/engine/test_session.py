@@ -51,7 +51,10 @@ def known(session, world):
 
 def codes_of(tokens, world, frames):
     g = world.grid
-    return [[[tokens[world.layout.position(t, i, j)] for j in range(g.w)] for i in range(g.h)] for t in frames]
+    return [
+        [[tokens[world.layout.position(t, i, j)] for j in range(g.w)] for i in range(g.h)]
+        for t in frames
+    ]
 
 
 @given(worlds(frames=2), configs(), SEEDS)
@@ -61,21 +64,32 @@ def test_ntp_frame_by_frame_is_a_plain_decoder_over_all_frames(world, config, se
     tokens = known(session, world)
     made = [extend(session, 1, world.decoding) for _ in range(world.frames)]
 
-    oracle.next_token_decode(reference(session.model, world), tokens, world.context, world.frames, careful())
-    assert np.concatenate(made, axis=1)[0].tolist() == codes_of(tokens, world, range(world.context, total))
+    oracle.next_token_decode(
+        reference(session.model, world), tokens, world.context, world.frames, careful()
+    )
+    assert np.concatenate(made, axis=1)[0].tolist() == codes_of(
+        tokens, world, range(world.context, total)
+    )
 
 
 @given(worlds(frames=2), configs(), SEEDS, MORE, st.data())
 def test_two_decodings_in_turn_are_the_oracles_walk_continued(world, config, seed, more, data):
     second, total = data.draw(decodings(world.grid)), world.context + world.frames + more
-    session = open_session(world, build_model(config, world.grid, total, seed), total, seed, window=total)
+    session = open_session(
+        world, build_model(config, world.grid, total, seed), total, seed, window=total
+    )
     tokens = known(session, world)
     made = [extend(session, world.frames, world.decoding), extend(session, more, second)]
 
-    choose, rules = oracle.free_running(reference(session.model, world), careful()), second.resolve(world.grid, 1)
+    choose, rules = (
+        oracle.free_running(reference(session.model, world), careful()),
+        second.resolve(world.grid, 1),
+    )
     entries = oracle.walk(world.layout, world.context, world.frames, world.rules, tokens, choose)
     oracle.walk(world.layout, world.context + world.frames, more, rules, tokens, choose, entries)
-    assert np.concatenate(made, axis=1)[0].tolist() == codes_of(tokens, world, range(world.context, total))
+    assert np.concatenate(made, axis=1)[0].tolist() == codes_of(
+        tokens, world, range(world.context, total)
+    )
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
@@ -90,12 +104,21 @@ def test_one_extension_is_the_plan_itself(world, config, seed, temperature):
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
-def test_clips_in_lock_step_are_the_clips_alone_also_over_a_rolling_window(world, config, seed, temperature, more):
+def test_clips_in_lock_step_are_the_clips_alone_also_over_a_rolling_window(
+    world, config, seed, temperature, more
+):
     frames = world.frames + more
     model = build_model(config, world.grid, world.context + world.frames, seed)
-    together = open_session(world, model, world.context + frames, seed, batch=2, temperature=temperature)
+    together = open_session(
+        world, model, world.context + frames, seed, batch=2, temperature=temperature
+    )
     alone = [
-        replace(together, codes=together.codes[[n]], conditioning=together.conditioning[[n]], seeds=[together.seeds[n]])
+        replace(
+            together,
+            codes=together.codes[[n]],
+            conditioning=together.conditioning[[n]],
+            seeds=[together.seeds[n]],
+        )
         for n in (1, 0)
     ]
     made = extend(together, frames, world.decoding)
@@ -103,20 +126,29 @@ def test_clips_in_lock_step_are_the_clips_alone_also_over_a_rolling_window(world
 
 
 @given(worlds(frames=2), configs(), SEEDS, st.integers(1, 4), st.booleans())
-def test_a_rolled_window_is_a_fresh_session_on_the_kept_frames(world, config, seed, more, zero_slots):
+def test_a_rolled_window_is_a_fresh_session_on_the_kept_frames(
+    world, config, seed, more, zero_slots
+):
     """Slots that are still empty are zero again, where they are seen."""
     world = replace(world, decoding=replace(world.decoding, zero_slots=zero_slots))
     model = build_model(config, world.grid, world.context + world.frames, seed)
     session = open_session(world, model, world.context + world.frames + more, seed)
     extend(session, world.frames, world.decoding)
     fresh = replace(
-        session, codes=session.codes[:, -session.overlap :], conditioning=session.conditioning[:, world.frames :]
+        session,
+        codes=session.codes[:, -session.overlap :],
+        conditioning=session.conditioning[:, world.frames :],
     )
-    assert extend(session, more, world.decoding).tolist() == extend(fresh, more, world.decoding).tolist()
+    assert (
+        extend(session, more, world.decoding).tolist()
+        == extend(fresh, more, world.decoding).tolist()
+    )
 
 
 @given(worlds(frames=2), configs(), SEEDS, MORE)
-def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(world, config, seed, more):
+def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(
+    world, config, seed, more
+):
     """Places count from the clip's first frame, so the fresh session draws the same noise."""
     window = world.context + world.frames
     model = build_model(config, world.grid, window, seed)
@@ -124,18 +156,25 @@ def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(w
     extend(session, world.frames, world.decoding)
     for _ in range(more):
         fresh = replace(session)
-        assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
+        assert (
+            extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
+        )
 
 
 @given(worlds(frames=2), configs(), SEEDS, MORE)
 def test_noise_goes_on_when_the_window_rolls(world, config, seed, more):
-    """With a model that has no opinion, the clip is the noise: the same through a small and a large window."""
+    """With a model that has no opinion, the clip is the noise: the same through a small and a large
+    window.
+    """
     frames = world.frames + more
     model = build_model(config, world.grid, world.context + frames, seed)
     model.head.weight.zero_()
     small = open_session(world, model, world.context + frames, seed, temperature=1.0)
     large = replace(small, window=world.context + frames)
-    assert extend(small, frames, world.decoding).tolist() == extend(large, frames, world.decoding).tolist()
+    assert (
+        extend(small, frames, world.decoding).tolist()
+        == extend(large, frames, world.decoding).tolist()
+    )
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, st.data())
@@ -167,7 +206,9 @@ def test_actions_may_arrive_frame_by_frame():
 
 def test_actions_that_are_missing_are_told():
     """Not read as code 0 of the tokenizer."""
-    session = open_session(replace(WIDE_WORLD, frames=3), build_model(WIDE, WIDE_WORLD.grid, 5, seed=3), frames=5)
+    session = open_session(
+        replace(WIDE_WORLD, frames=3), build_model(WIDE, WIDE_WORLD.grid, 5, seed=3), frames=5
+    )
     session.conditioning = session.conditioning[:, : session.latents]
     with pytest.raises(ValueError, match=r"actions after 2 latent frames are known, 4 are needed"):
         extend(session, 3, WIDE_WORLD.decoding)
@@ -185,18 +226,36 @@ def test_a_session_has_room_for_steps_that_can_be_captured(world, config, seed, 
     """Padded lanes have a place to write to; also where the window rolls and the plan fills it."""
     model = build_model(config, world.grid, world.context + world.frames, seed)
     frames = world.frames + more
-    session = open_session(world, model, world.context + frames, seed, batch=2, temperature=temperature)
+    session = open_session(
+        world, model, world.context + frames, seed, batch=2, temperature=temperature
+    )
     padded = replace(session, capture=True)
     made = extend(session, frames, world.decoding)
     assert made.tolist() == extend(padded, frames, world.decoding).tolist()
 
 
-@given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, st.lists(st.integers(1, 3), min_size=2, max_size=4), st.data())
-def test_steps_that_were_captured_serve_every_extension(world, config, seed, temperature, parts, data):
-    """By other decodings, at other places of the video and of the window: what they read is where it was."""
+@given(
+    worlds(frames=2),
+    configs(),
+    SEEDS,
+    TEMPERATURES,
+    st.lists(st.integers(1, 3), min_size=2, max_size=4),
+    st.data(),
+)
+def test_steps_that_were_captured_serve_every_extension(
+    world, config, seed, temperature, parts, data
+):
+    """By other decodings, at other places of the video and of the window: what they read is where
+    it was.
+    """
     model = build_model(config, world.grid, world.context + world.frames, seed)
-    session = open_session(world, model, world.context + sum(parts), seed, batch=2, temperature=temperature)
-    padded, walks = replace(session, capture=True), [world.decoding, data.draw(decodings(world.grid))]
+    session = open_session(
+        world, model, world.context + sum(parts), seed, batch=2, temperature=temperature
+    )
+    padded, walks = (
+        replace(session, capture=True),
+        [world.decoding, data.draw(decodings(world.grid))],
+    )
     for n, latents in enumerate(parts):
         made = extend(session, latents, walks[n % 2])
         assert made.tolist() == extend(padded, latents, walks[n % 2]).tolist()
@@ -216,7 +275,9 @@ def test_extending_again_makes_and_captures_nothing_new(capture, captured, monke
     made, new_cache = [], Transformer.new_cache
     monkeypatch.setattr(Transformer, "new_cache", lambda *a: made.append(new_cache(*a)) or made[-1])
     world = replace(WIDE_WORLD, frames=1)
-    session = open_session(world, build_model(WIDE, world.grid, 3, seed=3), frames=6, temperature=1.0, capture=capture)
+    session = open_session(
+        world, build_model(WIDE, world.grid, 3, seed=3), frames=6, temperature=1.0, capture=capture
+    )
     counts, held = [], []
     for _ in range(4):
         extend(session, 1, world.decoding)
@@ -244,7 +305,9 @@ def test_another_width_is_captured_once_and_the_first_is_kept(captured):
 def test_after_a_release_everything_is_made_anew():
     """With the sampling that the session has by then."""
     world = replace(WIDE_WORLD, frames=1)
-    session = open_session(world, build_model(WIDE, world.grid, 3, seed=3), frames=6, temperature=1.0)
+    session = open_session(
+        world, build_model(WIDE, world.grid, 3, seed=3), frames=6, temperature=1.0
+    )
     extend(session, 1, world.decoding)
     session.release()
     assert session._state is None
@@ -265,7 +328,9 @@ def test_a_window_larger_than_needed_changes_nothing(world, config, seed, temper
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
 def test_a_released_session_starts_again_from_its_tokens(world, config, seed, temperature):
-    """Repaired or not, a prefill feeds the truth: as in a session that is opened on the codes made so far."""
+    """Repaired or not, a prefill feeds the truth: as in a session that is opened on the codes made
+    so far.
+    """
     total = world.context + world.frames + 1
     model = build_model(config, world.grid, total, seed)
     session = open_session(world, model, total, seed, temperature=temperature, window=total)
@@ -277,7 +342,9 @@ def test_a_released_session_starts_again_from_its_tokens(world, config, seed, te
 
 @given(worlds(), configs(), SEEDS, MORE)
 def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, seed, more):
-    """Frame t is complete when step t*d + (h-1)*k + w is done (equation 5), also after the window has rolled."""
+    """Frame t is complete when step t*d + (h-1)*k + w is done (equation 5), also after the window
+    has rolled.
+    """
     model = build_model(config, world.grid, world.context + world.frames, seed)
     frames, context = world.frames + more, world.context
     session = open_session(world, model, context + frames, seed, batch=2)
@@ -287,7 +354,9 @@ def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, s
     for done in session.extend(frames, world.decoding):
         seen.append((session.complete, session.complete_codes(1)))
         if done <= first:
-            assert session.complete - context == sum(t * d + last <= done for t in range(world.frames))
+            assert session.complete - context == sum(
+                t * d + last <= done for t in range(world.frames)
+            )
     assert seen[-1][0] == session.complete == context + frames
     for complete, codes in seen:
         assert codes.tolist() == session.codes[:, 1:complete].tolist()

@@ -1,4 +1,6 @@
-"""What a step of a plan asks of the device: only what a CUDA graph may hold, and no more queued than a few."""
+"""What a step of a plan asks of the device: only what a CUDA graph may hold, and no more queued
+than a few.
+"""
 
 from dataclasses import replace
 
@@ -20,12 +22,22 @@ from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.weights.load import random_transformer
 
-HOST = ("lift_fresh", "_local_scalar_dense", "nonzero", "_to_copy.device", "rand", "normal_", "uniform_")
+HOST = (
+    "lift_fresh",
+    "_local_scalar_dense",
+    "nonzero",
+    "_to_copy.device",
+    "rand",
+    "normal_",
+    "uniform_",
+)
 RULES = [{"temperature": 0.0}, {"top_k": 5}, {"temperature": 0.7, "first": 1}]
 
 
 class Asked(TorchDispatchMode):
-    """The names of operations that read a value on the host, bring one from it, or draw a number there."""
+    """The names of operations that read a value on the host, bring one from it, or draw a number
+    there.
+    """
 
     def __init__(self):
         super().__init__()
@@ -47,9 +59,13 @@ def test_what_is_looked_for_is_found():
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-@pytest.mark.parametrize("name", ["freedoom", "mineworld-300m", "wham-200m", "cosmos-4b", "cosmos-5b-video2world"])
+@pytest.mark.parametrize(
+    "name", ["freedoom", "mineworld-300m", "wham-200m", "cosmos-4b", "cosmos-5b-video2world"]
+)
 def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
-    """Else its capture as a CUDA graph would fail, or every replay would repeat what was true at the first."""
+    """Else its capture as a CUDA graph would fail, or every replay would repeat what was true at
+    the first.
+    """
     preset = load_preset(write_small(name, tmp_path))
     model, grid = random_transformer(preset, 0), preset.grid
     plan = build_plan(grid, 1, 1, Decoding("spatial", k=2))
@@ -69,7 +85,9 @@ def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
 
 
 class Recording(TorchDispatchMode):
-    """What a CUDA graph keeps of a step: operations on tensors where they were, and every number as it was."""
+    """What a CUDA graph keeps of a step: operations on tensors where they were, and every number as
+    it was.
+    """
 
     def __init__(self):
         super().__init__()
@@ -86,12 +104,17 @@ class Recording(TorchDispatchMode):
         for operation, *given, before in self.operations:
             args, kwargs = tree_map_only(torch.Tensor, lambda x: fresh.get(id(x), x), given)
             after = operation(*args, **kwargs)
-            fresh.update((id(old), new) for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True))
+            fresh.update(
+                (id(old), new)
+                for old, new in zip(tree_leaves(before), tree_leaves(after), strict=True)
+            )
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_what_is_captured_once_serves_every_plan(temperature, monkeypatch):
-    """Other decodings, other places of the video and of the window: a graph reads them where they have been put."""
+    """Other decodings, other places of the video and of the window: a graph reads them where they
+    have been put.
+    """
     found = []
 
     def record(body, pool):
@@ -104,7 +127,11 @@ def test_what_is_captured_once_serves_every_plan(temperature, monkeypatch):
     model = build_model(WIDE, WIDE_WORLD.grid, 4, seed=1)
     plain = open_session(WIDE_WORLD, model, frames=12, batch=2, temperature=temperature)
     replayed = replace(plain, times=Times(), capture=True)
-    walks = WIDE_WORLD.decoding, Decoding("spatial", k=1), replace(WIDE_WORLD.decoding, zero_slots=True)
+    walks = (
+        WIDE_WORLD.decoding,
+        Decoding("spatial", k=1),
+        replace(WIDE_WORLD.decoding, zero_slots=True),
+    )
     for n, latents in enumerate([1, 1, 1, 2, 1, 1, 1, 2]):
         for session in (plain, replayed):
             list(session.extend(latents, walks[n % 3]))
@@ -113,7 +140,9 @@ def test_what_is_captured_once_serves_every_plan(temperature, monkeypatch):
 
 
 def test_the_host_runs_a_few_steps_ahead(monkeypatch):
-    """On CUDA, where a step is only queued: the device is simulated by a list of what it was asked to do."""
+    """On CUDA, where a step is only queued: the device is simulated by a list of what it was asked
+    to do.
+    """
     seen = []
 
     class Event:

@@ -1,4 +1,6 @@
-"""The tiny models of `golden/mineworld`, loaded as a user's would be, and the ways to run them that its tests share."""
+"""The tiny models of `golden/mineworld`, loaded as a user's would be, and the ways to run them that
+its tests share.
+"""
 
 import json
 from functools import cache
@@ -66,9 +68,14 @@ def tokenizer_config(official: dict) -> VqImageConfig:
 
 
 TINY = facts("transformer_config")
-CONFIG, GRID, CODES = transformer_config(TINY["config"]), grid_of(TINY["geometry"]), TINY["geometry"]["sampled_vocab"]
+CONFIG, GRID, CODES = (
+    transformer_config(TINY["config"]),
+    grid_of(TINY["geometry"]),
+    TINY["geometry"]["sampled_vocab"],
+)
 TOKENIZER_CONFIG = tokenizer_config(facts("vae_config"))
-# its actions take fewer tokens than Minecraft's, so there are none here; a longer window has room for them
+# its actions take fewer tokens than Minecraft's, so there are none here; a longer window has room
+# for them
 PRESET = preset_of(TOKENIZER_CONFIG, CONFIG, 16 * GRID.h, 16 * GRID.w, window=6)
 
 
@@ -82,11 +89,13 @@ def tokenizer() -> VqImageTokenizer:
     return load_tokenizer(PRESET, files=[GOLDEN / "vae.safetensors"])
 
 
-# ---- decoding --------------------------------------------------------------------------------------------------------
+# ---- decoding ------------------------------------------------------------------------------------
 
 
 def known(prompt: list[list[int]], actions: list[list[int]], frames: int) -> torch.Tensor:
-    """Token store int64 [1, ...] of prompt frames, the actions after each frame, room for `frames` new ones, a scratch."""
+    """Token store int64 [1, ...] of prompt frames, the actions after each frame, room for `frames`
+    new ones, a scratch.
+    """
     codes = np.zeros((len(prompt) + frames, GRID.h, GRID.w), np.int64)
     codes[: len(prompt)] = np.reshape(prompt, (-1, GRID.h, GRID.w))
     steering = np.zeros((len(codes), GRID.conditioning), np.int64)
@@ -96,15 +105,21 @@ def known(prompt: list[list[int]], actions: list[list[int]], frames: int) -> tor
 
 def new_codes(tokens: torch.Tensor, plan: Plan) -> list[int]:
     """The new tokens of a store, in raster order."""
-    return GRID.codes(tokens[0].numpy(), plan.context + plan.latents)[plan.context :].ravel().tolist()
+    return (
+        GRID.codes(tokens[0].numpy(), plan.context + plan.latents)[plan.context :].ravel().tolist()
+    )
 
 
 def empty_cache() -> KVCache:
     return KVCache(CONFIG, 1, TINY["config"]["max_position_embeddings"])
 
 
-def run_greedy(plan: Plan, tokens: torch.Tensor, cache: KVCache | None = None) -> dict[int, torch.Tensor]:
-    """Fill in the store by prefill and the one loop; the logits [vocab] by the position of what came from them."""
+def run_greedy(
+    plan: Plan, tokens: torch.Tensor, cache: KVCache | None = None
+) -> dict[int, torch.Tensor]:
+    """Fill in the store by prefill and the one loop; the logits [vocab] by the position of what
+    came from them.
+    """
     sampler, logits = Sampler(Sampling(CODES, 0.0), [0], np.arange(plan.length + 1)), {}
 
     def choose(rows, targets):
@@ -113,5 +128,7 @@ def run_greedy(plan: Plan, tokens: torch.Tensor, cache: KVCache | None = None) -
 
     cache = cache or empty_cache()
     prefill(transformer(), cache, tokens, np.arange(plan.prefill))
-    assert list(decode(transformer(), plan, cache, tokens, choose)) == list(range(1, plan.steps + 1))
+    assert list(decode(transformer(), plan, cache, tokens, choose)) == list(
+        range(1, plan.steps + 1)
+    )
     return logits

@@ -10,29 +10,66 @@ from diagd_cli.preset_files import load_preset
 SMALL = {
     "freedoom": {
         "clip": {"height": 32, "width": 48},
-        "transformer": {"dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_dim": 32},
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "mlp_dim": 32,
+        },
     },
     "cosmos": {
         "clip": {"height": 32, "width": 48},
         "tokenizer": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
-        "transformer": {"dim": 48, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 12, "mlp_dim": 32},
+        "transformer": {
+            "dim": 48,
+            "layers": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "head_dim": 12,
+            "mlp_dim": 32,
+        },
         "decoding": {"d": 3},  # the small grid allows no more than 5
     },
     "mineworld": {
         "clip": {"height": 32, "width": 48},
         "tokenizer": {"channels": [32] * 5, "blocks": 1, "latent": 8},
-        "transformer": {"dim": 32, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 8, "mlp_dim": 32},
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "mlp_dim": 32,
+        },
     },
     "wham": {
         "clip": {"height": 35, "width": 40},
-        "tokenizer": {"height": 35, "width": 40, "dim": 16, "layers": 1, "head_size": 8, "code_dim": 4},
-        "transformer": {"dim": 32, "layers": 2, "heads": 2, "kv_heads": 2, "head_dim": 16, "mlp_dim": 128},
+        "tokenizer": {
+            "height": 35,
+            "width": 40,
+            "dim": 16,
+            "layers": 1,
+            "head_size": 8,
+            "code_dim": 4,
+        },
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 2,
+            "kv_heads": 2,
+            "head_dim": 16,
+            "mlp_dim": 128,
+        },
     },
 }
 
 
 def write_small(name: str, folder: Path, **more) -> Path:
-    """A shipped preset with fewer and narrower layers and smaller frames; `more`: other settings of parts, or other weights."""
+    """A shipped preset with fewer and narrower layers and smaller frames; `more`: other settings of
+    parts, or other weights.
+    """
     settings = load_preset(name).model_dump(mode="json")
     for part, own in [*SMALL[name.split("-")[0]].items(), *more.items()]:
         settings[part] = own if part.endswith("_weights") else settings[part] | own

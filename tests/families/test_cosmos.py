@@ -1,4 +1,6 @@
-"""Cosmos' Transformer against the outputs of its official modules: logits, cache, greedy tokens, sampling, positions."""
+"""Cosmos' Transformer against the outputs of its official modules: logits, cache, greedy tokens,
+sampling, positions.
+"""
 
 from pathlib import Path
 
@@ -53,12 +55,17 @@ def transformer_config(name: str) -> TransformerConfig:
 
 
 class Golden:
-    """A golden Transformer: its grid, and the model with the weights from a file of the official layout."""
+    """A golden Transformer: its grid, and the model with the weights from a file of the official
+    layout.
+    """
 
     def __init__(self, name: str, folder: Path):
         self.settings, self.data = golden(name)
         self.config = transformer_config(name)
-        (self.frames, h, w), text = self.settings["config"]["video_latent_shape"], "context" in self.data
+        (self.frames, h, w), text = (
+            self.settings["config"]["video_latent_shape"],
+            "context" in self.data,
+        )
         self.grid = Grid(h, w, prefix=int(text))
         self.prompt = self.settings["config"]["prefill_len"]
         self.length = self.grid.length(self.frames)
@@ -85,7 +92,9 @@ class Golden:
         """Logits of the sequence's tokens at some positions, under a mask over all slots."""
         with torch.inference_mode():
             ids = self.tokens[:, positions]
-            return self.model(ids, positions, Mask(visible=mask), cache, extent=self.length, cross=self.cross)
+            return self.model(
+                ids, positions, Mask(visible=mask), cache, extent=self.length, cross=self.cross
+            )
 
     def before(self, positions: torch.Tensor) -> torch.Tensor:
         """The official mask: slots at or before each position, written or not."""
@@ -97,12 +106,15 @@ def model(request, tmp_path_factory) -> Golden:
     return Golden(request.param, tmp_path_factory.mktemp(request.param))
 
 
-# ---- Transformer -----------------------------------------------------------------------------------------------------
+# ---- Transformer ---------------------------------------------------------------------------------
 
 
 def test_logits_and_hidden_states_of_a_full_pass(model):
     hidden = []
-    hooks = [block.register_forward_hook(lambda _m, _i, out: hidden.append(out)) for block in model.model.blocks]
+    hooks = [
+        block.register_forward_hook(lambda _m, _i, out: hidden.append(out))
+        for block in model.model.blocks
+    ]
     assert_close(model.full(), model.data["logits_full"])
     for hook in hooks:
         hook.remove()
@@ -134,7 +146,9 @@ def test_unwritten_slots_are_zeros_to_the_official_code_and_invisible_to_ours(mo
     positions, wanted = model.data["holes.positions"], model.data["holes.logits"]
     logits = model.feed(model.filled(model.prompt), positions, model.before(positions))
     assert_close(logits, wanted)
-    written = torch.isin(torch.arange(model.length), torch.cat([torch.arange(model.prompt), positions]))
+    written = torch.isin(
+        torch.arange(model.length), torch.cat([torch.arange(model.prompt), positions])
+    )
     logits = model.feed(model.filled(model.prompt), positions, model.before(positions) & written)
     assert_close(logits[:, :1], wanted[:, :1])
     assert ((logits - wanted)[:, 1:].abs().amax(-1) > 0.1).all()
@@ -146,7 +160,9 @@ def test_greedy_tokens_by_the_engine(model):
     cache, tokens = model.filled(model.prompt - 1), model.tokens.clone()
     tokens[:, model.prompt :] = 0
     assert plan.prefill == model.prompt - 1
-    for _ in decode(model.model, plan, cache, tokens, lambda logits, _: logits.argmax(-1), model.cross):
+    for _ in decode(
+        model.model, plan, cache, tokens, lambda logits, _: logits.argmax(-1), model.cross
+    ):
         pass
     assert torch.equal(tokens[:, model.prompt :], model.data["greedy.tokens"])
 
@@ -167,7 +183,9 @@ def test_greedy_tokens_by_a_session(model):
         cross=model.cross,
     )
     list(session.extend(model.frames - frames, Decoding("ntp")))
-    assert session.codes[:, frames:].ravel().tolist() == model.data["greedy.tokens"].ravel().tolist()
+    assert (
+        session.codes[:, frames:].ravel().tolist() == model.data["greedy.tokens"].ravel().tolist()
+    )
 
 
 def test_nucleus(model):
@@ -178,7 +196,9 @@ def test_nucleus(model):
         assert torch.equal(keep_top(logits, top_p=rule["top_p"]) > -torch.inf, wanted > 0)
 
 
-def test_context_padding_counts_as_in_the_official_pipeline_and_is_cut_off_for_the_true_mask(tmp_path):
+def test_context_padding_counts_as_in_the_official_pipeline_and_is_cut_off_for_the_true_mask(
+    tmp_path,
+):
     golden = Golden("video2world_5b_tiny", tmp_path)
     real = golden.data["context_mask_padding"][0].bool()
     assert golden.data["context_mask_ones"].all() and not real.all()
@@ -186,16 +206,20 @@ def test_context_padding_counts_as_in_the_official_pipeline_and_is_cut_off_for_t
     assert_close(golden.full(), golden.data["logits_full_padding_mask"])
 
 
-# ---- positions -------------------------------------------------------------------------------------------------------
+# ---- positions -----------------------------------------------------------------------------------
 
 
 def test_position_tables(model):
-    """Past the sequence the official tables are padded; those rows are never used. Our sines have a sign of their own."""
+    """Past the sequence the official tables are padded; those rows are never used. Our sines have a
+    sign of their own.
+    """
     wanted = [model.data[f"rope.{part}"][: model.length] for part in ("cos", "sin")]
     for table, part in zip((model.model.cos, signed(model.model.sin)), wanted, strict=True):
         assert_close(table[: model.length, 0], part, 1e-6)
     if model.config.positions.absolute:
-        assert torch.equal(model.model.absolute[: model.length].float(), model.data["ape.table"][: model.length])
+        assert torch.equal(
+            model.model.absolute[: model.length].float(), model.data["ape.table"][: model.length]
+        )
 
 
 @pytest.mark.parametrize("name", ["4b", "12b", "5b_video2world", "13b_video2world"])
@@ -205,16 +229,21 @@ def test_position_tables_of_the_released_sizes(name):
     about, (frames, h, w) = settings["models"][name], settings["latent_shape"]
     grid = Grid(h, w, prefix=int(about["bov"]))
     config = Positions(
-        kind="rope-3d", base=settings["rope_theta"], yarn=yarn(settings["yarn"]) if about["yarn"] else None
+        kind="rope-3d",
+        base=settings["rope_theta"],
+        yarn=yarn(settings["yarn"]) if about["yarn"] else None,
     )
     positions = data["positions.video2world" if about["bov"] else "positions.base"]
     inside = positions < grid.length(frames)
     coords = torch.from_numpy(grid.coords(grid.length(frames)))
-    for part, table in zip(("cos", "sin"), rope_table(config, coords, settings["head_dim"]), strict=True):
+    for part, table in zip(
+        ("cos", "sin"), rope_table(config, coords, settings["head_dim"]), strict=True
+    ):
         assert_close(table[positions[inside]], data[f"{name}.rope.{part}"][inside], 2e-6)
     if about["ape"]:
         positions = data["positions.ape"]
         inside = positions < grid.length(frames)
-        assert positions[0] == 0 and positions[1] >= grid.prefix  # so the first row is the prefix's here too
+        # so the first row is the prefix's here too
+        assert positions[0] == 0 and positions[1] >= grid.prefix
         rows = absolute_table(coords[positions[inside]], about["dim"], grid.prefix)
         assert torch.equal(rows.float(), data[f"{name}.ape"][inside])

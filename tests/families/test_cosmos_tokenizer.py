@@ -1,4 +1,6 @@
-"""Cosmos' tokenizer against the outputs of its official modules: codes, pixels, and what goes in and comes out."""
+"""Cosmos' tokenizer against the outputs of its official modules: codes, pixels, and what goes in
+and comes out.
+"""
 
 import pytest
 import torch
@@ -38,7 +40,15 @@ def tokenizer_config() -> CosmosDvConfig:
 def tokenizer(tmp_path_factory) -> CosmosTokenizer:
     path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.safetensors"
     save_file(official_weights("tokenizer_dv8x16x16_tiny"), path)
-    sizes = {"vocab": 64000, "dim": 8, "layers": 1, "heads": 1, "kv_heads": 1, "head_dim": 8, "mlp_dim": 8}
+    sizes = {
+        "vocab": 64000,
+        "dim": 8,
+        "layers": 1,
+        "heads": 1,
+        "kv_heads": 1,
+        "head_dim": 8,
+        "mlp_dim": 8,
+    }
     preset = preset_of(tokenizer_config(), TransformerConfig(**sizes), 32, 48, window=17)
     return load_tokenizer(preset, files=[path])
 
@@ -67,12 +77,16 @@ def test_pixels_of_codes(tokenizer, clip):
     assert_close(tokenizer.decode_pixels(codes), wanted)
     truncated = ((wanted * 0.5 + 0.5).clamp(0, 1) * 255).to(torch.uint8)[0].movedim(0, -1)
     apart = (tokenizer.decode(codes[0]).int() - truncated.int()).abs()
-    assert apart.max() <= 1 and apart.float().mean() < 1e-3  # where another order of a sum crosses a whole level
+    # where another order of a sum crosses a whole level
+    assert apart.max() <= 1 and apart.float().mean() < 1e-3
 
 
 def test_large_clips_go_frame_by_frame_to_the_same_end(tokenizer, monkeypatch):
     monkeypatch.setattr(cosmos_layers, "AT_ONCE", 0)
-    assert torch.equal(tokenizer.encode_pixels(tokens("clip9.video_u8").float() / 255 * 2 - 1), tokens("clip9.indices"))
+    assert torch.equal(
+        tokenizer.encode_pixels(tokens("clip9.video_u8").float() / 255 * 2 - 1),
+        tokens("clip9.indices"),
+    )
     pixels = tokenizer.decode_pixels(tokens("dec2x2x3.indices"))
     assert_close(pixels, tokens("dec2x2x3.video"))
 
@@ -95,14 +109,21 @@ def test_finite_scalar_quantisation(tokenizer):
     assert torch.equal(fsq.indices(tokens("fsq.z")), tokens("fsq.z_indices").long())
     assert torch.equal(fsq.quantise(tokens("fsq.z")), tokens("fsq.z_codes"))
     every = torch.arange(fsq.size)
-    assert torch.equal(((fsq.codes(every) * fsq.middle + fsq.middle).long() * fsq.basis).sum(-1), every)
+    assert torch.equal(
+        ((fsq.codes(every) * fsq.middle + fsq.middle).long() * fsq.basis).sum(-1), every
+    )
 
 
 OTHERS = {
     "more levels": {"multipliers": (1, 2, 2, 3), "resolution": 2048},
     "less compression": {"spatial_compression": 8, "temporal_compression": 8},
     "patches alone in time": {"spatial_compression": 8, "temporal_compression": 4},
-    "small patches": {"patch": 2, "multipliers": (1, 1, 1, 1), "spatial_compression": 8, "temporal_compression": 8},
+    "small patches": {
+        "patch": 2,
+        "multipliers": (1, 1, 1, 1),
+        "spatial_compression": 8,
+        "temporal_compression": 8,
+    },
     "attention in a level": {"attention": (128,)},
     "other codes": {"levels": (4, 3), "z_channels": 5},
 }
@@ -114,7 +135,11 @@ def test_sizes_of_other_tokenizers(change):
     model, frames = CosmosTokenizer(config), 1 + config.temporal
     clip = torch.randint(0, 256, (frames, 2 * config.spatial, config.spatial, 3), dtype=torch.uint8)
     codes = model.encode(clip)
-    assert codes.shape == (2, 2, 1) and codes.min() >= 0 and codes.max() < model.codebook == config.codebook
+    assert (
+        codes.shape == (2, 2, 1)
+        and codes.min() >= 0
+        and codes.max() < model.codebook == config.codebook
+    )
     assert model.decode(codes).shape == clip.shape
     names = {name.split(".block.")[0] for name in model.state_dict() if ".attn." in name}
     assert bool(names) == ("attention" in change)
@@ -132,7 +157,10 @@ def test_clips_of_the_wrong_size_are_refused(shape):
     [
         ({"patch": 3}, "patch .3. must be a power of two"),
         ({"spatial_compression": 2}, "cannot be below patch"),
-        ({"temporal_compression": 32, "multipliers": (1,) * 9}, "cannot exceed spatial_compression"),
+        (
+            {"temporal_compression": 32, "multipliers": (1,) * 9},
+            "cannot exceed spatial_compression",
+        ),
         ({"multipliers": (1, 2)}, "too few to reach"),
         ({"temporal_compression": 16}, "too few to reach"),
     ],
@@ -142,7 +170,7 @@ def test_settings_that_cannot_be(change, message):
         CosmosDvConfig(**change)
 
 
-# ---- pixels in and out -----------------------------------------------------------------------------------------------
+# ---- pixels in and out ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", range(5))

@@ -1,4 +1,6 @@
-"""Official Cosmos files by all the names they come under, and what a user reads when one does not fit."""
+"""Official Cosmos files by all the names they come under, and what a user reads when one does not
+fit.
+"""
 
 import io
 import json
@@ -11,13 +13,20 @@ from torch import Tensor, nn
 
 from diagd_cli.checkpoints.archive import fill_rows
 from diagd_cli.errors import WeightsError
-from diagd_cli.families.cosmos.checkpoint import OFFICIAL, tokenizer_tensors, transformer_layout, transformer_tensors
+from diagd_cli.families.cosmos.checkpoint import (
+    OFFICIAL,
+    tokenizer_tensors,
+    transformer_layout,
+    transformer_tensors,
+)
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.cosmos.tokenizer import CosmosTokenizer, parameter_shapes
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning"
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cosmos"
 CODEC = CosmosDvConfig(channels=2, multipliers=(1, 2, 1), blocks=1, z_channels=5, levels=(4, 3))
@@ -36,7 +45,9 @@ def config(name: str = "video2world_5b_tiny", **change) -> TransformerConfig:
         "mlp_dim": settings["ffn_hidden_size"],
         "cross_dim": settings["context_dim"] if settings["insert_cross_attn"] else 0,
     }
-    return TransformerConfig(**{**sizes, "qk_norm": True, "positions": Positions(kind="rope-3d"), **change})
+    return TransformerConfig(
+        **{**sizes, "qk_norm": True, "positions": Positions(kind="rope-3d"), **change}
+    )
 
 
 def weights(name: str = "video2world_5b_tiny") -> dict[str, Tensor]:
@@ -49,7 +60,7 @@ def joined(tensors) -> dict[str, Tensor]:
     return {name: torch.cat(rows) for name, rows in tensors}
 
 
-# ---- Transformer -----------------------------------------------------------------------------------------------------
+# ---- Transformer ---------------------------------------------------------------------------------
 
 
 def renamed(names: dict[str, str]):
@@ -98,7 +109,10 @@ def engine(state: dict[str, Tensor]) -> dict[str, Tensor]:
             "feed_forward.w2.weight": "layernorm_mlp.fc2_weight",
         }
     )(state)
-    extra = {"model.layers.0.self_attention._extra_state": io.BytesIO(b"x"), "model.norm._extra_state": torch.ones(3)}
+    extra = {
+        "model.layers.0.self_attention._extra_state": io.BytesIO(b"x"),
+        "model.norm._extra_state": torch.ones(3),
+    }
     return {**state, **extra}
 
 
@@ -122,13 +136,19 @@ def test_the_same_weights_by_all_their_names(tmp_path, change):
     seen = joined(transformer_tensors(tmp_path / "model.pt", config()))
     save_file(weights(), tmp_path / "model.safetensors")
     wanted = joined(transformer_tensors(tmp_path / "model.safetensors", config()))
-    assert seen.keys() == wanted.keys() and all(torch.equal(seen[name], wanted[name]) for name in wanted)
+    assert seen.keys() == wanted.keys() and all(
+        torch.equal(seen[name], wanted[name]) for name in wanted
+    )
     model = Transformer(config(), torch.zeros(1, 3, dtype=torch.long))
-    assert {n: p.shape for n, p in model.named_parameters()} == {n: t.shape for n, t in seen.items()}
+    assert {n: p.shape for n, p in model.named_parameters()} == {
+        n: t.shape for n, t in seen.items()
+    }
 
 
 def test_any_dtype_is_cast_to_the_models(tmp_path):
-    torch.save({name: tensor.bfloat16() for name, tensor in weights().items()}, tmp_path / "model.pt")
+    torch.save(
+        {name: tensor.bfloat16() for name, tensor in weights().items()}, tmp_path / "model.pt"
+    )
     model = Transformer(config(), torch.zeros(1, 3, dtype=torch.long)).half()
     fill_rows(model, transformer_tensors(tmp_path / "model.pt", config()))
     assert torch.equal(model.head.weight, weights()["model.output.weight"].bfloat16().half())
@@ -136,7 +156,11 @@ def test_any_dtype_is_cast_to_the_models(tmp_path):
 
 def refusal(path: Path, wanted: TransformerConfig | CosmosDvConfig) -> str:
     """The one line of the error, which comes before the first tensor."""
-    read = transformer_tensors if isinstance(wanted, TransformerConfig) else lambda p, c: tokenizer_tensors([p], c)
+    read = (
+        transformer_tensors
+        if isinstance(wanted, TransformerConfig)
+        else lambda p, c: tokenizer_tensors([p], c)
+    )
     with pytest.raises(WeightsError) as error:
         read(path, wanted)
     assert "\n" not in str(error.value)
@@ -155,8 +179,14 @@ def refusal(path: Path, wanted: TransformerConfig | CosmosDvConfig) -> str:
         ({"vocab": 96}, "vocab is 128 in the file, 96 in the preset"),
         ({"outputs": 0}, "outputs is 96 in the file, 128 in the preset"),
         ({"cross_dim": 0}, "cross_dim is 24 in the file, 0 in the preset"),
-        ({"layers": 1, "dim": 8}, "dim is 64 in the file, 8 in the preset; layers is 2 in the file, 1 in the preset"),
-        ({"qk_norm": False}, "holds layers.0.attention.k_norm.weight, which the preset's model has not, and 7 more"),
+        (
+            {"layers": 1, "dim": 8},
+            "dim is 64 in the file, 8 in the preset; layers is 2 in the file, 1 in the preset",
+        ),
+        (
+            {"qk_norm": False},
+            "holds layers.0.attention.k_norm.weight, which the preset's model has not, and 7 more",
+        ),
     ],
 )
 @pytest.mark.parametrize("layout", ["released", "TransformerEngine, fused"])
@@ -165,10 +195,14 @@ def test_a_preset_of_another_size(tmp_path, change, message, layout):
     assert message in refusal(tmp_path / "model.pt", config(**change))
 
 
-@pytest.mark.parametrize("change", [{"bias": True}, {"norm": "layer"}, {"positions": Positions(kind="learned")}])
+@pytest.mark.parametrize(
+    "change", [{"bias": True}, {"norm": "layer"}, {"positions": Positions(kind="learned")}]
+)
 def test_a_preset_that_no_cosmos_file_can_fill(tmp_path, change):
     (name,) = change
-    assert refusal(tmp_path / "model.pt", config(**change)).startswith(f"No Cosmos file fits transformer.{name}")
+    assert refusal(tmp_path / "model.pt", config(**change)).startswith(
+        f"No Cosmos file fits transformer.{name}"
+    )
 
 
 def official_config(name: str) -> TransformerConfig:
@@ -179,7 +213,10 @@ def shapes_only(path: Path, wanted: TransformerConfig) -> Path:
     """A file with tensors of the true shapes that take no room."""
     layout = transformer_layout(wanted)
     names = {name: shape for parts in layout.values() for name, shape in parts.items()}
-    torch.save({f"model.{name}": torch.zeros(1).bfloat16().expand(shape) for name, shape in names.items()}, path)
+    torch.save(
+        {f"model.{name}": torch.zeros(1).bfloat16().expand(shape) for name, shape in names.items()},
+        path,
+    )
     return path
 
 
@@ -210,24 +247,34 @@ def test_names_that_are_missing_or_too_many(tmp_path):
     del state["model.layers.1.ffn_norm.weight"]
     torch.save(state, tmp_path / "model.pt")
     assert "model.pt lacks layers.1.ffn_norm.weight." in refusal(tmp_path / "model.pt", config())
-    torch.save({**weights(), "model.extra.weight": torch.ones(1), "b": torch.ones(1)}, tmp_path / "model.pt")
+    torch.save(
+        {**weights(), "model.extra.weight": torch.ones(1), "b": torch.ones(1)},
+        tmp_path / "model.pt",
+    )
     message = "model.pt holds b, which the preset's model has not, and 1 more names differ"
     assert message in refusal(tmp_path / "model.pt", config())
 
 
 def test_shapes_that_no_size_explains(tmp_path):
-    torch.save({**weights(), "model.layers.1.attention.wv.weight": torch.ones(31, 64)}, tmp_path / "model.pt")
+    torch.save(
+        {**weights(), "model.layers.1.attention.wv.weight": torch.ones(31, 64)},
+        tmp_path / "model.pt",
+    )
     message = "model.pt: layers.1.attention.wv.weight is (31, 64), the preset needs (32, 64)"
     assert message in refusal(tmp_path / "model.pt", config())
 
 
 def test_files_of_something_else(tmp_path):
     save_file({"a": torch.ones(2)}, tmp_path / "a.safetensors")
-    assert "a.safetensors holds no Cosmos transformer" in refusal(tmp_path / "a.safetensors", config())
-    assert "a.safetensors holds no Cosmos video tokenizer" in refusal(tmp_path / "a.safetensors", CODEC)
+    assert "a.safetensors holds no Cosmos transformer" in refusal(
+        tmp_path / "a.safetensors", config()
+    )
+    assert "a.safetensors holds no Cosmos video tokenizer" in refusal(
+        tmp_path / "a.safetensors", CODEC
+    )
 
 
-# ---- tokenizer -------------------------------------------------------------------------------------------------------
+# ---- tokenizer -----------------------------------------------------------------------------------
 
 
 class Quantiser(nn.Module):
@@ -235,7 +282,9 @@ class Quantiser(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.register_buffer("_levels", torch.tensor(CODEC.levels, dtype=torch.int32), persistent=False)
+        self.register_buffer(
+            "_levels", torch.tensor(CODEC.levels, dtype=torch.int32), persistent=False
+        )
         self.register_buffer("_basis", torch.tensor([1, 4], dtype=torch.int32), persistent=False)
         self.register_buffer("implicit_codebook", torch.zeros(12, 2), persistent=False)
 
@@ -273,7 +322,11 @@ def archives(tmp_path_factory) -> tuple[dict[str, Tensor], Path]:
     export(folder / "encoder.jit", encoder, (1, 3, 1, 16, 16))
     inverse = nn.Sequential()
     inverse.add_module("quantizer", Quantiser())
-    decoder = {"inv_quant": inverse, "post_quant_conv": codec.post_quant_conv, "decoder": codec.decoder}
+    decoder = {
+        "inv_quant": inverse,
+        "post_quant_conv": codec.post_quant_conv,
+        "decoder": codec.decoder,
+    }
     export(folder / "decoder.jit", decoder, (1, 2, 1, 1, 1))
     return state, folder
 
@@ -288,16 +341,27 @@ def test_the_two_archives_are_read(archives):
 @pytest.mark.parametrize("prefix", ["", "network.", "model.network."])
 def test_a_checkpoint_of_training_and_unused_convolutions(archives, tmp_path, prefix):
     state, _ = archives
-    extra = {"encoder.down.1.downsample.conv2.conv3d.weight": torch.ones(1), "quantizer._levels": torch.tensor([4, 3])}
+    extra = {
+        "encoder.down.1.downsample.conv2.conv3d.weight": torch.ones(1),
+        "quantizer._levels": torch.tensor([4, 3]),
+    }
     inner = {f"{prefix}{name}": tensor for name, tensor in {**state, **extra}.items()}
-    torch.save({"model": {**inner, **({"loss.weight": torch.ones(1)} if prefix else {})}, "step": 1}, tmp_path / "a.pt")
+    torch.save(
+        {"model": {**inner, **({"loss.weight": torch.ones(1)} if prefix else {})}, "step": 1},
+        tmp_path / "a.pt",
+    )
     seen = joined(tokenizer_tensors([tmp_path / "a.pt"], CODEC))
-    assert seen.keys() == state.keys() and all(torch.equal(seen[name], state[name]) for name in state)
+    assert seen.keys() == state.keys() and all(
+        torch.equal(seen[name], state[name]) for name in state
+    )
 
 
 def test_half_a_tokenizer_asks_for_the_other_half(archives):
     message = refusal(archives[1] / "encoder.jit", CODEC)
-    assert "encoder.jit lacks decoder.conv_in.0.conv3d.bias" in message and message.count("decoder.jit") == 1
+    assert (
+        "encoder.jit lacks decoder.conv_in.0.conv3d.bias" in message
+        and message.count("decoder.jit") == 1
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,7 +373,10 @@ def test_half_a_tokenizer_asks_for_the_other_half(archives):
         ({"levels": (4, 3, 3)}, "number of levels is 2 in the file, 3 in the preset"),
         ({"levels": (3, 4)}, "levels is (4, 3) in the file, (3, 4) in the preset"),
         ({"blocks": 2}, "blocks is 1 in the file, 2 in the preset"),
-        ({"multipliers": (1, 2, 2)}, "multipliers is (1, 2, 1) in the file, (1, 2, 2) in the preset"),
+        (
+            {"multipliers": (1, 2, 2)},
+            "multipliers is (1, 2, 1) in the file, (1, 2, 2) in the preset",
+        ),
         ({"attention": (256,)}, "lacks decoder.up.0.attn.0.0.k.conv3d.bias"),
     ],
 )
@@ -321,8 +388,12 @@ def test_a_tokenizer_of_another_size(archives, tmp_path, change, message):
 
 def test_the_official_tokenizer_has_the_official_number_of_parameters():
     shapes = parameter_shapes(CosmosDvConfig())
-    encoder = [shape for name, shape in shapes.items() if name.startswith(("encoder.", "quant_conv."))]
-    decoder = [shape for name, shape in shapes.items() if name.startswith(("decoder.", "post_quant_conv."))]
+    encoder = [
+        shape for name, shape in shapes.items() if name.startswith(("encoder.", "quant_conv."))
+    ]
+    decoder = [
+        shape for name, shape in shapes.items() if name.startswith(("decoder.", "post_quant_conv."))
+    ]
     assert (len(encoder), len(decoder)) == (142, 176) and len(shapes) == 318
     assert round(sum(torch.Size(shape).numel() for shape in encoder) / 1e6, 2) == 45.54
     assert round(sum(torch.Size(shape).numel() for shape in decoder) / 1e6, 2) == 65.36

@@ -33,9 +33,13 @@ def test_frames_are_independent(shipped, clips):
     assert all(torch.equal(shipped.encode(frames[t : t + 1])[0], together[t]) for t in range(3))
 
 
-@pytest.mark.parametrize("kernel, encoder, decoder", [(1, (0, 0), (0, 0)), (3, (1, 0), (0, 1)), (5, (1, 1), (1, 1))])
+@pytest.mark.parametrize(
+    "kernel, encoder, decoder", [(1, (0, 0), (0, 0)), (3, (1, 0), (0, 1)), (5, (1, 1), (1, 1))]
+)
 def test_sizes(kernel, encoder, decoder):
-    config = FsqImageConfig(levels=(5, 3), channels=(4, 8), kernel=kernel, encoder=encoder, decoder=decoder)
+    config = FsqImageConfig(
+        levels=(5, 3), channels=(4, 8), kernel=kernel, encoder=encoder, decoder=decoder
+    )
     model = FsqImageTokenizer(config)
     codes = model.encode(torch.randint(256, (2, 16, 40, 3), dtype=torch.uint8))
     assert codes.shape == (2, 2, 5) and codes.max() < 15 and config.codebook == model.codebook == 15

@@ -1,4 +1,6 @@
-"""Every official preset, shrunk and with random weights, from a clip to an MP4 through the command line."""
+"""Every official preset, shrunk and with random weights, from a clip to an MP4 through the command
+line.
+"""
 
 import shutil
 
@@ -47,14 +49,18 @@ def test_official_preset_end_to_end(name, small, clip, tmp_path, diagd):
     facts = made(diagd, clip, path, "--frames", frames, "-o", target)
     grid, (k, d) = preset.grid, (facts["settings"]["decoding"][name] for name in "kd")
     new = preset.new_latents(frames)
-    if preset.overlap and preset.context + new > preset.window:  # WHAM's window holds one new frame at a time
+    # WHAM's window holds one new frame at a time
+    if preset.overlap and preset.context + new > preset.window:
         assert facts["steps"] == new * ((grid.h - 1) * k + grid.w)
     else:
         assert facts["steps"] == (new - 1) * d + (grid.h - 1) * k + grid.w
     assert facts["tokens"] == new * grid.area
     seen = read_clip(target, context=1, start=0, future=99)
     assert len(seen.frames) + len(seen.future) == facts["context_frames"] + frames
-    assert seen.frames.shape[1:3] == (preset.clip.height + preset.clip.height % 2, preset.clip.width)
+    assert seen.frames.shape[1:3] == (
+        preset.clip.height + preset.clip.height % 2,
+        preset.clip.width,
+    )
 
 
 @pytest.mark.parametrize("name", ["cosmos-4b", "mineworld-300m", "wham-200m"])
@@ -62,8 +68,11 @@ def test_a_still_image_is_context_enough(name, small, tmp_path, diagd):
     from diagd_cli.clip.image import write_png
 
     write_png(tmp_path / "still.png", moving(1, 40, 64)[0])
-    frames = 5 if name == "cosmos-4b" else 1  # not a whole latent frame of Cosmos: what is too much is left out
-    facts = made(diagd, tmp_path / "still.png", small(name), "--frames", frames, "-o", tmp_path / "out.mp4")
+    # not a whole latent frame of Cosmos: what is too much is left out
+    frames = 5 if name == "cosmos-4b" else 1
+    facts = made(
+        diagd, tmp_path / "still.png", small(name), "--frames", frames, "-o", tmp_path / "out.mp4"
+    )
     assert (facts["context_frames"], facts["new_frames"]) == (1, frames)
 
 
@@ -81,7 +90,9 @@ def test_a_temperature_below_the_least_of_wham_is_told(small, clip, tmp_path, di
     ]
     done = diagd(*arguments, "-o", tmp_path / "out.mp4")
     assert done.objects[0]["settings"]["temperature"] == 0.1
-    assert done.err == "warning: temperature 0.01 counts as 0.1, as in this model's official code; 0 is greedy\n"
+    assert done.err == (
+        "warning: temperature 0.01 counts as 0.1, as in this model's official code; 0 is greedy\n"
+    )
 
 
 def test_actions_decide_what_is_made(small, clip, tmp_path, diagd):
@@ -97,13 +108,25 @@ def test_actions_decide_what_is_made(small, clip, tmp_path, diagd):
 
 
 def test_a_recording_of_wham_is_clip_and_actions(small, tmp_path, diagd):
-    """An official .npz: images [F, 3, H, W] and actions [F, 16]; frame 0 of each output token row is never id 0."""
+    """An official .npz: images [F, 3, H, W] and actions [F, 16]; frame 0 of each output token row
+    is never id 0.
+    """
     actions = np.zeros((14, 16), np.float32)
     actions[:, 12:], actions[:, 0] = 5, np.arange(14) % 2
     images = moving(14, 35, 40).transpose(0, 3, 1, 2)
     np.savez(tmp_path / "game.npz", images=images, actions=actions)
     preset = small("wham-200m")
-    facts = made(diagd, tmp_path / "game.npz", preset, "--start", 1, "--frames", 2, "-o", tmp_path / "out.mp4")
+    facts = made(
+        diagd,
+        tmp_path / "game.npz",
+        preset,
+        "--start",
+        1,
+        "--frames",
+        2,
+        "-o",
+        tmp_path / "out.mp4",
+    )
     assert facts["steered_by"] == actions[1:13].astype(int).tolist()
     assert facts["input"]["fps"] == 10
     seen = read_clip(tmp_path / "out.mp4", context=12, start=0).frames
@@ -113,30 +136,46 @@ def test_a_recording_of_wham_is_clip_and_actions(small, tmp_path, diagd):
 
 def test_frames_beyond_the_window(small, clip, diagd):
     """Cosmos holds 33 frames and cannot roll; the message says how many are left."""
-    done = diagd("generate", clip, "--preset", small("cosmos-4b"), "--frames", 25, "--random-weights")
+    done = diagd(
+        "generate", clip, "--preset", small("cosmos-4b"), "--frames", 25, "--random-weights"
+    )
     assert done.code == 2
     assert "cannot make 25 frames after 9. Ask for at most 24" in done.err
 
 
 @pytest.mark.parametrize("context, code", [(1, 0), (9, 0), (10, 2), (41, 2)])
 def test_context(context, code, small, clip, tmp_path, diagd):
-    options = ("--preset", small("cosmos-4b"), "--context", context, "--frames", 8, "--random-weights")
+    options = (
+        "--preset",
+        small("cosmos-4b"),
+        "--context",
+        context,
+        "--frames",
+        8,
+        "--random-weights",
+    )
     done = diagd("generate", clip, *options, "-o", tmp_path / "o.mp4")
     assert done.code == code, done.err
-    assert code == 0 or f"The context is {context} frame(s)" in done.err or "cannot make" in done.err
+    assert (
+        code == 0 or f"The context is {context} frame(s)" in done.err or "cannot make" in done.err
+    )
 
 
-# ---- text ------------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def video2world(tmp_path_factory):
-    """A shrunk cosmos-5b-video2world whose text encoder is a real T5, small and random, beside the preset."""
+    """A shrunk cosmos-5b-video2world whose text encoder is a real T5, small and random, beside the
+    preset.
+    """
     from small_t5 import make_t5
 
     folder = tmp_path_factory.mktemp("video2world")
     make_t5(folder / "t5", 16)
-    files = {f"{part}_weights": {"file": f"{part}.safetensors"} for part in ("tokenizer", "transformer")}
+    files = {
+        f"{part}_weights": {"file": f"{part}.safetensors"} for part in ("tokenizer", "transformer")
+    }
     text = {"transformer": {"cross_dim": 16}, "text": {"encoder": "t5", "length": 12}}
     path = write_small("cosmos-5b-video2world", folder, **text, **files)
     preset = load_preset(path)
@@ -152,13 +191,25 @@ def video2world(tmp_path_factory):
 
 def codes_of(diagd, clip, preset, *options):
     target = preset.with_name("out.mp4")
-    options = ("--frames", 8, "--temperature", 0, "--save-tokens", "--force", "-o", target, *options)
+    options = (
+        "--frames",
+        8,
+        "--temperature",
+        0,
+        "--save-tokens",
+        "--force",
+        "-o",
+        target,
+        *options,
+    )
     facts = made(diagd, clip, preset, *options, random=False)
     return facts, np.load(target.with_suffix(".npz"))["codes"][2:].tolist()
 
 
 def test_a_prompt_steers_however_it_is_given(video2world, clip, tmp_path, diagd):
-    """On the command line, in a file, beside the clip, or embedded before: the tokens are the same."""
+    """On the command line, in a file, beside the clip, or embedded before: the tokens are
+    the same.
+    """
     facts, wanted = codes_of(diagd, clip, video2world, "--prompt", "a robot walks")
     assert facts["prompt"] == "a robot walks"
     assert codes_of(diagd, clip, video2world, "--prompt", "through the snow")[1] != wanted
@@ -166,16 +217,24 @@ def test_a_prompt_steers_however_it_is_given(video2world, clip, tmp_path, diagd)
     assert codes_of(diagd, clip, video2world, "--prompt-file", tmp_path / "prompt.txt")[1] == wanted
     clip.with_suffix(".txt").write_text("a robot walks")
     assert codes_of(diagd, clip, video2world)[1] == wanted
-    done = diagd("embed", "a robot walks", "--preset", video2world, "-o", tmp_path / "p.safetensors")
+    done = diagd(
+        "embed", "a robot walks", "--preset", video2world, "-o", tmp_path / "p.safetensors"
+    )
     assert (done.code, done.out) == (0, f"{tmp_path}/p.safetensors\n")
-    facts, tokens = codes_of(diagd, clip, video2world, "--prompt-embedding", tmp_path / "p.safetensors")
+    facts, tokens = codes_of(
+        diagd, clip, video2world, "--prompt-embedding", tmp_path / "p.safetensors"
+    )
     assert tokens == wanted and len(facts["prompt_embedding"]) == 64
 
 
 @pytest.mark.parametrize(
     "preset, options, message",
     [
-        ("freedoom", ["--prompt", "x"], "The preset freedoom takes no text, and --prompt gives one"),
+        (
+            "freedoom",
+            ["--prompt", "x"],
+            "The preset freedoom takes no text, and --prompt gives one",
+        ),
         (
             "small",
             ["--prompt", "x", "--prompt-embedding", "p.safetensors"],
@@ -186,5 +245,7 @@ def test_a_prompt_steers_however_it_is_given(video2world, clip, tmp_path, diagd)
     ],
 )
 def test_refused_prompts(preset, options, message, video2world, clip, diagd):
-    done = diagd("generate", clip, "--preset", video2world if preset == "small" else preset, *options)
+    done = diagd(
+        "generate", clip, "--preset", video2world if preset == "small" else preset, *options
+    )
     assert done.code == 2 and done.err.startswith(f"error: {message}")

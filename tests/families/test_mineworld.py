@@ -24,16 +24,25 @@ from diagd_cli.engine.decode import prefill
 from diagd_cli.engine.filters import keep_top
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.errors import UsageError
-from diagd_cli.families.mineworld.actions import MinecraftActions, read_minecraft_actions, recorded_action
+from diagd_cli.families.mineworld.actions import (
+    MinecraftActions,
+    read_minecraft_actions,
+    recorded_action,
+)
 from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer, to_frames, to_pixels
 from diagd_cli.model.mask import EVERYTHING, Mask
 from diagd_cli.model.positions import signed
 
-IO, VAE, DRAWS, ACTIONS = (tensors("transformer_io"), tensors("vae_io"), tensors("sampling"), facts("actions"))
+IO, VAE, DRAWS, ACTIONS = (
+    tensors("transformer_io"),
+    tensors("vae_io"),
+    tensors("sampling"),
+    facts("actions"),
+)
 ids, positions = IO["input_ids"], IO["position_ids"]
 
-# ---- the Transformer -------------------------------------------------------------------------------------------------
+# ---- the Transformer -----------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -42,7 +51,9 @@ def test_logits_of_a_full_pass():
     modules = [*transformer().blocks, transformer().norm]
     names = [*(f"hidden_layer_{n}" for n in range(CONFIG.layers)), "hidden_final_norm"]
     hooks = [
-        module.register_forward_hook(lambda _, __, output, name=name: seen.update({name: output[0]}))
+        module.register_forward_hook(
+            lambda _, __, output, name=name: seen.update({name: output[0]})
+        )
         for module, name in zip(modules, names, strict=True)
     ]
     logits = transformer()(ids[None], positions)[0]
@@ -58,7 +69,9 @@ def test_logits_token_by_token_through_the_cache():
     cache, rows, last = empty_cache(), [], int(positions[-1])
     prefill(transformer(), cache, ids[None], positions[: GRID.block].numpy(), chunk=5)
     for p in range(GRID.block, last + 1):
-        rows.append(transformer()(ids[None, [p]], positions[[p]], EVERYTHING, cache, extent=p + 1)[0, 0])
+        rows.append(
+            transformer()(ids[None, [p]], positions[[p]], EVERYTHING, cache, extent=p + 1)[0, 0]
+        )
     assert_close(torch.stack(rows), IO["logits"][GRID.block :])
 
 
@@ -79,11 +92,12 @@ def test_logits_where_slots_before_them_are_empty(masked):
 @pytest.mark.parametrize("name", ["cos", "sin"])
 def test_rotary_tables(name):
     theirs = IO[f"rope_{name}"]
-    ours = transformer().cos if name == "cos" else signed(transformer().sin)  # signed twice is as it was
+    # signed twice is as it was
+    ours = transformer().cos if name == "cos" else signed(transformer().sin)
     assert_close(ours[: len(theirs), 0], theirs)
 
 
-# ---- the tokenizer ---------------------------------------------------------------------------------------------------
+# ---- the tokenizer -------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
@@ -98,15 +112,18 @@ def test_codes():
 def test_pixels(record_property):
     codes = torch.cat([VAE["indices"], VAE["random_indices"]])
     assert_close(tokenizer().decode_pixels(codes), VAE["decoded"])
-    assert to_frames(VAE["decoded"]).equal(VAE["decoded_uint8"])  # the conversion is theirs, bit for bit
+    # the conversion is theirs, bit for bit
+    assert to_frames(VAE["decoded"]).equal(VAE["decoded_uint8"])
 
     frames, theirs = tokenizer().decode(codes), VAE["decoded_uint8"]
     exact = ((VAE["decoded"].double().clamp(-1, 1) + 1) / 2 * 255).movedim(1, -1)
-    on_the_edge = (exact - exact.round()).abs() < TOLERANCE * 255 / 2  # the last bits decide which way it is cut off
+    # the last bits decide which way it is cut off
+    on_the_edge = (exact - exact.round()).abs() < TOLERANCE * 255 / 2
     assert frames[~on_the_edge].equal(theirs[~on_the_edge])
     assert (frames.int() - theirs.int()).abs().max() <= 1
     rounded = [
-        ((pixels.clamp(-1, 1) + 1) / 2 * 255).round() for pixels in (VAE["decoded"], tokenizer().decode_pixels(codes))
+        ((pixels.clamp(-1, 1) + 1) / 2 * 255).round()
+        for pixels in (VAE["decoded"], tokenizer().decode_pixels(codes))
     ]
     assert rounded[0].equal(rounded[1])
     record_property("bytes that differ", f"{int((frames != theirs).sum())} of {frames.numel()}")
@@ -119,7 +136,9 @@ def test_the_tokenizer_refuses_frames_of_other_sizes():
 
 @pytest.mark.parametrize("code_dim", [0, 6])
 def test_other_depths_and_widths(code_dim):
-    config = VqImageConfig(codebook=11, channels=(4, 8), blocks=1, latent=4, code_dim=code_dim, groups=2)
+    config = VqImageConfig(
+        codebook=11, channels=(4, 8), blocks=1, latent=4, code_dim=code_dim, groups=2
+    )
     model = VqImageTokenizer(config)
     torch.nn.init.normal_(model.quantize["embedding"].weight)
     codes = model.encode(torch.randint(0, 256, (3, 6, 10, 3), dtype=torch.uint8))
@@ -127,7 +146,7 @@ def test_other_depths_and_widths(code_dim):
     assert model.decode(codes).shape == (3, 6, 10, 3)
 
 
-# ---- sampling --------------------------------------------------------------------------------------------------------
+# ---- sampling ------------------------------------------------------------------------------------
 
 
 def sampling_of(name: str) -> Sampling:
@@ -138,20 +157,27 @@ def sampling_of(name: str) -> Sampling:
     return Sampling(CODES, float(temperature), top_k, top_p)
 
 
-@pytest.mark.parametrize("name", sorted(key[: -len(".probs")] for key in DRAWS if key.endswith(".probs")))
+@pytest.mark.parametrize(
+    "name", sorted(key[: -len(".probs")] for key in DRAWS if key.endswith(".probs"))
+)
 def test_sampling(name, record_property, monkeypatch):
     sampling, noise = sampling_of(name), DRAWS["noise_exponential"]
     logits = DRAWS["logits"][:, :CODES] / sampling.temperature
     probabilities = keep_top(logits, sampling.top_k, sampling.top_p).softmax(-1)
     theirs = DRAWS[f"{name}.probs"]
-    # at top_p 1 the official filter drops tokens of the tail, where the mass before them, a float32 sum, exceeds 1
+    # at top_p 1 the official filter drops tokens of the tail, where the mass before them, a float32
+    # sum, exceeds 1
     tail = probabilities < (1e-6 if (sampling.top_p, sampling.top_k) == (1, 0) else 0)
     assert (probabilities > 0)[~tail].equal((theirs > 0)[~tail])
-    record_property("tokens of the tail that we keep", int(((probabilities > 0) & (theirs == 0)).sum()))
+    record_property(
+        "tokens of the tail that we keep", int(((probabilities > 0) & (theirs == 0)).sum())
+    )
     assert_close(probabilities, theirs)
 
     if name.startswith("top_p"):  # there, noise j belongs to the j-th most probable token
-        noise = torch.empty_like(noise).scatter(-1, logits.sort(dim=-1, descending=True).indices, noise)
+        noise = torch.empty_like(noise).scatter(
+            -1, logits.sort(dim=-1, descending=True).indices, noise
+        )
 
     def gumbel(self, keys, ids):  # -log(Exp(1) noise) is Gumbel noise
         return -noise.log().gather(-1, ids.expand(1, len(noise), -1)[0])
@@ -167,7 +193,7 @@ def test_greedy():
     assert sampler(DRAWS["logits"][None], torch.arange(12))[0].equal(DRAWS["greedy.tokens"])
 
 
-# ---- actions ---------------------------------------------------------------------------------------------------------
+# ---- actions -------------------------------------------------------------------------------------
 
 
 def test_the_action_vocabulary():
@@ -179,7 +205,9 @@ def test_the_action_vocabulary():
 
 def test_camera_bins():
     actions = MinecraftActions()
-    assert [actions.camera_bin(degrees) for degrees in ACTIONS["camera_values"]] == ACTIONS["camera_bins"]
+    assert [actions.camera_bin(degrees) for degrees in ACTIONS["camera_values"]] == ACTIONS[
+        "camera_bins"
+    ]
     centres = [actions.camera_degrees(n) for n in range(actions.bins)]
     assert centres == pytest.approx(ACTIONS["bin_centres_degrees"], abs=1e-9)
 
@@ -238,7 +266,11 @@ def test_what_is_no_action_is_named_by_its_line(line, message, tmp_path):
 def test_action_files_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "bytes.jsonl").write_bytes(b"\xff\xfe\x00")
-    for name, message in (("empty", "holds no action"), ("bytes", "it is not text"), ("none", "No such file")):
+    for name, message in (
+        ("empty", "holds no action"),
+        ("bytes", "it is not text"),
+        ("none", "No such file"),
+    ):
         with pytest.raises(UsageError, match=message):
             read_minecraft_actions(tmp_path / f"{name}.jsonl")
 
@@ -251,7 +283,7 @@ def test_tokens_out_of_place_are_no_action():
             actions.decode(wrong)
 
 
-# ---- actions as a preset's record ------------------------------------------------------------------------------------
+# ---- actions as a preset's record ----------------------------------------------------------------
 
 
 def test_actions_by_hand():
@@ -262,11 +294,14 @@ def test_actions_by_hand():
     assert (rows[3] == actions.rest).all() and actions.describe(rows[3:]) == [{}]
     described = actions.describe(rows)
     assert described[0] == {"forward": 1, "jump": 1}
-    assert [round(angle) for angle in described[2]["camera"]] == [-5, 14]  # the centres of their bins
+    # the centres of their bins
+    assert [round(angle) for angle in described[2]["camera"]] == [-5, 14]
     assert rows.min() >= actions.offset and rows.max() < actions.offset + actions.vocabulary
 
 
-@pytest.mark.parametrize("text", ["fly", "forward+", "yaw=", "yaw=1e9", "yaw=nan", "forward*0", "missing.jsonl"])
+@pytest.mark.parametrize(
+    "text", ["fly", "forward+", "yaw=", "yaw=1e9", "yaw=nan", "forward*0", "missing.jsonl"]
+)
 def test_actions_by_hand_refused(text):
     with pytest.raises(UsageError) as caught:
         MinecraftActions().parse(text)

@@ -1,5 +1,6 @@
-"""Diagonal Decoding against MineWorld's own: its greedy traces token for token and feed for feed, with its defects, by
-diagd's one loop; then without them, against a slow reference. `families/authors_plan.py` names the defects.
+"""Diagonal Decoding against MineWorld's own: its greedy traces token for token and feed for feed,
+with its defects, by diagd's one loop; then without them, against a slow reference.
+`families/authors_plan.py` names the defects.
 """
 
 import numpy as np
@@ -35,12 +36,16 @@ PROXY = {"last_token_of_row_above": "newest"}
 diagonal = pytest.mark.parametrize("name", [name for name in TRACES["traces"] if name != "naive"])
 
 
-def plan_of(trace: dict, context: int = 1, frames: int = FRAMES, grid=GRID, demo: bool = False) -> Plan:
+def plan_of(
+    trace: dict, context: int = 1, frames: int = FRAMES, grid=GRID, demo: bool = False
+) -> Plan:
     proxy = PROXY.get(trace.get("proxy"), "prompt-frame")
     return authors_plan(grid, context, frames, trace["mode"], trace["window_size"], proxy, demo)
 
 
-def ours(trace: dict, grid=GRID, context: int = 1, frames: int = FRAMES, repair: bool = True) -> Plan:
+def ours(
+    trace: dict, grid=GRID, context: int = 1, frames: int = FRAMES, repair: bool = True
+) -> Plan:
     """diagd's own plan of the same k, d and stand-in."""
     k, d = steps_between(grid, trace["mode"], trace["window_size"])
     stand_in = PROXY.get(trace.get("proxy"), "prompt-frame")
@@ -51,7 +56,11 @@ def feeds(plan: Plan, after: int = 0) -> set[tuple[int, int, int, int]]:
     """(step, source, position, target) of all feeds from a position on; target -1 for none."""
     target = np.where(plan.target < plan.length, plan.target, -1)
     columns = zip(
-        plan.step_of_feed.tolist(), plan.source.tolist(), plan.position.tolist(), target.tolist(), strict=True
+        plan.step_of_feed.tolist(),
+        plan.source.tolist(),
+        plan.position.tolist(),
+        target.tolist(),
+        strict=True,
     )
     return {feed for feed in columns if feed[2] >= after}
 
@@ -71,12 +80,18 @@ def difference(a: list[int], b: list[int]) -> int:
     return sum(x != y for x, y in zip(a, b, strict=True))
 
 
-# ---- the authors' decoding, defects and all --------------------------------------------------------------------------
+# ---- the authors' decoding, defects and all ------------------------------------------------------
 
 
 def assert_follows(plan: Plan, tokens: torch.Tensor, trace: dict) -> None:
-    """The plan, run to the end, did what the trace tells, step by step and in the order of the feeds."""
-    place = {int(p): (t, i, j) for p, (t, i, j) in enumerate(plan.grid.coords(plan.length)) if i < plan.grid.h}
+    """The plan, run to the end, did what the trace tells, step by step and in the order of the
+    feeds.
+    """
+    place = {
+        int(p): (t, i, j)
+        for p, (t, i, j) in enumerate(plan.grid.coords(plan.length))
+        if i < plan.grid.h
+    }
     assert plan.steps == trace["num_forwards"]
     for n, (step, blind) in enumerate(zip(trace["steps"], unwritten(plan), strict=True)):
         lane = slice(plan.starts[n], plan.starts[n + 1])
@@ -131,7 +146,10 @@ def test_the_authors_order_of_work_at_full_size(name):
 @pytest.mark.parametrize("name", STALE["runs"])
 def test_the_authors_cache_keeps_the_last_clip_and_ours_does_not(name):
     run = STALE["runs"][name]
-    clips = [known([STALE[clip]["prompt"]], STALE[clip]["actions"], STALE["frames"]) for clip in ("clip_a", "clip_b")]
+    clips = [
+        known([STALE[clip]["prompt"]], STALE[clip]["actions"], STALE["frames"])
+        for clip in ("clip_a", "clip_b")
+    ]
     plan, cache = plan_of(run, frames=STALE["frames"]), empty_cache()
 
     a, b, clean = clips[0].clone(), clips[1].clone(), clips[1].clone()
@@ -154,13 +172,24 @@ def session_codes(tokens: torch.Tensor, trace: dict) -> list[int]:
     """What a session makes of the prompt in a store."""
     frames, sequence = STALE["frames"], tokens.numpy()
     codes = GRID.codes(sequence, 1 + frames)[:, :1]
-    steering = np.stack([sequence[:, GRID.conditioning_positions(t)] for t in range(1 + frames)], axis=1)
-    session = Session(transformer(), GRID, codes, steering, [0], Sampling(CODES, 0.0), window=1 + frames, overlap=1)
+    steering = np.stack(
+        [sequence[:, GRID.conditioning_positions(t)] for t in range(1 + frames)], axis=1
+    )
+    session = Session(
+        transformer(),
+        GRID,
+        codes,
+        steering,
+        [0],
+        Sampling(CODES, 0.0),
+        window=1 + frames,
+        overlap=1,
+    )
     list(session.extend(frames, ours(trace).decoding))
     return session.codes[0, 1:].ravel().tolist()
 
 
-# ---- diagd's plans: the same algorithm, less the defects -------------------------------------------------------------
+# ---- diagd's plans: the same algorithm, less the defects -----------------------------------------
 
 
 def test_naive_is_next_token_prediction():
@@ -182,8 +211,11 @@ def test_our_plan_differs_by_the_named_defects_alone(name):
         assert feeds(own) == feeds(repaired)
         assert (own.source == own.position).all()
         return
-    new = GRID.position(1, 0, 0)  # where they differ before, it is that the authors prefill within the first step
-    *rows, last = ([GRID.position(1 + t, i, GRID.w - 1) for t in range(FRAMES)] for i in range(GRID.h))
+    # where they differ before, it is that the authors prefill within the first step
+    new = GRID.position(1, 0, 0)
+    *rows, last = (
+        [GRID.position(1 + t, i, GRID.w - 1) for t in range(FRAMES)] for i in range(GRID.h)
+    )
     frame_ends = fed_late(own, last[:-1]) if trace["mode"] == "video_diagd" else set()
     assert feeds(own, new) == feeds(theirs, new) | frame_ends
     assert feeds(repaired, new) == feeds(own, new).union(*(fed_late(own, row) for row in rows))
@@ -213,7 +245,14 @@ def test_without_the_defects_tokens_are_those_of_a_slow_reference(name, record_p
     reference = oracle.Reference(transformer().state_dict(), CONFIG.model_dump(), layout)
     slow = {p: int(t) for p, t in enumerate(known(PROMPT, ACTIONS, FRAMES)[0, : plan.length])}
     slow = {p: t for p, t in slow.items() if p not in made_at(plan)}
-    oracle.walk(layout, 1, FRAMES, plan.decoding.resolve(GRID, 1), slow, oracle.free_running(reference, pick))
+    oracle.walk(
+        layout,
+        1,
+        FRAMES,
+        plan.decoding.resolve(GRID, 1),
+        slow,
+        oracle.free_running(reference, pick),
+    )
     assert min(gaps) > TOLERANCE  # or float32 might choose otherwise
     assert [slow[p] for p in range(plan.length)] == tokens[0, : plan.length].tolist()
 
@@ -221,7 +260,8 @@ def test_without_the_defects_tokens_are_those_of_a_slow_reference(name, record_p
     changed = difference(codes, trace["generated_tokens"])
     record_property("tokens that the repairs change", f"{changed} of {len(codes)}")
     record_property("smallest gap of the two best logits", min(gaps))
-    assert codes[: GRID.w] == trace["generated_tokens"][: GRID.w]  # the first row meets no defect yet
+    # the first row meets no defect yet
+    assert codes[: GRID.w] == trace["generated_tokens"][: GRID.w]
     assert changed
     if trace["window_size"] == GRID.w:
         assert codes == TRACES["traces"]["naive"]["generated_tokens"]

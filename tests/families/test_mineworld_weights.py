@@ -1,4 +1,6 @@
-"""MineWorld's weights files: every official format loads, what does not fit is named, and nothing in a file runs."""
+"""MineWorld's weights files: every official format loads, what does not fit is named, and nothing
+in a file runs.
+"""
 
 import os
 import pickle
@@ -21,7 +23,12 @@ from safetensors.torch import save_file
 
 from diagd_cli.checkpoints.match import flat
 from diagd_cli.errors import WeightsError
-from diagd_cli.families.mineworld.checkpoint import OFFICIAL, tokenizer_tensors, transformer_layout, transformer_tensors
+from diagd_cli.families.mineworld.checkpoint import (
+    OFFICIAL,
+    tokenizer_tensors,
+    transformer_layout,
+    transformer_tensors,
+)
 from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer
 from diagd_cli.model.unset import Unset
@@ -31,18 +38,27 @@ FULL_SIZE = facts("full_size_shapes")
 
 def stored(prefix: str = "transformer.") -> dict[str, torch.Tensor]:
     """The Transformer's tensors by official keys, with another prefix."""
-    return {prefix + key.removeprefix("transformer."): tensor for key, tensor in tensors("transformer").items()}
+    return {
+        prefix + key.removeprefix("transformer."): tensor
+        for key, tensor in tensors("transformer").items()
+    }
 
 
 def big_checkpoint() -> dict[str, torch.Tensor]:
     """Both models, and the table that older files hold."""
     tables = {"transformer.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
-    return {**stored(), **tables, **{f"tokenizer.{key}": tensor for key, tensor in tensors("vae").items()}}
+    return {
+        **stored(),
+        **tables,
+        **{f"tokenizer.{key}": tensor for key, tensor in tensors("vae").items()},
+    }
 
 
 def same(entries, module) -> bool:
     ours, theirs = {name: torch.cat(parts) for name, parts in entries}, module.state_dict()
-    return ours.keys() == theirs.keys() and all(ours[name].equal(tensor) for name, tensor in theirs.items())
+    return ours.keys() == theirs.keys() and all(
+        ours[name].equal(tensor) for name, tensor in theirs.items()
+    )
 
 
 def test_every_official_format_loads(tmp_path):
@@ -102,7 +118,8 @@ def test_a_transformer_that_does_not_fit_is_named(change, message, tmp_path):
 def test_a_tokenizer_that_does_not_fit_is_named(tmp_path):
     narrow = TOKENIZER_CONFIG.model_copy(update={"codebook": 128})
     with pytest.raises(
-        WeightsError, match=r"model\.quantize\.embedding\.weight is \(256, 8\), the preset needs \(128, 8\)"
+        WeightsError,
+        match=(r"model\.quantize\.embedding\.weight is \(256, 8\), the preset needs \(128, 8\)"),
     ):
         tokenizer_tensors(GOLDEN / "vae.safetensors", narrow)
     with pytest.raises(WeightsError, match=r"lacks model\.decoder"):
@@ -119,7 +136,11 @@ def test_a_tokenizer_that_does_not_fit_is_named(tmp_path):
     "settings, message",
     [
         ({"blocks": 1}, r"blocks is 2 in the file, 1 in the preset\. Correct them under tokenizer"),
-        ({"channels": (16, 16)}, r"channels is \(\d+, .*\) in the file, \(16, 16\) in the preset\. Correct them"),
+        (
+            {"channels": (16, 16)},
+            r"channels is \(\d+, .*\) in the file, \(16, 16\) in the preset\. "
+            r"Correct them",
+        ),
         (
             {"blocks": 3, "latent": 16},
             r"blocks is 2 in the file, 3 in the preset; latent is \d+ in the file, 16 in the preset",
@@ -133,9 +154,14 @@ def test_blocks_and_channels_of_another_tokenizer_are_named(settings, message):
 
 def test_the_official_tokenizer_is_known(tmp_path):
     shapes = {f"model.{name}": t.shape for name, t in _state(VqImageConfig()).items()}
-    torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "vae.ckpt")
+    torch.save(
+        {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "vae.ckpt"
+    )
     with pytest.raises(
-        WeightsError, match=r"blocks is 2 in the file, 3 .* It is the official one, which the presets mineworld"
+        WeightsError,
+        match=(
+            r"blocks is 2 in the file, 3 .* It is the official one, which the presets mineworld"
+        ),
     ):
         tokenizer_tensors(tmp_path / "vae.ckpt", VqImageConfig(blocks=3))
     tokenizer_tensors(tmp_path / "vae.ckpt", VqImageConfig())
@@ -150,16 +176,27 @@ def test_official_sizes_and_the_preset_that_fits(tmp_path):
     configs = {}
     for name, variant in FULL_SIZE["transformer"].items():
         layers = range(variant["config"]["num_hidden_layers"])
-        shapes = {key.format(i=i): shape for key, shape in variant["tensor_shapes"].items() for i in layers}
+        shapes = {
+            key.format(i=i): shape
+            for key, shape in variant["tensor_shapes"].items()
+            for i in layers
+        }
         configs[name] = transformer_config(variant["config"])
-        expected = {key: list(shape) for key, shape in flat(transformer_layout(configs[name])).items()}
+        expected = {
+            key: list(shape) for key, shape in flat(transformer_layout(configs[name])).items()
+        }
         assert {f"transformer.{key}": shape for key, shape in expected.items()} == shapes
         assert len(expected) == variant["num_tensors"]
         # one number, seen everywhere: a file of full size that takes no space
-        torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, tmp_path / f"{name}.ckpt")
+        torch.save(
+            {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()},
+            tmp_path / f"{name}.ckpt",
+        )
         transformer_tensors(tmp_path / f"{name}.ckpt", configs[name])
         assert len(transformer_layout(configs[name])) == 123
-    presets = {name: f"mineworld-{name.removesuffix('_16f').lower().replace('_', '-')}" for name in configs}
+    presets = {
+        name: f"mineworld-{name.removesuffix('_16f').lower().replace('_', '-')}" for name in configs
+    }
     assert sorted(presets.values()) == sorted(OFFICIAL)
     for name in configs:
         other = configs["700M_16f" if name == "300M_16f" else "300M_16f"]
@@ -172,7 +209,9 @@ def test_the_official_tokenizer_has_the_default_configuration():
     assert tokenizer_config(official["config"]) == VqImageConfig(code_dim=0)
     with Unset("meta"):
         state = VqImageTokenizer(VqImageConfig()).state_dict()
-    assert {f"model.{name}": list(tensor.shape) for name, tensor in state.items()} == official["tensor_shapes"]
+    assert {f"model.{name}": list(tensor.shape) for name, tensor in state.items()} == official[
+        "tensor_shapes"
+    ]
     assert sum(tensor.numel() for tensor in state.values()) == official["parameters"]
     assert (VqImageConfig().spatial, VqImageConfig().codebook) == (16, 8192)
 
@@ -188,11 +227,14 @@ class Hostile:
 
 
 def test_nothing_in_a_file_runs(tmp_path):
-    torch.save({"state_dict": stored(), "hook": Hostile(tmp_path / "made")}, tmp_path / "hostile.ckpt")
+    torch.save(
+        {"state_dict": stored(), "hook": Hostile(tmp_path / "made")}, tmp_path / "hostile.ckpt"
+    )
     (tmp_path / "hostile.bin").write_bytes(pickle.dumps(Hostile(tmp_path / "made"), protocol=2))
     for name in ("hostile.ckpt", "hostile.bin"):
         with pytest.raises(
-            WeightsError, match=r"is refused: it refers to posix\.mkdir|is neither a PyTorch archive nor"
+            WeightsError,
+            match=(r"is refused: it refers to posix\.mkdir|is neither a PyTorch archive nor"),
         ):
             transformer_tensors(tmp_path / name, CONFIG)
     assert not (tmp_path / "made").exists()
@@ -230,4 +272,6 @@ def test_files_that_are_no_weights(tmp_path):
 
 def test_settings_that_no_file_can_fill():
     with pytest.raises(WeightsError, match=r"No MineWorld file fits transformer\.tied: True"):
-        transformer_tensors(GOLDEN / "transformer.safetensors", CONFIG.model_copy(update={"tied": True}))
+        transformer_tensors(
+            GOLDEN / "transformer.safetensors", CONFIG.model_copy(update={"tied": True})
+        )

@@ -1,4 +1,6 @@
-"""A model family of one's own, whole in this file: a tokenizer, actions, official weights, and a preset that names them."""
+"""A model family of one's own, whole in this file: a tokenizer, actions, official weights, and a
+preset that names them.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class ToyTokenizer(nn.Module):
 
     def encode(self, frames: Tensor) -> Tensor:
         """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3]: the nearest shade."""
-        grey = frames.float().mean(-1).unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).mean((-1, -2)) / 255
+        grey = (
+            frames.float().mean(-1).unfold(1, SIDE, SIDE).unfold(2, SIDE, SIDE).mean((-1, -2)) / 255
+        )
         return (grey[..., None] - self.shades).abs().argmin(-1)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -91,8 +95,14 @@ class ToyActions(Strict):
 
 def official_transformer(paths, config, positions):
     """The toy's official file calls our parameters by their names in capital letters."""
-    shapes = {name: tuple(p.shape) for name, p in build_transformer(preset_of(config), "meta").state_dict().items()}
-    layout, found = {name: {name.upper(): shape} for name, shape in shapes.items()}, read_weights(paths[0])
+    shapes = {
+        name: tuple(p.shape)
+        for name, p in build_transformer(preset_of(config), "meta").state_dict().items()
+    }
+    layout, found = (
+        {name: {name.upper(): shape} for name, shape in shapes.items()},
+        read_weights(paths[0]),
+    )
     match(paths[0], found, flat(layout), HINT)
     return rows(gather(layout, found).items())
 
@@ -106,7 +116,10 @@ def official_tokenizer(paths, config):
 FAMILY = families.Family(
     "toy",
     tokenizer=families.TokenizerKind(
-        ToyConfig, ToyTokenizer, lambda config: config.shades, lambda config, frames, context, area, item: frames * area
+        ToyConfig,
+        ToyTokenizer,
+        lambda config: config.shades,
+        lambda config, frames, context, area, item: frames * area,
     ),
     actions=ToyActions,
     checkpoint=families.Checkpoint(official_transformer, official_tokenizer),
@@ -141,22 +154,39 @@ def toy(tmp_path):
         (tmp_path / "toy.yaml").write_text(PRESET)
         preset = load_preset(tmp_path / "toy.yaml")
         torch.manual_seed(0)
-        weights = {name.upper(): torch.randn(p.shape) * 0.5 for name, p in build_transformer(preset).named_parameters()}
+        weights = {
+            name.upper(): torch.randn(p.shape) * 0.5
+            for name, p in build_transformer(preset).named_parameters()
+        }
         save_file(weights, tmp_path / "transformer.safetensors")
         save_file({"SHADES": torch.linspace(0, 1, 16)}, tmp_path / "tokenizer.safetensors")
-        np.save(tmp_path / "clip.npy", np.arange(4 * 16 * 24 * 3).reshape(4, 16, 24, 3).astype(np.uint8))
+        np.save(
+            tmp_path / "clip.npy", np.arange(4 * 16 * 24 * 3).reshape(4, 16, 24, 3).astype(np.uint8)
+        )
         (tmp_path / "clip.npy").rename(tmp_path / "clip.toy")
         yield tmp_path
 
 
 def test_a_new_family_is_one_record(toy, diagd):
-    """Its presets are checked, its weights read, its recordings continued, steered by its actions."""
+    """Its presets are checked, its weights read, its recordings continued, steered by its
+    actions.
+    """
     done = diagd(
-        "generate", toy / "clip.toy", "-p", toy / "toy.yaml", "-o", toy / "a.mp4", "--actions", "12,7", "--json"
+        "generate",
+        toy / "clip.toy",
+        "-p",
+        toy / "toy.yaml",
+        "-o",
+        toy / "a.mp4",
+        "--actions",
+        "12,7",
+        "--json",
     )
     assert done.code == 0, done.err
     [made] = done.objects
-    assert made["steered_by"] == [0, 12, 7, 7, 7] and made["new_frames"] == 3 and made["tokens"] == 18
+    assert (
+        made["steered_by"] == [0, 12, 7, 7, 7] and made["new_frames"] == 3 and made["tokens"] == 18
+    )
     checked = diagd("weights", "check", toy / "toy.yaml")
     assert checked.code == 0 and "names and shapes fit the preset" in checked.out, checked.err
 
@@ -164,7 +194,9 @@ def test_a_new_family_is_one_record(toy, diagd):
 def test_its_weights_are_checked(toy, diagd):
     save_file({"SHADES": torch.zeros(3)}, toy / "tokenizer.safetensors")
     done = diagd("generate", toy / "clip.toy", "-p", toy / "toy.yaml", "-o", toy / "a.mp4")
-    assert done.code == WeightsError.exit_code and "SHADES is (3,), the preset needs (16,)" in done.err
+    assert (
+        done.code == WeightsError.exit_code and "SHADES is (3,), the preset needs (16,)" in done.err
+    )
 
 
 def test_a_family_goes_as_it_came(toy):

@@ -39,14 +39,26 @@ def test_its_codes_are_the_transformers_outputs(preset):
 def test_the_tokens_are_those_that_are_made_of_pixels(preset, tiny, diagd, tmp_path):
     """The same continuation, by the preset with the tokenizer and by the one without it."""
     options = ("--seed", 3, "--frames", 3, "--actions", "left*3")
-    done = diagd("generate", tiny.clip, "-p", tiny.preset, *options, "--save-tokens", "-o", tmp_path / "a.mp4")
+    done = diagd(
+        "generate",
+        tiny.clip,
+        "-p",
+        tiny.preset,
+        *options,
+        "--save-tokens",
+        "-o",
+        tmp_path / "a.mp4",
+    )
     assert done.code == 0, done.err
     with np.load(tmp_path / "a.npz") as file:
         whole = file["codes"]
     np.savez(tmp_path / "walk.npz", codes=whole[:2])
     recorded = tiny.clip.with_suffix(".jsonl").read_text().splitlines()
-    (tmp_path / "walk.jsonl").write_text("\n".join(recorded[-2:]))  # of the clip's last frames, which are the context
-    done = diagd("generate", tmp_path / "walk.npz", "-p", preset, *options, "-o", tmp_path / "out/", "--json")
+    # of the clip's last frames, which are the context
+    (tmp_path / "walk.jsonl").write_text("\n".join(recorded[-2:]))
+    done = diagd(
+        "generate", tmp_path / "walk.npz", "-p", preset, *options, "-o", tmp_path / "out/", "--json"
+    )
     assert done.code == 0, done.err
     [made] = done.objects
     assert made["output"] == str(tmp_path / "out" / "walk.npz") and made["new_frames"] == 3
@@ -65,7 +77,11 @@ def test_it_is_resumed_and_never_replaced(preset, walk, diagd, tmp_path):
 
 
 def test_commands_that_need_no_pixels(preset, walk, diagd, tmp_path):
-    for words in (("plan", "-p", preset), ("weights", "check", preset), ("bench", "-p", preset, "--repeats", 1)):
+    for words in (
+        ("plan", "-p", preset),
+        ("weights", "check", preset),
+        ("bench", "-p", preset, "--repeats", 1),
+    ):
         done = diagd(*words)
         assert done.code == 0, done.err
     assert diagd("attention", walk, "-p", preset, "--no-picture").code == 0
@@ -75,9 +91,15 @@ def test_commands_that_need_no_pixels(preset, walk, diagd, tmp_path):
     ("words", "told"),
     [
         (["compare", "WALK", "-o", "OUT/c.mp4"], "has no tokenizer, and compare needs pixels"),
-        (["generate", "WALK", "--stream", "-o", "OUT/c.npz"], "has no tokenizer, and --stream needs pixels"),
+        (
+            ["generate", "WALK", "--stream", "-o", "OUT/c.npz"],
+            "has no tokenizer, and --stream needs pixels",
+        ),
         (["generate", "WALK", "-o", "OUT/c.mp4"], "does not end in .npz"),
-        (["generate", "VIDEO", "-o", "OUT/c.npz"], "has pixels, and the preset bare has no tokenizer"),
+        (
+            ["generate", "VIDEO", "-o", "OUT/c.npz"],
+            "has pixels, and the preset bare has no tokenizer",
+        ),
     ],
 )
 def test_what_needs_pixels_says_so(preset, walk, tiny, diagd, tmp_path, words, told):
@@ -90,11 +112,16 @@ def test_what_needs_pixels_says_so(preset, walk, tiny, diagd, tmp_path, words, t
 
 def test_a_preset_with_a_tokenizer_takes_no_tokens(tiny, walk, diagd, tmp_path):
     done = diagd("generate", walk, "-p", tiny.preset, "-o", tmp_path / "a.mp4")
-    assert done.code == 2 and f"{walk} is a file of tokens. The preset tiny takes videos" in done.err
+    assert (
+        done.code == 2 and f"{walk} is a file of tokens. The preset tiny takes videos" in done.err
+    )
 
 
 def test_tokens_of_another_model_are_refused(preset, diagd, tmp_path):
-    for codes, told in ((CODES + 25, "A token of the clip is"), (CODES[:, :1], "has 1x3 tokens a frame")):
+    for codes, told in (
+        (CODES + 25, "A token of the clip is"),
+        (CODES[:, :1], "has 1x3 tokens a frame"),
+    ):
         np.savez(tmp_path / "other.npz", codes=codes)
         done = diagd("generate", tmp_path / "other.npz", "-p", preset, "-o", tmp_path / "o.npz")
         assert done.code == 2 and told in done.err, done.err

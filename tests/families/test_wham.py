@@ -1,4 +1,6 @@
-"""WHAM's Transformer against its official code: logits, and frames made greedily, until the window has slid."""
+"""WHAM's Transformer against its official code: logits, and frames made greedily, until the window
+has slid.
+"""
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from diagd_cli.model.mask import EVERYTHING
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 
-# ---- the Transformer -------------------------------------------------------------------------------------------------
+# ---- the Transformer -----------------------------------------------------------------------------
 
 
 @each_model
@@ -43,16 +45,21 @@ def test_cached_logits_are_those_of_the_full_pass(name):
     length, known = tokens.shape[1], g.grid.block
     kv = KVCache(g.model.config, 1, length)
     prefill(g.model, kv, tokens, np.arange(known), chunk=7)
-    rest = [g.model(tokens[:, p : p + 1], torch.tensor([p]), EVERYTHING, kv, p + 1) for p in range(known, length)]
+    rest = [
+        g.model(tokens[:, p : p + 1], torch.tensor([p]), EVERYTHING, kv, p + 1)
+        for p in range(known, length)
+    ]
     assert_close(torch.cat(rest, dim=1), theirs[:, known:])
 
 
-# ---- generation ------------------------------------------------------------------------------------------------------
+# ---- generation ----------------------------------------------------------------------------------
 
 
 @each_model
 def test_logits_of_a_frame_made_by_the_engine_and_of_its_actions(name):
-    """The first generated step: image tokens by the engine, next-token; then the actions that the model would take."""
+    """The first generated step: image tokens by the engine, next-token; then the actions that the
+    model would take.
+    """
     g = golden(name)
     context = g.tensors["image_tokens"].shape[1]
     plan = build_plan(g.grid, context, 1, Decoding("ntp"))
@@ -75,7 +82,9 @@ def test_logits_of_a_frame_made_by_the_engine_and_of_its_actions(name):
     assert_close(torch.cat(seen, dim=1), g.tensors["greedy_step0_masked_logit_source"])
     made = tokens[:, g.grid.length(context) :]
     assert torch.equal(made[:, : g.grid.area], g.tensors["dream_image_tokens"][:, 0])
-    assert torch.equal(made[:, g.grid.area :] - g.codes, g.tensors["dream_predicted_action_tokens"][:, 0])
+    assert torch.equal(
+        made[:, g.grid.area :] - g.codes, g.tensors["dream_predicted_action_tokens"][:, 0]
+    )
 
 
 def greedy_session(g: Golden) -> Session:
@@ -84,16 +93,24 @@ def greedy_session(g: Golden) -> Session:
     conditioning = encode_actions(g.tensors["actions_bins"].numpy(), g.codes)
     seeds, sampling = [0] * len(codes), Sampling(g.codes, temperature=0, first=1)
     shape = (*codes.shape[:2], g.grid.h, g.grid.w)
-    return Session(g.model, g.grid, codes.reshape(shape), conditioning, seeds, sampling, g.window, g.window - 1)
+    return Session(
+        g.model, g.grid, codes.reshape(shape), conditioning, seeds, sampling, g.window, g.window - 1
+    )
 
 
 @each_model
 @pytest.mark.parametrize("at_once", [True, False], ids=["in one go", "frame by frame"])
 def test_greedy_frames_until_the_window_has_slid(name, at_once):
-    """The official code drops the oldest step once the window is full; actions are those given, not the model's own."""
+    """The official code drops the oldest step once the window is full; actions are those given, not
+    the model's own.
+    """
     g = golden(name)
     theirs = g.tensors["dream_image_tokens"].numpy()
-    session, context, frames = greedy_session(g), g.tensors["image_tokens"].shape[1], theirs.shape[1]
+    session, context, frames = (
+        greedy_session(g),
+        g.tensors["image_tokens"].shape[1],
+        theirs.shape[1],
+    )
     assert context + frames > g.window
     for part in [frames] if at_once else [1] * frames:
         list(session.extend(part, Decoding("ntp")))
@@ -105,7 +122,11 @@ def test_generated_pixels(name):
     g = golden(name)
     session, context = greedy_session(g), g.tensors["image_tokens"].shape[1]
     list(session.extend(g.tensors["dream_image_tokens"].shape[1], Decoding("ntp")))
-    assert_same_frames(g, torch.from_numpy(session.codes[:, context:]).contiguous(), g.frames("dream_decoded_uint8"))
+    assert_same_frames(
+        g,
+        torch.from_numpy(session.codes[:, context:]).contiguous(),
+        g.frames("dream_decoded_uint8"),
+    )
 
 
 @each_model

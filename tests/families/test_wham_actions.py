@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from diagd_cli.errors import UsageError
-from diagd_cli.families.wham.actions import NEUTRAL, decode_actions, encode_actions, read_gamepad, read_npz, stick_bins
+from diagd_cli.families.wham.actions import (
+    NEUTRAL,
+    decode_actions,
+    encode_actions,
+    read_gamepad,
+    read_npz,
+    stick_bins,
+)
 
 ACTIONS = np.array([[1] + [0] * 11 + [0, 5, 10, 7], [0] * 11 + [1] + [5] * 4], dtype=np.float32)
 
@@ -23,7 +30,7 @@ def refused(read, *args) -> str:
     return caught.value.message
 
 
-# ---- values ----------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------
 
 
 def test_the_neutral_action_is_in_the_dead_zone():
@@ -61,7 +68,7 @@ def test_tokens_out_of_place():
         decode_actions(encode_actions(ACTIONS)[:, ::-1])
 
 
-# ---- .npz ------------------------------------------------------------------------------------------------------------
+# ---- .npz ----------------------------------------------------------------------------------------
 
 
 def save_npz(path, images=np.zeros((2, 3, 4, 6), np.uint8), actions=ACTIONS, **more):
@@ -108,13 +115,16 @@ def test_recordings_that_are_none(tmp_path):
     assert "no .npz" in refused(read_npz, tmp_path / "y.npy")
 
 
-# ---- JSONL -----------------------------------------------------------------------------------------------------------
+# ---- JSONL ---------------------------------------------------------------------------------------
 
 
 def test_both_forms_of_a_line(tmp_path):
     buttons = [True] + [0] * 11
     path = jsonl(
-        tmp_path / "x.jsonl", {"buttons": buttons, "sticks": [-1, 0, 1.0, 0.4]}, {"action": ACTIONS[1].tolist()}, ""
+        tmp_path / "x.jsonl",
+        {"buttons": buttons, "sticks": [-1, 0, 1.0, 0.4]},
+        {"action": ACTIONS[1].tolist()},
+        "",
     )
     assert np.array_equal(read_gamepad(path), ACTIONS)
 

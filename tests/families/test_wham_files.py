@@ -23,13 +23,29 @@ POSITIONS = 124
 
 def transformer(**changes) -> TransformerConfig:
     """The tiny version-1 model."""
-    tiny = {"vocab": 100, "dim": 48, "layers": 3, "heads": 4, "kv_heads": 4, "head_dim": 12, "mlp_dim": 192}
+    tiny = {
+        "vocab": 100,
+        "dim": 48,
+        "layers": 3,
+        "heads": 4,
+        "kv_heads": 4,
+        "head_dim": 12,
+        "mlp_dim": 192,
+    }
     form = {"activation": "gelu-tanh", "norm": "layer", "bias": True, "tied": True}
     return TransformerConfig(**{**tiny, **form, "positions": Positions(kind="learned"), **changes})
 
 
 def tokenizer(**changes) -> VitVqConfig:
-    tiny = {"height": 30, "width": 50, "dim": 32, "layers": 2, "head_size": 8, "code_dim": 8, "codebook": 32}
+    tiny = {
+        "height": 30,
+        "width": 50,
+        "dim": 32,
+        "layers": 2,
+        "head_size": 8,
+        "code_dim": 8,
+        "codebook": 32,
+    }
     return VitVqConfig(**{**tiny, **changes})
 
 
@@ -58,10 +74,11 @@ def shapes_only(path, *layouts, **options):
     return save_checkpoint(path, state_dict=state, **options)
 
 
-UNSAID = {"image_spec": {"odd": 1}, "predictor_spec": {"odd": 1}}  # hyper-parameters that say nothing of sizes
+# hyper-parameters that say nothing of sizes
+UNSAID = {"image_spec": {"odd": 1}, "predictor_spec": {"odd": 1}}
 
 
-# ---- both formats ----------------------------------------------------------------------------------------------------
+# ---- both formats --------------------------------------------------------------------------------
 
 
 def test_a_checkpoint_gives_what_safetensors_give(tmp_path):
@@ -69,12 +86,17 @@ def test_a_checkpoint_gives_what_safetensors_give(tmp_path):
     for read, config in ((transformer_tensors, transformer()), (tokenizer_tensors, tokenizer())):
         theirs = {name: torch.cat(parts) for name, parts in read(SAFE, config)}
         ours = {name: torch.cat(parts) for name, parts in read(path, config)}
-        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert ours.keys() == theirs.keys() and all(
+            torch.equal(ours[name], theirs[name]) for name in ours
+        )
 
 
 def test_every_parameter_once_in_its_shape():
     models = (
-        (Transformer(transformer(), torch.zeros(POSITIONS, 3)), transformer_tensors(SAFE, transformer())),
+        (
+            Transformer(transformer(), torch.zeros(POSITIONS, 3)),
+            transformer_tensors(SAFE, transformer()),
+        ),
         (VitVqTokenizer(tokenizer()), tokenizer_tensors(SAFE, tokenizer())),
     )
     for model, entries in models:
@@ -84,7 +106,9 @@ def test_every_parameter_once_in_its_shape():
 
 def test_only_the_weights_asked_for_are_read(tmp_path, monkeypatch):
     path, read, tensor = save_checkpoint(tmp_path / "wham.ckpt"), [], TorchArchive.tensor
-    monkeypatch.setattr(TorchArchive, "tensor", lambda self, stored: (read.append(stored), tensor(self, stored))[1])
+    monkeypatch.setattr(
+        TorchArchive, "tensor", lambda self, stored: (read.append(stored), tensor(self, stored))[1]
+    )
     entries = tokenizer_tensors(path, tokenizer())
     assert not read
     names = [name for name, _ in entries]
@@ -107,30 +131,51 @@ def test_a_shorter_window_and_a_scratch_position(rows):
 
 def test_what_a_checkpoint_says_of_itself(tmp_path):
     said = hyper_parameters(save_checkpoint(tmp_path / "wham.ckpt"))
-    assert said["predictor"] == {"model_size": "tiny", "seq_len": 4, "nanogpt_version": 1, "bias": True}
-    assert said["images"] == {k: v for k, v in IMAGE_SPEC.items() if k in said["images"]} and len(said["images"]) == 8
+    assert said["predictor"] == {
+        "model_size": "tiny",
+        "seq_len": 4,
+        "nanogpt_version": 1,
+        "bias": True,
+    }
+    assert (
+        said["images"] == {k: v for k, v in IMAGE_SPEC.items() if k in said["images"]}
+        and len(said["images"]) == 8
+    )
     assert hyper_parameters(SAFE) == {}
 
 
 def test_what_a_checkpoint_leaves_out_has_its_default(tmp_path):
-    path = save_checkpoint(tmp_path / "wham.ckpt", predictor_spec={"model_size": "wham-3b", "odd": object})
-    assert hyper_parameters(path)["predictor"] == {"model_size": "wham-3b", "nanogpt_version": 1, "bias": True}
+    path = save_checkpoint(
+        tmp_path / "wham.ckpt", predictor_spec={"model_size": "wham-3b", "odd": object}
+    )
+    assert hyper_parameters(path)["predictor"] == {
+        "model_size": "wham-3b",
+        "nanogpt_version": 1,
+        "bias": True,
+    }
 
 
-@pytest.mark.parametrize("hyper", [None, 5, {"predictor_args": []}, {"context_encoder_args": {"images": 3}}])
+@pytest.mark.parametrize(
+    "hyper", [None, 5, {"predictor_args": []}, {"context_encoder_args": {"images": 3}}]
+)
 def test_hyper_parameters_of_another_form_say_nothing(tmp_path, hyper):
     assert hyper_parameters(save_checkpoint(tmp_path / "wham.ckpt", hyper_parameters=hyper)) == {}
 
 
-# ---- another model ---------------------------------------------------------------------------------------------------
+# ---- another model -------------------------------------------------------------------------------
 
 
 def test_the_official_file_of_the_other_size(tmp_path):
-    path = shapes_only(tmp_path / "big.ckpt", wham.transformer_layout(official("wham-1.6b"), 5560), **UNSAID)
+    path = shapes_only(
+        tmp_path / "big.ckpt", wham.transformer_layout(official("wham-1.6b"), 5560), **UNSAID
+    )
     with pytest.raises(WeightsError) as caught:
         transformer_tensors(path, official("wham-200m"))
     assert caught.value.hint == "It fits the preset wham-1.6b"
-    assert "dim is 2304 in the file, 1024 in the preset; layers is 24 in the file, 16" in caught.value.message
+    assert (
+        "dim is 2304 in the file, 1024 in the preset; layers is 24 in the file, 16"
+        in caught.value.message
+    )
 
 
 @pytest.mark.parametrize("name", wham.OFFICIAL)
@@ -146,10 +191,16 @@ def test_heads_show_in_the_hyper_parameters_alone(tmp_path):
     layouts = wham.transformer_layout(big, 5560), wham.tokenizer_layout(VitVqConfig())
     said = {"predictor_spec": {"model_size": "wham-4kvocab-1.6b"}, "image_spec": {"head_size": 128}}
     path = shapes_only(tmp_path / "x.ckpt", *layouts, **said)
-    with pytest.raises(WeightsError, match=r"heads is 18 in the file, 36 in the preset\. It fits the preset wham-1.6b"):
-        transformer_tensors(path, big.model_copy(update={"heads": 36, "kv_heads": 36, "head_dim": 64}))
+    with pytest.raises(
+        WeightsError,
+        match=(r"heads is 18 in the file, 36 in the preset\. It fits the preset wham-1.6b"),
+    ):
+        transformer_tensors(
+            path, big.model_copy(update={"heads": 36, "kv_heads": 36, "head_dim": 64})
+        )
     message = (
-        r"another tokenizer than the preset's: head_size is 128 in the file, 64 in the preset\. Correct them under"
+        r"another tokenizer than the preset's: head_size is 128 in the file, 64 in the preset\. "
+        r"Correct them under"
     )
     with pytest.raises(WeightsError, match=message):
         tokenizer_tensors(path, VitVqConfig())
@@ -165,16 +216,26 @@ def test_safetensors_rely_on_the_preset_for_heads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"block_norm_affine": False}, {"bias": False}, {"vocab": 99}, {"mlp_dim": 96}, {"layers": 2}]
+    "change",
+    [{"block_norm_affine": False}, {"bias": False}, {"vocab": 99}, {"mlp_dim": 96}, {"layers": 2}],
 )
 def test_a_transformer_of_other_sizes(change):
     (name,) = change
-    with pytest.raises(WeightsError, match=f"another transformer .*: {name} .*Correct them under transformer"):
+    with pytest.raises(
+        WeightsError, match=(f"another transformer .*: {name} .*Correct them under transformer")
+    ):
         transformer_tensors(SAFE, transformer(**change))
 
 
 @pytest.mark.parametrize(
-    "change", [{"activation": "swiglu"}, {"norm": "rms"}, {"norm_eps": 1e-6}, {"qk_norm": True}, {"cross_dim": 8}]
+    "change",
+    [
+        {"activation": "swiglu"},
+        {"norm": "rms"},
+        {"norm_eps": 1e-6},
+        {"qk_norm": True},
+        {"cross_dim": 8},
+    ],
 )
 def test_a_transformer_that_no_wham_file_can_fill(change):
     (name,) = change
@@ -185,21 +246,26 @@ def test_a_transformer_that_no_wham_file_can_fill(change):
 
 
 @pytest.mark.parametrize(
-    "change", [{"dim": 64}, {"layers": 1}, {"code_dim": 4}, {"codebook": 64}, {"patch": 5}, {"height": 40}]
+    "change",
+    [{"dim": 64}, {"layers": 1}, {"code_dim": 4}, {"codebook": 64}, {"patch": 5}, {"height": 40}],
 )
 def test_a_tokenizer_of_other_sizes(change):
     (name,) = change
     shown = {"height": "tokens", "patch": "patch"}.get(name, name)
-    with pytest.raises(WeightsError, match=f"another tokenizer .*{shown} is .*Correct them under tokenizer"):
+    with pytest.raises(
+        WeightsError, match=(f"another tokenizer .*{shown} is .*Correct them under tokenizer")
+    ):
         tokenizer_tensors(SAFE, tokenizer(**change))
 
 
 def test_a_window_that_the_file_does_not_reach():
-    with pytest.raises(WeightsError, match=r"has 124 positions, the preset needs 130\. Lower clip\.window"):
+    with pytest.raises(
+        WeightsError, match=(r"has 124 positions, the preset needs 130\. Lower clip\.window")
+    ):
         transformer_tensors(SAFE, transformer(), 131)
 
 
-# ---- an incomplete or odd file ---------------------------------------------------------------------------------------
+# ---- an incomplete or odd file -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -219,7 +285,9 @@ def test_a_missing_key_is_named(tmp_path, key):
 
 def test_an_unknown_key_is_named(tmp_path):
     path = edited(tmp_path, predictor__gpt_model__transformer__extra=torch.zeros(2))
-    with pytest.raises(WeightsError, match=r"holds predictor\.gpt_model\.transformer\.extra, which"):
+    with pytest.raises(
+        WeightsError, match=r"holds predictor\.gpt_model\.transformer\.extra, which"
+    ):
         transformer_tensors(path, transformer())
     tokenizer_tensors(path, tokenizer())
     for read, config in ((transformer_tensors, transformer()), (tokenizer_tensors, tokenizer())):
@@ -229,13 +297,17 @@ def test_an_unknown_key_is_named(tmp_path):
 
 def test_what_training_alone_needs_is_left_aside(tmp_path):
     names = ("patch_gan__x", "target_patchgan__y__z", "lpips_model__net")
-    path = edited(tmp_path, **{f"context_encoders__images__{name}": torch.zeros(2) for name in names})
+    path = edited(
+        tmp_path, **{f"context_encoders__images__{name}": torch.zeros(2) for name in names}
+    )
     assert dict(tokenizer_tensors(path, tokenizer()))
 
 
 def test_a_wrong_shape_is_named(tmp_path):
     path = edited(tmp_path, predictor__gpt_model__transformer__h__1__mlp__c_fc__bias=torch.zeros(7))
-    with pytest.raises(WeightsError, match=r"h\.1\.mlp\.c_fc\.bias is \(7,\), the preset needs \(192,\)"):
+    with pytest.raises(
+        WeightsError, match=(r"h\.1\.mlp\.c_fc\.bias is \(7,\), the preset needs \(192,\)")
+    ):
         transformer_tensors(path, transformer())
 
 
@@ -246,7 +318,9 @@ def test_an_output_layer_that_is_not_the_embedding(tmp_path):
 
 
 def test_integers_are_no_weights(tmp_path):
-    path = edited(tmp_path, predictor__gpt_model__transformer__ln_f__bias=torch.zeros(48, dtype=torch.int64))
+    path = edited(
+        tmp_path, predictor__gpt_model__transformer__ln_f__bias=torch.zeros(48, dtype=torch.int64)
+    )
     with pytest.raises(WeightsError, match=r"ln_f\.bias is torch\.int64"):
         list(transformer_tensors(path, transformer()))
 

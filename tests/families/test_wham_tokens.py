@@ -18,7 +18,7 @@ from diagd_cli.families.wham.tokenizer import VitVqTokenizer, normalise
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.model.unset import Unset
 
-# ---- the tokenizer ---------------------------------------------------------------------------------------------------
+# ---- the tokenizer -------------------------------------------------------------------------------
 
 
 @each_model
@@ -50,7 +50,9 @@ def test_decoded_pixels_before_rounding(name):
 
 
 @each_model
-@pytest.mark.parametrize("tokens, frames", [("image_tokens", "decoded_uint8"), ("sweep_tokens", "sweep_decoded_uint8")])
+@pytest.mark.parametrize(
+    "tokens, frames", [("image_tokens", "decoded_uint8"), ("sweep_tokens", "sweep_decoded_uint8")]
+)
 def test_decoded_frames(name, tokens, frames):
     g = golden(name)
     assert_same_frames(g, g.tensors[tokens], g.frames(frames))
@@ -60,7 +62,9 @@ def test_frames_do_not_depend_on_how_many_there_are():
     g = golden("tiny_v1")
     frames = g.frames("images_uint8").flatten(0, 1).repeat(5, 1, 1, 1)  # more than are done at once
     codes = g.tokenizer.encode(frames)
-    assert torch.equal(codes[:4], codes[-4:]) and torch.equal(codes[:1], g.tokenizer.encode(frames[:1]))
+    assert torch.equal(codes[:4], codes[-4:]) and torch.equal(
+        codes[:1], g.tokenizer.encode(frames[:1])
+    )
     assert torch.equal(g.tokenizer.decode(codes)[-1:], g.tokenizer.decode(codes[-1:]))
 
 
@@ -72,7 +76,7 @@ def test_frames_and_codes_of_another_size_are_a_mistake():
         g.tokenizer.decode(torch.zeros(1, g.grid.w, g.grid.h, dtype=torch.long))
 
 
-# ---- actions ---------------------------------------------------------------------------------------------------------
+# ---- actions -------------------------------------------------------------------------------------
 
 
 @each_model
@@ -105,7 +109,9 @@ def test_stick_bins(tables, dtype):
     table = tables[f"digitise_table_{dtype}"]
     values = np.array([row["value"] for row in table], dtype=dtype)
     assert stick_bins(values).tolist() == [row["bin"] for row in table]
-    assert np.array_equal(stick_bins(np.array(tables["random_sticks"], dtype=dtype)), tables["random_stick_bins"])
+    assert np.array_equal(
+        stick_bins(np.array(tables["random_sticks"], dtype=dtype)), tables["random_stick_bins"]
+    )
 
 
 def test_tokens_of_every_value(tables):
@@ -116,15 +122,18 @@ def test_tokens_of_every_value(tables):
         assert encode_actions(actions)[:, place].tolist() == tokens
 
 
-# ---- sampling --------------------------------------------------------------------------------------------------------
+# ---- sampling ------------------------------------------------------------------------------------
 
 CASES = json.loads((GOLDEN / "sampling.json").read_text())["cases"]
-CASES = [case for case in CASES if "min_tokens_to_keep" not in case]  # which only its function has, not its models
+# which only its function has, not its models
+CASES = [case for case in CASES if "min_tokens_to_keep" not in case]
 
 
 @pytest.mark.parametrize("case", CASES, ids=[case["tensor"] for case in CASES])
 def test_sampling(case):
-    """The official order: temperature, never below 0.1, then allowed ids, then top-k or top-p, softmax."""
+    """The official order: temperature, never below 0.1, then allowed ids, then top-k or top-p,
+    softmax.
+    """
     tensors = load_file(GOLDEN / "sampling.safetensors")
     logits, theirs = tensors["logits"], tensors[case["tensor"]]
     low, high = case.get("valid_token_range") or (0, logits.shape[-1] - 1)
@@ -139,7 +148,7 @@ def test_sampling(case):
     assert torch.equal(ours > 0, theirs > 0)
 
 
-# ---- the official geometries -----------------------------------------------------------------------------------------
+# ---- the official geometries ---------------------------------------------------------------------
 
 OFFICIAL = {
     "WHAM_200M": wham_config(16452, 1024, 16, 16, version=2),
@@ -165,6 +174,9 @@ def test_keys_and_shapes_of_the_official_files(name):
 def test_parameters_of_the_official_models(name):
     expected = json.loads((GOLDEN / "expected_keys.json").read_text())[name]
     with Unset("meta"):
-        transformer, tokenizer = Transformer(OFFICIAL[name], torch.zeros(5560, 3)), VitVqTokenizer(VitVqConfig())
+        transformer, tokenizer = (
+            Transformer(OFFICIAL[name], torch.zeros(5560, 3)),
+            VitVqTokenizer(VitVqConfig()),
+        )
     assert sum(p.numel() for p in transformer.parameters()) == expected["gpt_parameters"]
     assert sum(p.numel() for p in tokenizer.parameters()) == expected["tokenizer_parameters"]

@@ -1,6 +1,8 @@
-"""Tiny models of the official WHAM classes, in `golden/wham`, as ours; and what the official code made with them.
+"""Tiny models of the official WHAM classes, in `golden/wham`, as ours; and what the official code
+made with them.
 
-Version 1 has norms with weights and biases; version 2 has none in its blocks, and frames that the patch does not divide.
+Version 1 has norms with weights and biases; version 2 has none in its blocks, and frames that the
+patch does not divide.
 """
 
 import json
@@ -37,7 +39,8 @@ class Golden:
     model: Transformer
     tokenizer: VitVqTokenizer
     tensors: dict[str, torch.Tensor]
-    ranges: torch.Tensor  # int64 [block, 2], smallest and largest id that the official code allows at each place
+    # int64 [block, 2], smallest and largest id that the official code allows at each place
+    ranges: torch.Tensor
 
     def frames(self, name: str) -> torch.Tensor:
         """uint8 [..., H, W, 3] of a tensor [..., 3, H, W]."""
@@ -51,7 +54,11 @@ def golden(name: str) -> Golden:
     weights = GOLDEN / f"{name}_weights.safetensors"
     grid = Grid(derived["grid_rows"], derived["grid_cols"], derived["action_tokens_per_step"])
     transformer = wham_config(
-        derived["vocab_total"], config["n_embd"], config["n_layer"], config["n_head"], config["nanogpt_version"]
+        derived["vocab_total"],
+        config["n_embd"],
+        config["n_layer"],
+        config["n_head"],
+        config["nanogpt_version"],
     )
     tokenizer = VitVqConfig(
         height=image["image_size_per_y_axis"],
@@ -65,7 +72,12 @@ def golden(name: str) -> Golden:
     )
     actions = GamepadActions(offset=tokenizer.codebook)
     preset = preset_of(
-        tokenizer, transformer, tokenizer.height, tokenizer.width, window=config["seq_len"], actions=actions
+        tokenizer,
+        transformer,
+        tokenizer.height,
+        tokenizer.width,
+        window=config["seq_len"],
+        actions=actions,
     )
     assert preset.grid == grid and grid.length(config["seq_len"]) == derived["block_size"]
     others = [derived["image_token_range_other"]] * (grid.area - 1)
@@ -76,7 +88,9 @@ def golden(name: str) -> Golden:
         load_transformer(preset, files=[weights]),
         load_tokenizer(preset, files=[weights]),
         load_file(GOLDEN / f"{name}_io.safetensors"),
-        torch.tensor([derived["image_token_range_first"], *others, *derived["action_token_ranges"]]),
+        torch.tensor(
+            [derived["image_token_range_first"], *others, *derived["action_token_ranges"]]
+        ),
     )
 
 
@@ -101,13 +115,15 @@ def wham_config(vocab: int, dim: int, layers: int, heads: int, version: int) -> 
 def assert_same_frames(g: Golden, codes: torch.Tensor, theirs: torch.Tensor) -> None:
     """Decoded frames are theirs, to the bit.
 
-    Pixels are truncated to integers. Where one lies within float error of an integer (nearer than 1e-4 of 255), the last
-    bit depends on the CPU that computed it, and it may be one off.
+    Pixels are truncated to integers. Where one lies within float error of an integer (nearer than
+    1e-4 of 255), the last bit depends on the CPU that computed it, and it may be one off.
     """
     codes = codes.view(-1, g.grid.h, g.grid.w)
     ours, theirs = g.tokenizer.decode(codes), theirs.reshape(-1, *theirs.shape[-3:])
     assert ours.dtype == torch.uint8 and ours.shape == theirs.shape
-    exact = 255 * (g.tokenizer.decode_pixels(codes).movedim(1, -1) * torch.tensor(STD) + torch.tensor(MEAN))
+    exact = 255 * (
+        g.tokenizer.decode_pixels(codes).movedim(1, -1) * torch.tensor(STD) + torch.tensor(MEAN)
+    )
     differ = ours != theirs
     print(f"{differ.sum()} of {differ.numel()} values differ by rounding")
     assert differ.sum() <= 2

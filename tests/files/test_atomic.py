@@ -1,4 +1,6 @@
-"""Files that belong together appear together or not at all, and what was there before a failure still is."""
+"""Files that belong together appear together or not at all, and what was there before a failure
+still is.
+"""
 
 import os
 
@@ -13,7 +15,11 @@ from diagd_cli.files.atomic import set_aside, together, write_json, write_npz, w
 
 def content(folder):
     """Every file below a folder, hidden ones too, by name."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def write_set(folder):
@@ -30,7 +36,10 @@ def test_a_set_appears_at_its_end(tmp_path):
         assert (tmp_path / "a.txt").read_text() == "old" and not (tmp_path / "a.json").exists()
         assert held.at(tmp_path / "a.txt").read_text() == "new a"
         assert held.at(tmp_path / "other") == tmp_path / "other"
-    assert sorted(os.listdir(tmp_path)) == ["a.json", "a.mp4", "a.txt"] and (tmp_path / "a.txt").read_text() == "new a"
+    assert (
+        sorted(os.listdir(tmp_path)) == ["a.json", "a.mp4", "a.txt"]
+        and (tmp_path / "a.txt").read_text() == "new a"
+    )
 
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])

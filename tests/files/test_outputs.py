@@ -10,13 +10,23 @@ import pytest
 from limits import as_nobody, small_disk
 
 from diagd_cli.errors import DiagdError, OutputError, UsageError
-from diagd_cli.files.hidden import has_ended, hidden_name, is_running, process_name, remove_leftovers
+from diagd_cli.files.hidden import (
+    has_ended,
+    hidden_name,
+    is_running,
+    process_name,
+    remove_leftovers,
+)
 from diagd_cli.files.outputs import check_outputs
 
 
 def refused(kind, writes, reads=(), **options):
     with pytest.raises(DiagdError) as caught:
-        check_outputs([(Path(path), "the file") for path in writes], [(path, "the clip") for path in reads], **options)
+        check_outputs(
+            [(Path(path), "the file") for path in writes],
+            [(path, "the clip") for path in reads],
+            **options,
+        )
     assert isinstance(caught.value, kind) and "\n" not in str(caught.value) and caught.value.hint
     return str(caught.value)
 
@@ -31,7 +41,9 @@ def clip(tmp_path):
 
 def test_nothing_is_left_of_a_check(tmp_path):
     names = ["a.mp4", "new/folder/b.mp4", "new/folder/c.mp4"]
-    check_outputs([(tmp_path / name, "a file") for name in names], [(tmp_path / "a.mp4", "not there")])
+    check_outputs(
+        [(tmp_path / name, "a file") for name in names], [(tmp_path / "a.mp4", "not there")]
+    )
     assert os.listdir(tmp_path) == []
 
 
@@ -74,16 +86,23 @@ def test_names_that_a_file_system_takes_for_one(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", lower)
     both = f"{tmp_path}/A.mp4 and {tmp_path}/a.mp4 are one file, both the file and the file"
-    assert refused(UsageError, [tmp_path / "A.mp4", tmp_path / "b", tmp_path / "a.mp4"]).startswith(both)
+    assert refused(UsageError, [tmp_path / "A.mp4", tmp_path / "b", tmp_path / "a.mp4"]).startswith(
+        both
+    )
 
 
 def test_what_stdout_is_sent_to(tmp_path, monkeypatch):
     (tmp_path / "a.json").touch(), (tmp_path / "clip").touch()
     with (tmp_path / "a.json").open("a") as stdout:
         monkeypatch.setattr(sys, "stdout", stdout)
-        line = f"{tmp_path}/a.json would be both the file and what stdout is sent to. Choose another output with -o"
+        line = (
+            f"{tmp_path}/a.json would be both the file and what stdout is sent to. Choose another "
+            "output with -o"
+        )
         assert refused(UsageError, [tmp_path / "a.json"]) == line
-        line = f"{tmp_path}/a.json, the clip, is what stdout is sent to. Send stdout to another file"
+        line = (
+            f"{tmp_path}/a.json, the clip, is what stdout is sent to. Send stdout to another file"
+        )
         assert refused(UsageError, [tmp_path / "b.json"], [tmp_path / "a.json"]) == line
         monkeypatch.setattr(sys, "stderr", stdout)  # both in one file: a log
         check_outputs([(tmp_path / "b.json", "the file")])
@@ -102,14 +121,21 @@ def test_what_stdout_is_sent_to(tmp_path, monkeypatch):
 )
 def test_names_that_cannot_be(tmp_path, name, reason):
     (tmp_path / "file").touch(), (tmp_path / "loop").symlink_to("loop")
-    assert refused(OutputError, [tmp_path / name]) == f"{tmp_path / name} cannot be written: {reason}"
+    assert (
+        refused(OutputError, [tmp_path / name]) == f"{tmp_path / name} cannot be written: {reason}"
+    )
     assert sorted(os.listdir(tmp_path)) == ["file", "loop"]
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a file system that takes no files")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self"), reason=("needs a file system that takes no files")
+)
 def test_a_folder_in_which_nobody_can_write():
     line = refused(OutputError, ["/proc/nope/a.mp4"])
-    assert line == "/proc/nope/a.mp4 cannot be written: No such file or directory. Check the name and the folder"
+    assert line == (
+        "/proc/nope/a.mp4 cannot be written: No such file or directory. Check the name and the "
+        "folder"
+    )
 
 
 def test_another_users_folder():
@@ -120,7 +146,9 @@ def test_another_users_folder():
             if os.access(folder, os.W_OK):
                 pytest.skip("needs another user's folder")
             for path in (folder / "a", folder / "new" / "a"):
-                assert f"{path} cannot be written: the directory {folder} is not wr" in refused(OutputError, [path])
+                assert f"{path} cannot be written: the directory {folder} is not wr" in refused(
+                    OutputError, [path]
+                )
 
 
 def test_another_users_file_in_a_folder_for_all():
@@ -146,25 +174,37 @@ def test_a_file_that_never_changes(tmp_path):
         line = refused(OutputError, [kept])
     finally:
         subprocess.run(["chattr", "-i", kept], check=True)
-    assert line == f"{kept} cannot be written: operation not permitted. Choose a folder that you may write to"
+    assert line == (
+        f"{kept} cannot be written: operation not permitted. Choose a folder that you may write to"
+    )
 
 
 def test_full_and_read_only_disks(tmp_path):
     with small_disk(tmp_path) as disk:
         (disk / "filler").write_bytes(bytes(64 << 10))
-        line = f"{disk}/new/a cannot be written: no space left on device. Free some space, or write to another disk"
+        line = (
+            f"{disk}/new/a cannot be written: no space left on device. Free some space, or write "
+            "to another disk"
+        )
         assert refused(OutputError, [disk / "new" / "a"]) == line
         (disk / "filler").unlink()
         check_outputs([(disk / "new" / "a", "a file")])
         subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        line = f"{disk}/a cannot be written: read-only file system. Choose a folder that you may write to"
+        line = (
+            f"{disk}/a cannot be written: read-only file system. Choose a folder that you may "
+            "write to"
+        )
         assert refused(OutputError, [disk / "a"]) == line and os.listdir(disk) == []
 
 
 def test_only_what_the_dead_have_left_is_removed(tmp_path):
-    """A process of this machine that has ended; nothing of one that runs, of another place, or of another program."""
+    """A process of this machine that has ended; nothing of one that runs, of another place, or of
+    another program.
+    """
     code = "from diagd_cli.files.hidden import process_name; print(process_name())"
-    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    dead = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
     if not has_ended(dead):
         pytest.skip("processes cannot be told apart here")
     assert is_running(process_name()) and not is_running(dead) and not has_ended(process_name())

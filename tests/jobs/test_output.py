@@ -34,11 +34,22 @@ def frames(path, count):
 def test_a_stream_is_the_same_video(generate, tiny, tmp_path):
     """Compressed in another way, so nearly the same pixels; its sidecar and tokens are as ever."""
     generate(tiny.clip, "--frames", 9, "--seed", 1, "--save-tokens", output=tmp_path / "a.mp4")
-    done = generate(tiny.clip, "--frames", 9, "--seed", 1, "--save-tokens", "--stream", output=tmp_path / "b.mp4")
+    done = generate(
+        tiny.clip,
+        "--frames",
+        9,
+        "--seed",
+        1,
+        "--save-tokens",
+        "--stream",
+        output=tmp_path / "b.mp4",
+    )
     assert (done.code, done.out) == (0, f"{tmp_path}/b.mp4\n") and "first frame after" in done.err
     usual, streamed = (frames(tmp_path / f"{name}.mp4", 11)[2:] for name in "ab")
     apart = np.abs(usual[:, None] - streamed).mean((2, 3, 4))  # of every new frame from every other
-    assert apart.argmin(1).tolist() == list(range(9)) and np.diag(apart).mean() < np.median(apart) / 3
+    assert (
+        apart.argmin(1).tolist() == list(range(9)) and np.diag(apart).mean() < np.median(apart) / 3
+    )
     usual, streamed = (np.load(tmp_path / f"{name}.npz")["codes"] for name in "ab")
     assert (usual == streamed).all()
     usual, streamed = (json.loads((tmp_path / f"{name}.json").read_text()) for name in "ab")
@@ -48,7 +59,9 @@ def test_a_stream_is_the_same_video(generate, tiny, tmp_path):
 def test_streams_of_a_batch(generate, tiny, tmp_path):
     done = generate(tiny.clip, "--samples", 3, "--batch", 3, "--stream", "--seed", 0)
     assert done.code == 0 and len(done.out.splitlines()) == 3
-    assert not (frames(tmp_path / "out" / "walk-1.mp4", 5) == frames(tmp_path / "out" / "walk-2.mp4", 5)).all()
+    assert not (
+        frames(tmp_path / "out" / "walk-1.mp4", 5) == frames(tmp_path / "out" / "walk-2.mp4", 5)
+    ).all()
 
 
 def test_one_stream_that_cannot_be_written_is_dropped_alone(generate, tmp_path, monkeypatch):
@@ -71,7 +84,11 @@ def test_one_stream_that_cannot_be_written_is_dropped_alone(generate, tmp_path, 
 
 @pytest.mark.parametrize("when", ["decode", "pixels", "close"])
 def test_ctrl_c_leaves_nothing_of_a_stream(generate, tiny, tmp_path, monkeypatch, when):
-    owner, name = {"decode": (Follow, "on_steps"), "pixels": (Follow, "stage"), "close": (Output, "close")}[when]
+    owner, name = {
+        "decode": (Follow, "on_steps"),
+        "pixels": (Follow, "stage"),
+        "close": (Output, "close"),
+    }[when]
     work = getattr(owner, name)
 
     def interrupted(self, *arguments):
@@ -82,18 +99,34 @@ def test_ctrl_c_leaves_nothing_of_a_stream(generate, tiny, tmp_path, monkeypatch
 
     monkeypatch.setattr(owner, name, interrupted)
     done = generate(tiny.clip, "--stream", output=tmp_path / "out" / "a.mp4")
-    assert done.code == 130 and done.out == "" and "interrupted; nothing half-written was left" in done.err
+    assert (
+        done.code == 130
+        and done.out == ""
+        and "interrupted; nothing half-written was left" in done.err
+    )
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     "options, output, message",
     [
-        ([], "-", "-o - writes a video to stdout, which only --stream can. Add --stream, or name a file"),
+        (
+            [],
+            "-",
+            "-o - writes a video to stdout, which only --stream can. Add --stream, or name a file",
+        ),
         (["--stream", "--samples", 2], "-", "-o - is one stream for 2 videos. Name a folder"),
-        (["--stream", "--json"], "-", "-o - fills stdout with the video and leaves no file for --json. Leave"),
+        (
+            ["--stream", "--json"],
+            "-",
+            "-o - fills stdout with the video and leaves no file for --json. Leave",
+        ),
         (["--stream", "--save-tokens"], "-", "leaves no file for --save-tokens"),
-        (["--stream", "--offload", "tokenizer"], "a.mp4", "--stream needs the tokenizer while --offload takes it"),
+        (
+            ["--stream", "--offload", "tokenizer"],
+            "a.mp4",
+            "--stream needs the tokenizer while --offload takes it",
+        ),
     ],
 )
 def test_streams_that_cannot_be(generate, tiny, options, output, message):
@@ -125,4 +158,7 @@ def test_whoever_watches_may_leave(start, tiny):
     process.stdout.close()
     error = process.stderr.read().decode()
     assert process.wait(60) == 1
-    assert error.startswith("error: Standard output cannot be written: broken pipe. What read it") and "\n" in error
+    assert (
+        error.startswith("error: Standard output cannot be written: broken pipe. What read it")
+        and "\n" in error
+    )

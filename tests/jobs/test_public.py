@@ -1,4 +1,6 @@
-"""What the commands do, from Python: records are made and refused without torch, and the work itself is silent."""
+"""What the commands do, from Python: records are made and refused without torch, and the work
+itself is silent.
+"""
 
 import json
 import subprocess
@@ -61,14 +63,30 @@ def test_evaluating_and_sweeping(asked, tmp_path, capfd):
     preset, settings, clip = asked
     decodings = [Decoding("ntp"), Decoding("diagd", 1, 2)]
     candidates = jobs.candidates_of([(decoding, None) for decoding in decodings], preset)
-    report = jobs.evaluate(jobs.Evaluating(preset, settings, [clip], candidates, out=tmp_path / "out"))
-    assert [row.label for row in report.rows] == ["ground truth", "tokenizer", "NTP", "DiagD k=1 d=2"]
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == json.loads(json.dumps(report.facts()))
+    report = jobs.evaluate(
+        jobs.Evaluating(preset, settings, [clip], candidates, out=tmp_path / "out")
+    )
+    assert [row.label for row in report.rows] == [
+        "ground truth",
+        "tokenizer",
+        "NTP",
+        "DiagD k=1 d=2",
+    ]
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == json.loads(
+        json.dumps(report.facts())
+    )
 
     combinations = jobs.combine(decodings, ["previous-frame"], [True], preset.grid, 2)
     bounds = jobs.parse_bounds("nll<=+900%")
     sweeping = jobs.Sweeping(
-        preset, settings, [clip], combinations, tmp_path / "out", bounds=bounds, chart=False, command="again"
+        preset,
+        settings,
+        [clip],
+        combinations,
+        tmp_path / "out",
+        bounds=bounds,
+        chart=False,
+        command="again",
     )
     before, reports = (tmp_path / "out" / "results.jsonl").read_bytes(), []
     swept = jobs.sweep(sweeping, on_report=reports.append)

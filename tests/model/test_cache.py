@@ -26,7 +26,9 @@ def test_a_later_write_replaces_an_earlier_one():
     first, second = torch.randn(2, 1, 1, 2, 4)
     cache.layer(0).update(slots, first, first, 4)
     keys, values = cache.layer(0).update(slots, second, 2 * second, 4)
-    assert torch.equal(keys[:, :, 2], second[:, 0]) and torch.equal(values[:, :, 2], 2 * second[:, 0])
+    assert torch.equal(keys[:, :, 2], second[:, 0]) and torch.equal(
+        values[:, :, 2], 2 * second[:, 0]
+    )
 
 
 def test_clearing():

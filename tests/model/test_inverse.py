@@ -18,7 +18,9 @@ from diagd_cli.weights.load import load_inverse
 
 
 def test_shipped_weights_read_the_shipped_clips(clips):
-    """Action t is taken after frame t, so the pair (t, t+1) shows it: read against any other shift, it fits worse."""
+    """Action t is taken after frame t, so the pair (t, t+1) shows it: read against any other shift,
+    it fits worse.
+    """
     preset = load_preset("freedoom")
     model, right = load_inverse(preset), {-1: [], 0: [], 1: []}
     for clip in sorted(clips.glob("*.mp4")):
@@ -29,7 +31,8 @@ def test_shipped_weights_read_the_shipped_clips(clips):
         for shift in right:
             right[shift].append((read[1:-1] == actions[1 + shift : 42 + shift]).mean())
     mean = {shift: np.mean(values) for shift, values in right.items()}
-    assert mean[0] > 0.9 and mean[0] > max(mean[1], mean[-1]) + 0.03  # actions last for several frames
+    # actions last for several frames
+    assert mean[0] > 0.9 and mean[0] > max(mean[1], mean[-1]) + 0.03
 
 
 def test_small():
@@ -41,14 +44,27 @@ def test_pairs_stay_within_a_clip_and_have_known_actions():
     actions = load_preset("freedoom").actions
     ids = np.array([0, 1, 2, 9, 3, 4])  # 9: none
     tokens = ids[:, None] + actions.offset
-    pairs = Pairs(Episodes(np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 3, 6]), tokens, ()), actions)
+    pairs = Pairs(
+        Episodes(np.zeros((6, 8, 8, 3), np.uint8), np.array([0, 3, 6]), tokens, ()), actions
+    )
     assert pairs.firsts.tolist() == [0, 1, 4] and pairs.take(pairs.firsts)[1].tolist() == [0, 1, 3]
     with pytest.raises(ClipError, match=r"None of the clips that train .* has a known action"):
-        Pairs(Episodes(np.zeros((3, 8, 8, 3), np.uint8), np.array([0, 3]), np.full((3, 1), tokens[3, 0]), ()), actions)
+        Pairs(
+            Episodes(
+                np.zeros((3, 8, 8, 3), np.uint8),
+                np.array([0, 3]),
+                np.full((3, 1), tokens[3, 0]),
+                (),
+            ),
+            actions,
+        )
 
 
 def test_accuracies():
-    assert accuracies(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])) == {"accuracy": 0.875, "by_action": [0.75, 1, None]}
+    assert accuracies(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]])) == {
+        "accuracy": 0.875,
+        "by_action": [0.75, 1, None],
+    }
 
 
 def test_damaged_weights(tmp_path):
@@ -60,14 +76,20 @@ def test_damaged_weights(tmp_path):
     copy.write_bytes(copy.read_bytes()[:-4] + b"oops")
     with pytest.raises(WeightsError, match="is damaged or another version"):
         load_inverse(preset, folder=tmp_path)
-    gone = preset.model_copy(update={"inverse_weights": type(preset.inverse_weights).single("gone.safetensors")})
-    with pytest.raises(WeightsError, match=r"inverse weights of .* are missing: no gone.safetensors"):
+    gone = preset.model_copy(
+        update={"inverse_weights": type(preset.inverse_weights).single("gone.safetensors")}
+    )
+    with pytest.raises(
+        WeightsError, match=r"inverse weights of .* are missing: no gone.safetensors"
+    ):
         load_inverse(gone)
     assert load_inverse(preset.model_copy(update={"inverse_weights": None})) is None
 
 
 def test_train(diagd, tiny, tmp_path, monkeypatch):
-    """What drifts one way under one action and the other way under another is told apart after a few steps."""
+    """What drifts one way under one action and the other way under another is told apart after a
+    few steps.
+    """
     quick = inverse_train.SETTINGS.model_copy(update={"batch": 16, "warmup": 5})
     monkeypatch.setattr(inverse_train, "SETTINGS", quick)
     for n, split in enumerate(("train", "train", "val")):
@@ -77,11 +99,25 @@ def test_train(diagd, tiny, tmp_path, monkeypatch):
             places.append(places[-1] + (6 if name == "right" else -6))
         clip = np.stack([np.roll(frames, place, 1)[:16, x : x + 24] for place in places])
         path = save_clip(tmp_path / "data" / split / f"{n}.mp4", clip)
-        path.with_suffix(".jsonl").write_text("".join(json.dumps({"action": a}) + "\n" for a in [*names, "idle"]))
-    command = ["train", "inverse", tmp_path / "data", "--out", tmp_path / "run", "-p", tiny.preset, "--every", 10]
+        path.with_suffix(".jsonl").write_text(
+            "".join(json.dumps({"action": a}) + "\n" for a in [*names, "idle"])
+        )
+    command = [
+        "train",
+        "inverse",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "run",
+        "-p",
+        tiny.preset,
+        "--every",
+        10,
+    ]
     done = diagd(*command, "--steps", 20)
     assert (done.code, done.out) == (0, f"{tmp_path}/run/preset.yaml\n"), done.err
     told = json.loads((tmp_path / "run" / "inverse" / "confusion.json").read_text())
-    assert np.sum(told["confusion"]) == 20 and told["accuracy"] > 0.8 and told["by_action"][0] is None
+    assert (
+        np.sum(told["confusion"]) == 20 and told["accuracy"] > 0.8 and told["by_action"][0] is None
+    )
     preset = load_preset(tmp_path / "run" / "preset.yaml")
     assert load_inverse(preset) and preset.transformer_weights

@@ -1,4 +1,6 @@
-"""The product of a Transformer: whatever kernel is chosen, the numbers are those of torch's linear layer."""
+"""The product of a Transformer: whatever kernel is chosen, the numbers are those of torch's linear
+layer.
+"""
 
 from types import SimpleNamespace
 
@@ -30,7 +32,9 @@ def test_packed_is_the_same_product(inputs, outputs, bias, tokens):
 
 
 def test_the_matrix_that_is_the_embedding_too_stays():
-    model = torch.nn.ModuleDict({"embed": torch.nn.Embedding(9, 4), "head": Linear(4, 9, bias=False)})
+    model = torch.nn.ModuleDict(
+        {"embed": torch.nn.Embedding(9, 4), "head": Linear(4, 9, bias=False)}
+    )
     model["head"].weight = model["embed"].weight
     pack(model)
     assert model["embed"].weight.shape == (9, 4) and model["head"].packed is not None
@@ -44,7 +48,9 @@ def test_emulated_bfloat16_is_as_exact_as_bfloat16_can_be(tokens, bias, monkeypa
     monkeypatch.setattr(linear, "BLOCK", 48 * 10)
     own = layer(48, 96, bias).bfloat16()
     x = torch.randn(1, tokens, 48).bfloat16()
-    exact = F.linear(x.double(), own.weight.double(), None if own.bias is None else own.bias.double())
+    exact = F.linear(
+        x.double(), own.weight.double(), None if own.bias is None else own.bias.double()
+    )
     with torch.inference_mode():
         seen = own(x)
     assert seen.dtype == torch.bfloat16

@@ -28,8 +28,16 @@ def by_hand(q, k, v, visible):
 def test_what_is_seen(kv_heads):
     q, k, v = drawn(kv_heads)
     every = torch.ones(6, 6, dtype=torch.bool)
-    odd = every.tril() & (torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) > 0.5) | torch.eye(6).bool()
-    masks = [(CAUSAL, every.tril()), (EVERYTHING, every), (Mask(visible=odd), odd), (Mask(visible=every), every)]
+    odd = (
+        every.tril() & (torch.rand(6, 6, generator=torch.Generator().manual_seed(1)) > 0.5)
+        | torch.eye(6).bool()
+    )
+    masks = [
+        (CAUSAL, every.tril()),
+        (EVERYTHING, every),
+        (Mask(visible=odd), odd),
+        (Mask(visible=every), every),
+    ]
     for mask, visible in masks:
         torch.testing.assert_close(attend(q, k, v, mask), by_hand(q, k, v, visible))
 
@@ -39,12 +47,18 @@ def test_a_matrix_is_laid_out_once_for_all_layers(kv_heads):
     q, k, v = drawn(kv_heads, queries=3)
     mask = Mask(visible=torch.arange(6) <= torch.tensor([[5], [1], [3]]))
     ready = mask.laid_out(4 // kv_heads, q.dtype)
-    assert ready.bias.shape == (4 // kv_heads * 3, 6) and ready.laid_out(4 // kv_heads, q.dtype) is ready
+    assert (
+        ready.bias.shape == (4 // kv_heads * 3, 6)
+        and ready.laid_out(4 // kv_heads, q.dtype) is ready
+    )
     assert torch.equal(attend(q, k, v, ready), attend(q, k, v, mask))
     torch.testing.assert_close(attend(q, k, v, ready), by_hand(q, k, v, mask.visible))
 
 
 def test_a_mask_stays_what_it_is():
-    assert CAUSAL.laid_out(2, torch.float32) is CAUSAL and EVERYTHING.laid_out(2, torch.float32) is EVERYTHING
+    assert (
+        CAUSAL.laid_out(2, torch.float32) is CAUSAL
+        and EVERYTHING.laid_out(2, torch.float32) is EVERYTHING
+    )
     with pytest.raises(FrozenInstanceError):
         CAUSAL.causal = False

@@ -1,4 +1,6 @@
-"""Position tables. Those of Cosmos are compared with the official ones in families/test_cosmos.py."""
+"""Position tables. Those of Cosmos are compared with the official ones in
+families/test_cosmos.py.
+"""
 
 import pytest
 import torch
@@ -8,7 +10,9 @@ from diagd_cli.tokens.grid import Grid
 
 
 def by_position(coords: torch.Tensor, sizes: tuple[int, int, int]) -> torch.Tensor:
-    """The definition, a position at a time: per axis of size s the sines, then the cosines, of p * 10000^(-i / (s/2))."""
+    """The definition, a position at a time: per axis of size s the sines, then the cosines, of p *
+    10000^(-i / (s/2)).
+    """
     parts = []
     for place, size in zip(coords.T, sizes, strict=True):
         frequency = 10000.0 ** (-torch.arange(size // 2, dtype=torch.float64) / (size / 2))
@@ -17,7 +21,9 @@ def by_position(coords: torch.Tensor, sizes: tuple[int, int, int]) -> torch.Tens
     return torch.cat(parts, dim=1).bfloat16()
 
 
-@pytest.mark.parametrize("dim, sizes", [(64, (24, 20, 20)), (66, (22, 22, 22)), (512, (172, 170, 170))])
+@pytest.mark.parametrize(
+    "dim, sizes", [(64, (24, 20, 20)), (66, (22, 22, 22)), (512, (172, 170, 170))]
+)
 @pytest.mark.parametrize("prefix", [0, 1, 3])
 def test_the_absolute_table_to_the_bit(dim, sizes, prefix):
     grid = Grid(5, 7, conditioning=2, prefix=prefix)

@@ -29,7 +29,9 @@ def test_parameters_have_the_dtype_and_tables_keep_theirs():
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert (model.table.dtype, model.indices.dtype) == (torch.float32, torch.int64)
     assert model.indices.tolist() == [1, 2] and model.table[0] == 1
-    assert {n: p.shape for n, p in model.named_parameters()} == {n: p.shape for n, p in make().named_parameters()}
+    assert {n: p.shape for n, p in model.named_parameters()} == {
+        n: p.shape for n, p in make().named_parameters()
+    }
 
 
 def test_nothing_is_drawn():

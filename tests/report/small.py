@@ -1,4 +1,6 @@
-"""A comparison that is made up: three decodings of a small clip, whose times are as good as real ones."""
+"""A comparison that is made up: three decodings of a small clip, whose times are as good as real
+ones.
+"""
 
 import numpy as np
 from tiny import moving
@@ -9,7 +11,9 @@ LABELS = ("NTP", "spatial DiagD k=1", "DiagD k=1 d=2")
 SECONDS = (12.0, 6.0, 1.5)
 
 
-def made_row(label: str, total: float, new: int = 3, latents: int = 3, speedup: float = 1.0, **more) -> ComparisonRow:
+def made_row(
+    label: str, total: float, new: int = 3, latents: int = 3, speedup: float = 1.0, **more
+) -> ComparisonRow:
     """The figures of a decoding that took `total` seconds for `new` frames."""
     return ComparisonRow(
         label=label,
@@ -28,11 +32,14 @@ def made_row(label: str, total: float, new: int = 3, latents: int = 3, speedup: 
 
 
 def comparison(truth: bool = True, new: int = 4, seconds=SECONDS, temporal: int = 1) -> Comparison:
-    """Continuations that are 20, 40 and 60 levels lighter than the truth, of 2 + `new` frames of 16x24 pixels."""
+    """Continuations that are 20, 40 and 60 levels lighter than the truth, of 2 + `new` frames of
+    16x24 pixels.
+    """
     clip = moving(2 + new) // 2 + 20
     latents = -(-new // temporal)
     rows = [
-        made_row(label, total, new, latents, seconds[0] / total) for label, total in zip(LABELS, seconds, strict=False)
+        made_row(label, total, new, latents, seconds[0] / total)
+        for label, total in zip(LABELS, seconds, strict=False)
     ]
     videos = [clip + np.uint8(20 * n) for n in range(1, len(rows) + 1)]
     return Comparison(rows, videos, clip if truth else None, 2, temporal, 10.0)

@@ -15,14 +15,20 @@ from diagd_cli.tokens.grid import Grid
 SPACE = "{http://www.w3.org/2000/svg}"
 
 
-def drawn(decoding: Decoding, h: int, w: int, frames: int = 3) -> tuple[ElementTree.Element, list[str]]:
+def drawn(
+    decoding: Decoding, h: int, w: int, frames: int = 3
+) -> tuple[ElementTree.Element, list[str]]:
     """The step map of a decoding after one context frame, and its texts."""
     k, d, *_ = decoding.resolve(Grid(h, w), 1)
-    svg = ElementTree.fromstring(step_map(timeline([build_plan(Grid(h, w), 1, frames, decoding)]), k, d))
+    svg = ElementTree.fromstring(
+        step_map(timeline([build_plan(Grid(h, w), 1, frames, decoding)]), k, d)
+    )
     return svg, [text.text for text in svg.iter("text")]
 
 
-@pytest.mark.parametrize("decoding", [Decoding("ntp"), Decoding("diagd", 2, 3), Decoding("spatial", 1)])
+@pytest.mark.parametrize(
+    "decoding", [Decoding("ntp"), Decoding("diagd", 2, 3), Decoding("spatial", 1)]
+)
 def test_every_token_of_two_frames_has_its_step(decoding):
     k, d, *_ = decoding.resolve(Grid(3, 4), 1)
     svg, texts = drawn(decoding, 3, 4)
@@ -36,7 +42,9 @@ def test_the_busiest_step_is_framed():
     framed = [rect for rect in svg.iter("rect") if rect.get("stroke")]
     assert texts[-1] == f"framed: the {len(framed)} tokens made in step 3" and len(framed) == 5
     svg, texts = drawn(Decoding("ntp"), 3, 4)
-    assert texts[-1] == "one token a step" and not any(rect.get("stroke") for rect in svg.iter("rect"))
+    assert texts[-1] == "one token a step" and not any(
+        rect.get("stroke") for rect in svg.iter("rect")
+    )
 
 
 def test_one_frame_and_one_row():
@@ -56,6 +64,14 @@ def test_curve_names_every_decoding_and_takes_the_colour_of_the_page():
     rows = [made_row(label, 1.0, fidelity=fidelity) for label in ("NTP", "DiagD k=2 d=10")]
     svg = ElementTree.fromstring(curve(rows, Fidelity(30.0, 0.9, [30.0, 30.0, 30.0])))
     texts = {text.text for text in svg.iter(f"{SPACE}text")}
-    assert {"NTP", "DiagD k=2 d=10", "tokenizer alone", "new frame", "1", "2", "3"} <= texts and "1.5" not in texts
+    assert {
+        "NTP",
+        "DiagD k=2 d=10",
+        "tokenizer alone",
+        "new frame",
+        "1",
+        "2",
+        "3",
+    } <= texts and "1.5" not in texts
     assert "currentColor" in curve(rows, None) and "#010203" not in curve(rows, None)
     assert curve(rows, None) == curve(rows, None)

@@ -26,7 +26,8 @@ def test_colours_grow_lighter_evenly():
     assert ramp()[0].tolist() == [0, 0, 0] and ramp()[-1].min() > 200
     linear = np.where(ramp() <= 10, ramp() / 255 / 12.92, ((ramp() / 255 + 0.055) / 1.055) ** 2.4)
     luminance = linear @ [0.2126, 0.7152, 0.0722]
-    lightness = np.where(luminance < 0.008856, 903.3 * luminance, 116 * np.cbrt(luminance) - 16)  # CIE L*
+    # CIE L*
+    lightness = np.where(luminance < 0.008856, 903.3 * luminance, 116 * np.cbrt(luminance) - 16)
     assert np.abs(lightness - np.linspace(0, lightness[-1], 256)).max() < 12
     assert (np.diff(lightness[::8]) > 0).all()
 

@@ -1,4 +1,6 @@
-"""The report in a real browser: it plays, fetches nothing, has the figures of the JSON, and fits on small screens."""
+"""The report in a real browser: it plays, fetches nothing, has the figures of the JSON, and fits on
+small screens.
+"""
 
 import json
 import shlex
@@ -22,10 +24,22 @@ NASTY = "<img src=x onerror=alert(1)> & 'walk'"
 
 @pytest.fixture(scope="module")
 def report(diagd, tiny, tmp_path_factory):
-    """The folder of a comparison of a clip whose name could do harm: out.html and what lies beside it."""
+    """The folder of a comparison of a clip whose name could do harm: out.html and what lies beside
+    it.
+    """
     folder = tmp_path_factory.mktemp("report")
     clip = save_clip(folder / "in" / f"{NASTY}.mp4", moving(8))
-    options = ["-p", tiny.preset, "--seed", 3, "--decodings", "ntp,spatial:2,diagd", "--heat", "--race", "--html"]
+    options = [
+        "-p",
+        tiny.preset,
+        "--seed",
+        3,
+        "--decodings",
+        "ntp,spatial:2,diagd",
+        "--heat",
+        "--race",
+        "--html",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("diagd_cli.report.race.ABOUT", 2)  # seconds
         done = diagd("compare", clip, *options, "-o", folder / "out.mp4")
@@ -48,22 +62,37 @@ def test_title_and_settings_are_text(opened, report):
     assert opened.locator("img").count() == 1  # the contact sheet
     assert opened.locator("#command").inner_text() == facts["command"]
     assert f"{report}/in/{NASTY}.mp4" in shlex.split(facts["command"])
-    settings = dict(zip(*(opened.locator(f"#settings {tag}").all_inner_texts() for tag in ("th", "td")), strict=True))
+    settings = dict(
+        zip(
+            *(opened.locator(f"#settings {tag}").all_inner_texts() for tag in ("th", "td")),
+            strict=True,
+        )
+    )
     assert settings["seed"] == "3" and settings["sampling top p"] == str(facts["sampling"]["top_p"])
-    assert settings["weights transformer"] == facts["weights"]["transformer"] and settings["versions diagd"]
-    assert settings["heat top"] == str(facts["heat"]["top"]) and settings["race speed"] == str(facts["race"]["speed"])
+    assert (
+        settings["weights transformer"] == facts["weights"]["transformer"]
+        and settings["versions diagd"]
+    )
+    assert settings["heat top"] == str(facts["heat"]["top"]) and settings["race speed"] == str(
+        facts["race"]["speed"]
+    )
     assert settings["DiagD k=1 d=2"].startswith("method=diagd, k=1, d=2, stand_in=previous-frame")
     assert json.loads(opened.locator("#json").text_content()) == facts
 
 
 def test_figures_are_those_of_the_json(opened, report):
     rows = json.loads((report / "out.json").read_text())["decodings"]
-    cells = [line.locator("th, td").all_inner_texts() for line in opened.locator("#figures tbody tr").all()]
+    cells = [
+        line.locator("th, td").all_inner_texts()
+        for line in opened.locator("#figures tbody tr").all()
+    ]
     assert opened.locator("#figures thead th").all_inner_texts() == ["decoding", *COLUMNS]
     assert [line[0] for line in cells] == [row["label"] for row in rows]
     for line, row in zip(cells, rows, strict=True):
         told = dict(zip(COLUMNS, line[1:], strict=True))
-        assert (told["k"], told["d"], told["steps"]) == tuple(map(str, (*map(row["decoding"].get, "kd"), row["steps"])))
+        assert (told["k"], told["d"], told["steps"]) == tuple(
+            map(str, (*map(row["decoding"].get, "kd"), row["steps"]))
+        )
         for column, value in {
             "decode s": row["seconds"]["decode"],
             "tokens/s": row["tokens_per_second"],
@@ -76,7 +105,9 @@ def test_figures_are_those_of_the_json(opened, report):
 
 
 def test_videos_play(opened):
-    if not opened.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.42E01E\"')"):
+    if not opened.evaluate(
+        "document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.42E01E\"')"
+    ):
         pytest.skip("this browser plays no H.264")
     assert opened.locator("video").count() == 2
     for video in opened.locator("video").all():
@@ -92,7 +123,10 @@ def test_nothing_is_fetched(opened, report):
 
 def test_drawings_are_there(opened):
     assert opened.locator(".curve svg").count() == 1 and opened.locator(".wide svg").count() == 3
-    assert opened.locator(".wide svg").last.get_attribute("aria-label") == "DiagD k=1 d=2: step of each token"
+    assert (
+        opened.locator(".wide svg").last.get_attribute("aria-label")
+        == "DiagD k=1 d=2: step of each token"
+    )
     assert opened.evaluate("document.querySelector('img').naturalWidth") > 500
 
 
@@ -105,11 +139,15 @@ def test_fits_and_can_be_read(opened, size, scheme):
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
     if size == "window":  # the whole table, without a need to scroll
         assert (
-            opened.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('#figures').parentElement)")
+            opened.evaluate(
+                "(e => e.scrollWidth - "
+                "e.clientWidth)(document.querySelector('#figures').parentElement)"
+            )
             <= 0
         )
     shades = opened.evaluate(
-        "['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name].match(/\\d+/g)[0])"
+        "['color', 'backgroundColor'].map(name => "
+        "getComputedStyle(document.body)[name].match(/\\d+/g)[0])"
     )
     ink, paper = map(int, shades)
     assert ink - paper > 150 if scheme == "dark" else paper - ink > 150
@@ -117,7 +155,9 @@ def test_fits_and_can_be_read(opened, size, scheme):
 
 def test_prints_dark_on_light(opened):
     opened.emulate_media(media="print", color_scheme="dark")
-    ink, paper = opened.evaluate("['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])")
+    ink, paper = opened.evaluate(
+        "['color', 'backgroundColor'].map(name => getComputedStyle(document.body)[name])"
+    )
     assert ink == "rgb(26, 29, 33)" and paper == "rgb(255, 255, 255)"
 
 
@@ -137,7 +177,10 @@ def test_nothing_in_it_runs_or_points_elsewhere(report):
     tags.feed((report / "out.html").read_text())
     assert not {"script", "iframe", "object"} & {tag for tag, _ in tags.found}
     sources = [
-        value for _, given in tags.found for name, value in given.items() if name in ("src", "href", "xlink:href")
+        value
+        for _, given in tags.found
+        for name, value in given.items()
+        if name in ("src", "href", "xlink:href")
     ]
     assert sources and all(source.startswith(("data:", "#")) for source in sources)
     assert not any(name.startswith("on") for _, given in tags.found for name in given)
@@ -145,7 +188,17 @@ def test_nothing_in_it_runs_or_points_elsewhere(report):
 
 def test_without_ground_truth_there_is_no_curve(diagd, tiny, tmp_path):
     clip = save_clip(tmp_path / "in" / "short.mp4", moving(2))
-    done = diagd("compare", clip, "-p", tiny.preset, "--decodings", "diagd", "--html", "-o", tmp_path / "out.mp4")
+    done = diagd(
+        "compare",
+        clip,
+        "-p",
+        tiny.preset,
+        "--decodings",
+        "diagd",
+        "--html",
+        "-o",
+        tmp_path / "out.mp4",
+    )
     page = (tmp_path / "out.html").read_text()
     assert done.code == 0 and "there is no ground truth" in page and "class='curve'" not in page
 

@@ -11,7 +11,8 @@ EVIL = "</script><b>{{ 7 * 7 }}</b>{% raw %}'\"&"
 def test_what_is_put_in_is_text():
     page = render("vote.html", pack={"vote": "x", "question": EVIL, "pairs": [EVIL]})
     facts = page.split('<script type="application/json" id="pack">')[1].split("</script>")[0]
-    assert not set("<>&'") & set(facts) and r"{{ 7 * 7 }}" in facts  # nothing ends the element, nothing is worked out
+    # nothing ends the element, nothing is worked out
+    assert not set("<>&'") & set(facts) and r"{{ 7 * 7 }}" in facts
     assert page.count("</script>") == 2
 
 

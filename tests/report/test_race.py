@@ -89,4 +89,9 @@ def test_video_tells_its_speed_and_length(tmp_path, monkeypatch):
     about = write_race(tmp_path / "race.mp4", comparison(seconds=(0.1, 0.02)))
     assert about["speed"] == 0.05 and about["seconds"] == pytest.approx(2 + LEAD + HOLD, abs=0.1)
     video = read_clip(tmp_path / "race.mp4", 1)
-    assert video.fps == FPS and video.frames.shape == (1, CAPTION + LINE + 16 * 14 + CAPTION, 2 * WIDE + GAP, 3)
+    assert video.fps == FPS and video.frames.shape == (
+        1,
+        CAPTION + LINE + 16 * 14 + CAPTION,
+        2 * WIDE + GAP,
+        3,
+    )

@@ -21,9 +21,14 @@ def test_rows_have_names_on_the_left_and_frames_have_numbers_above():
     for column in range(5):
         assert (sheet[:HEAD, left + column * wide :][:, :wide] != PAPER).any()
     cell = sheet[HEAD + high :][: 16 * 5, left : left + 24 * 5]
-    assert np.abs(cell.reshape(16, 5, 24, 5, 3).mean((1, 3)) - comparison().videos[0][1]).mean() < 12
+    assert (
+        np.abs(cell.reshape(16, 5, 24, 5, 3).mean((1, 3)) - comparison().videos[0][1]).mean() < 12
+    )
 
 
 def test_frames_are_brought_to_a_width_that_can_be_looked_at():
-    sizes = [sized(np.zeros((40, width, 3), np.uint8)).shape[1] for width in (24, 120, 160, 480, 640, 1024)]
+    sizes = [
+        sized(np.zeros((40, width, 3), np.uint8)).shape[1]
+        for width in (24, 120, 160, 480, 640, 1024)
+    ]
     assert sizes == [120, 120, 160, 480, 320, 342]

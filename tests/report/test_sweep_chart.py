@@ -1,4 +1,6 @@
-"""The chart: every decoding has a label that can be read, and the front is a line through the best."""
+"""The chart: every decoding has a label that can be read, and the front is a line through
+the best.
+"""
 
 import sys
 
@@ -14,7 +16,13 @@ from diagd_cli.report.sweep_chart import bars, check, draw, short, write_chart
 def crowd(count):
     """NTP and decodings that lie close together, as those of neighbouring k and d do."""
     drawn = np.random.default_rng(0)
-    return [ntp(), *(row(1 + n % 5, n + 1, 4 + 4 * drawn.random(), 0.2 * drawn.random()) for n in range(count))]
+    return [
+        ntp(),
+        *(
+            row(1 + n % 5, n + 1, 4 + 4 * drawn.random(), 0.2 * drawn.random())
+            for n in range(count)
+        ),
+    ]
 
 
 def drawing(rows):
@@ -31,7 +39,12 @@ def test_labels_cover_neither_each_other_nor_points():
     assert len({label.get_text() for label in labels}) == 25
     for n, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:n])
-        assert inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
+        assert (
+            inside.x0 <= box.x0
+            and box.x1 <= inside.x1
+            and inside.y0 <= box.y0
+            and box.y1 <= inside.y1
+        )
         for other in labels:
             x, y = axes.transData.transform(other.xy)
             assert not (box.x0 < x < box.x1 and box.y0 < y < box.y1)
@@ -71,6 +84,8 @@ def test_names_tell_what_else_differs():
 
 def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtra, match=r"The chart \(--no-chart leaves it out\) needs the package matplotlib"):
+    with pytest.raises(
+        MissingExtra, match=(r"The chart \(--no-chart leaves it out\) needs the package matplotlib")
+    ):
         write_chart(tmp_path / "sweep.png", [ntp()], "title")
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,6 @@
-"""The page in a real browser: a table that can be sorted, the chart, settings; nothing is fetched, nothing is code."""
+"""The page in a real browser: a table that can be sorted, the chart, settings; nothing is fetched,
+nothing is code.
+"""
 
 from dataclasses import replace
 
@@ -42,7 +44,8 @@ def test_sorting(opened):
     steps = ["2,400", "480", "267", "120"]
     assert shown(opened, 3) == steps
     sort(opened, "steps")
-    assert shown(opened, 3) == steps[::-1]  # as numbers: by their digits 2,400 would come before 480
+    # as numbers: by their digits 2,400 would come before 480
+    assert shown(opened, 3) == steps[::-1]
     sort(opened, "steps")
     assert shown(opened, 3) == steps
     sort(opened, "over NTP")
@@ -65,7 +68,10 @@ def test_by_keyboard(opened):
 def test_all_that_is_told_is_text(opened):
     assert opened.title() == opened.locator("h1").inner_text() == EVIL
     assert EVIL in shown(opened, 1) and EVIL in opened.locator("#skipped").inner_text()
-    assert EVIL in opened.locator("#command").inner_text() and EVIL in opened.locator("#settings").inner_text()
+    assert (
+        EVIL in opened.locator("#command").inner_text()
+        and EVIL in opened.locator("#settings").inner_text()
+    )
     assert opened.locator("#recommended").inner_text() == "DiagD is the fastest\n  NLL +1%"
     assert opened.locator("img").count() == 1
 

@@ -21,7 +21,12 @@ def test_csv(tmp_path):
     assert (last["k"], last["d"], last["speedup"], last["front"]) == ("2", "10", "9", "True")
     told = [float(last[name]) for name in ("nll", "nll_difference", "nll_difference_high")]
     assert told == pytest.approx([2.1, 0.1, 0.12])
-    assert lines[0]["nll_difference"] == lines[1]["nll_difference_low"] == last["action_accuracy"] == ""
+    assert (
+        lines[0]["nll_difference"]
+        == lines[1]["nll_difference_low"]
+        == last["action_accuracy"]
+        == ""
+    )
 
 
 def test_terminal():

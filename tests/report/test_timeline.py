@@ -31,7 +31,9 @@ def test_ntp_needs_no_stand_in(grid):
 
 
 def test_stand_ins_come_with_rows_and_go_when_the_truth_is_fed():
-    """On 3x4 by k=2, d=3: row i of frame t starts at 3t + 2i, its predecessor is made at 3t + 2(i-1) + 3."""
+    """On 3x4 by k=2, d=3: row i of frame t starts at 3t + 2i, its predecessor is made at 3t +
+    2(i-1) + 3.
+    """
     line = of(Grid(3, 4), 2, "diagd", 2, 3)
     t, i = np.indices((2, 2))
     assert (line.stand_in[:, :2, 3] == 3 * t + 2 * i + 2).all() and line.stand_in[0, 2, 3] == 3
@@ -52,5 +54,7 @@ def test_windows_follow_one_another():
     assert (line.frames, line.steps) == (5, parts[0].steps + parts[1].steps)
     assert (line.made[3:] == parts[1].made + parts[0].steps).all()
     there = line.stand_in < NEVER
-    assert (line.gone[:3][there[:3]] == parts[0].steps).all() and (line.gone[3:][there[3:]] == NEVER).all()
+    assert (line.gone[:3][there[:3]] == parts[0].steps).all() and (
+        line.gone[3:][there[3:]] == NEVER
+    ).all()
     assert (line.first(2).made == line.made[:2]).all() and line.first(2).steps == line.steps

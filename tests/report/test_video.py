@@ -36,7 +36,11 @@ def test_without_truth_the_first_decoding_is_the_measure():
     one = comparison(truth=False)
     maps, about = difference_maps(one)
     assert about["reference"] == "NTP" and [m.shape for m in maps] == [(6, 16, 24)] * 2
-    assert next(pictures(one, maps, about)).shape == (TOP + 2 * HIGH + GAP, 3 * (WIDE + GAP) - GAP, 3)
+    assert next(pictures(one, maps, about)).shape == (
+        TOP + 2 * HIGH + GAP,
+        3 * (WIDE + GAP) - GAP,
+        3,
+    )
 
 
 def test_truth_that_ends_early_stands_still_and_has_no_differences():
@@ -51,7 +55,15 @@ def test_truth_that_ends_early_stands_still_and_has_no_differences():
 
 def test_captions_count_context_and_new_frames():
     one = comparison()
-    assert [one.count(t) for t in range(6)] == ["context 1/2", "context 2/2", *(f"frame {n}/4" for n in range(1, 5))]
+    assert [one.count(t) for t in range(6)] == [
+        "context 1/2",
+        "context 2/2",
+        *(f"frame {n}/4" for n in range(1, 5)),
+    ]
     assert one.names == ["ground truth", "NTP", "spatial DiagD k=1", "DiagD k=1 d=2"]
-    assert one.abouts()[1:] == ["1,200 steps, 12.0 s, 1.0x", "600 steps, 6.0 s, 2.0x", "150 steps, 1.5 s, 8.0x"]
+    assert one.abouts()[1:] == [
+        "1,200 steps, 12.0 s, 1.0x",
+        "600 steps, 6.0 s, 2.0x",
+        "150 steps, 1.5 s, 8.0x",
+    ]
     assert comparison(seconds=(0.25, 0.1)).abouts()[1] == "25 steps, 250 ms, 1.0x"

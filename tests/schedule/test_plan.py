@@ -1,4 +1,6 @@
-"""Every plan makes every token once, at its step, from inputs that exist, and feeds back the truth."""
+"""Every plan makes every token once, at its step, from inputs that exist, and feeds back the
+truth.
+"""
 
 from dataclasses import fields, replace
 
@@ -59,7 +61,9 @@ def test_a_stand_in_is_fed_only_while_the_true_token_is_missing(world):
 
 
 @given(worlds())
-def test_every_token_is_fed_back_once_except_behind_an_unrepaired_stand_in_and_in_the_last_step(world):
+def test_every_token_is_fed_back_once_except_behind_an_unrepaired_stand_in_and_in_the_last_step(
+    world,
+):
     plan = world.plan()
     true = plan.source == plan.position
     fed = np.bincount(plan.position[true], minlength=world.length)
@@ -94,9 +98,18 @@ def test_slots_are_first_written_when_first_fed_and_the_prompt_before(world):
 def assert_as_the_oracle_feeds(world):
     plan, truth = world.plan(), np.zeros(world.length)
     entries = oracle.walk(
-        world.layout, world.context, world.frames, world.rules, world.known(truth), oracle.forced(truth)
+        world.layout,
+        world.context,
+        world.frames,
+        world.rules,
+        world.known(truth),
+        oracle.forced(truth),
     )
-    feeds = {(e.step, e.source, e.position, -1 if e.target is None else e.target) for e in entries if e.step >= 0}
+    feeds = {
+        (e.step, e.source, e.position, -1 if e.target is None else e.target)
+        for e in entries
+        if e.step >= 0
+    }
     columns = (plan.step_of_feed, plan.source, plan.position, plan.target)
     assert set(zip(*(c.tolist() for c in columns), strict=True)) == feeds
     assert len(plan.source) == len(feeds)
@@ -111,12 +124,16 @@ def test_the_plan_feeds_what_the_oracle_feeds(world):
 @pytest.mark.parametrize("repair", [True, False])
 @pytest.mark.parametrize("stand_in", STAND_INS)
 def test_every_k_and_d_of_a_small_grid_feeds_what_the_oracle_feeds(stand_in, repair):
-    """Three frames after two: where d is small, what a stand-in points at may be missing in one or two frames."""
+    """Three frames after two: where d is small, what a stand-in points at may be missing in one or
+    two frames.
+    """
     for conditioning in (0, 1):
         grid = Grid(3, 4, conditioning)
         for k in range(1, grid.w + 1):
             for d in range(1, 2 * k + grid.w + 1):
-                assert_as_the_oracle_feeds(World(grid, 2, 3, Decoding("diagd", k, d, stand_in, repair)))
+                assert_as_the_oracle_feeds(
+                    World(grid, 2, 3, Decoding("diagd", k, d, stand_in, repair))
+                )
 
 
 @given(worlds())
@@ -130,7 +147,9 @@ def test_padding_keeps_every_feed_and_makes_all_steps_equally_wide(world):
         real = padded.position != scratch
         for name in ("source", "position"):
             assert getattr(padded, name)[real].tolist() == getattr(plan, name).tolist()
-        assert padded.target[real].tolist() == np.where(plan.target < 0, scratch, plan.target).tolist()
+        assert (
+            padded.target[real].tolist() == np.where(plan.target < 0, scratch, plan.target).tolist()
+        )
         assert padded.step_of_feed[real].tolist() == plan.step_of_feed.tolist()
         assert (padded.target[~real] == scratch).all() and padded.prefill == plan.prefill
     with pytest.raises(ValueError, match=str(width - 1)):
@@ -167,13 +186,20 @@ def test_zipar_is_the_spatial_decoding_with_the_stand_in_above(grid, k):
     spatial = build_plan(grid, 2, 2, Decoding("spatial", k=k, stand_in="above"))
     for field in fields(zipar):
         if field.name != "decoding":
-            assert np.array_equal(getattr(zipar, field.name), getattr(spatial, field.name)), field.name
+            assert np.array_equal(getattr(zipar, field.name), getattr(spatial, field.name)), (
+                field.name
+            )
 
 
 def test_diagd_with_the_largest_d_is_the_spatial_decoding_and_with_k_of_a_row_it_is_ntp():
     def arrays(decoding):
         plan = build_plan(FREEDOOM, 1, 2, decoding)
-        return [plan.source.tolist(), plan.position.tolist(), plan.target.tolist(), plan.starts.tolist()]
+        return [
+            plan.source.tolist(),
+            plan.position.tolist(),
+            plan.target.tolist(),
+            plan.starts.tolist(),
+        ]
 
     assert arrays(Decoding("diagd", k=2, d=14 * 2 + 20)) == arrays(Decoding("spatial", k=2))
     assert arrays(Decoding("diagd", k=20, d=300)) == arrays(Decoding("ntp"))
@@ -197,7 +223,7 @@ def test_k_and_d_out_of_range_are_refused_with_the_value_and_the_range(decoding,
     assert all(text in str(caught.value) for text in said)
 
 
-# ---- without a context frame: a prefix alone, or nothing -------------------------------------------------------------
+# ---- without a context frame: a prefix alone, or nothing -----------------------------------------
 
 
 @pytest.mark.parametrize("stand_in", ["previous-frame", "previous-frame-target", "prompt-frame"])
@@ -212,10 +238,14 @@ def test_the_first_token_needs_a_token_before_it():
         build_plan(Grid(3, 4), 0, 1, Decoding("ntp"))
 
 
-@pytest.mark.parametrize("decoding", [Decoding("ntp"), Decoding("zipar", k=2), Decoding("spatial", stand_in="newest")])
+@pytest.mark.parametrize(
+    "decoding", [Decoding("ntp"), Decoding("zipar", k=2), Decoding("spatial", stand_in="newest")]
+)
 @pytest.mark.parametrize("conditioning", [0, 1, 2])
 def test_a_prefix_is_context_enough(decoding, conditioning):
-    assert_as_the_oracle_feeds(World(Grid(3, 4, conditioning, prefix=1), context=0, frames=2, decoding=decoding))
+    assert_as_the_oracle_feeds(
+        World(Grid(3, 4, conditioning, prefix=1), context=0, frames=2, decoding=decoding)
+    )
 
 
 @pytest.mark.parametrize("stand_in", ["above", "newest"])

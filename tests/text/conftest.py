@@ -18,7 +18,9 @@ def t5(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def quick_collection(t5):
-    """What is alive by now is left out of the garbage collection that follows each use of the encoder."""
+    """What is alive by now is left out of the garbage collection that follows each use of the
+    encoder.
+    """
     gc.freeze()
     yield
     gc.unfreeze()

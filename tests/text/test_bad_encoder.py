@@ -18,11 +18,17 @@ class TestBadEncoder:
     def refused(self, encoder: Path | str, **options) -> str:
         with pytest.raises(WeightsError) as caught:
             embed(encoder, PROMPT, **options)
-        assert caught.value.hint and "\n" not in str(caught.value) and str(encoder) in caught.value.message
+        assert (
+            caught.value.hint
+            and "\n" not in str(caught.value)
+            and str(encoder) in caught.value.message
+        )
         return caught.value.message
 
     def test_another_hidden_size(self, t5):
-        assert "makes 16 numbers a token, the preset's model takes 1024" in self.refused(t5, dim=1024)
+        assert "makes 16 numbers a token, the preset's model takes 1024" in self.refused(
+            t5, dim=1024
+        )
 
     def test_no_such_folder(self, tmp_path):
         assert "There is no text encoder" in self.refused(tmp_path / "nowhere")
@@ -85,7 +91,10 @@ class TestBadEncoder:
                 return Path.touch, (tmp_path / "owned",)
 
         (copy / "model.safetensors").unlink()
-        for save in (lambda o, path: torch.save(o, path), lambda o, path: path.write_bytes(pickle.dumps(o))):
+        for save in (
+            lambda o, path: torch.save(o, path),
+            lambda o, path: path.write_bytes(pickle.dumps(o)),
+        ):
             save({"shared.weight": Attack()}, copy / "pytorch_model.bin")
             assert "cannot be loaded" in self.refused(copy)
         assert not (tmp_path / "owned").exists()

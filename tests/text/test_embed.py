@@ -22,26 +22,37 @@ from text.use import DIM, IDS, LENGTH, PROMPT, change, embed
 
 
 def by_hand(folder: Path, ids: list[int]) -> Tensor:
-    """T5's encoder written out, [n, dim]: every token sees every token, there is no padding; at most 8 tokens."""
+    """T5's encoder written out, [n, dim]: every token sees every token, there is no padding; at
+    most 8 tokens.
+    """
     weights = load_file(folder / "model.safetensors")
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * weights[f"encoder.{name}.weight"]
+        return (
+            x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * weights[f"encoder.{name}.weight"]
+        )
 
     def heads(x: Tensor, name: str) -> Tensor:
         return (x @ weights[f"{name}.weight"].T).unflatten(-1, (4, 4)).transpose(0, 1)
 
     place = torch.arange(len(ids))
-    ahead = place[None] - place[:, None]  # from query to key; the farther one looks ahead, in buckets 16 and up
+    # from query to key; the farther one looks ahead, in buckets 16 and up
+    ahead = place[None] - place[:, None]
     table = weights["encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
     bias = table[ahead.abs() + 16 * (ahead > 0)].permute(2, 0, 1)
     x = weights["shared.weight"][ids]
     for n in range(2):
-        y, name = norm(x, f"block.{n}.layer.0.layer_norm"), f"encoder.block.{n}.layer.0.SelfAttention"
+        y, name = (
+            norm(x, f"block.{n}.layer.0.layer_norm"),
+            f"encoder.block.{n}.layer.0.SelfAttention",
+        )
         q, k, v = (heads(y, f"{name}.{part}") for part in "qkv")
         seen = (q @ k.transpose(1, 2) + bias).softmax(-1) @ v  # T5 does not scale
         x = x + seen.transpose(0, 1).flatten(1) @ weights[f"{name}.o.weight"].T
-        y, name = norm(x, f"block.{n}.layer.1.layer_norm"), f"encoder.block.{n}.layer.1.DenseReluDense"
+        y, name = (
+            norm(x, f"block.{n}.layer.1.layer_norm"),
+            f"encoder.block.{n}.layer.1.DenseReluDense",
+        )
         x = x + (y @ weights[f"{name}.wi.weight"].T).relu() @ weights[f"{name}.wo.weight"].T
     return norm(x, "final_layer_norm")
 
@@ -67,7 +78,9 @@ class TestEmbed:
         notes = []
         [embedding] = embed(t5, "a " * 20, report=notes.append)
         torch.testing.assert_close(embedding, by_hand(t5, [3] * 7 + [1]), rtol=1e-4, atol=1e-5)
-        assert notes == ["The prompt has 21 tokens and the text encoder reads 8: the rest is left out"]
+        assert notes == [
+            "The prompt has 21 tokens and the text encoder reads 8: the rest is left out"
+        ]
 
     def test_the_tokenizers_own_padding_and_truncation_do_not_count(self, copy, t5):
         tokenizer = Tokenizer.from_file(str(copy / "tokenizer.json"))
@@ -78,22 +91,32 @@ class TestEmbed:
 
     def test_two_prompts_load_the_encoder_once_and_nothing_of_it_stays(self, t5, monkeypatch):
         loads, load = [], T5EncoderModel.from_pretrained
-        monkeypatch.setattr(T5EncoderModel, "from_pretrained", lambda *a, **b: loads.append(a) or load(*a, **b))
+        monkeypatch.setattr(
+            T5EncoderModel, "from_pretrained", lambda *a, **b: loads.append(a) or load(*a, **b)
+        )
         one, two, again = embed(t5, PROMPT, "the snow", PROMPT)
         assert len(loads) == 1
         assert torch.equal(one, again) and not torch.equal(one, two)
         assert not [thing for thing in gc.get_objects() if type(thing) is T5EncoderModel]
 
     def test_is_computed_in_float32_whatever_the_file_holds(self, copy, t5):
-        halved = {name: tensor.bfloat16() for name, tensor in load_file(t5 / "model.safetensors").items()}
+        halved = {
+            name: tensor.bfloat16() for name, tensor in load_file(t5 / "model.safetensors").items()
+        }
         save_file(halved, copy / "model.safetensors", {"format": "pt"})
         change(copy / "config.json", dtype="bfloat16", torch_dtype="bfloat16")
         [embedding] = embed(copy, PROMPT)
-        save_file({n: t.float() for n, t in halved.items()}, copy / "model.safetensors", {"format": "pt"})
+        save_file(
+            {n: t.float() for n, t in halved.items()}, copy / "model.safetensors", {"format": "pt"}
+        )
         torch.testing.assert_close(embedding[: len(IDS)], by_hand(copy, IDS), rtol=1e-4, atol=1e-5)
 
     def test_its_configuration_gives_sizes_and_can_load_nothing_else(self, copy, t5):
-        change(copy / "config.json", transformers_weights="other.bin", quantization_config={"quant_method": "gptq"})
+        change(
+            copy / "config.json",
+            transformers_weights="other.bin",
+            quantization_config={"quant_method": "gptq"},
+        )
         assert torch.equal(embed(copy, PROMPT)[0], embed(t5, PROMPT)[0])
 
     @pytest.mark.parametrize("zipped", [True, False])
@@ -161,7 +184,9 @@ class TestCache:
         blocked.write_text("")
         [embedding] = embed(t5, PROMPT, cache=blocked, report=notes.append)
         assert embedding.any()
-        assert len(notes) == 1 and notes[0].startswith(f"The prompt's embedding is not kept: {blocked}")
+        assert len(notes) == 1 and notes[0].startswith(
+            f"The prompt's embedding is not kept: {blocked}"
+        )
 
 
 def test_importing_it_is_light():

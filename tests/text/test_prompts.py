@@ -21,17 +21,28 @@ class TestReadEmbedding:
         assert seen.dtype == torch.float32 and torch.equal(seen, expected)
 
     def test_the_tensor_named_embedding_is_taken_among_several(self, tmp_path):
-        save_file({"a": torch.zeros(1), "embedding": torch.ones(LENGTH, DIM)}, tmp_path / "e.safetensors")
-        assert torch.equal(read_embedding(tmp_path / "e.safetensors", LENGTH, DIM), torch.ones(LENGTH, DIM))
+        save_file(
+            {"a": torch.zeros(1), "embedding": torch.ones(LENGTH, DIM)}, tmp_path / "e.safetensors"
+        )
+        assert torch.equal(
+            read_embedding(tmp_path / "e.safetensors", LENGTH, DIM), torch.ones(LENGTH, DIM)
+        )
 
     @pytest.mark.parametrize(
         ("tensors", "message"),
         [
-            ({"embedding": torch.zeros(9, DIM)}, r"embedding is \(9, 16\), where the preset takes up to 8 rows of 16"),
+            (
+                {"embedding": torch.zeros(9, DIM)},
+                r"embedding is \(9, 16\), where the preset takes "
+                r"up to 8 rows of 16",
+            ),
             ({"embedding": torch.zeros(3, 17)}, r"embedding is \(3, 17\)"),
             ({"embedding": torch.zeros(2, 3, DIM)}, r"embedding is \(2, 3, 16\)"),
             ({"embedding": torch.zeros(DIM)}, r"embedding is \(16,\)"),
-            ({"a": torch.zeros(1, DIM), "b": torch.zeros(1, DIM)}, "holds 2 tensors and none is named embedding"),
+            (
+                {"a": torch.zeros(1, DIM), "b": torch.zeros(1, DIM)},
+                "holds 2 tensors and none is named embedding",
+            ),
             ({}, "holds 0 tensors"),
             ({"embedding": torch.zeros(3, DIM, dtype=torch.int64)}, "whole numbers"),
             ({"embedding": torch.full((3, DIM), float("nan"))}, "not finite"),
@@ -44,8 +55,14 @@ class TestReadEmbedding:
 
     def test_another_file_is_refused(self, tmp_path):
         (tmp_path / "text").write_text("a robot walks")
-        for path, reason in [(tmp_path / "text", ""), (tmp_path, ""), (tmp_path / "none", "there is no such file")]:
-            with pytest.raises(WeightsError, match=f"{path} cannot be read as safetensors: {reason}"):
+        for path, reason in [
+            (tmp_path / "text", ""),
+            (tmp_path, ""),
+            (tmp_path / "none", "there is no such file"),
+        ]:
+            with pytest.raises(
+                WeightsError, match=f"{path} cannot be read as safetensors: {reason}"
+            ):
                 read_embedding(path, LENGTH, DIM)
 
 
@@ -61,7 +78,11 @@ class TestPromptOf:
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [(b"caf\xe9", "not UTF-8 text: byte 3 is 0xe9"), (b"a" * 65537, "larger than 64 KiB"), (None, "no such file")],
+        [
+            (b"caf\xe9", "not UTF-8 text: byte 3 is 0xe9"),
+            (b"a" * 65537, "larger than 64 KiB"),
+            (None, "no such file"),
+        ],
     )
     def test_another_file_is_refused(self, tmp_path, content, message):
         if content is not None:

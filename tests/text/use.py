@@ -12,7 +12,9 @@ DIM, LENGTH = 16, 8
 PROMPT, IDS = "a robot walks", [3, 4, 5, 1]
 
 
-def embed(encoder: Path | str, *prompts: str, length: int = LENGTH, dim: int = DIM, **options) -> list[Tensor]:
+def embed(
+    encoder: Path | str, *prompts: str, length: int = LENGTH, dim: int = DIM, **options
+) -> list[Tensor]:
     return embed_prompts(list(prompts), Text(encoder=str(encoder), length=length), dim, **options)
 
 

@@ -55,14 +55,18 @@ def test_file(tmp_path):
     assert ACTIONS.read(path).tolist() == [[102], [100]]
 
 
-@pytest.mark.parametrize("text", ["up", "left*", "left*-1", "left*0", "left*1000000", "", "left;idle", "*3", "x.jsonl"])
+@pytest.mark.parametrize(
+    "text", ["up", "left*", "left*-1", "left*0", "left*1000000", "", "left;idle", "*3", "x.jsonl"]
+)
 def test_refused(text):
     with pytest.raises(UsageError) as caught:
         parse(text)
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("kind", [ACTIONS, MinecraftActions(), GamepadActions()], ids=lambda kind: kind.kind)
+@pytest.mark.parametrize(
+    "kind", [ACTIONS, MinecraftActions(), GamepadActions()], ids=lambda kind: kind.kind
+)
 def test_a_blank_line_would_move_the_actions_after_it(tmp_path, kind):
     path = tmp_path / "a.jsonl"
     path.write_text("\n\n".join(2 * [SPELT[kind.kind]]))
@@ -87,12 +91,18 @@ RECORDED = ["forward", "left", "idle", "forward+left"]
 @pytest.mark.parametrize(
     "asked, recorded, first, expected",
     [
-        # context of 2 frames, 3 new ones: the action at index 1 leads to the first new frame, the last is never read
+        # context of 2 frames, 3 new ones: the action at index 1 leads to the first new frame, the
+        # last is never read
         (None, None, 0, ["none", "none", "none", "none", "none"]),
         (["left"], None, 0, ["none", "left", "left", "left", "left"]),
         (["left", "idle"], None, 0, ["none", "left", "idle", "idle", "idle"]),
         (None, RECORDED, 0, ["forward", "left", "idle", "forward+left", "forward+left"]),
-        (None, RECORDED, 2, ["idle", "forward+left", "forward+left", "forward+left", "forward+left"]),
+        (
+            None,
+            RECORDED,
+            2,
+            ["idle", "forward+left", "forward+left", "forward+left", "forward+left"],
+        ),
         (["left"], RECORDED, 0, ["forward", "left", "left", "left", "left"]),
         (None, RECORDED, 9, ["none", "none", "none", "none", "none"]),
         (["idle"] * 9, None, 0, ["none", "idle", "idle", "idle", "idle"]),

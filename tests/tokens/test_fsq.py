@@ -23,7 +23,8 @@ def test_every_code_round_trips(levels):
     assert codes.shape == (fsq.size, len(levels)) and codes.abs().max() <= 1
     assert len(codes.unique(dim=0)) == fsq.size
     digits = codes * fsq.middle
-    z = torch.atanh((digits + fsq.offset) / fsq.halfwidth) - fsq.shift  # a latent that lies on its code
+    # a latent that lies on its code
+    z = torch.atanh((digits + fsq.offset) / fsq.halfwidth) - fsq.shift
     assert (fsq.indices(z) == indices).all()
     assert torch.allclose(fsq.quantise(z), codes)
 
@@ -33,7 +34,8 @@ def test_all_64000_codes_of_cosmos_round_trip():
     indices = torch.arange(fsq.size)
     digits = ((fsq.codes(indices) * fsq.middle).round() + fsq.middle).long()
     assert fsq.size == 64_000 and ((digits * fsq.basis).sum(-1) == indices).all()
-    assert fsq.basis.tolist() == [1, 8, 64, 512, 2560, 12800]  # the first channel is the least significant digit
+    # the first channel is the least significant digit
+    assert fsq.basis.tolist() == [1, 8, 64, 512, 2560, 12800]
 
 
 def test_index_of_the_zero_code_of_cosmos():

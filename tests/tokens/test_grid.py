@@ -44,7 +44,10 @@ def test_every_position_is_one_token(grid, frames):
 def test_codes_invert_flatten(grid, frames, batch, seed):
     rng = np.random.default_rng(seed)
     codes = rng.integers(0, 99, (batch, frames, grid.h, grid.w))
-    steering, prefix = rng.integers(0, 99, (batch, frames, grid.conditioning)), rng.integers(0, 99, grid.prefix)
+    steering, prefix = (
+        rng.integers(0, 99, (batch, frames, grid.conditioning)),
+        rng.integers(0, 99, grid.prefix),
+    )
     flat = grid.flatten(codes, steering, prefix)
     assert flat.shape == (batch, grid.length(frames)) and flat.dtype == np.int64
     assert (grid.codes(flat, frames) == codes).all()

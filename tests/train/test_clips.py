@@ -53,19 +53,35 @@ def test_what_is_no_clip_is_named(preset, folder, make, message):
 def test_files_of_other_programs_are_hidden(preset, folder):
     """Such as what macOS writes beside each file on a foreign disk."""
     (folder / "._a.mp4").write_bytes(b"\0" * 163)
-    assert sorted(clip.name for clips in find_clips(folder, preset).values() for clip in clips) == ["a.mp4", "b.mp4"]
+    assert sorted(clip.name for clips in find_clips(folder, preset).values() for clip in clips) == [
+        "a.mp4",
+        "b.mp4",
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_clip_that_was_cut_is_refused(clips, tmp_path, suffix):
     """Its first frames can be read, and the decoder ends well."""
     whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
-    index = ["-movflags", "+faststart"] if suffix == ".mp4" else []  # before the frames, so that it stays
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", clips / "hall.mp4", "-c", "copy", *index, whole]
+    # before the frames, so that it stays
+    index = ["-movflags", "+faststart"] if suffix == ".mp4" else []
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        clips / "hall.mp4",
+        "-c",
+        "copy",
+        *index,
+        whole,
+    ]
     subprocess.run(command, check=True)
     assert len(list(read_frames(whole))) == 44
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    with pytest.raises(ClipError, match=r"cut\.\w+ is cut short or damaged: \d+ of 44 frames can be read"):
+    with pytest.raises(
+        ClipError, match=(r"cut\.\w+ is cut short or damaged: \d+ of 44 frames can be read")
+    ):
         list(read_frames(cut))
 
 
@@ -83,7 +99,10 @@ def test_a_name_that_is_not_utf8(preset, folder):
             ("sub/a.mp4", "sub/b.mp4"),
             "No MP4 files in {0}. There is {0}/sub/a.mp4, but only the folder itself is searched",
         ),
-        (("train/a.mp4", "a.mp4"), "{}/val does not exist. Where there is train/ or val/, there must be both"),
+        (
+            ("train/a.mp4", "a.mp4"),
+            "{}/val does not exist. Where there is train/ or val/, there must be both",
+        ),
         (("train/a.mp4", "val/a.txt"), "No MP4 files in {}/val. Put MP4 files there"),
         (("a.mp4",), "{} has one clip. Training needs two or more: one of them validates"),
     ],
@@ -112,7 +131,10 @@ def test_the_last_action_may_be_missing(preset, folder):
     assert np.array_equal(action_rows(clip, preset, 4)[:3], preset.actions.read(file))
     file.write_text("".join(lines[:2]))
     with pytest.raises(
-        UsageError, match=r"a\.jsonl has 2 actions, and 4 frames of a\.mp4 are read. Write one action a frame"
+        UsageError,
+        match=(
+            r"a\.jsonl has 2 actions, and 4 frames of a\.mp4 are read. Write one action a frame"
+        ),
     ):
         action_rows(clip, preset, 4)
 

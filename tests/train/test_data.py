@@ -1,4 +1,6 @@
-"""Training data: any clips become frames or tokens of any preset, once, and without being in memory as a whole."""
+"""Training data: any clips become frames or tokens of any preset, once, and without being in memory
+as a whole.
+"""
 
 import json
 import shutil
@@ -78,7 +80,9 @@ def test_a_clip_is_read_piece_by_piece(preset, tmp_path, monkeypatch):
     """Neither 40 frames of a clip nor two clips are ever held at once."""
     seen = []
     fit = data.fit_frames
-    monkeypatch.setattr(data, "fit_frames", lambda frames, *size: seen.append(len(frames)) or fit(frames, *size))
+    monkeypatch.setattr(
+        data, "fit_frames", lambda frames, *size: seen.append(len(frames)) or fit(frames, *size)
+    )
     load_episodes(split(tmp_path, (40, 17)), "train", preset)
     assert seen == [16, 16, 8, 16, 1] and data.FRAMES_AT_ONCE == 16
 
@@ -89,7 +93,10 @@ def test_tokens_are_those_of_the_pipeline(preset, tmp_path):
     tokens = load_tokens(split(tmp_path, (20, 5), height=20, width=40), "train", mine)
     whole = encode_frames(mine, read_clip(tmp_path / "train" / "0.mp4", 20).frames).numpy()
     assert tokens.codes.dtype == np.int32 and np.array_equal(tokens.codes[:20], whole)
-    assert tokens.starts.tolist() == [0, 20, 25] and [clip.name for clip in tokens.clips] == ["0.mp4", "1.mp4"]
+    assert tokens.starts.tolist() == [0, 20, 25] and [clip.name for clip in tokens.clips] == [
+        "0.mp4",
+        "1.mp4",
+    ]
     names = preset.actions.describe(tokens.actions)
     assert names[:4] == ["left", "right", "idle", "left"] and names[20] == "left"
     again = load_tokens(tmp_path, "train", mine)
@@ -100,7 +107,9 @@ def test_the_cache_holds_what_is_unchanged(preset, tmp_path, monkeypatch):
     """Only a clip that is new or has changed is encoded, and all of them for another tokenizer."""
     encoded = []
     encode = data._encode
-    monkeypatch.setattr(data, "_encode", lambda clip, mine: encoded.append(clip.name) or encode(clip, mine))
+    monkeypatch.setattr(
+        data, "_encode", lambda clip, mine: encoded.append(clip.name) or encode(clip, mine)
+    )
     folder, mine = split(tmp_path), loaded(preset)
     for change, expected in [
         (lambda: None, ["0.mp4", "1.mp4"]),
@@ -116,12 +125,15 @@ def test_the_cache_holds_what_is_unchanged(preset, tmp_path, monkeypatch):
     assert encoded == ["0.mp4", "0.mp4", "1.mp4", "2.mp4"]
     encoded.clear()
     with torch.no_grad():
-        mine.tokenizer.decoder[0].weight.zero_()  # a decoder that learnt on alone: the codes are what they were
+        # a decoder that learnt on alone: the codes are what they were
+        mine.tokenizer.decoder[0].weight.zero_()
     load_tokens(folder, "train", mine)
     assert not encoded
 
 
-@pytest.mark.parametrize("damage", [b"", b"garbage", lambda data: data[:-1], lambda data: data[:150]])
+@pytest.mark.parametrize(
+    "damage", [b"", b"garbage", lambda data: data[:-1], lambda data: data[:150]]
+)
 def test_a_damaged_cache_is_made_again(preset, tmp_path, damage):
     folder, mine = split(tmp_path), loaded(preset)
     episodes, tokens = load_episodes(folder, "train", preset), load_tokens(folder, "train", mine)
@@ -142,7 +154,9 @@ def test_a_cache_that_cannot_be_written(preset, tmp_path):
 def test_another_folder_for_the_cache(preset, tmp_path):
     folder = split(tmp_path / "data")
     load_tokens(folder, "val", loaded(preset), cache=tmp_path / "elsewhere")
-    assert not (folder / "cache").exists() and len(list((tmp_path / "elsewhere").rglob("*.npy"))) == 1
+    assert (
+        not (folder / "cache").exists() and len(list((tmp_path / "elsewhere").rglob("*.npy"))) == 1
+    )
 
 
 def test_actions_are_optional(preset, tmp_path):
@@ -150,7 +164,9 @@ def test_actions_are_optional(preset, tmp_path):
     folder = split(tmp_path)
     (folder / "train" / "0.jsonl").unlink()
     actions = load_tokens(folder, "train", loaded(preset)).actions
-    assert (actions[:6] == preset.actions.rest).all() and not (actions[6:] == preset.actions.rest).any()
+    assert (actions[:6] == preset.actions.rest).all() and not (
+        actions[6:] == preset.actions.rest
+    ).any()
     bare = preset.model_copy(update={"actions": None})
     bare.__dict__.pop("grid", None)
     tokens = load_tokens(folder, "train", loaded(bare))
@@ -160,7 +176,9 @@ def test_actions_are_optional(preset, tmp_path):
 
 
 def test_balance_draws_windows_of_rare_actions_more_often(preset, tmp_path):
-    """One frame in ten turns; of balanced windows of two frames, whose second follows one action, every second does."""
+    """One frame in ten turns; of balanced windows of two frames, whose second follows one action,
+    every second does.
+    """
     tokens = load_tokens(split(tmp_path), "train", loaded(preset))
     walk, turn = (preset.actions.offset + n for n in (1, 3))
     actions = np.full((1000, 1), walk)
@@ -170,7 +188,9 @@ def test_balance_draws_windows_of_rare_actions_more_often(preset, tmp_path):
     for balance in (0, 1):
         phase = Phase(start=0, frames=2, batch=2000, balance=balance)
         drawn = WindowSampler(many, preset).draw(Windows(phases=(phase,), dropout=0), 0, 0)
-        shares.append(float((drawn[:, preset.grid.conditioning_positions(0)] == turn).float().mean()))
+        shares.append(
+            float((drawn[:, preset.grid.conditioning_positions(0)] == turn).float().mean())
+        )
     assert abs(shares[0] - 0.1) < 0.03 and abs(shares[1] - 0.5) < 0.05
 
 
@@ -196,25 +216,39 @@ def test_a_wham_recording_is_a_clip(tmp_path):
     actions = np.array([[n % 2] * 12 + [5] * 4 for n in range(6)], dtype=np.float32)
     for part in ("train", "val"):
         (tmp_path / part).mkdir()
-        np.savez(tmp_path / part / "a.npz", images=moving(6, 40, 64).transpose(0, 3, 1, 2), actions=actions)
+        np.savez(
+            tmp_path / part / "a.npz",
+            images=moving(6, 40, 64).transpose(0, 3, 1, 2),
+            actions=actions,
+        )
     tokens = load_tokens(tmp_path, "train", loaded(preset, seed=0))
-    assert len(tokens) == 6 and np.array_equal(tokens.actions[0::2], np.tile(tokens.actions[0], (3, 1)))
+    assert len(tokens) == 6 and np.array_equal(
+        tokens.actions[0::2], np.tile(tokens.actions[0], (3, 1))
+    )
 
 
 def test_latent_frames_of_several_frames(tmp_path):
-    """Cosmos: a clip is cut into windows of 33 frames; the rest is cut to whole latent frames; windows start at starts."""
+    """Cosmos: a clip is cut into windows of 33 frames; the rest is cut to whole latent frames;
+    windows start at starts.
+    """
     preset = load_preset(write_small("cosmos-4b", tmp_path))
     for part, count in (("train", 33 + 20), ("val", 33 + 8)):
-        save_clip(tmp_path / part / "walk.mp4", moving(count, 32, 48)).with_suffix(".jsonl").unlink()
+        save_clip(tmp_path / part / "walk.mp4", moving(count, 32, 48)).with_suffix(
+            ".jsonl"
+        ).unlink()
     mine = loaded(preset, seed=0)
     tokens = load_tokens(tmp_path, "train", mine)
-    assert tokens.whole and tokens.starts.tolist() == [0, 5, 8]  # 33 frames; 17 of the 20 that are left
+    # 33 frames; 17 of the 20 that are left
+    assert tokens.whole and tokens.starts.tolist() == [0, 5, 8]
     frames = read_clip(tmp_path / "train" / "walk.mp4", 17, start=33).frames
     assert np.array_equal(tokens.codes[5:], encode_frames(mine, frames).numpy())
     sampler = WindowSampler(tokens, preset)
     assert sampler.left.tolist() == [5, 0, 0, 0, 0, 3, 0, 0]
-    assert load_tokens(tmp_path, "val", mine).starts.tolist() == [0, 5]  # 8 frames hold no latent frame after the first
-    with pytest.raises(ClipError, match=r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6"):
+    # 8 frames hold no latent frame after the first
+    assert load_tokens(tmp_path, "val", mine).starts.tolist() == [0, 5]
+    with pytest.raises(
+        ClipError, match=(r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6")
+    ):
         sampler.check_window(6)
 
 
@@ -233,6 +267,10 @@ def test_unsteered_frames_rest(tmp_path):
     sampler = WindowSampler(load_tokens(tmp_path / "again", "train", loaded(preset)), preset)
     kept, dropped = (sampler.sequences(np.array([0]), 4, n)[0].numpy() for n in (0, 2))
     places = [preset.grid.conditioning_positions(t)[0] for t in range(4)]
-    assert (dropped[places[:2]] == preset.actions.rest).all() and np.array_equal(kept[places[2:]], dropped[places[2:]])
+    assert (dropped[places[:2]] == preset.actions.rest).all() and np.array_equal(
+        kept[places[2:]], dropped[places[2:]]
+    )
     assert not (kept[places] == preset.actions.rest).any()
-    assert json.loads((tmp_path / "data/train/0.jsonl").read_text().splitlines()[0]) == {"action": "left"}
+    assert json.loads((tmp_path / "data/train/0.jsonl").read_text().splitlines()[0]) == {
+        "action": "left"
+    }

@@ -1,4 +1,6 @@
-"""Fine-tuning for Diagonal Decoding: the loss is what the decoding meets, and training on it does what it is for."""
+"""Fine-tuning for Diagonal Decoding: the loss is what the decoding meets, and training on it does
+what it is for.
+"""
 
 import json
 from pathlib import Path
@@ -49,23 +51,28 @@ def new_model():
 
 @pytest.fixture(scope="module")
 def clips():
-    """Clips in which every frame is of one code: that of the frame before, plus 1 to 3 as the action between them says.
+    """Clips in which every frame is of one code: that of the frame before, plus 1 to 3 as the
+    action between them says.
 
-    What a raster decoder copies from the left neighbour, a diagonal one must take from the row above, as the stand-in
-    in front of it shows an earlier frame.
+    What a raster decoder copies from the left neighbour, a diagonal one must take from the row
+    above, as the stand-in in front of it shows an earlier frame.
     """
     rng, count = np.random.default_rng(0), 400
     actions = rng.integers(3, size=count)
     numbers = np.cumsum(np.append(0, 1 + actions[:-1])) % 8
     codes = np.broadcast_to(numbers[:, None, None], (count, GRID.h, GRID.w))
-    return WindowSampler(Tokens(codes, np.array([0, count]), 8 + actions[:, None], (Path("numbers.mp4"),)), PRESET)
+    return WindowSampler(
+        Tokens(codes, np.array([0, count]), 8 + actions[:, None], (Path("numbers.mp4"),)), PRESET
+    )
 
 
 def tuned(model, clips, folder, decodings, steps, precision="auto", **options):
     """Fine-tune and return the run with the lines of its log."""
     optimiser = Optimiser(steps=steps, lr=1e-2, warmup=5, **options)
     mixture = Mixture(decodings, range(1, 3))
-    run = fit_diagonal(model, clips, clips, optimiser, WINDOWS, mixture, folder, every=1000, precision=precision)
+    run = fit_diagonal(
+        model, clips, clips, optimiser, WINDOWS, mixture, folder, every=1000, precision=precision
+    )
     return run, [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
@@ -79,11 +86,16 @@ def test_the_loss_is_the_cross_entropy_of_the_engines_logits():
         return truth[:, targets]
 
     decode_plan(model, plan, truth, choose)
-    assert diagonal_loss(model, truth, plan).item() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+    assert diagonal_loss(model, truth, plan).item() == pytest.approx(
+        torch.cat(losses).mean().item(), rel=1e-5
+    )
 
 
 def test_under_next_token_prediction_it_is_the_loss_of_training(clips):
-    model, sequences = build_model(CONFIG, GRID, FRAMES, seed=0), clips.sequences(np.array([1, 2]), FRAMES)
+    model, sequences = (
+        build_model(CONFIG, GRID, FRAMES, seed=0),
+        clips.sequences(np.array([1, 2]), FRAMES),
+    )
     after_the_first_frame = token_nll(model, None, sequences, GRID)[:, GRID.area - 1 :]
     loss = diagonal_loss(model, sequences, build_plan(GRID, 1, FRAMES - 1, NTP))
     torch.testing.assert_close(loss, after_the_first_frame.mean())
@@ -137,6 +149,14 @@ def test_a_batch_in_parts_is_the_batch(clips, tmp_path, precision):
     runs = []
     for parts in (1, 3):
         model = new_model()
-        tuned(model, clips, tmp_path / str(parts), (NTP, DIAGONAL), steps=3, precision=precision, accumulate=parts)
+        tuned(
+            model,
+            clips,
+            tmp_path / str(parts),
+            (NTP, DIAGONAL),
+            steps=3,
+            precision=precision,
+            accumulate=parts,
+        )
         runs.append(model.state_dict())
     assert_same_training(new_model().state_dict(), *runs, precision)

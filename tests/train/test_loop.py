@@ -1,4 +1,6 @@
-"""The training loop: a batch in parts is the batch, and a run that is killed goes on as if it had not been."""
+"""The training loop: a batch in parts is the batch, and a run that is killed goes on as if it had
+not been.
+"""
 
 import json
 import math
@@ -24,14 +26,29 @@ from diagd_cli.train.board import Board
 from diagd_cli.train.data import load_tokens
 from diagd_cli.train.loop import Run
 from diagd_cli.train.optimiser import Optimiser
-from diagd_cli.train.transformer import Windows, WindowSampler, fit_transformer, token_nll, validate_transformer
+from diagd_cli.train.transformer import (
+    Windows,
+    WindowSampler,
+    fit_transformer,
+    token_nll,
+    validate_transformer,
+)
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 WINDOWS = Windows.model_validate({"phases": [{"start": 0, "frames": 3, "batch": 5}]})
 RECIPE = {
     "preset": "tiny.yaml",
-    "transformer": {"steps": 30, "lr": 3.0e-3, "muon": 0.02, "warmup": 2, "ema": 0.9, "accumulate": 2},
-    "windows": {"phases": [{"start": 0, "frames": 2, "batch": 3}, {"start": 12, "frames": 3, "batch": 2}]},
+    "transformer": {
+        "steps": 30,
+        "lr": 3.0e-3,
+        "muon": 0.02,
+        "warmup": 2,
+        "ema": 0.9,
+        "accumulate": 2,
+    },
+    "windows": {
+        "phases": [{"start": 0, "frames": 2, "batch": 3}, {"start": 12, "frames": 3, "batch": 2}]
+    },
 }
 
 
@@ -49,13 +66,18 @@ def world(tiny, tmp_path_factory):
 def samplers(world):
     preset = load_preset(world / "tiny.yaml")
     loaded = Loaded(preset, load_tokenizer(preset), None, torch.device("cpu"), torch.float32, 0.0)
-    return [WindowSampler(load_tokens(world / "data", split, loaded), preset) for split in ("train", "val")]
+    return [
+        WindowSampler(load_tokens(world / "data", split, loaded), preset)
+        for split in ("train", "val")
+    ]
 
 
 def trained(world, folder, precision="auto", **settings):
     model = load_transformer(load_preset(world / "tiny.yaml")).requires_grad_(True)
     optimiser = Optimiser(**{"steps": 4, "lr": 1e-3, "warmup": 1, "ema": 0.9, **settings})
-    return fit_transformer(model, *samplers(world), optimiser, WINDOWS, folder, every=2, precision=precision)
+    return fit_transformer(
+        model, *samplers(world), optimiser, WINDOWS, folder, every=2, precision=precision
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -70,11 +92,17 @@ def test_a_batch_in_parts_is_the_batch(world, tmp_path, precision):
 
 
 def test_parts_take_turns(world, tmp_path, monkeypatch):
-    """Each part is backpropagated before the next one is computed: that is what saves the memory."""
+    """Each part is backpropagated before the next one is computed: that is what saves the
+    memory.
+    """
     order = []
     work, backward = transformer.token_nll, torch.Tensor.backward
-    monkeypatch.setattr(transformer, "token_nll", lambda *a: order.append(f"loss of {len(a[2])}") or work(*a))
-    monkeypatch.setattr(torch.Tensor, "backward", lambda loss: order.append("gradient") or backward(loss))
+    monkeypatch.setattr(
+        transformer, "token_nll", lambda *a: order.append(f"loss of {len(a[2])}") or work(*a)
+    )
+    monkeypatch.setattr(
+        torch.Tensor, "backward", lambda loss: order.append("gradient") or backward(loss)
+    )
     monkeypatch.setattr(transformer, "validate_transformer", lambda *a: {})
     trained(world, tmp_path, steps=1, accumulate=2)
     assert order == ["loss of 3", "gradient", "loss of 2", "gradient"]
@@ -112,7 +140,9 @@ def figures(run):
     """The lines of the log without the clock, and TensorBoard's curves as (step, value)."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     events = EventAccumulator(str(run / "tensorboard")).Reload()
-    curves = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    curves = {
+        tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]
+    }
     return [line | {"time": 0} for line in lines], curves
 
 
@@ -125,7 +155,8 @@ def equal(a, b):
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, tmp_path):
-    """By SIGKILL: weights, averages, loss curve, log and TensorBoard are those of a run that was left alone.
+    """By SIGKILL: weights, averages, loss curve, log and TensorBoard are those of a run that was
+    left alone.
 
     Samples, which the killed process writes and the others do not, change nothing.
     """
@@ -142,7 +173,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, 
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    time.sleep(1)  # TensorBoard reads event files in the order of their names, which tell the second
+    # TensorBoard reads event files in the order of their names, which tell the second
+    time.sleep(1)
     stopped = torch.load(log.with_name("checkpoint.pt"), weights_only=True)["step"]
     assert 0 < stopped < 30
     assert diagd(*arguments("parts"), "--no-samples").code == 0
@@ -150,7 +182,11 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, 
     assert equal(*(torch.load(run / "checkpoint.pt", weights_only=True) for run in (whole, parts)))
     assert figures(whole) == figures(parts)
     lines, curves = figures(parts)
-    assert [line["step"] for line in lines] == [step for step, _ in curves["nll"]] == list(range(2, 31, 2))
+    assert (
+        [line["step"] for line in lines]
+        == [step for step, _ in curves["nll"]]
+        == list(range(2, 31, 2))
+    )
     assert {"loss", "rate", "nll_by_frame/0", "nll_by_frame/2"} <= curves.keys()
     assert (whole.parent / "transformer.safetensors").read_bytes() == (
         parts.parent / "transformer.safetensors"
@@ -158,7 +194,9 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, 
 
 
 def test_curves_of_steps_that_are_trained_again_are_void(tmp_path):
-    """A run that was killed after it had logged step 4, and before it saved it, writes step 4 anew."""
+    """A run that was killed after it had logged step 4, and before it saved it, writes step
+    4 anew.
+    """
     for first, values in ((1, {2: 1.0, 4: 2.0}), (3, {4: 3.0})):
         board = Board(tmp_path, first)
         for step, value in values.items():
@@ -175,14 +213,19 @@ def test_a_full_disk_ends_the_curves_and_not_the_run(tmp_path, capfd):
         for step in range(100):
             board.add(step, {"nll": [1.0] * 9})
         board.close()
-    message = f"{tmp_path}/tensorboard cannot be written: no space left on device. The figures go to log.jsonl only\n"
+    message = (
+        f"{tmp_path}/tensorboard cannot be written: no space left on device. The figures go to "
+        "log.jsonl only\n"
+    )
     assert capfd.readouterr().err == message
 
 
 def test_without_tensorboard_there_is_the_log(world, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "installed", lambda: False)
     trained(world, tmp_path)
-    assert (tmp_path / "log.jsonl").read_text().count("\n") == 2 and not (tmp_path / "tensorboard").exists()
+    assert (tmp_path / "log.jsonl").read_text().count("\n") == 2 and not (
+        tmp_path / "tensorboard"
+    ).exists()
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(world, tmp_path):
@@ -193,9 +236,13 @@ def test_a_full_disk_keeps_the_checkpoint_before(world, tmp_path):
         run.save()
         before = run.checkpoint.read_bytes()
         run.model.register_buffer("large", torch.rand(60_000))
-        with pytest.raises(OutputError, match=r"checkpoint.pt cannot be written: no space left on device"):
+        with pytest.raises(
+            OutputError, match=(r"checkpoint.pt cannot be written: no space left on device")
+        ):
             run.save()
-        assert run.checkpoint.read_bytes() == before and [p.name for p in disk.iterdir()] == ["checkpoint.pt"]
+        assert run.checkpoint.read_bytes() == before and [p.name for p in disk.iterdir()] == [
+            "checkpoint.pt"
+        ]
 
 
 def test_an_average_that_begins_later_begins_with_the_weights(world, tmp_path):

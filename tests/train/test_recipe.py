@@ -1,4 +1,6 @@
-"""Recipes: what ships is consistent, and every family's Transformer trains by it, at reduced size."""
+"""Recipes: what ships is consistent, and every family's Transformer trains by it, at reduced
+size.
+"""
 
 import json
 
@@ -26,7 +28,9 @@ def test_all_that_ship():
 def test_a_part_that_a_recipe_lacks(diagd, tmp_path):
     clips(tmp_path / "data", "freedoom")
     for part, recipe in (("tokenizer", "mc-ar-300m"), ("transformer", "freedoom-decoder")):
-        done = diagd("train", part, tmp_path / "data", "--recipe", recipe, "--out", tmp_path / "run")
+        done = diagd(
+            "train", part, tmp_path / "data", "--recipe", recipe, "--out", tmp_path / "run"
+        )
         message = f"The recipe has no {part} part. Train the other part, or add one"
         assert (done.code, done.err) == (2, f"error: {message}\n")
 
@@ -45,7 +49,11 @@ def test_a_transformer_without_windows(tmp_path):
 )  # fmt: skip
 def test_settings_that_cannot_be(tmp_path, settings):
     path, key = tmp_path / "recipe.yaml", settings.split(":")[0]
-    path.write_text(f"preset: freedoom\ntokenizer: {{steps: 1, lr: 0.1, {settings}}}".replace(f"{key}: 0.1, ", ""))
+    path.write_text(
+        f"preset: freedoom\ntokenizer: {{steps: 1, lr: 0.1, {settings}}}".replace(
+            f"{key}: 0.1, ", ""
+        )
+    )
     with pytest.raises(PresetError, match=rf"recipe.yaml: tokenizer\.{key}"):
         load_recipe(str(path))
 
@@ -58,7 +66,12 @@ def test_mc_ar_as_in_the_paper(name):
     model, settings = load_preset(preset), recipe.transformer
     sizes = model.transformer
     assert (sizes.dim, sizes.mlp_dim, sizes.heads, sizes.layers) == (dim, mlp, heads, layers)
-    assert (settings.lr, settings.warmup, settings.betas, settings.weight_decay) == (3e-4, 10_000, (0.9, 0.95), 0.1)
+    assert (settings.lr, settings.warmup, settings.betas, settings.weight_decay) == (
+        3e-4,
+        10_000,
+        (0.9, 0.95),
+        0.1,
+    )
     assert settings.rate(9_999) == 1 and settings.rate(settings.steps) == 0 and settings.muon == 0
     half = 10_000 + (settings.steps - 10_000) // 2
     assert settings.rate(half) == pytest.approx(0.5)
@@ -73,7 +86,9 @@ def reduced(name, folder):
 
 
 def clips(folder, name):
-    """12 frames to train on and 12 to validate, 33 for a family whose latent frames stand for several."""
+    """12 frames to train on and 12 to validate, 33 for a family whose latent frames stand for
+    several.
+    """
     count = 33 if name.startswith("cosmos") else 12
     for split in ("train", "val"):
         clip = save_clip(folder / split / "walk.mp4", moving(count, 40, 64))
@@ -102,7 +117,9 @@ FAMILIES = [
 
 @pytest.mark.parametrize("recipe, name, frames", FAMILIES)
 def test_every_family_trains(diagd, tmp_path, recipe, name, frames):
-    """Some steps on clips of another size with the family's actions; what results makes a video, as its samples do."""
+    """Some steps on clips of another size with the family's actions; what results makes a video, as
+    its samples do.
+    """
     preset, data = reduced(name, tmp_path), clips(tmp_path / "data", name)
     done = diagd(
         "train", "transformer", data, "--recipe", shortened(recipe, tmp_path, frames), "--preset", preset,
@@ -118,14 +135,26 @@ def test_every_family_trains(diagd, tmp_path, recipe, name, frames):
 
 
 def test_weights_from_a_folder(diagd, tmp_path):
-    """An official tokenizer may lie anywhere: the run keeps it, so that the preset that results needs no folder."""
+    """An official tokenizer may lie anywhere: the run keeps it, so that the preset that results
+    needs no folder.
+    """
     preset, data = reduced("mineworld-300m", tmp_path), clips(tmp_path / "data", "mineworld-300m")
-    arguments = ["train", "transformer", data, "--recipe", shortened("mc-ar-300m", tmp_path, 2), "--preset", preset]
+    arguments = [
+        "train",
+        "transformer",
+        data,
+        "--recipe",
+        shortened("mc-ar-300m", tmp_path, 2),
+        "--preset",
+        preset,
+    ]
     arguments += ["--out", tmp_path / "run", "--no-samples", "-q"]
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "codec.safetensors").rename(tmp_path / "elsewhere" / "codec.safetensors")
     missing = diagd(*arguments)
-    assert missing.code == 1 and "The tokenizer weights of mineworld-300m are missing" in missing.err
+    assert (
+        missing.code == 1 and "The tokenizer weights of mineworld-300m are missing" in missing.err
+    )
     done = diagd(*arguments, "--weights-dir", tmp_path / "elsewhere")
     assert (done.code, done.err) == (0, "")
     assert diagd("presets", "check", tmp_path / "run" / "preset.yaml").code == 0
@@ -133,6 +162,14 @@ def test_weights_from_a_folder(diagd, tmp_path):
 
 
 def test_a_preset_steered_by_text_is_not_trained(diagd, tmp_path):
-    done = diagd("train", "transformer", tmp_path, "--preset", "cosmos-5b-video2world", "--out", tmp_path / "run")
+    done = diagd(
+        "train",
+        "transformer",
+        tmp_path,
+        "--preset",
+        "cosmos-5b-video2world",
+        "--out",
+        tmp_path / "run",
+    )
     message = "The preset cosmos-5b-video2world is steered by text. Train a preset without text"
     assert done.code == 2 and done.err.startswith(f"error: {message}")

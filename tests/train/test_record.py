@@ -48,7 +48,9 @@ def clips(tmp_path_factory) -> Path:
 
 
 def one_level(out: Path, **changes) -> RecordRequest:
-    return RecordRequest(**{"out": out, "scenarios": ("my_way_home",), "frames": FRAMES, "seed": SEED, **changes})
+    return RecordRequest(
+        **{"out": out, "scenarios": ("my_way_home",), "frames": FRAMES, "seed": SEED, **changes}
+    )
 
 
 def test_split_is_by_seed(clips):

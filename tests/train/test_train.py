@@ -1,4 +1,6 @@
-"""diagd train: a world of one's own from a folder of clips, and a stopped run that goes on as if it had not been stopped."""
+"""diagd train: a world of one's own from a folder of clips, and a stopped run that goes on as if it
+had not been stopped.
+"""
 
 import json
 import shutil
@@ -19,13 +21,17 @@ RECIPE = {
     "preset": "tiny.yaml",
     "tokenizer": {"steps": 6, "batch": 4, "lr": 1.0e-3, "warmup": 2, "ema": 0.9},
     "transformer": {"steps": 6, "lr": 3.0e-3, "muon": 0.02, "warmup": 2, "ema": 0.9},
-    "windows": {"phases": [{"start": 0, "frames": 2, "batch": 2}, {"start": 3, "frames": 4, "batch": 1}]},
+    "windows": {
+        "phases": [{"start": 0, "frames": 2, "batch": 2}, {"start": 3, "frames": 4, "batch": 1}]
+    },
 }
 
 
 @pytest.fixture(scope="module")
 def made(tiny, diagd, tmp_path_factory):
-    """A folder with a recipe, its preset, three clips (two to train on, one to validate), and `whole`, trained on them."""
+    """A folder with a recipe, its preset, three clips (two to train on, one to validate), and
+    `whole`, trained on them.
+    """
     folder = tmp_path_factory.mktemp("world")
     shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
@@ -50,14 +56,25 @@ def train(diagd, world):
 
 
 def trained(diagd, folder, part, name, *options):
-    arguments = [folder / "data", "--out", folder / name, "--recipe", folder / "recipe.yaml", "--every", 2, "-q"]
+    arguments = [
+        folder / "data",
+        "--out",
+        folder / name,
+        "--recipe",
+        folder / "recipe.yaml",
+        "--every",
+        2,
+        "-q",
+    ]
     return diagd("train", part, *arguments, *options)
 
 
 def state(folder):
     """Checkpoint and log of a run, its clock aside."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return torch.load(folder / "checkpoint.pt", weights_only=True), [line | {"time": 0} for line in lines]
+    return torch.load(folder / "checkpoint.pt", weights_only=True), [
+        line | {"time": 0} for line in lines
+    ]
 
 
 def equal(a, b):
@@ -73,11 +90,21 @@ def test_figures(made):
     assert [line["step"] for line in figures] == [2, 4, 6]
     assert all(line["psnr"] > 5 and 0 < line["codes"] <= 25 for line in figures)
     figures = state(made / "whole" / "transformer")[1]
-    assert [len(line["nll_by_frame"]) for line in figures] == [2, 4, 4] and all(0 < line["nll"] < 9 for line in figures)
+    assert [len(line["nll_by_frame"]) for line in figures] == [2, 4, 4] and all(
+        0 < line["nll"] < 9 for line in figures
+    )
 
 
 def test_the_preset_that_results_makes_a_video(diagd, made, tmp_path):
-    done = diagd("generate", made / "walk.mp4", "-p", made / "whole" / "preset.yaml", "-o", tmp_path, "--json")
+    done = diagd(
+        "generate",
+        made / "walk.mp4",
+        "-p",
+        made / "whole" / "preset.yaml",
+        "-o",
+        tmp_path,
+        "--json",
+    )
     assert done.code == 0 and done.objects[0]["new_frames"] == 3
 
 
@@ -104,7 +131,9 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kill", [False, True], ids=["Ctrl-C", "kill"])
-def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(train, world, monkeypatch, place, kill):
+def test_a_stopped_run_goes_on_as_if_it_had_not_been_stopped(
+    train, world, monkeypatch, place, kill
+):
     owner, name = PLACES[place]
     work, calls = getattr(owner, name), []
 
@@ -151,7 +180,9 @@ def test_a_stopped_transformer_too(train, world, monkeypatch):
 
 def test_a_finished_run_has_nothing_left_to_do(train, world):
     before = state(world / "whole" / "tokenizer")
-    assert train("tokenizer", "whole").code == 0 and equal(before, state(world / "whole" / "tokenizer"))
+    assert train("tokenizer", "whole").code == 0 and equal(
+        before, state(world / "whole" / "tokenizer")
+    )
     assert load_preset(world / "whole" / "preset.yaml").transformer_weights
 
 
@@ -172,17 +203,25 @@ def test_ctrl_c_is_held_back_only_for_the_update():
 @pytest.mark.parametrize(
     "change, code, message",
     [
-        (lambda w: shutil.rmtree(w / "data" / "val"), 1, "{w}/data/val does not exist. Where there is train/"),
+        (lambda w: shutil.rmtree(w / "data" / "val"), 1, "{w}/data/val does not exist. Where there "
+                                                         "is train/"),
         (lambda w: (w / "data/train/0.jsonl").write_text('{"action": "up"}'), 2, "{w}/data/train/0.jsonl, line 1: unknown"),
         (lambda w: (w / "data/train/0.jsonl").write_text('{"action": "left"}'), 2, "{w}/data/train/0.jsonl has 1 actions, and 6"),
-        (lambda w: (w / "data/train/0.mp4").write_text("text"), 1, "{w}/data/train/0.mp4 is not a video file"),
-        (lambda w: (w / "recipe.yaml").write_text("preset: {"), 2, "{w}/recipe.yaml, line 1, column 10: not valid YAML"),
-        (lambda w: (w / "recipe.yaml").unlink(), 2, "No recipe {w}/recipe.yaml. Use freedoom, freedoom-decoder, mc-"),
-        (lambda w: edit(w, tokenizer={"stepz": 6}), 2, "{w}/recipe.yaml: unknown key 'tokenizer.stepz' (did you mean 'steps'?)"),
+        (lambda w: (w / "data/train/0.mp4").write_text("text"), 1, "{w}/data/train/0.mp4 is not a "
+                                                                   "video file"),
+        (lambda w: (w / "recipe.yaml").write_text("preset: {"), 2, "{w}/recipe.yaml, line 1, "
+                                                                   "column 10: not valid YAML"),
+        (lambda w: (w / "recipe.yaml").unlink(), 2, "No recipe {w}/recipe.yaml. Use freedoom, "
+                                                    "freedoom-decoder, mc-"),
+        (lambda w: edit(w, tokenizer={"stepz": 6}), 2, "{w}/recipe.yaml: unknown key "
+                                                       "'tokenizer.stepz' (did you mean 'steps'?)"),
         (lambda w: edit(w, preset="none.yaml"), 2, "No preset file {w}/none.yaml"),
-        (lambda w: edit(w, windows=windows(1, 2)), 2, "{w}/recipe.yaml: windows: phases must start at 0 and rise"),
-        (lambda w: edit(w, tokenizer=None), 2, "The recipe has no tokenizer part. Train the other part, or add one"),
-        (lambda w: edit(w, windows=windows(0, 9)), 1, "The longest of the clips that train (0.mp4, 1.mp4) has 6 f"),
+        (lambda w: edit(w, windows=windows(1, 2)), 2, "{w}/recipe.yaml: windows: phases must start "
+                                                      "at 0 and rise"),
+        (lambda w: edit(w, tokenizer=None), 2, "The recipe has no tokenizer part. Train the other "
+                                               "part, or add one"),
+        (lambda w: edit(w, windows=windows(0, 9)), 1, "The longest of the clips that train (0.mp4, "
+                                                      "1.mp4) has 6 f"),
     ],
 )  # fmt: skip
 def test_bad_input(train, world, change, code, message):
@@ -201,7 +240,10 @@ def test_a_tokenizer_of_another_kind_is_not_trained(train, world):
     codec = {"kind": "vq-image", "codebook": 25, "channels": [4, 4, 4, 4], "groups": 2}
     (world / "tiny.yaml").write_text(yaml.safe_dump({**preset, "tokenizer": codec}))
     done = train("tokenizer")
-    assert done.code == 2 and "The tokenizer of tiny is vq-image, which cannot be trained here" in done.err
+    assert (
+        done.code == 2
+        and "The tokenizer of tiny is vq-image, which cannot be trained here" in done.err
+    )
 
 
 def test_a_run_of_another_preset_is_left_alone(train, world):
@@ -219,14 +261,19 @@ def windows(start, frames):
 def test_bad_options(train):
     for options, message in [
         (["--steps", 0], "Invalid value for '--steps': '0' is not a whole number in 1..10000000"),
-        (["--precision", "fp8"], "Invalid value for '--precision': 'fp8' is not one of auto, bf16, fp32"),
+        (
+            ["--precision", "fp8"],
+            "Invalid value for '--precision': 'fp8' is not one of auto, bf16, fp32",
+        ),
         (["--device", "gpu"], "Unknown device 'gpu'"),
     ]:
         done = train("tokenizer", "run", *options)
         assert done.code == 2 and done.err.startswith(f"error: {message}")
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-500], lambda data: b"", lambda data: b"text"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-500], lambda data: b"", lambda data: b"text"]
+)
 def test_damaged_checkpoint(train, world, damage):
     path = world / "whole" / "tokenizer" / "checkpoint.pt"
     path.write_bytes(damage(path.read_bytes()))

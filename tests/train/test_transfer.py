@@ -39,7 +39,10 @@ def logits(model, sequence):
 def sequences(seed=0):
     """Two windows of two latent frames: 2x3 codes and an action each."""
     rng = np.random.default_rng(seed)
-    frames = [np.c_[rng.integers(CODES, size=(2, 6)), CODES + rng.integers(ACTIONS, size=2)] for _ in range(2)]
+    frames = [
+        np.c_[rng.integers(CODES, size=(2, 6)), CODES + rng.integers(ACTIONS, size=2)]
+        for _ in range(2)
+    ]
     return torch.from_numpy(np.concatenate(frames, 1))
 
 
@@ -49,7 +52,9 @@ def test_the_same_codes_make_the_same_model(source, empty):
 
 
 def test_codes_that_were_renamed(source, empty):
-    """Code n of the source is called order[n] now: the logits are the source's, under their new names."""
+    """Code n of the source is called order[n] now: the logits are the source's, under their new
+    names.
+    """
     order = torch.randperm(CODES, generator=torch.Generator().manual_seed(0))
     counts = torch.zeros(CODES, CODES)
     counts[order, torch.arange(CODES)] = 1e6
@@ -57,7 +62,9 @@ def test_codes_that_were_renamed(source, empty):
     old = sequences()
     new = torch.where(old < CODES, order[old.clamp(max=CODES - 1)], old)
     expected = logits(source.transformer, old)
-    assert torch.allclose(logits(empty, new)[..., order], expected, atol=1e-3) and expected.std() > 0.1
+    assert (
+        torch.allclose(logits(empty, new)[..., order], expected, atol=1e-3) and expected.std() > 0.1
+    )
 
 
 def test_a_code_that_was_never_seen_is_the_mean_code(source, empty):
@@ -74,7 +81,13 @@ def test_what_codes_begin_with_tells_them_apart(source):
     """Two codes that stand for the same patches would otherwise be one for ever."""
     model = build_transformer(source.preset)
     initialise(model, seed=1)
-    transfer(model, source.preset, source.transformer.state_dict(), source.preset, torch.ones(CODES, CODES))
+    transfer(
+        model,
+        source.preset,
+        source.transformer.state_dict(),
+        source.preset,
+        torch.ones(CODES, CODES),
+    )
     first, second = model.state_dict()["embed.weight"][:2]
     assert not torch.allclose(first, second)
 

@@ -12,14 +12,40 @@ from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Block
 from diagd_cli.preset_files import load_preset
 from diagd_cli.sections import Text
-from diagd_cli.weights.load import build_tokenizer, build_transformer, random_tokenizer, random_transformer
+from diagd_cli.weights.load import (
+    build_tokenizer,
+    build_transformer,
+    random_tokenizer,
+    random_transformer,
+)
 
-SIZES = {"vocab": 300, "dim": 96, "layers": 2, "heads": 4, "kv_heads": 4, "head_dim": 24, "mlp_dim": 128}
-COSMOS = {"norm": "rms", "qk_norm": True, "cross_dim": 16, "positions": Positions(kind="rope-3d", absolute=True)}
-WHAM = {"norm": "layer", "bias": True, "tied": True, "activation": "gelu-tanh", "positions": Positions(kind="learned")}
+SIZES = {
+    "vocab": 300,
+    "dim": 96,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 4,
+    "head_dim": 24,
+    "mlp_dim": 128,
+}
+COSMOS = {
+    "norm": "rms",
+    "qk_norm": True,
+    "cross_dim": 16,
+    "positions": Positions(kind="rope-3d", absolute=True),
+}
+WHAM = {
+    "norm": "layer",
+    "bias": True,
+    "tied": True,
+    "activation": "gelu-tanh",
+    "positions": Positions(kind="learned"),
+}
 FRAMES = {"height": 32, "width": 48, "window": 9}
 PRESETS = {
-    "fsq-image": preset_of(FsqImageConfig(levels=(8, 6, 5), channels=(8, 16)), TransformerConfig(**SIZES), **FRAMES),
+    "fsq-image": preset_of(
+        FsqImageConfig(levels=(8, 6, 5), channels=(8, 16)), TransformerConfig(**SIZES), **FRAMES
+    ),
     "cosmos-dv": preset_of(
         CosmosDvConfig(channels=8, multipliers=(1, 2, 2), blocks=1, levels=(8, 6, 5)),
         TransformerConfig(**SIZES, **COSMOS),
@@ -28,10 +54,14 @@ PRESETS = {
         text=Text(),
     ),
     "vq-image": preset_of(
-        VqImageConfig(codebook=256, channels=(32,) * 5, blocks=1, latent=8), TransformerConfig(**SIZES), **FRAMES
+        VqImageConfig(codebook=256, channels=(32,) * 5, blocks=1, latent=8),
+        TransformerConfig(**SIZES),
+        **FRAMES,
     ),
     "vit-vq": preset_of(
-        VitVqConfig(height=32, width=48, patch=8, dim=32, layers=1, head_size=8, code_dim=8, codebook=256),
+        VitVqConfig(
+            height=32, width=48, patch=8, dim=32, layers=1, head_size=8, code_dim=8, codebook=256
+        ),
         TransformerConfig(**SIZES, **WHAM),
         **FRAMES,
     ),
@@ -46,13 +76,16 @@ def equal(a, b) -> bool:
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-# ---- geometry --------------------------------------------------------------------------------------------------------
+# ---- geometry ------------------------------------------------------------------------------------
 
 
 @every_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_parameters_are_made_in_their_dtype_and_tables_keep_theirs(preset, dtype):
-    transformer, tokenizer = build_transformer(preset, dtype=dtype), build_tokenizer(preset, dtype=dtype)
+    transformer, tokenizer = (
+        build_transformer(preset, dtype=dtype),
+        build_tokenizer(preset, dtype=dtype),
+    )
     for model in (transformer, tokenizer):
         assert {p.dtype for p in model.parameters()} == {dtype}
     exact = build_transformer(preset)
@@ -73,14 +106,18 @@ def test_tables_reach_one_position_past_the_window(preset):
 
 
 def test_only_our_own_tokenizer_lies_channels_last():
-    """The order of sums decides the last bits, and what is truncated to bytes: official models keep the official one."""
+    """The order of sums decides the last bits, and what is truncated to bytes: official models keep
+    the official one.
+    """
     for name, preset in PRESETS.items():
-        weights = [p for p in build_tokenizer(preset).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+        weights = [
+            p for p in build_tokenizer(preset).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1
+        ]
         last = [p.is_contiguous(memory_format=torch.channels_last) for p in weights]
         assert any(last) == (name == "fsq-image")
 
 
-# ---- random weights --------------------------------------------------------------------------------------------------
+# ---- random weights ------------------------------------------------------------------------------
 
 
 @every_family
@@ -92,7 +129,9 @@ def test_random_weights_are_a_function_of_the_seed(preset, make):
     assert torch.equal(torch.get_rng_state(), before)  # nobody else's numbers change
     assert not first.training and not any(p.requires_grad for p in first.parameters())
     half = make(preset, 1, dtype=torch.bfloat16)
-    assert {p.dtype for p in half.parameters()} == {torch.bfloat16} and equal(half, first.bfloat16())
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16} and equal(
+        half, first.bfloat16()
+    )
 
 
 @every_family
@@ -103,13 +142,22 @@ def test_scale_of_random_weights(preset):
         if p.ndim == 1:
             assert (p == name.endswith("weight")).all()
         else:
-            wanted = 0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
-            assert p.std().item() == pytest.approx(wanted, rel=0.1) and abs(p.mean().item()) < wanted / 5
+            wanted = (
+                0.02 / (2 * layers) ** 0.5 if name.endswith(("out.weight", "down.weight")) else 0.02
+            )
+            assert (
+                p.std().item() == pytest.approx(wanted, rel=0.1)
+                and abs(p.mean().item()) < wanted / 5
+            )
 
 
 def test_a_matrix_of_more_numbers_than_are_drawn_repeats_no_row():
-    config = TransformerConfig(**{**SIZES, "vocab": 3000, "dim": 1024, "layers": 1, "mlp_dim": 16, "head_dim": 4})
-    rows = random_transformer(preset_of(FsqImageConfig(levels=(8, 5)), config, **FRAMES), 0).embed.weight
+    config = TransformerConfig(
+        **{**SIZES, "vocab": 3000, "dim": 1024, "layers": 1, "mlp_dim": 16, "head_dim": 4}
+    )
+    rows = random_transformer(
+        preset_of(FsqImageConfig(levels=(8, 5)), config, **FRAMES), 0
+    ).embed.weight
     assert rows.numel() > 2**21 and len(rows[:, :8].unique(dim=0)) == 3000
 
 
@@ -134,7 +182,10 @@ def test_random_tokenizers_make_many_codes_and_pictures(preset):
     noise = torch.Generator().manual_seed(0)
     frames = torch.randint(256, (9, 32, 48, 3), dtype=torch.uint8, generator=noise)
     codes = model.encode(frames)
-    assert codes.shape == (preset.window, preset.grid.h, preset.grid.w) and 0 <= codes.min() <= codes.max() < 256
+    assert (
+        codes.shape == (preset.window, preset.grid.h, preset.grid.w)
+        and 0 <= codes.min() <= codes.max() < 256
+    )
     assert len(codes.unique()) > codes[0].numel() / 4
     decoded = model.decode(torch.randint(240, codes.shape, generator=noise))
     assert decoded.shape == frames.shape and decoded.float().std() > 5

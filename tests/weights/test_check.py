@@ -45,37 +45,54 @@ def told(preset, role, subject, folder=None) -> str:
 def test_weights_that_are_right(preset):
     found = check(preset, None)
     assert [(f.role, f.subject, f.good) for f in found] == [
-        (role, subject, True) for role in ("transformer", "tokenizer") for subject in ("files", "checksum", "content")
+        (role, subject, True)
+        for role in ("transformer", "tokenizer")
+        for subject in ("files", "checksum", "content")
     ]
-    assert found[0].path == preset.path.parent / "transformer.safetensors" and found[0].text.endswith(" kB")
+    assert found[0].path == preset.path.parent / "transformer.safetensors" and found[
+        0
+    ].text.endswith(" kB")
     sha256 = preset.transformer_weights.sources[0].files[0].sha256
     assert found[1].text == f"SHA256 {sha256[:12]} as it should be"
 
 
 def test_a_missing_file_says_where_it_was_looked_for(preset, tmp_path):
     (tmp_path / "transformer.safetensors").unlink()
-    assert verdicts(preset)["transformer", "files"] is False and verdicts(preset)["tokenizer", "content"] is True
+    assert (
+        verdicts(preset)["transformer", "files"] is False
+        and verdicts(preset)["tokenizer", "content"] is True
+    )
     assert f"Looked in {tmp_path}" in told(preset, "transformer", "files")
     (tmp_path / "other").mkdir()
-    assert f"Looked in {tmp_path / 'other'}, {tmp_path}" in told(preset, "transformer", "files", tmp_path / "other")
+    assert f"Looked in {tmp_path / 'other'}, {tmp_path}" in told(
+        preset, "transformer", "files", tmp_path / "other"
+    )
 
 
 def test_one_changed_byte(preset, tmp_path):
     path = tmp_path / "transformer.safetensors"
     change_a_byte(path)
-    assert verdicts(preset)["transformer", "checksum"] is False and verdicts(preset)["transformer", "content"] is True
+    assert (
+        verdicts(preset)["transformer", "checksum"] is False
+        and verdicts(preset)["transformer", "content"] is True
+    )
     assert f"{path} is damaged or another version" in told(preset, "transformer", "checksum")
 
 
 def test_without_a_checksum_names_and_shapes_are_checked_still(preset, tmp_path):
     preset = without_checksums(preset)
-    assert verdicts(preset)["tokenizer", "checksum"] is None and verdicts(preset)["tokenizer", "content"] is True
+    assert (
+        verdicts(preset)["tokenizer", "checksum"] is None
+        and verdicts(preset)["tokenizer", "content"] is True
+    )
     assert told(preset, "tokenizer", "checksum") == "no checksum known"
     path = tmp_path / "tokenizer.safetensors"
     tensors = load_file(path)
     name = next(iter(tensors))
     save_file({**tensors, name: torch.zeros(3)}, path)
-    assert verdicts(preset)["tokenizer", "content"] is False and name in told(preset, "tokenizer", "content")
+    assert verdicts(preset)["tokenizer", "content"] is False and name in told(
+        preset, "tokenizer", "content"
+    )
     path.write_bytes(path.read_bytes()[:-100])
     assert verdicts(preset)["tokenizer", "content"] is False
 
@@ -99,11 +116,14 @@ def test_inverse_dynamics_are_checked_too(preset, tmp_path):
     shutil.copy(tmp_path / "tokenizer.safetensors", tmp_path / "inverse.safetensors")
     assert "The file belongs to another model" in told(preset, "inverse", "content")
     preset = preset.model_copy(update={"actions": None})
-    assert told(preset, "inverse", "content") == "The preset tiny has no named actions. Remove inverse_weights from it"
+    assert (
+        told(preset, "inverse", "content")
+        == "The preset tiny has no named actions. Remove inverse_weights from it"
+    )
 
 
 def test_a_preset_without_weights(preset):
     preset = preset.model_copy(update={"tokenizer_weights": None})
-    assert verdicts(preset) == {("transformer", s): True for s in ("files", "checksum", "content")} | {
-        ("tokenizer", "files"): False
-    }
+    assert verdicts(preset) == {
+        ("transformer", s): True for s in ("files", "checksum", "content")
+    } | {("tokenizer", "files"): False}

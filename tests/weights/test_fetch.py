@@ -26,7 +26,9 @@ def _fresh_machine(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(monkeypatch):
     """A hub with two repositories, which huggingface_hub takes for the one."""
-    with serve(Hub({"maker/big": {"sub/model.pt": BIG}, "maker/codec": {"vae.ckpt": SMALL}})) as hub:
+    with serve(
+        Hub({"maker/big": {"sub/model.pt": BIG}, "maker/codec": {"vae.ckpt": SMALL}})
+    ) as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         yield hub
 
@@ -71,7 +73,9 @@ def test_files_lie_below_their_repositorys_name_and_are_found_there(hub, make, t
     paths = pull(preset, folder, None, lines.append)
     assert paths == [folder / "big" / "sub" / "model.pt", folder / "codec" / "vae.ckpt"]
     assert [path.read_bytes() for path in paths] == [BIG, SMALL]
-    assert [locate(preset, role, folder)[1] for role in ("transformer", "tokenizer")] == [[path] for path in paths]
+    assert [locate(preset, role, folder)[1] for role in ("transformer", "tokenizer")] == [
+        [path] for path in paths
+    ]
     assert lines == [
         "Licence of tiny: Free to look at.",
         "Your duties: Look away at night.",
@@ -100,15 +104,22 @@ def test_without_a_folder_they_go_to_the_cache(hub, make, tmp_path):
 def test_one_file_of_both_models_is_fetched_once(hub, make, tmp_path):
     both = source("maker/big", "sub/model.pt", BIG)
     paths = pull(make(tokenizer_weights=both), tmp_path, None, lambda line: None)
-    assert paths == [tmp_path / "big" / "sub" / "model.pt"] and hub.sent == ["maker/big/sub/model.pt"]
+    assert paths == [tmp_path / "big" / "sub" / "model.pt"] and hub.sent == [
+        "maker/big/sub/model.pt"
+    ]
 
 
 def test_a_broken_connection_goes_on_where_it_broke(hub, make, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)  # bytes that are written together
+    # bytes that are written together
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)
     hub.breaks = 120_000
     paths = pull(make(), tmp_path, None, lambda line: None)
     assert paths[0].read_bytes() == BIG
-    ranges = [part for method, name, part, _ in hub.asked if method == "GET" and name.startswith("maker/big")]
+    ranges = [
+        part
+        for method, name, part, _ in hub.asked
+        if method == "GET" and name.startswith("maker/big")
+    ]
     assert ranges == [None, "bytes=100000-"]
 
 
@@ -126,7 +137,9 @@ def test_a_licence_that_must_be_accepted(hub, make, tmp_path):
     assert message.startswith("maker/big is given only to those who accept its licence. ")
     accept = f"Accept the licence at {hub.url}/maker/big"
     assert message.endswith(f"{accept}, then set HF_TOKEN to your token, or run: hf auth login")
-    assert failure(make(), tmp_path, "hf_other").endswith(f"{accept}, by the account of the token that is sent")
+    assert failure(make(), tmp_path, "hf_other").endswith(
+        f"{accept}, by the account of the token that is sent"
+    )
     assert len(pull(make(), tmp_path, "hf_member", lambda line: None)) == 2
     assert {token for method, _, _, token in hub.asked if method == "GET"} == {"hf_member"}
 
@@ -137,7 +150,9 @@ def test_what_was_withdrawn_is_named(hub, make, tmp_path):
     message = "There is no vae.ckpt of maker/codec. It was withdrawn or renamed; "
     assert failure(make(), tmp_path) == message + elsewhere
     del hub.files["maker/codec"]
-    message = "The repository maker/codec is not on the hub, or not for everyone. If it was withdrawn, "
+    message = (
+        "The repository maker/codec is not on the hub, or not for everyone. If it was withdrawn, "
+    )
     assert failure(make(), tmp_path).startswith(message + elsewhere)
     assert not hub.sent  # it is known before anything is fetched
 
@@ -149,7 +164,10 @@ def test_a_wrong_checksum(hub, make, tmp_path):
         tmp_path / "codec" / "vae.ckpt",
         [hashlib.sha256(text).hexdigest()[:12] for text in (SMALL, b"another")],
     )
-    seen = f"{path} is damaged or another version: SHA-256 {hashes[0]}, where the preset says {hashes[1]}. "
+    seen = (
+        f"{path} is damaged or another version: SHA-256 {hashes[0]}, where the preset says "
+        f"{hashes[1]}. "
+    )
     assert message.startswith(seen + "Delete it and run again: diagd weights pull tiny")
     assert failure(preset, tmp_path) == message
 
@@ -157,23 +175,37 @@ def test_a_wrong_checksum(hub, make, tmp_path):
 def test_room_is_looked_for_before_anything_is_fetched(hub, make, tmp_path):
     hub.size = 10**18
     message = failure(make(), tmp_path / "not" / "there")
-    assert message.startswith(f"{tmp_path / 'not' / 'there'} has ") and " free, the weights take 2.0 EB. " in message
-    assert message.endswith("Free some space, or name another folder with --weights-dir") and not hub.sent
+    assert (
+        message.startswith(f"{tmp_path / 'not' / 'there'} has ")
+        and " free, the weights take 2.0 EB. " in message
+    )
+    assert (
+        message.endswith("Free some space, or name another folder with --weights-dir")
+        and not hub.sent
+    )
 
 
 def test_without_a_network(hub, make, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     message = failure(make(), tmp_path)
-    assert message.startswith("sub/model.pt of maker/big was not fetched: ") and "Connection refused" in message
+    assert (
+        message.startswith("sub/model.pt of maker/big was not fetched: ")
+        and "Connection refused" in message
+    )
     assert message.endswith("or fetch the files elsewhere and name their folder with --weights-dir")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert failure(make(), tmp_path).startswith("sub/model.pt of maker/big is not fetched, as HF_HUB_OFFLINE is set. ")
+    assert failure(make(), tmp_path).startswith(
+        "sub/model.pt of maker/big is not fetched, as HF_HUB_OFFLINE is set. "
+    )
 
 
 def test_a_hub_out_of_order(hub, make, tmp_path):
     hub.failing = 503
     message = failure(make(), tmp_path)
-    assert message.startswith("The hub cannot give sub/model.pt of maker/big now: ") and "503" in message
+    assert (
+        message.startswith("The hub cannot give sub/model.pt of maker/big now: ")
+        and "503" in message
+    )
     hub.failing = 401
     assert "HF_TOKEN" in failure(make(), tmp_path, "hf_mistyped")
 
@@ -181,12 +213,16 @@ def test_a_hub_out_of_order(hub, make, tmp_path):
 def test_a_folder_that_cannot_be_written(hub, make, tmp_path):
     (tmp_path / "file").write_text("")
     message = failure(make(), tmp_path / "file")
-    assert " cannot be written: " in message and message.endswith(". Name another folder with --weights-dir")
+    assert " cannot be written: " in message and message.endswith(
+        ". Name another folder with --weights-dir"
+    )
 
 
 def test_inverse_dynamics_are_fetched_too(hub, make, tmp_path):
     hub.files["maker/codec"]["inverse.pt"] = b"inverse"
-    paths = pull(make(inverse_weights=source("maker/codec", "inverse.pt")), tmp_path / "weights", None, print)
+    paths = pull(
+        make(inverse_weights=source("maker/codec", "inverse.pt")), tmp_path / "weights", None, print
+    )
     assert paths[-1].read_bytes() == b"inverse"
 
 
@@ -194,5 +230,8 @@ def test_inverse_dynamics_are_fetched_too(hub, make, tmp_path):
 @pytest.mark.parametrize("file", ["../../evil.pt", "/etc/evil.pt", "a/../../../evil.pt"])
 def test_a_preset_cannot_write_outside_its_folder(hub, make, tmp_path, file, role):
     preset = make(**{f"{role}_weights": source("maker/big", file)})
-    assert failure(preset, tmp_path) == f"tiny wants to write to {file}, out of its folder. Do not trust this preset"
+    assert (
+        failure(preset, tmp_path)
+        == f"tiny wants to write to {file}, out of its folder. Do not trust this preset"
+    )
     assert not hub.asked and not list(Path(tmp_path.parent).rglob("evil.pt"))

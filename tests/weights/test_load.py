@@ -1,4 +1,6 @@
-"""A preset's models with their weights. The messages for bad files on the command line are tested in cli/bad."""
+"""A preset's models with their weights. The messages for bad files on the command line are tested
+in cli/bad.
+"""
 
 import ctypes
 import hashlib
@@ -32,8 +34,19 @@ from diagd_cli.weights.load import (
     tensors,
 )
 
-SIZES = {"vocab": 64, "dim": 16, "layers": 1, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp_dim": 16}
-ROLES = {"transformer": (load_transformer, random_transformer), "tokenizer": (load_tokenizer, random_tokenizer)}
+SIZES = {
+    "vocab": 64,
+    "dim": 16,
+    "layers": 1,
+    "heads": 2,
+    "kv_heads": 2,
+    "head_dim": 8,
+    "mlp_dim": 16,
+}
+ROLES = {
+    "transformer": (load_transformer, random_transformer),
+    "tokenizer": (load_tokenizer, random_tokenizer),
+}
 each_role = pytest.mark.parametrize("role", ROLES)
 
 
@@ -55,10 +68,12 @@ def sha256(path: Path) -> str:
 
 def equal(model: nn.Module, weights: dict[str, Tensor]) -> bool:
     own = model.state_dict()
-    return own.keys() == weights.keys() and all(torch.equal(own[name], weights[name]) for name in own)
+    return own.keys() == weights.keys() and all(
+        torch.equal(own[name], weights[name]) for name in own
+    )
 
 
-# ---- our own files ---------------------------------------------------------------------------------------------------
+# ---- our own files -------------------------------------------------------------------------------
 
 
 def test_round_trip_keeps_the_values_of_the_stored_precision(preset, model, tmp_path):
@@ -67,11 +82,16 @@ def test_round_trip_keeps_the_values_of_the_stored_precision(preset, model, tmp_
     stored = load_file(tmp_path / "a.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
     loaded = load_transformer(preset, files=[tmp_path / "a.safetensors"])
-    assert equal(loaded, {name: value.bfloat16().float() for name, value in model.state_dict().items()})
+    assert equal(
+        loaded, {name: value.bfloat16().float() for name, value in model.state_dict().items()}
+    )
 
 
 def test_same_weights_same_bytes(model, tmp_path):
-    a, b = (save_weights(tmp_path / name, model.state_dict()) for name in ("a.safetensors", "b.safetensors"))
+    a, b = (
+        save_weights(tmp_path / name, model.state_dict())
+        for name in ("a.safetensors", "b.safetensors")
+    )
     assert a.key == b.key
 
 
@@ -149,17 +169,25 @@ def test_an_output_layer_that_is_the_embedding(preset, tmp_path):
 
 
 CHANGES = {
-    "holds secret, which the preset's model has not. The file": lambda w: w | {"secret": torch.ones(2)},
+    "holds secret, which the preset's model has not. The file": lambda w: (
+        w | {"secret": torch.ones(2)}
+    ),
     "lacks blocks.0.mlp.down.weight, and 1 more names differ": lambda w: {
         k: v for k, v in w.items() if "mlp." not in k
     },
-    "embed.weight is (29, 8), the preset needs (29, 16)": lambda w: w | {"embed.weight": torch.ones(29, 8)},
-    "norm.weight is torch.int64, not floating-point": lambda w: w | {"norm.weight": torch.ones(16, dtype=torch.int64)},
+    "embed.weight is (29, 8), the preset needs (29, 16)": lambda w: (
+        w | {"embed.weight": torch.ones(29, 8)}
+    ),
+    "norm.weight is torch.int64, not floating-point": lambda w: (
+        w | {"norm.weight": torch.ones(16, dtype=torch.int64)}
+    ),
 }
 
 
 @pytest.mark.parametrize("message", CHANGES)
-def test_a_file_that_does_not_fit_is_refused_before_anything_is_read(preset, model, tmp_path, message):
+def test_a_file_that_does_not_fit_is_refused_before_anything_is_read(
+    preset, model, tmp_path, message
+):
     path = tmp_path / "a.safetensors"
     save_file(CHANGES[message](model.state_dict()), path)
     with pytest.raises(WeightsError) as caught:
@@ -180,13 +208,16 @@ class Trap:
 def test_pickle_does_not_run(preset, tmp_path):
     (tmp_path / "a.safetensors").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     torch.save({"embed.weight": Trap(tmp_path / "sprung")}, tmp_path / "b.safetensors")
-    for name, message in (("a", "is not a readable safetensors file"), ("b", "is refused: it refers to")):
+    for name, message in (
+        ("a", "is not a readable safetensors file"),
+        ("b", "is refused: it refers to"),
+    ):
         with pytest.raises(WeightsError, match=message):
             load_transformer(preset, files=[tmp_path / f"{name}.safetensors"])
     assert not (tmp_path / "sprung").exists()
 
 
-# ---- where they are --------------------------------------------------------------------------------------------------
+# ---- where they are ------------------------------------------------------------------------------
 
 
 def test_a_folder_is_looked_in_first(preset, tmp_path):
@@ -194,14 +225,18 @@ def test_a_folder_is_looked_in_first(preset, tmp_path):
     entry = save_weights(tmp_path / "transformer.safetensors", model.state_dict(), torch.float32)
     ours = preset.model_copy(update={"transformer_weights": entry})
     assert equal(load_transformer(ours, folder=tmp_path), model.state_dict())
-    with pytest.raises(WeightsError, match=rf"{tmp_path}/transformer.safetensors is damaged or another version"):
+    with pytest.raises(
+        WeightsError, match=(rf"{tmp_path}/transformer.safetensors is damaged or another version")
+    ):
         load_transformer(preset, folder=tmp_path)
 
 
 def test_files_that_are_given_need_no_checksum(preset, tmp_path):
     model = random_transformer(preset, 5)
     save_weights(tmp_path / "mine.safetensors", model.state_dict(), torch.float32)
-    assert equal(load_transformer(preset, files=[tmp_path / "mine.safetensors"]), model.state_dict())
+    assert equal(
+        load_transformer(preset, files=[tmp_path / "mine.safetensors"]), model.state_dict()
+    )
 
 
 def test_very_large_files_are_not_verified(preset, tmp_path, monkeypatch):
@@ -225,7 +260,7 @@ def test_copy(preset, tiny, tmp_path):
     assert copy_weights(preset, "tokenizer", tiny.folder) == entry  # it is there already
 
 
-# ---- the official formats --------------------------------------------------------------------------------------------
+# ---- the official formats ------------------------------------------------------------------------
 
 
 def cosmos(**more):
@@ -243,17 +278,23 @@ def mineworld(**more):
 def codecs():
     """Weights of a random tokenizer of each."""
     return {
-        name: random_tokenizer(preset, 1).state_dict() for name, preset in (("cosmos", cosmos()), ("vq", mineworld()))
+        name: random_tokenizer(preset, 1).state_dict()
+        for name, preset in (("cosmos", cosmos()), ("vq", mineworld()))
     }
 
 
 @pytest.fixture
 def files(codecs, tmp_path):
-    """Official files, as far as their names go, of random models: the encoder and the decoder of Cosmos, ..."""
+    """Official files, as far as their names go, of random models: the encoder and the decoder of
+    Cosmos, ...
+    """
     codec = codecs["cosmos"]
     halves = {
         half: {name: tensor for name, tensor in codec.items() if name.startswith(parts)}
-        for half, parts in (("encoder", ("encoder", "quant_conv")), ("decoder", ("decoder", "post_quant_conv")))
+        for half, parts in (
+            ("encoder", ("encoder", "quant_conv")),
+            ("decoder", ("decoder", "post_quant_conv")),
+        )
     }
     for name, weights in halves.items():
         save_file(weights, tmp_path / f"{name}.safetensors")
@@ -274,7 +315,10 @@ def test_a_copy_of_several_files(codecs, files, tmp_path):
     names = ["encoder.safetensors", "decoder.safetensors"]
     for name in names:
         (files / name).rename(tmp_path / "sub" / name)
-    entry = {"format": "cosmos", "sources": [{"files": [{"file": f"sub/{name}"} for name in names]}]}
+    entry = {
+        "format": "cosmos",
+        "sources": [{"files": [{"file": f"sub/{name}"} for name in names]}],
+    }
     copied = copy_weights(cosmos(tokenizer_weights=entry), "tokenizer", tmp_path / "to", tmp_path)
     assert copied.format == "cosmos" and [file.file for file in copied.sources[0].files] == names
     loaded = load_tokenizer(cosmos(tokenizer_weights=copied), folder=tmp_path / "to")
@@ -286,7 +330,9 @@ def test_nothing_but_weights_is_copied(preset, tmp_path):
     (tmp_path / "secret.txt").write_text("mine alone")
     preset = preset.model_copy(update={"tokenizer_weights": Weights.single("../secret.txt")})
     (tmp_path / "from").mkdir()
-    with pytest.raises(WeightsError, match=r"secret\.txt is neither a PyTorch archive nor safetensors"):
+    with pytest.raises(
+        WeightsError, match=(r"secret\.txt is neither a PyTorch archive nor safetensors")
+    ):
         copy_weights(preset, "tokenizer", tmp_path / "to", tmp_path / "from")
     assert not (tmp_path / "to").exists()
 
@@ -294,7 +340,10 @@ def test_nothing_but_weights_is_copied(preset, tmp_path):
 def test_the_first_source_that_is_there(codecs, files):
     """Not the one that is named first, if it is not all there."""
     sources = [["encoder.safetensors", "missing.safetensors"], ["autoencoder.safetensors"]]
-    entry = {"format": "cosmos", "sources": [{"files": [{"file": file} for file in part]} for part in sources]}
+    entry = {
+        "format": "cosmos",
+        "sources": [{"files": [{"file": file} for file in part]} for part in sources],
+    }
     loaded = load_tokenizer(cosmos(tokenizer_weights=entry), folder=files)
     assert equal(loaded, codecs["cosmos"])
 
@@ -312,10 +361,14 @@ def test_without_an_entry_the_tokenizers_family_tells_the_format(codecs, files, 
 @pytest.mark.parametrize("form", ["cosmos", "wham"])
 def test_a_format_of_another_family(files, form):
     entry = {"format": form, "file": "mineworld.ckpt"}
-    with pytest.raises(WeightsError, match=f"No file of format {form} holds a tokenizer of kind vq-image"):
+    with pytest.raises(
+        WeightsError, match=(f"No file of format {form} holds a tokenizer of kind vq-image")
+    ):
         load_tokenizer(mineworld(tokenizer_weights=entry), folder=files)
 
 
 def test_a_model_is_not_spread_over_files(preset, files):
-    with pytest.raises(WeightsError, match=r"transformer weights of tiny are one file, not 2\. Give the one file"):
+    with pytest.raises(
+        WeightsError, match=(r"transformer weights of tiny are one file, not 2\. Give the one file")
+    ):
         load_transformer(preset, files=[files / "encoder.safetensors"] * 2)

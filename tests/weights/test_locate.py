@@ -42,7 +42,11 @@ def test_folders_in_their_order(tiny, tmp_path, monkeypatch):
     assert weights_folders(preset) == [tiny.folder, preset_folder()]
     monkeypatch.setenv("DIAGD_WEIGHTS", str(tmp_path))
     assert weights_folders(preset) == [tmp_path, tiny.folder, preset_folder()]
-    assert weights_folders(preset, tmp_path / "chosen") == [tmp_path / "chosen", tiny.folder, preset_folder()]
+    assert weights_folders(preset, tmp_path / "chosen") == [
+        tmp_path / "chosen",
+        tiny.folder,
+        preset_folder(),
+    ]
 
 
 @pytest.mark.parametrize("below", ["", "Tokenizer", "maker/Tokenizer"])
@@ -50,7 +54,10 @@ def test_files_by_name_and_below_the_name_of_their_repository(tiny, tmp_path, be
     preset = preset_with(tmp_path, tiny, pair("maker/Tokenizer"))
     paths = [tmp_path / "chosen" / below / name for name in ("encoder.jit", "sub/decoder.jit")]
     put(*paths)
-    assert locate(preset, "tokenizer", tmp_path / "chosen") == (preset.tokenizer_weights.sources[0], paths)
+    assert locate(preset, "tokenizer", tmp_path / "chosen") == (
+        preset.tokenizer_weights.sources[0],
+        paths,
+    )
 
 
 def test_the_files_of_a_source_may_lie_in_different_folders(tiny, tmp_path):
@@ -65,7 +72,10 @@ def test_the_first_source_that_is_whole(tiny, tmp_path):
     put(tmp_path / "encoder.jit", tmp_path / "autoencoder.jit")
     assert locate(preset, "tokenizer")[1] == [tmp_path / "autoencoder.jit"]
     put(tmp_path / "sub/decoder.jit")
-    assert locate(preset, "tokenizer")[1] == [tmp_path / "encoder.jit", tmp_path / "sub/decoder.jit"]
+    assert locate(preset, "tokenizer")[1] == [
+        tmp_path / "encoder.jit",
+        tmp_path / "sub/decoder.jit",
+    ]
 
 
 def test_files_in_the_cache_of_the_hub(tiny, tmp_path):
@@ -83,7 +93,10 @@ def test_what_is_missing_is_named_for_the_source_that_has_most(tiny, tmp_path):
     with pytest.raises(WeightsError) as caught:
         locate(preset, "tokenizer")
     assert caught.value.message.endswith("are missing: no sub/decoder.jit of maker/Tokenizer")
-    assert f"Looked in {tmp_path}, " in caught.value.hint and "diagd weights pull tiny" in caught.value.hint
+    assert (
+        f"Looked in {tmp_path}, " in caught.value.hint
+        and "diagd weights pull tiny" in caught.value.hint
+    )
 
 
 @pytest.mark.parametrize("kind, name", [("sha256", "SHA-256"), ("md5", "MD5")])

@@ -1,4 +1,6 @@
-"""Memory: parameters counted by arithmetic are those of the modules, and working sets are those that are measured."""
+"""Memory: parameters counted by arithmetic are those of the modules, and working sets are those
+that are measured.
+"""
 
 import ctypes
 import json
@@ -40,11 +42,26 @@ from diagd_cli.weights.memory import (
 )
 
 ROPE, LEARNED = Positions(kind="rope-3d"), Positions(kind="learned")
-COSMOS = {"dim": 4096, "layers": 16, "heads": 32, "kv_heads": 8, "head_dim": 128, "mlp_dim": 14336, "qk_norm": True}
+COSMOS = {
+    "dim": 4096,
+    "layers": 16,
+    "heads": 32,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "mlp_dim": 14336,
+    "qk_norm": True,
+}
 COSMOS |= {"vocab": 64000, "outputs": 64000, "positions": ROPE}
 LARGE, TEXT = {"dim": 5120, "layers": 40}, {"vocab": 64064, "cross_dim": 1024}
 MINEWORLD = {"vocab": 8262, "layers": 20, "kv_heads": 4, "head_dim": 64}
-WHAM = {"vocab": 16452, "tied": True, "bias": True, "norm": "layer", "activation": "gelu-tanh", "positions": LEARNED}
+WHAM = {
+    "vocab": 16452,
+    "tied": True,
+    "bias": True,
+    "norm": "layer",
+    "activation": "gelu-tanh",
+    "positions": LEARNED,
+}
 
 OFFICIAL = {
     "Cosmos 4B": (COSMOS, 4_014_088_192),
@@ -61,18 +78,41 @@ OFFICIAL = {
         224_016_384,
     ),
     "WHAM 1.6B": (
-        WHAM | {"dim": 2304, "layers": 24, "heads": 18, "kv_heads": 18, "head_dim": 128, "mlp_dim": 9216},
+        WHAM
+        | {
+            "dim": 2304,
+            "layers": 24,
+            "heads": 18,
+            "kv_heads": 18,
+            "head_dim": 128,
+            "mlp_dim": 9216,
+        },
         1_580_262_912,
     ),
 }
-SMALL = {"vocab": 11, "dim": 12, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 6, "mlp_dim": 10}
+SMALL = {
+    "vocab": 11,
+    "dim": 12,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 6,
+    "mlp_dim": 10,
+}
 CODECS = [
     FsqImageConfig(levels=(5, 4, 3), channels=(4, 6), encoder=(1, 2), decoder=(2, 0), kernel=3),
     VitVqConfig(height=13, width=24, patch=4, dim=8, layers=2, head_size=4, code_dim=3, codebook=7),
     VqImageConfig(codebook=9, channels=(4, 8, 8, 12), blocks=1, latent=5, code_dim=3, groups=4),
     VqImageConfig(codebook=9, channels=(4, 8), blocks=3, latent=5, groups=2),
     CosmosDvConfig(levels=(5, 3), channels=4, multipliers=(1, 2, 2), blocks=1, z_channels=3),
-    CosmosDvConfig(channels=2, multipliers=(1, 2, 3), blocks=2, spatial_compression=8, resolution=64, attention=(8,)),
+    CosmosDvConfig(
+        channels=2,
+        multipliers=(1, 2, 3),
+        blocks=2,
+        spatial_compression=8,
+        resolution=64,
+        attention=(8,),
+    ),
 ]
 NEEDED = {"batch": 1, "frames": None, "dtype": "float32", "kv_dtype": None}
 
@@ -91,7 +131,11 @@ def parameters(module: torch.nn.Module) -> int:
 def test_official_transformers(name):
     sizes, known = OFFICIAL[name]
     count = transformer_parameters(TransformerConfig(**sizes), positions=5560)
-    assert count == known if isinstance(known, int) else round(count / 1e6, 1) == pytest.approx(known, abs=0.051)
+    assert (
+        count == known
+        if isinstance(known, int)
+        else round(count / 1e6, 1) == pytest.approx(known, abs=0.051)
+    )
 
 
 def test_official_tokenizers():
@@ -105,8 +149,20 @@ def test_official_tokenizers():
     [
         {},
         {"outputs": 9, "qk_norm": True, "cross_dim": 5},
-        {"norm": "layer", "bias": True, "qk_norm": True, "cross_dim": 5, "block_norm_affine": False},
-        {"norm": "layer", "bias": True, "activation": "gelu-tanh", "tied": True, "positions": LEARNED},
+        {
+            "norm": "layer",
+            "bias": True,
+            "qk_norm": True,
+            "cross_dim": 5,
+            "block_norm_affine": False,
+        },
+        {
+            "norm": "layer",
+            "bias": True,
+            "activation": "gelu-tanh",
+            "tied": True,
+            "positions": LEARNED,
+        },
         {"norm": "layer", "positions": Positions(kind="rope-3d", absolute=True)},
     ],
 )
@@ -118,7 +174,9 @@ def test_transformers(changes):
 
 @pytest.mark.parametrize("config", CODECS, ids=lambda config: config.kind)
 def test_tokenizers(config):
-    assert tokenizer_parameters(config) == parameters(families.tokenizer_kind(config.kind).build(config))
+    assert tokenizer_parameters(config) == parameters(
+        families.tokenizer_kind(config.kind).build(config)
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -128,21 +186,34 @@ def test_weights_and_cache_are_what_is_allocated(dtype):
     model = build_transformer(preset, dtype=dtype)
     held = [*model.parameters(), *model.buffers()]
     assert need.weights == sum(tensor.nbytes for tensor in held)
-    assert need.tokenizer == sum(p.nbytes for p in build_tokenizer(preset, dtype=dtype).parameters())
-    assert need.cache == KVCache(preset.transformer, 3, preset.grid.length(preset.window) + 1, dtype=dtype).bytes
+    assert need.tokenizer == sum(
+        p.nbytes for p in build_tokenizer(preset, dtype=dtype).parameters()
+    )
+    assert (
+        need.cache
+        == KVCache(preset.transformer, 3, preset.grid.length(preset.window) + 1, dtype=dtype).bytes
+    )
     assert need.total == need.weights + need.cache + need.tokenizer + need.work
 
 
 def test_a_cache_of_its_own_precision():
     preset = load_preset("cosmos-4b")
-    whole, half = (estimate(preset, dtype="bfloat16", kv_dtype=kind).cache for kind in (None, "float8_e4m3fn"))
+    whole, half = (
+        estimate(preset, dtype="bfloat16", kv_dtype=kind).cache for kind in (None, "float8_e4m3fn")
+    )
     assert whole == (5 * 40 * 64 + 1) * 65_536 == 2 * half
-    assert [itemsize(kind) for kind in (torch.float32, torch.float16, "bfloat16", "int8")] == [4, 2, 2, 1]
+    assert [itemsize(kind) for kind in (torch.float32, torch.float16, "bfloat16", "int8")] == [
+        4,
+        2,
+        2,
+        1,
+    ]
 
 
 def test_the_text_counts():
     with_text, without = (
-        estimate(load_preset(f"cosmos-{name}"), dtype="bfloat16") for name in ("5b-video2world", "4b")
+        estimate(load_preset(f"cosmos-{name}"), dtype="bfloat16")
+        for name in ("5b-video2world", "4b")
     )
     slot, keys = 2 * 16 * 8 * 128 * 2, 512
     assert with_text.cache - without.cache == slot * (keys + 1)  # and the begin-of-video token
@@ -156,7 +227,11 @@ def test_what_grows_with_what():
     assert long.work - short.work == (10_000 - 16) * 224 * 384 * 3 * 2 and long.cache == short.cache
     two, four = (estimate(preset, frames=n, dtype="float32") for n in (2, 4))
     frame = 2 * (14 * 24 + 11) * 20 * 4 * 64 * 4
-    assert four.cache - two.cache == 2 * frame and four.cache < short.cache and two.weights == short.weights
+    assert (
+        four.cache - two.cache == 2 * frame
+        and four.cache < short.cache
+        and two.weights == short.weights
+    )
 
 
 @pytest.mark.parametrize("name", ["cosmos-4b", "wham-1.6b", "freedoom"])
@@ -169,36 +244,51 @@ def test_an_offloaded_tokenizer_is_never_there_with_the_cache(name):
     assert spare.weights + spare.cache < spare.total
 
 
-# ---- measured --------------------------------------------------------------------------------------------------------
+# ---- measured ------------------------------------------------------------------------------------
 
 
 def measured() -> dict[str, tuple[int, int]]:
-    """(Bytes that the resident set grows by, bytes estimated), of each stage. In a fresh process only."""
+    """(Bytes that the resident set grows by, bytes estimated), of each stage. In a fresh process
+    only.
+    """
     base = {**safe_load(TINY), "actions": None}
     clip = {"fps": 10, "frames": 1, "window": 2, "context": 1}
     codecs = {
-        "fsq-image": ({"height": 160, "width": 240, "context": 8, "frames": 8, "window": 16}, {"channels": (64, 96)}),
+        "fsq-image": (
+            {"height": 160, "width": 240, "context": 8, "frames": 8, "window": 16},
+            {"channels": (64, 96)},
+        ),
         "vq-image": ({"height": 128, "width": 192}, {"channels": (64, 64, 96), "codebook": 999}),
         "vit-vq": (
             {"height": 180, "width": 300, "context": 8, "window": 9},
             {"dim": 256, "layers": 1, "codebook": 999},
         ),
-        "cosmos-dv": ({"height": 192, "width": 128, "context": 17, "frames": 16, "window": 33}, {"channels": 8}),
+        "cosmos-dv": (
+            {"height": 192, "width": 128, "context": 17, "frames": 16, "window": 33},
+            {"channels": 8},
+        ),
     }
     found = {}
     for kind, (size, sizes) in codecs.items():
         settings = {**base, "clip": {**clip, **size}, "tokenizer": {"kind": kind, **sizes}}
         vocab = {"vocab": 70_000, "outputs": 0}
-        preset = Preset.model_validate({**settings, "transformer": {**base["transformer"], **vocab}})
+        preset = Preset.model_validate(
+            {**settings, "transformer": {**base["transformer"], **vocab}}
+        )
         codec = build_tokenizer(preset)
         for p in codec.parameters():
             p.requires_grad_(False).normal_(0, 0.02)
         frames = preset.clip.context + preset.clip.frames
         codes = torch.zeros(preset.latents(frames), preset.grid.h, preset.grid.w, dtype=torch.long)
         at_once = codes if kind == "cosmos-dv" else codes[:FRAMES_AT_ONCE]
-        pixels = torch.randint(256, (preset.clip.context, preset.clip.height, preset.clip.width, 3), dtype=torch.uint8)
+        pixels = torch.randint(
+            256, (preset.clip.context, preset.clip.height, preset.clip.width, 3), dtype=torch.uint8
+        )
         codec.decode(at_once[:1])
-        both = growth(lambda c=codec, p=pixels: c.encode(p)), growth(lambda c=codec, x=at_once: c.decode(x))
+        both = (
+            growth(lambda c=codec, p=pixels: c.encode(p)),
+            growth(lambda c=codec, x=at_once: c.decode(x)),
+        )
         found[kind] = (max(both), memory.codec_work(preset, frames, 4))
     found["prefill"] = measured_prefill()
     return found
@@ -207,7 +297,15 @@ def measured() -> dict[str, tuple[int, int]]:
 def measured_prefill() -> tuple[int, int]:
     from diagd_cli.engine.decode import prefill
 
-    sizes = {"vocab": 9, "dim": 512, "layers": 1, "heads": 16, "kv_heads": 4, "head_dim": 64, "mlp_dim": 2048}
+    sizes = {
+        "vocab": 9,
+        "dim": 512,
+        "layers": 1,
+        "heads": 16,
+        "kv_heads": 4,
+        "head_dim": 64,
+        "mlp_dim": 2048,
+    }
     config, length = TransformerConfig(**sizes), 2048
     model = Transformer(config, torch.zeros(length, 3, dtype=torch.long)).requires_grad_(False)
     cache, tokens = KVCache(config, 1, length), torch.zeros(1, length, dtype=torch.long)
@@ -233,23 +331,34 @@ def status(key: str) -> int:
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="reads /proc")
 def test_working_sets_are_those_measured():
-    """What is freed goes back to the system at once, or a stage would work in what the one before it left."""
+    """What is freed goes back to the system at once, or a stage would work in what the one before
+    it left.
+    """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "262144", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
-    done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, check=True)
+    tests = Path(__file__).parents[1]
+    environment["PYTHONPATH"] = os.pathsep.join([str(tests), str(tests.parent)])
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
+    )
     for stage, (seen, expected) in json.loads(done.stdout).items():
-        assert 0.7 * seen < expected < 1.6 * seen, f"{stage}: {seen / 1e6:.0f} MB, estimated {expected / 1e6:.0f}"
+        assert 0.7 * seen < expected < 1.6 * seen, (
+            f"{stage}: {seen / 1e6:.0f} MB, estimated {expected / 1e6:.0f}"
+        )
 
 
-# ---- what is free ----------------------------------------------------------------------------------------------------
+# ---- what is free --------------------------------------------------------------------------------
 
 
 def test_a_model_that_cannot_fit():
     preset = Preset.model_validate(safe_load(TINY))
-    huge = preset.model_copy(update={"transformer": preset.transformer.model_copy(update={"vocab": 10**12})})
+    huge = preset.model_copy(
+        update={"transformer": preset.transformer.model_copy(update={"vocab": 10**12})}
+    )
     with pytest.raises(DiagdError) as caught:
         require(huge, "cpu", dtype="bfloat16")
-    assert caught.value.message.startswith("tiny needs about 32000.0 GB (weights 32000.0, cache 0.00, tokenizer 0.00, ")
+    assert caught.value.message.startswith(
+        "tiny needs about 32000.0 GB (weights 32000.0, cache 0.00, tokenizer 0.00, "
+    )
     assert caught.value.message.endswith(" GB are free on cpu")
     assert require(preset, "cpu", dtype="float32") == estimate(preset, dtype="float32")
 
@@ -257,8 +366,18 @@ def test_a_model_that_cannot_fit():
 @pytest.mark.parametrize(
     ("name", "asked", "free", "way"),
     [
-        ("cosmos-12b", {}, 30, "Use --dtype bfloat16; or take a smaller model, --preset cosmos-5b-video2world"),
-        ("cosmos-12b", {"dtype": "bfloat16"}, 20, "Take a smaller model, --preset cosmos-5b-video2world"),
+        (
+            "cosmos-12b",
+            {},
+            30,
+            "Use --dtype bfloat16; or take a smaller model, --preset cosmos-5b-video2world",
+        ),
+        (
+            "cosmos-12b",
+            {"dtype": "bfloat16"},
+            20,
+            "Take a smaller model, --preset cosmos-5b-video2world",
+        ),
         ("mineworld-700m", {"frames": 10**6}, 8, "Ask for fewer --frames"),
         ("wham-200m", {"batch": 8}, 4, "Make one clip at a time"),
         ("wham-1.6b", {}, 0.01, "Use a device with more memory, or a smaller preset"),
@@ -282,7 +401,9 @@ def test_free_memory_of_this_machine():
 
 def test_free_memory_of_a_system_without_proc(tmp_path, monkeypatch):
     """macOS and Windows: what psutil tells, and nothing where it cannot."""
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=9000, available=5000))
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(total=9000, available=5000)
+    )
     assert free_main_memory(tmp_path, tmp_path) == 5000
 
     def unknown():
@@ -299,13 +420,24 @@ def put(folder: Path, files: dict[str, object]) -> None:
 
 
 def test_control_groups_limit_what_is_free(tmp_path):
-    """The tightest of the groups of the process and of those above; what files hold in it can be had."""
+    """The tightest of the groups of the process and of those above; what files hold in it can be
+    had.
+    """
     proc, groups = tmp_path / "proc", tmp_path / "groups"
-    put(proc, {"meminfo": "MemTotal: 99 kB\nMemAvailable:    1000 kB\n", "self/cgroup": "0::/jobs/mine"})
+    put(
+        proc,
+        {"meminfo": "MemTotal: 99 kB\nMemAvailable:    1000 kB\n", "self/cgroup": "0::/jobs/mine"},
+    )
     assert free_main_memory(proc, groups) == 1000 * 1024
-    put(groups / "jobs" / "mine", {"memory.max": "max", "memory.current": 5, "memory.stat": "inactive_file 0"})
+    put(
+        groups / "jobs" / "mine",
+        {"memory.max": "max", "memory.current": 5, "memory.stat": "inactive_file 0"},
+    )
     assert free_main_memory(proc, groups) == 1000 * 1024
-    put(groups / "jobs", {"memory.max": 9000, "memory.current": 7000, "memory.stat": "anon 1\ninactive_file 500"})
+    put(
+        groups / "jobs",
+        {"memory.max": 9000, "memory.current": 7000, "memory.stat": "anon 1\ninactive_file 500"},
+    )
     assert free_main_memory(proc, groups) == 2500
     put(groups, {"memory.max": 100, "memory.current": 200, "memory.stat": "anon 1"})
     assert free_main_memory(proc, groups) == 0
@@ -313,9 +445,15 @@ def test_control_groups_limit_what_is_free(tmp_path):
 
 def test_control_groups_of_the_first_version(tmp_path):
     proc, groups = tmp_path / "proc", tmp_path / "groups"
-    put(proc, {"meminfo": "MemAvailable: 1000 kB", "self/cgroup": "3:cpu:/\n2:blkio,memory:/box\n0::/"})
+    put(
+        proc,
+        {"meminfo": "MemAvailable: 1000 kB", "self/cgroup": "3:cpu:/\n2:blkio,memory:/box\n0::/"},
+    )
     names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat")
-    put(groups / "memory", dict(zip(names, (2**63 - 4096, 10, "total_inactive_file 0"), strict=True)))
+    put(
+        groups / "memory",
+        dict(zip(names, (2**63 - 4096, 10, "total_inactive_file 0"), strict=True)),
+    )
     assert free_main_memory(proc, groups) == 1000 * 1024
     put(
         groups / "memory" / "box",
@@ -334,11 +472,21 @@ if __name__ == "__main__":
     print(json.dumps(measured()))
 
 
-@pytest.mark.parametrize(("limit", "free"), [("unlimited", 1000 * 1024), (900 * 1024, 600 * 1024), (200 * 1024, 0)])
+@pytest.mark.parametrize(
+    ("limit", "free"), [("unlimited", 1000 * 1024), (900 * 1024, 600 * 1024), (200 * 1024, 0)]
+)
 def test_the_shells_limit_counts_address_space(tmp_path, limit, free):
     """`ulimit -v`: of which the libraries have taken some already."""
     limits = (
-        f"Limit                     Soft Limit           Hard Limit\nMax address space         {limit:<20} unlimited"
+        "Limit                     Soft Limit           Hard Limit\nMax address space         "
+        f"{limit:<20} unlimited"
     )
-    put(tmp_path, {"meminfo": "MemAvailable: 1000 kB", "self/limits": limits, "self/status": "VmSize:\t    300 kB"})
+    put(
+        tmp_path,
+        {
+            "meminfo": "MemAvailable: 1000 kB",
+            "self/limits": limits,
+            "self/status": "VmSize:\t    300 kB",
+        },
+    )
     assert free_main_memory(tmp_path, tmp_path / "groups") == free

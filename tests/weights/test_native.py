@@ -42,7 +42,10 @@ def test_in_8_bits_it_is_nearly_the_same_model(tiny, small):
     sequence = torch.arange(14)[None]
     a, b = (model(sequence, torch.arange(14)).softmax(-1) for model in (whole, packed))
     assert 0 < (a - b).abs().max() < 0.2
-    codec = zip(*(load_tokenizer(p).state_dict().items() for p in (load_preset(tiny.preset), small)), strict=True)
+    codec = zip(
+        *(load_tokenizer(p).state_dict().items() for p in (load_preset(tiny.preset), small)),
+        strict=True,
+    )
     assert all(torch.equal(a, b) for (_, a), (_, b) in codec)
 
 
@@ -59,7 +62,9 @@ def test_a_copy_has_the_same_files(tiny, tmp_path):
 CHANGES = {
     "a scale that belongs to no matrix": lambda w: w | {"head.weight": w["head.weight"].float()},
     "a scale that belongs": lambda w: w | {"head.weight.scale": torch.ones(1, 1)},
-    "torch.int8, not floating-point": lambda w: {k: v for k, v in w.items() if k != "head.weight.scale"},
+    "torch.int8, not floating-point": lambda w: {
+        k: v for k, v in w.items() if k != "head.weight.scale"
+    },
     "head.weight is (25, 8)": lambda w: w | {"head.weight": w["head.weight"][:, :8].contiguous()},
     "which the preset's model has not": lambda w: w | {"other.scale": torch.ones(1, 1)},
 }

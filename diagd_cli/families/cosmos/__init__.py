@@ -1,4 +1,6 @@
-"""Cosmos (NVIDIA): a causal video tokenizer; weights as released, as exports, or by the names of training checkpoints."""
+"""Cosmos (NVIDIA): a causal video tokenizer; weights as released, as exports, or by the names of
+training checkpoints.
+"""
 
 from __future__ import annotations
 

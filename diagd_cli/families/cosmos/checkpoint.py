@@ -1,7 +1,9 @@
-"""Official Cosmos weights: names of NVIDIA's checkpoints to ours, checked against the preset before anything is loaded.
+"""Official Cosmos weights: names of NVIDIA's checkpoints to ours, checked against the preset before
+anything is loaded.
 
-Both functions check the whole file first, without reading a weight, and then give (our name, tensors whose rows, one
-under the other, are the parameter), each tensor mapped from the file only while it is in use.
+Both functions check the whole file first, without reading a weight, and then give (our name,
+tensors whose rows, one under the other, are the parameter), each tensor mapped from the file only
+while it is in use.
 """
 
 from __future__ import annotations
@@ -12,7 +14,17 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 from diagd_cli.checkpoints.archive import Stored, read_weights
-from diagd_cli.checkpoints.match import Layout, Rows, Shape, compare, flat, gather, match, require, rows
+from diagd_cli.checkpoints.match import (
+    Layout,
+    Rows,
+    Shape,
+    compare,
+    flat,
+    gather,
+    match,
+    require,
+    rows,
+)
 from diagd_cli.errors import WeightsError
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.cosmos.tokenizer import COLOURS, parameter_shapes
@@ -21,7 +33,15 @@ from diagd_cli.model.config import TransformerConfig
 LARGEST = 64  # levels and blocks that are looked for
 TOKENIZER = "Cosmos-Tokenize1-DV8x16x16-720p"
 
-_SMALL = {"dim": 4096, "layers": 16, "heads": 32, "kv_heads": 8, "head_dim": 128, "mlp_dim": 14336, "outputs": 64000}
+_SMALL = {
+    "dim": 4096,
+    "layers": 16,
+    "heads": 32,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "mlp_dim": 14336,
+    "outputs": 64000,
+}
 _LARGE = {**_SMALL, "dim": 5120, "layers": 40}
 _BASE, _TEXT = {"vocab": 64000, "cross_dim": 0}, {"vocab": 64064, "cross_dim": 1024}
 OFFICIAL: dict[str, dict[str, int]] = {
@@ -32,9 +52,16 @@ OFFICIAL: dict[str, dict[str, int]] = {
 }
 
 # settings that decide which parameters there are, and that no file tells
-FAMILY = {"activation": "swiglu", "norm": "rms", "block_norm_affine": True, "bias": False, "positions.kind": "rope-3d"}
+FAMILY = {
+    "activation": "swiglu",
+    "norm": "rms",
+    "block_norm_affine": True,
+    "bias": False,
+    "positions.kind": "rope-3d",
+}
 
-# Names of checkpoints trained with TransformerEngine -> the released ones, within a layer; the first match counts.
+# Names of checkpoints trained with TransformerEngine -> the released ones, within a layer; the
+# first match counts.
 ENGINE_NAMES = {
     "self_attention.layernorm_qkv.layer_norm_weight": "attention_norm.weight",
     "self_attention.layernorm_qkv.query_weight": "attention.wq.weight",
@@ -58,25 +85,33 @@ FUSED = {  # tensors of some checkpoints -> the released ones whose rows they st
 }
 
 IGNORED = "_extra_state"  # in a transformer's name: TransformerEngine's own
-NOT_WEIGHTS = ("quantizer.", "inv_quant.", "encoder.patcher3d.", "decoder.unpatcher3d.")  # derived tables of exports
-UNUSED = re.compile(r"\.(down|up)sample\.conv\d\.")  # convolutions that the earliest tokenizers had and did not use
+# derived tables of exports
+NOT_WEIGHTS = ("quantizer.", "inv_quant.", "encoder.patcher3d.", "decoder.unpatcher3d.")
+# convolutions that the earliest tokenizers had and did not use
+UNUSED = re.compile(r"\.(down|up)sample\.conv\d\.")
 
 
-# ---- Transformer -----------------------------------------------------------------------------------------------------
+# ---- Transformer ---------------------------------------------------------------------------------
 
 
 def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
-    """The parameters of `Transformer(config, ...)` from an official `model.pt`, or from safetensors of the same names.
+    """The parameters of `Transformer(config, ...)` from an official `model.pt`, or from safetensors
+    of the same names.
 
-    Raises WeightsError when the file is damaged or of another model; the message says which preset it fits.
+    Raises WeightsError when the file is damaged or of another model; the message says which preset
+    it fits.
     """
     require("Cosmos", config, FAMILY)
     found = _released_names(read_weights(path, "model"))
     sizes = _transformer_sizes(found)
     if "dim" not in sizes or not sizes["layers"]:
-        raise WeightsError(f"{path} holds no Cosmos transformer", "Give the model.pt of an official Cosmos model")
+        raise WeightsError(
+            f"{path} holds no Cosmos transformer", "Give the model.pt of an official Cosmos model"
+        )
     wanted = {**config.model_dump(), "outputs": config.logits}
-    compare(path, "transformer", sizes, wanted, OFFICIAL, "No official Cosmos preset fits this file")
+    compare(
+        path, "transformer", sizes, wanted, OFFICIAL, "No official Cosmos preset fits this file"
+    )
     layout = transformer_layout(config)
     expected = flat(layout)
     _split_fused(found, expected)
@@ -90,7 +125,10 @@ def transformer_layout(config: TransformerConfig) -> Layout:
     q, kv = config.heads * size, config.kv_heads * size
     block: Layout = {
         "attention_norm.weight": {"attention_norm.weight": (d,)},
-        "attention.qkv.weight": {"attention.wq.weight": (q, d), **_pair("attention.wk", "attention.wv", (kv, d))},
+        "attention.qkv.weight": {
+            "attention.wq.weight": (q, d),
+            **_pair("attention.wk", "attention.wv", (kv, d)),
+        },
         "attention.out.weight": {"attention.wo.weight": (d, q)},
         "mlp_norm.weight": {"ffn_norm.weight": (d,)},
         "mlp.up.weight": _pair("feed_forward.w1", "feed_forward.w3", (config.mlp_dim, d)),
@@ -100,12 +138,18 @@ def transformer_layout(config: TransformerConfig) -> Layout:
         block |= {
             "cross_norm.weight": {"cross_attention_norm.weight": (d,)},
             "cross.q.weight": {"cross_attention.wq.weight": (q, d)},
-            "cross.kv.weight": _pair("cross_attention.wk", "cross_attention.wv", (kv, config.cross_dim)),
+            "cross.kv.weight": _pair(
+                "cross_attention.wk", "cross_attention.wv", (kv, config.cross_dim)
+            ),
             "cross.out.weight": {"cross_attention.wo.weight": (d, q)},
         }
     if config.qk_norm:
-        for ours, theirs in [("attention", "attention"), ("cross", "cross_attention")][: 2 if config.cross_dim else 1]:
-            block |= {f"{ours}.{n}_norm.weight": {f"{theirs}.{n}_norm.weight": (size,)} for n in "qk"}
+        for ours, theirs in [("attention", "attention"), ("cross", "cross_attention")][
+            : 2 if config.cross_dim else 1
+        ]:
+            block |= {
+                f"{ours}.{n}_norm.weight": {f"{theirs}.{n}_norm.weight": (size,)} for n in "qk"
+            }
     layers = {
         f"blocks.{n}.{ours}": {f"layers.{n}.{name}": shape for name, shape in parts.items()}
         for n in range(config.layers)
@@ -134,18 +178,24 @@ def _released_names(found: dict[str, Stored]) -> dict[str, Stored]:
 
 
 def _split_fused(found: dict[str, Stored], expected: Mapping[str, Shape]) -> None:
-    """Replace stacked tensors by their parts where the heights fit; elsewhere `_match` finds them unexpected."""
+    """Replace stacked tensors by their parts where the heights fit; elsewhere `_match` finds them
+    unexpected.
+    """
     stacks = [(name, fused) for name in found for fused in FUSED if name.endswith(f".{fused}")]
     for name, fused in stacks:
         parts = [name.removesuffix(fused) + part for part in FUSED[fused]]
         ends = [0, *accumulate(expected[part][0] for part in parts if part in expected)]
         if len(ends) == len(parts) + 1 and found[name].shape[:1] == (ends[-1],):
             stacked = found.pop(name)
-            found |= {part: stacked.rows(*rows) for part, rows in zip(parts, pairwise(ends), strict=True)}
+            found |= {
+                part: stacked.rows(*rows) for part, rows in zip(parts, pairwise(ends), strict=True)
+            }
 
 
 def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
-    """The hyper-parameters that a checkpoint's shapes reveal, by the names of `TransformerConfig`."""
+    """The hyper-parameters that a checkpoint's shapes reveal, by the names of
+    `TransformerConfig`.
+    """
     layer = "layers.0.attention."
     numbers = [int(n) for name in found for n in re.findall(r"^layers\.(\d+)\.", name)]
     head, q, kv = (
@@ -165,16 +215,18 @@ def _transformer_sizes(found: Mapping[str, Stored]) -> dict[str, int]:
         "kv_heads": kv and head and kv // head,
         "head_dim": head,
         "mlp_dim": _size(found, "layers.0.feed_forward.w2.weight", 1),
-        "cross_dim": _size(found, "layers.0.cross_attention.wk.weight", 1) or (0 if numbers else None),
+        "cross_dim": _size(found, "layers.0.cross_attention.wk.weight", 1)
+        or (0 if numbers else None),
     }
     return {key: value for key, value in sizes.items() if value is not None}
 
 
-# ---- tokenizer -------------------------------------------------------------------------------------------------------
+# ---- tokenizer -----------------------------------------------------------------------------------
 
 
 def tokenizer_tensors(paths: Sequence[Path], config: CosmosDvConfig) -> Rows:
-    """The parameters of `CosmosTokenizer(config)` from `encoder.jit` and `decoder.jit`, or one file with both.
+    """The parameters of `CosmosTokenizer(config)` from `encoder.jit` and `decoder.jit`, or one file
+    with both.
 
     That may be `autoencoder.jit`, a native checkpoint or safetensors. Raises WeightsError.
     """
@@ -184,36 +236,66 @@ def tokenizer_tensors(paths: Sequence[Path], config: CosmosDvConfig) -> Rows:
         found |= _tokenizer_names(path)
     label = " and ".join(str(path) for path in paths)
     wanted = {**config.model_dump(), "number of levels": len(config.levels)}
-    hint = f"Give the files of {TOKENIZER}" if config == CosmosDvConfig() else "Give the files that fit the preset"
+    hint = (
+        f"Give the files of {TOKENIZER}"
+        if config == CosmosDvConfig()
+        else "Give the files that fit the preset"
+    )
     compare(label, "tokenizer", _tokenizer_sizes(found), wanted, {}, hint)
-    weights = {n: s for n, s in found.items() if n in expected or not (n.startswith(NOT_WEIGHTS) or UNUSED.search(n))}
-    match(label, weights, expected, f"Give both encoder.jit and decoder.jit of {TOKENIZER}, or its autoencoder.jit")
+    weights = {
+        n: s
+        for n, s in found.items()
+        if n in expected or not (n.startswith(NOT_WEIGHTS) or UNUSED.search(n))
+    }
+    match(
+        label,
+        weights,
+        expected,
+        f"Give both encoder.jit and decoder.jit of {TOKENIZER}, or its autoencoder.jit",
+    )
     return rows((name, [weights[name]]) for name in expected)
 
 
 def _tokenizer_names(path: Path) -> dict[str, Stored]:
-    """The file's tensors by their native names: what stands before them in a training checkpoint is removed."""
+    """The file's tensors by their native names: what stands before them in a training checkpoint is
+    removed.
+    """
     found = read_weights(path, "model")
     anchor = re.compile(r"(^|.*\.)(encoder|decoder)\.conv_in\.0\.conv3d\.weight")
     prefixes = {hit[1] for hit in map(anchor.fullmatch, found) if hit}
     if not prefixes:
-        raise WeightsError(f"{path} holds no Cosmos video tokenizer", f"Give the files of {TOKENIZER}")
+        raise WeightsError(
+            f"{path} holds no Cosmos video tokenizer", f"Give the files of {TOKENIZER}"
+        )
     prefix = min(prefixes, key=len)
-    return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): stored
+        for name, stored in found.items()
+        if name.startswith(prefix)
+    }
 
 
 def _tokenizer_sizes(found: Mapping[str, Stored]) -> dict[str, object]:
-    """The hyper-parameters that the shapes and an export's tables reveal, by the names of `CosmosDvConfig`."""
-    first, inner = "encoder.conv_in.0.conv3d.weight", "encoder.down.{}.block.{}.conv1.0.conv3d.weight"
+    """The hyper-parameters that the shapes and an export's tables reveal, by the names of
+    `CosmosDvConfig`.
+    """
+    first, inner = (
+        "encoder.conv_in.0.conv3d.weight",
+        "encoder.down.{}.block.{}.conv1.0.conv3d.weight",
+    )
     channels, values = _size(found, first), _size(found, first, 1)
     widths = [_size(found, inner.format(level, 0)) for level in range(LARGEST)]
-    digits = _size(found, "quant_conv.conv3d.weight") or _size(found, "post_quant_conv.conv3d.weight", 1)
+    digits = _size(found, "quant_conv.conv3d.weight") or _size(
+        found, "post_quant_conv.conv3d.weight", 1
+    )
     sizes: dict[str, object] = {
         "channels": channels,
         "patch": values and round((values / COLOURS) ** (1 / 3)),
         "multipliers": channels and tuple(width // channels for width in widths if width),
-        "blocks": channels and sum(_size(found, inner.format(0, block)) is not None for block in range(LARGEST)),
-        "z_channels": _size(found, "decoder.conv_in.0.conv3d.weight", 1) or _size(found, "quant_conv.conv3d.weight", 1),
+        "blocks": channels
+        and sum(_size(found, inner.format(0, block)) is not None for block in range(LARGEST)),
+        "z_channels": _size(found, "decoder.conv_in.0.conv3d.weight", 1)
+        or _size(found, "quant_conv.conv3d.weight", 1),
         "number of levels": digits,
     }
     levels = found.get("quantizer._levels", found.get("inv_quant.quantizer._levels"))

@@ -14,18 +14,22 @@ Multiplier = Annotated[int, Field(gt=0, le=64)]
 
 
 class CosmosDvConfig(Strict):
-    """Discrete causal video tokenizer of Cosmos; the defaults are DV8x16x16. One token is 8 frames of 16x16 pixels.
+    """Discrete causal video tokenizer of Cosmos; the defaults are DV8x16x16. One token is 8 frames
+    of 16x16 pixels.
 
-    `patch`: side of the Haar patches, in frames and pixels. Widths are `channels` times each of `multipliers`, one per
-    level, with `blocks` residual blocks each (one more in the decoder). The levels halve space and time until
-    `spatial_compression` and `temporal_compression` are reached. Levels attend where `resolution`, the nominal size in
-    pixels, has come down to one of `attention`: in the official tokenizer nowhere.
+    `patch`: side of the Haar patches, in frames and pixels. Widths are `channels` times each of
+    `multipliers`, one per level, with `blocks` residual blocks each (one more in the decoder). The
+    levels halve space and time until `spatial_compression` and `temporal_compression` are reached.
+    Levels attend where `resolution`, the nominal size in pixels, has come down to one of
+    `attention`: in the official tokenizer nowhere.
     """
 
     kind: Literal["cosmos-dv"] = "cosmos-dv"
     levels: Levels = (8, 8, 8, 5, 5, 5)
     channels: Width = 128
-    multipliers: tuple[Multiplier, ...] = Field(default=(2, 4, 4), min_length=1, max_length=MOST_LEVELS)
+    multipliers: tuple[Multiplier, ...] = Field(
+        default=(2, 4, 4), min_length=1, max_length=MOST_LEVELS
+    )
     blocks: int = Field(default=2, gt=0, le=100)
     z_channels: Width = 16
     patch: Side = 4
@@ -45,10 +49,14 @@ class CosmosDvConfig(Strict):
         space, time = self._halvings
         if time > space:
             raise ValueError(
-                f"temporal_compression ({self.temporal}) cannot exceed spatial_compression ({self.spatial})"
+                f"temporal_compression ({self.temporal}) cannot exceed spatial_compression "
+                f"({self.spatial})"
             )
         if self.depth <= max(space, time + (time > 0)):
-            raise ValueError(f"multipliers names {self.depth} levels, too few to reach {self.temporal}x{self.spatial}")
+            raise ValueError(
+                f"multipliers names {self.depth} levels, too few to reach "
+                f"{self.temporal}x{self.spatial}"
+            )
         return self
 
     @property
@@ -84,12 +92,16 @@ class CosmosDvConfig(Strict):
         return level < space, level < time
 
     def upsamples(self, level: int) -> tuple[bool, bool]:
-        """Whether the decoder's level doubles space and time. It walks the levels down; the first never doubles time."""
+        """Whether the decoder's level doubles space and time. It walks the levels down; the first
+        never doubles time.
+        """
         space, time = self._halvings
         walked = self.depth - 1 - level
         in_time = 0 < walked <= time
         return in_time or (walked < space and space > time), in_time
 
     def attends(self, level: int) -> bool:
-        """Whether blocks of the level are followed by attention. Nominal resolution halves at every level."""
+        """Whether blocks of the level are followed by attention. Nominal resolution halves at every
+        level.
+        """
         return (self.resolution // self.patch) >> level in self.attention

@@ -1,8 +1,9 @@
-"""Layers of the Cosmos video tokenizers, on clips [B, C, T, H, W]: causal factorised convolutions, 3-D Haar patches.
+"""Layers of the Cosmos video tokenizers, on clips [B, C, T, H, W]: causal factorised convolutions,
+3-D Haar patches.
 
-Where float rounding can show in a pixel, operations are those of the official code in its order: frames are truncated to
-8 bits, so that the last bit of a float decides now and then. What is large goes frame by frame, which bounds memory.
-Parameters have the official names and shapes.
+Where float rounding can show in a pixel, operations are those of the official code in its order:
+frames are truncated to 8 bits, so that the last bit of a float decides now and then. What is large
+goes frame by frame, which bounds memory. Parameters have the official names and shapes.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ AT_ONCE = 1 << 22  # elements of a clip that is not taken apart
 
 
 def patch(x: Tensor, size: int) -> Tensor:
-    """[B, C, 1 + size*m, H, W] -> [B, C * size**3, 1 + m, H/size, W/size] by log2(size) levels of Haar analysis.
+    """[B, C, 1 + size*m, H, W] -> [B, C * size**3, 1 + m, H/size, W/size] by log2(size) levels of
+    Haar analysis.
 
-    The first frame counts as `size` equal frames. Channels: the 8 bands of the last level (time, height, width, low
-    before high, width fastest), in each the bands of the level before, then the colours.
+    The first frame counts as `size` equal frames. Channels: the 8 bands of the last level (time,
+    height, width, low before high, width fastest), in each the bands of the level before, then the
+    colours.
     """
     x = torch.cat([x[:, :, :1].expand(-1, -1, size - 1, -1, -1), x], dim=2)
     for _ in range(size.bit_length() - 1):
-        x = x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))  # [B, C, T, 2, H, 2, W, 2]
+        # [B, C, T, 2, H, 2, W, 2]
+        x = x.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
         for axis in (3, 5, 7):
             x = _butterfly(x, axis, 0.5)
         x = x.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
@@ -38,7 +42,13 @@ def unpatch(x: Tensor, size: int) -> Tensor:
         x = x.unflatten(1, (2, 2, 2, -1))  # [B, 2, 2, 2, C, T, H, W]
         for axis in (3, 2, 1):
             x = _butterfly(x, axis, math.sqrt(0.5))
-        x = x.mul_(2 * math.sqrt(2)).permute(0, 4, 5, 1, 6, 2, 7, 3).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        x = (
+            x.mul_(2 * math.sqrt(2))
+            .permute(0, 4, 5, 1, 6, 2, 7, 3)
+            .flatten(6, 7)
+            .flatten(4, 5)
+            .flatten(2, 3)
+        )
     return x[:, :, size - 1 :]
 
 
@@ -59,7 +69,9 @@ def clips(x: Tensor, batch: int) -> Tensor:
 
 
 def by_frame(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """function(x), for one that treats every frame alone, without the temporaries of all frames at once."""
+    """function(x), for one that treats every frame alone, without the temporaries of all frames at
+    once.
+    """
     if x.numel() <= AT_ONCE or x.shape[2] == 1:
         return function(x)
     return _joined((function(frame) for frame in x.split(1, dim=2)), x.shape[2])
@@ -83,27 +95,35 @@ def swish(x: Tensor) -> Tensor:
 class Conv(nn.Module):
     """Convolution in space (1 x s x s), in time (t x 1 x 1) or of single values.
 
-    In time it is causal: the first frame is repeated before the clip. In space it is padded with zeros; under a stride,
-    only with a column and a row at the far end.
+    In time it is causal: the first frame is repeated before the clip. In space it is padded with
+    zeros; under a stride, only with a column and a row at the far end.
     """
 
     def __init__(self, inputs: int, outputs: int, time: int = 1, space: int = 1, stride: int = 1):
         super().__init__()
         in_time, in_space = (stride, 1) if time > 1 else (1, stride)
-        self.conv3d = nn.Conv3d(inputs, outputs, (time, space, space), (in_time, in_space, in_space))
+        self.conv3d = nn.Conv3d(
+            inputs, outputs, (time, space, space), (in_time, in_space, in_space)
+        )
         self.before = max(0, time - stride)
         self.margin = (0, 1, 0, 1) if in_space > 1 else (space // 2,) * 4
 
     def forward(self, x: Tensor) -> Tensor:
         if x.numel() <= AT_ONCE:
-            x = torch.cat([x[:, :, :1].expand(-1, -1, self.before, -1, -1), x], dim=2) if self.before else x
+            x = (
+                torch.cat([x[:, :, :1].expand(-1, -1, self.before, -1, -1), x], dim=2)
+                if self.before
+                else x
+            )
             return self.conv3d(self._padded(x))
         taps, stride = self.conv3d.kernel_size[0], self.conv3d.stride[0]
         count = (x.shape[2] + self.before - taps) // stride + 1
         return _joined((self._frame(x, n * stride - self.before) for n in range(count)), count)
 
     def _frame(self, x: Tensor, start: int) -> Tensor:
-        """One frame of the result [B, C, 1, H, W], as a sum of 2-D convolutions of the frames from `start` on."""
+        """One frame of the result [B, C, 1, H, W], as a sum of 2-D convolutions of the frames from
+        `start` on.
+        """
         weight, bias, stride = self.conv3d.weight, self.conv3d.bias, self.conv3d.stride[1]
         first, *later = (self._padded(x[:, :, max(0, start + k)]) for k in range(weight.shape[2]))
         y = F.conv2d(first, weight[:, :, 0], bias, stride)
@@ -176,7 +196,9 @@ class TemporalAttention(_Attention):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm(x)
         b, c, t, h, w = x.shape
-        q, k, v = (conv(y).permute(0, 3, 4, 1, 2).reshape(-1, c, t) for conv in (self.q, self.k, self.v))
+        q, k, v = (
+            conv(y).permute(0, 3, 4, 1, 2).reshape(-1, c, t) for conv in (self.q, self.k, self.v)
+        )
         y = attend(q, k, v, causal=True).view(b, h, w, c, t)
         return x + self.proj_out(y.permute(0, 3, 4, 1, 2))
 
@@ -208,7 +230,9 @@ class Middle(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halve space and/or time (1 + 2m -> 1 + m frames): strided convolution plus average, then a 1x1x1 convolution."""
+    """Halve space and/or time (1 + 2m -> 1 + m frames): strided convolution plus average, then a
+    1x1x1 convolution.
+    """
 
     def __init__(self, channels: int, space: bool, time: bool):
         super().__init__()
@@ -230,7 +254,9 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Double time (1 + m -> 1 + 2m frames) and/or space: repeat, add a convolution, then a 1x1x1 convolution."""
+    """Double time (1 + m -> 1 + 2m frames) and/or space: repeat, add a convolution, then a 1x1x1
+    convolution.
+    """
 
     def __init__(self, channels: int, space: bool, time: bool):
         super().__init__()

@@ -1,6 +1,8 @@
-"""The discrete Cosmos video tokenizer (DV8x16x16): Haar patches, a causal convolutional autoencoder, and FSQ.
+"""The discrete Cosmos video tokenizer (DV8x16x16): Haar patches, a causal convolutional
+autoencoder, and FSQ.
 
-The facts come from the public Cosmos code (Apache-2.0); parameters have the names of the official checkpoints.
+The facts come from the public Cosmos code (Apache-2.0); parameters have the names of the official
+checkpoints.
 """
 
 from __future__ import annotations
@@ -56,22 +58,32 @@ class CosmosTokenizer(nn.Module):
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
-        """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3], F = 1 + (T-1)*temporal. Raises ValueError for other sizes."""
+        """Codes int64 [T, h, w] of frames uint8 [F, H, W, 3], F = 1 + (T-1)*temporal. Raises
+        ValueError for other sizes.
+        """
         return self.encode_pixels(to_pixels(frames))[0]
 
     def encode_resized(self, frames: np.ndarray, height: int, width: int) -> Tensor:
-        """The same of frames uint8 [F, H, W, 3] of any size, which are scaled before they are rounded."""
+        """The same of frames uint8 [F, H, W, 3] of any size, which are scaled before they are
+        rounded.
+        """
         pixels = to_pixels(torch.from_numpy(np.ascontiguousarray(frames)))
-        return self.encode_pixels(fit_pixels(pixels[0].movedim(0, 1), height, width).movedim(0, 1)[None])[0]
+        return self.encode_pixels(
+            fit_pixels(pixels[0].movedim(0, 1), height, width).movedim(0, 1)[None]
+        )[0]
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """Frames uint8 [F, H, W, 3] of codes int64 [T, h, w]; the official code truncates, it does not round."""
+        """Frames uint8 [F, H, W, 3] of codes int64 [T, h, w]; the official code truncates, it does
+        not round.
+        """
         return to_frames(self.decode_pixels(codes[None]))
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Codes int64 [B, T, h, w] of pixels [B, 3, F, H, W] in [-1, 1]. Raises ValueError for sizes that do not fit."""
+        """Codes int64 [B, T, h, w] of pixels [B, 3, F, H, W] in [-1, 1]. Raises ValueError for
+        sizes that do not fit.
+        """
         self._check(*pixels.shape[2:])
         weight = self.quant_conv.conv3d.weight
         z = self.quant_conv(self.encoder(pixels.to(weight.device, weight.dtype)))
@@ -115,7 +127,9 @@ def to_pixels(frames: Tensor) -> Tensor:
 
 
 def to_frames(pixels: Tensor) -> Tensor:
-    """[1, 3, F, H, W] in [-1, 1] -> uint8 [F, H, W, 3], clamped and truncated, in the precision of `pixels`."""
+    """[1, 3, F, H, W] in [-1, 1] -> uint8 [F, H, W, 3], clamped and truncated, in the precision of
+    `pixels`.
+    """
     scaled = (pixels[0] * 0.5 + 0.5).clamp_(0, 1).mul_(255)
     return scaled.to(torch.uint8).movedim(0, -1)
 
@@ -144,7 +158,9 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents [B, z_channels, 1 + n, h, w] -> pixels [B, 3, 1 + n*temporal, H, W]. Levels are numbered as the encoder's."""
+    """Latents [B, z_channels, 1 + n, h, w] -> pixels [B, 3, 1 + n*temporal, H, W]. Levels are
+    numbered as the encoder's.
+    """
 
     def __init__(self, config: CosmosDvConfig):
         super().__init__()
@@ -153,7 +169,12 @@ class Decoder(nn.Module):
         self.conv_in = factorised(config.z_channels, widths[-1])
         self.mid = Middle(widths[-1])
         self.up = nn.ModuleList(
-            Level(widths[n : n + 2][::-1], config.blocks + 1, config.attends(n), up=config.upsamples(n))
+            Level(
+                widths[n : n + 2][::-1],
+                config.blocks + 1,
+                config.attends(n),
+                up=config.upsamples(n),
+            )
             for n in range(config.depth)
         )
         self.norm_out = Norm(widths[0])
@@ -167,7 +188,8 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks at one resolution, from `widths[0]` to `widths[1]` channels, then a change of resolution.
+    """Residual blocks at one resolution, from `widths[0]` to `widths[1]` channels, then a change of
+    resolution.
 
     down, up: whether space and time are halved or doubled.
     """

@@ -1,4 +1,6 @@
-"""The shipped world: a convolutional FSQ tokenizer, and actions by name. What is trained here is of this family."""
+"""The shipped world: a convolutional FSQ tokenizer, and actions by name. What is trained here is of
+this family.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Actions that have names, one token a frame: the shipped world's, and those of whoever trains on clips of their own."""
+"""Actions that have names, one token a frame: the shipped world's, and those of whoever trains on
+clips of their own.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from diagd_cli.tokens.actions import action_lines, is_file, repeated
 
 
 class NamedActions(Strict):
-    """One token a frame: `names[n]` is token `offset + n`; `none` is what an unsteered model reads."""
+    """One token a frame: `names[n]` is token `offset + n`; `none` is what an unsteered model
+    reads.
+    """
 
     kind: Literal["names"] = "names"
     offset: int = Field(ge=0)
@@ -50,16 +54,22 @@ class NamedActions(Strict):
 
     def encode(self, names: list[str]) -> np.ndarray:
         """Rows int64 [n, 1] of action names. Raises ValueError when one is unknown."""
-        return np.array([[self.offset + self.names.index(name)] for name in names], dtype=np.int64).reshape(-1, 1)
+        return np.array(
+            [[self.offset + self.names.index(name)] for name in names], dtype=np.int64
+        ).reshape(-1, 1)
 
     def describe(self, rows: np.ndarray) -> list[str]:
         """Names of rows [n, 1]."""
         return [self.names[token - self.offset] for token in rows[:, 0].tolist()]
 
     def read(self, path: Path) -> np.ndarray:
-        """Rows of a JSONL file, one line a frame: {"action": NAME}, taken after that frame was seen. Raises UsageError."""
+        """Rows of a JSONL file, one line a frame: {"action": NAME}, taken after that frame was
+        seen. Raises UsageError.
+        """
         actions = []
-        for number, line in enumerate(action_lines(path, "Give a JSONL file, or a list such as forward*8"), 1):
+        for number, line in enumerate(
+            action_lines(path, "Give a JSONL file, or a list such as forward*8"), 1
+        ):
             try:
                 action = json.loads(line)["action"]
             except (ValueError, TypeError, KeyError, RecursionError):
@@ -72,7 +82,9 @@ class NamedActions(Strict):
         """Rows of a file, or of a list such as `forward*8,left*4`. Raises UsageError."""
         if is_file(text):
             return self.read(Path(text))
-        return self.encode([self._known(name) for name, count in repeated(text) for _ in range(count)])
+        return self.encode(
+            [self._known(name) for name, count in repeated(text) for _ in range(count)]
+        )
 
     def _known(self, name: object, where: str = "") -> str:
         if name in self.names:

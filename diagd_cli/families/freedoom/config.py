@@ -1,4 +1,6 @@
-"""Hyper-parameters of the shipped world's tokenizer. Torch-free, as presets are checked without torch."""
+"""Hyper-parameters of the shipped world's tokenizer. Torch-free, as presets are checked without
+torch.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,11 @@ Blocks = Annotated[int, Field(ge=0, le=1000)]
 
 
 class FsqImageConfig(Strict):
-    """Convolutional image autoencoder with finite scalar quantisation; one latent frame a frame, 8x8 pixels a token.
+    """Convolutional image autoencoder with finite scalar quantisation; one latent frame a frame,
+    8x8 pixels a token.
 
-    `channels`: width at 1/4 and at 1/8 of the resolution. `encoder`, `decoder`: residual blocks at each of the two.
+    `channels`: width at 1/4 and at 1/8 of the resolution. `encoder`, `decoder`: residual blocks at
+    each of the two.
     """
 
     kind: Literal["fsq-image"] = "fsq-image"

@@ -1,4 +1,6 @@
-"""How many parameters the tokenizer has, and what it works with besides; see `weights.memory` for how that was measured."""
+"""How many parameters the tokenizer has, and what it works with besides; see `weights.memory` for
+how that was measured.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,15 @@ def parameters(config: FsqImageConfig) -> int:
     (fine, coarse), levels = config.channels, len(config.levels)
 
     def blocks(width: int, count: int) -> int:
-        return count * ((config.kernel**2 + 1 + 2) * width + linear(width, 2 * width) + linear(2 * width, width))
+        return count * (
+            (config.kernel**2 + 1 + 2) * width + linear(width, 2 * width) + linear(2 * width, width)
+        )
 
     encoder = linear(48, fine, 9) + blocks(fine, config.encoder[0]) + linear(fine, coarse, 4)
     encoder += blocks(coarse, config.encoder[1]) + 2 * coarse + linear(coarse, levels)
-    decoder = linear(levels, coarse, 9) + blocks(coarse, config.decoder[1]) + linear(coarse, 4 * fine)
+    decoder = (
+        linear(levels, coarse, 9) + blocks(coarse, config.decoder[1]) + linear(coarse, 4 * fine)
+    )
     decoder += blocks(fine, config.decoder[0]) + 2 * fine + linear(fine, 48, 9)
     return encoder + decoder
 

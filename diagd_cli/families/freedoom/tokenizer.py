@@ -1,4 +1,6 @@
-"""The shipped tokenizer: a small convolutional autoencoder whose latents are rounded by FSQ, frame by frame."""
+"""The shipped tokenizer: a small convolutional autoencoder whose latents are rounded by FSQ, frame
+by frame.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class FsqImageTokenizer(nn.Module):
         return self.quantiser.size
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Reconstruction of pixels float [F, 3, H, W] in [-1, 1], with a straight-through gradient; for training."""
+        """Reconstruction of pixels float [F, 3, H, W] in [-1, 1], with a straight-through gradient;
+        for training.
+        """
         z = self.encoder(pixels).movedim(1, -1)
         return self.decoder(self.quantiser.quantise(z).movedim(-1, 1))
 
@@ -78,7 +82,9 @@ def to_frames(pixels: Tensor) -> Tensor:
 
 
 class ConvBlock(nn.Module):
-    """Residual block: depthwise convolution, norm over channels, two 1x1 convolutions (ConvNeXt's order, half its width)."""
+    """Residual block: depthwise convolution, norm over channels, two 1x1 convolutions (ConvNeXt's
+    order, half its width).
+    """
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()

@@ -1,9 +1,11 @@
-"""Minecraft actions: a dictionary of keys and a camera motion <-> the 11 tokens that follow a frame in MineWorld.
+"""Minecraft actions: a dictionary of keys and a camera motion <-> the 11 tokens that follow a frame
+in MineWorld.
 
-    begin | camera pitch | camera yaw | hotbar | forward/back | left/right | sprint/sneak | use/attack | jump
-    | drop/pickItem | end
+    begin | camera pitch | camera yaw | hotbar | forward/back | left/right | sprint/sneak
+    | use/attack | jump | drop/pickItem | end
 
-Camera motion is binned by the mu-law of VPT (Baker et al. 2022). Two kinds of JSONL files tell the actions, one line a
+Camera motion is binned by the mu-law of VPT (Baker et al. 2022). Two kinds of JSONL files tell the
+actions, one line a
 frame: action dictionaries, and lines of the VPT recorder. They are parsed, never evaluated.
 """
 
@@ -48,11 +50,24 @@ EXAMPLE = 'Write one object a line, such as {"forward": 1, ..., "camera": [0, 0]
 DEGREES_PER_DOT = 360 / 2400  # of the recorder's mouse
 BUTTONS = {0: "attack", 1: "use", 2: "pickItem"}
 KEYBOARD = {
-    **{"w": "forward", "s": "back", "a": "left", "d": "right", "space": "jump", "left.shift": "sneak"},
+    **{
+        "w": "forward",
+        "s": "back",
+        "a": "left",
+        "d": "right",
+        "space": "jump",
+        "left.shift": "sneak",
+    },
     **{"left.control": "sprint", "q": "drop", "e": "inventory", "escape": "ESC", "f": "swapHands"},
     **{str(n): f"hotbar.{n}" for n in range(1, 10)},
 }
-CANCELLING = (("forward", "back"), ("left", "right"), ("jump", "sneak"), ("sprint", "sneak"), ("attack", "use"))
+CANCELLING = (
+    ("forward", "back"),
+    ("left", "right"),
+    ("jump", "sneak"),
+    ("sprint", "sneak"),
+    ("attack", "use"),
+)
 
 LONGEST = 1 << 16  # characters of a line; an action takes a few hundred
 # how NumPy writes an array; its brackets may hold no call and no further bracket
@@ -60,7 +75,9 @@ ARRAY = re.compile(r"\b(?:np\.|numpy\.)?array\(\s*(\[[^\[\]()]*\])\s*(?:,\s*dtyp
 
 
 class MinecraftActions(Strict):
-    """The action vocabulary: ids from `offset` on. `limit`, `bin_width` (both in degrees) and `mu`: of the camera bins."""
+    """The action vocabulary: ids from `offset` on. `limit`, `bin_width` (both in degrees) and `mu`:
+    of the camera bins.
+    """
 
     kind: Literal["minecraft"] = "minecraft"
     offset: int = Field(default=8192, ge=0)
@@ -95,19 +112,26 @@ class MinecraftActions(Strict):
 
     def rows(self, actions: Sequence[Mapping[str, Any]]) -> np.ndarray:
         """Rows int64 [n, size] of actions. Raises UsageError."""
-        return np.array([self.encode(action) for action in actions], dtype=np.int64).reshape(-1, self.size)
+        return np.array([self.encode(action) for action in actions], dtype=np.int64).reshape(
+            -1, self.size
+        )
 
     def describe(self, rows: np.ndarray) -> list[dict[str, Any]]:
         """What is pressed in each row [n, size], and how the camera moves."""
         actions = [self.decode(row) for row in rows.tolist()]
-        return [{key: value for key, value in action.items() if value not in (0, [0.0, 0.0])} for action in actions]
+        return [
+            {key: value for key, value in action.items() if value not in (0, [0.0, 0.0])}
+            for action in actions
+        ]
 
     def read(self, path: Path) -> np.ndarray:
         """Rows of a JSONL file of either kind. Raises UsageError."""
         return self.rows(read_minecraft_actions(path))
 
     def parse(self, text: str) -> np.ndarray:
-        """Rows of a file, or of a list such as `forward+jump*8,yaw=15*4,none`. Raises UsageError."""
+        """Rows of a file, or of a list such as `forward+jump*8,yaw=15*4,none`. Raises
+        UsageError.
+        """
         if is_file(text):
             return self.read(Path(text))
         return self.rows([spelt(name) for name, count in repeated(text) for _ in range(count)])
@@ -124,7 +148,9 @@ class MinecraftActions(Strict):
         return {name: self.offset + n for n, name in enumerate((*KEYS, *camera, BEGIN, NULL, END))}
 
     def encode(self, action: Mapping[str, Any]) -> list[int]:
-        """Token ids [size] of an action. Pressed is what equals 1; hotbar keys may be absent. Raises UsageError."""
+        """Token ids [size] of an action. Pressed is what equals 1; hotbar keys may be absent.
+        Raises UsageError.
+        """
         missing = next((key for key in NEEDED if key not in action), None)
         if missing:
             raise UsageError(f"The action lacks {missing!r}", EXAMPLE)
@@ -137,7 +163,9 @@ class MinecraftActions(Strict):
         return [self.ids[name] for name in (*names, END)]
 
     def decode(self, ids: list[int]) -> dict[str, Any]:
-        """The action of token ids [size]: all keys 0 or 1, the camera in degrees. Raises ValueError for others' ids."""
+        """The action of token ids [size]: all keys 0 or 1, the camera in degrees. Raises ValueError
+        for others' ids.
+        """
         if len(ids) != self.size:
             raise ValueError(f"an action takes {self.size} tokens, not {len(ids)}")
         names = {token: name for name, token in self.ids.items()}
@@ -147,7 +175,9 @@ class MinecraftActions(Strict):
         for place, (token, choices) in enumerate(zip(ids, allowed, strict=True)):
             name = names.get(int(token))
             if name not in choices:
-                raise ValueError(f"token {int(token)} ({name}) cannot stand at place {place} of an action")
+                raise ValueError(
+                    f"token {int(token)} ({name}) cannot stand at place {place} of an action"
+                )
             if name in KEYS:
                 action[name] = 1
             elif place in (1, 2):
@@ -167,7 +197,9 @@ class MinecraftActions(Strict):
 
 
 def spelt(text: str) -> dict[str, Any]:
-    """The action of keys joined by `+`; `pitch=DEGREES` and `yaw=DEGREES` turn the camera, `none` is nothing."""
+    """The action of keys joined by `+`; `pitch=DEGREES` and `yaw=DEGREES` turn the camera, `none`
+    is nothing.
+    """
     action: dict[str, Any] = {**STILL, "camera": [0.0, 0.0]}
     for part in text.split("+"):
         name, _, degrees = part.partition("=")
@@ -182,19 +214,26 @@ def spelt(text: str) -> dict[str, Any]:
 
 
 def recorded_action(line: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """The action of a line of the VPT recorder, {"mouse": {dx, dy, buttons}, "keyboard": {keys}}, and whether it is null.
+    """The action of a line of the VPT recorder, {"mouse": {dx, dy, buttons}, "keyboard": {keys}},
+    and whether it is null.
 
-    Camera [pitch, yaw] in whole degrees, cut off toward zero, as MineWorld's demo has them. Null: nothing pressed and no
-    motion, or the inventory or menu opened. Raises UsageError.
+    Camera [pitch, yaw] in whole degrees, cut off toward zero, as MineWorld's demo has them. Null:
+    nothing pressed and no motion, or the inventory or menu opened. Raises UsageError.
     """
     try:
         mouse, keys = line["mouse"], line["keyboard"]["keys"]
         dx, dy = _pair([mouse["dx"], mouse["dy"]])
         pressed = {BUTTONS[button] for button in mouse["buttons"] if button in BUTTONS}
-        names = [str(key).removeprefix("key.keyboard.") for key in keys if str(key).startswith("key.keyboard.")]
+        names = [
+            str(key).removeprefix("key.keyboard.")
+            for key in keys
+            if str(key).startswith("key.keyboard.")
+        ]
     except (KeyError, TypeError, AttributeError):
         expected = '{"mouse": {"dx", "dy", "buttons"}, "keyboard": {"keys"}}'
-        raise UsageError("The line is no line of the recorder", f"It must have {expected}") from None
+        raise UsageError(
+            "The line is no line of the recorder", f"It must have {expected}"
+        ) from None
     pressed |= {KEYBOARD[name] for name in names if name in KEYBOARD}
     null = not (pressed or dx or dy) or bool(pressed & {"inventory", "ESC"})
     for pair in CANCELLING:
@@ -229,7 +268,9 @@ def _action(line: str) -> dict[str, Any]:
 
 
 def _literal(line: str) -> Any:
-    """The value that a line spells in JSON, or as a Python literal in which arrays may be written as NumPy prints them."""
+    """The value that a line spells in JSON, or as a Python literal in which arrays may be written
+    as NumPy prints them.
+    """
     if len(line) > LONGEST:
         raise UsageError(f"It has {len(line):,} characters", EXAMPLE)
     try:
@@ -249,5 +290,8 @@ def _pair(values: Any) -> tuple[float, float]:
     except (TypeError, ValueError, OverflowError):
         first = second = math.nan
     if not math.isfinite(first) or not math.isfinite(second):
-        raise UsageError(f"The camera or mouse motion is {str(values)[:40]}, not two numbers", "Give [pitch, yaw]")
+        raise UsageError(
+            f"The camera or mouse motion is {str(values)[:40]}, not two numbers",
+            "Give [pitch, yaw]",
+        )
     return first, second

@@ -1,7 +1,8 @@
-"""MineWorld's official weights - .ckpt, .bin or safetensors of the same keys - by the names of our modules.
+"""MineWorld's official weights - .ckpt, .bin or safetensors of the same keys - by the names of our
+modules.
 
-The big checkpoint holds both models: keys `transformer.model.*` and `transformer.lm_head.*` are the Transformer,
-`tokenizer.model.*` the tokenizer, which also comes alone (vae.ckpt), as `model.*`.
+The big checkpoint holds both models: keys `transformer.model.*` and `transformer.lm_head.*` are the
+Transformer, `tokenizer.model.*` the tokenizer, which also comes alone (vae.ckpt), as `model.*`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,17 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from diagd_cli.checkpoints.archive import Stored, read_weights
-from diagd_cli.checkpoints.match import Layout, Rows, compare, flat, gather, match, matrix, require, rows
+from diagd_cli.checkpoints.match import (
+    Layout,
+    Rows,
+    compare,
+    flat,
+    gather,
+    match,
+    matrix,
+    require,
+    rows,
+)
 from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.families.mineworld.tokenizer import VqImageTokenizer
 from diagd_cli.model.config import TransformerConfig
@@ -46,10 +57,12 @@ OFFICIAL = {
 
 
 def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
-    """(Our name, the tensors whose rows make it, one below the other) of every parameter of our Transformer.
+    """(Our name, the tensors whose rows make it, one below the other) of every parameter of our
+    Transformer.
 
-    A head of fewer `outputs` takes the first rows. Names and shapes are checked before this returns. Raises WeightsError
-    for a file that cannot be read, that lacks keys or has unknown ones, or whose sizes are not the configuration's.
+    A head of fewer `outputs` takes the first rows. Names and shapes are checked before this
+    returns. Raises WeightsError for a file that cannot be read, that lacks keys or has unknown
+    ones, or whose sizes are not the configuration's.
     """
     require("MineWorld", config, FAMILY)
     found = _transformer_names(read_weights(path, "state_dict"))
@@ -62,14 +75,18 @@ def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
 
 
 def tokenizer_tensors(path: Path, config: VqImageConfig) -> Rows:
-    """(Our name, [the tensor]) of every parameter of `VqImageTokenizer`, as in `transformer_tensors`.
+    """(Our name, [the tensor]) of every parameter of `VqImageTokenizer`, as in
+    `transformer_tensors`.
 
-    From the stand-alone file or from the big checkpoint, whose Transformer is left aside. Raises WeightsError.
+    From the stand-alone file or from the big checkpoint, whose Transformer is left aside. Raises
+    WeightsError.
     """
     found = read_weights(path, "state_dict")
     big = any(name.startswith("tokenizer.") for name in found)
     if big:
-        found = {name: stored for name, stored in found.items() if not name.startswith("transformer.")}
+        found = {
+            name: stored for name, stored in found.items() if not name.startswith("transformer.")
+        }
     prefix = "tokenizer.model." if big else "model."
     told = _tokenizer_sizes(found, f"{prefix}encoder.")
     compare(path, "tokenizer", told, config.model_dump(), {}, official_tokenizer(told))
@@ -91,15 +108,23 @@ def transformer_layout(config: TransformerConfig) -> Layout:
             f"{ours}.attention.qkv.weight": {product("q"): q, product("k"): kv, product("v"): kv},
             f"{ours}.attention.out.weight": {product("o"): q[::-1]},
             f"{ours}.mlp_norm.weight": {f"{key}.post_attention_layernorm.weight": (dim,)},
-            f"{ours}.mlp.up.weight": {f"{key}.mlp.gate_proj.weight": mlp, f"{key}.mlp.up_proj.weight": mlp},
+            f"{ours}.mlp.up.weight": {
+                f"{key}.mlp.gate_proj.weight": mlp,
+                f"{key}.mlp.up_proj.weight": mlp,
+            },
             f"{ours}.mlp.down.weight": {f"{key}.mlp.down_proj.weight": mlp[::-1]},
         }
-    ends = {"norm.weight": ("model.norm.weight", (dim,)), "head.weight": ("lm_head.weight", (config.vocab, dim))}
+    ends = {
+        "norm.weight": ("model.norm.weight", (dim,)),
+        "head.weight": ("lm_head.weight", (config.vocab, dim)),
+    }
     return layout | {ours: {key: shape} for ours, (key, shape) in ends.items()}
 
 
 def tokenizer_layout(config: VqImageConfig, prefix: str = "model.") -> Layout:
-    """Official name and shape of each parameter of our `VqImageTokenizer`: they are ours, with a prefix."""
+    """Official name and shape of each parameter of our `VqImageTokenizer`: they are ours, with a
+    prefix.
+    """
     with Unset("meta"):
         parameters = VqImageTokenizer(config).state_dict()
     return {name: {prefix + name: tuple(tensor.shape)} for name, tensor in parameters.items()}
@@ -118,11 +143,18 @@ def _transformer_names(found: Mapping[str, Stored]) -> dict[str, Stored]:
 
 
 def _sizes(path: Path, found: Mapping[str, Stored]) -> dict[str, int]:
-    """The hyper-parameters that the shapes reveal. Raises WeightsError where the telling tensors are not there."""
-    layer, hint = "model.layers.0", "It holds a tokenizer" if "model.encoder.conv_in.weight" in found else NOT_OURS
+    """The hyper-parameters that the shapes reveal. Raises WeightsError where the telling tensors
+    are not there.
+    """
+    layer, hint = (
+        "model.layers.0",
+        "It holds a tokenizer" if "model.encoder.conv_in.weight" in found else NOT_OURS,
+    )
     vocab, dim = matrix(path, found, "model.embed_tokens.weight", hint)
     return {
-        "layers": len({hit[1] for name in found if (hit := re.match(r"model\.layers\.(\d+)\.", name))}),
+        "layers": len(
+            {hit[1] for name in found if (hit := re.match(r"model\.layers\.(\d+)\.", name))}
+        ),
         "vocab": vocab,
         "dim": dim,
         "heads x head_dim": matrix(path, found, f"{layer}.self_attn.q_proj.weight", hint)[0],
@@ -132,7 +164,9 @@ def _sizes(path: Path, found: Mapping[str, Stored]) -> dict[str, int]:
 
 
 def _tokenizer_sizes(found: Mapping[str, Stored], encoder: str) -> dict[str, object]:
-    """The hyper-parameters that the encoder's shapes reveal, by the names of `VqImageConfig`; nothing where it is not there."""
+    """The hyper-parameters that the encoder's shapes reveal, by the names of `VqImageConfig`;
+    nothing where it is not there.
+    """
 
     def rows(name: str) -> int:
         stored = found.get(f"{encoder}{name}.weight")
@@ -149,11 +183,17 @@ def official_tokenizer(told: Mapping[str, object]) -> str:
     """What to do about a tokenizer that is another one."""
     official = VqImageConfig().model_dump()
     if told and all(official[name] == value for name, value in told.items()):
-        return "It is the official one, which the presets mineworld-* describe: leave these settings out"
+        return (
+            "It is the official one, which the presets mineworld-* describe: leave these settings "
+            "out"
+        )
     return "Correct them under tokenizer in the preset"
 
 
 def _wanted(config: TransformerConfig) -> dict[str, object]:
     """The configuration, by the same names."""
     products = {"heads x head_dim": config.heads, "kv_heads x head_dim": config.kv_heads}
-    return {**config.model_dump(), **{name: count * config.head_dim for name, count in products.items()}}
+    return {
+        **config.model_dump(),
+        **{name: count * config.head_dim for name, count in products.items()},
+    }

@@ -11,17 +11,22 @@ from diagd_cli.tokens.fields import MOST_LEVELS
 
 
 class VqImageConfig(Strict):
-    """Convolutional autoencoder with a learned codebook, as MineWorld and aMUSEd have it; one latent frame a frame.
+    """Convolutional autoencoder with a learned codebook, as MineWorld and aMUSEd have it; one
+    latent frame a frame.
 
-    `channels`: width of each level, finest first; every level after the first halves the resolution. `blocks`: residual
-    blocks of an encoder level, a decoder level has one more. `latent`: channels before `code_dim`, the width of a code,
-    which is the same by default (0). `groups`, `norm_eps`: of the group norms. The defaults are the official ones, which
-    call these block_out_channels, layers_per_block, latent_channels, vq_embed_dim, norm_num_groups and num_vq_embeddings.
+    `channels`: width of each level, finest first; every level after the first halves the
+    resolution. `blocks`: residual blocks of an encoder level, a decoder level has one more.
+    `latent`: channels before `code_dim`, the width of a code, which is the same by default (0).
+    `groups`, `norm_eps`: of the group norms. The defaults are the official ones, which call these
+    block_out_channels, layers_per_block, latent_channels, vq_embed_dim, norm_num_groups and
+    num_vq_embeddings.
     """
 
     kind: Literal["vq-image"] = "vq-image"
     codebook: Codes = 8192
-    channels: tuple[Width, ...] = Field(default=(128, 256, 256, 512, 768), min_length=1, max_length=MOST_LEVELS)
+    channels: tuple[Width, ...] = Field(
+        default=(128, 256, 256, 512, 768), min_length=1, max_length=MOST_LEVELS
+    )
     blocks: int = Field(default=2, gt=0, le=100)
     latent: Width = 64
     code_dim: int = Field(default=0, ge=0, le=1 << 16)

@@ -1,4 +1,6 @@
-"""How many parameters the tokenizer has, and what it works with besides; see `weights.memory` for how that was measured."""
+"""How many parameters the tokenizer has, and what it works with besides; see `weights.memory` for
+how that was measured.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ def parameters(config: VqImageConfig) -> int:
 
     def levels(widths: tuple[int, ...], blocks: int) -> int:
         count = sum(resnet(w, w, 9) for w in widths for _ in range(blocks - 1))
-        count += sum(resnet(i, o, 9) for i, o in zip((widths[0], *widths[:-1]), widths, strict=True))
+        count += sum(
+            resnet(i, o, 9) for i, o in zip((widths[0], *widths[:-1]), widths, strict=True)
+        )
         return count + sum(linear(w, w, 9) for w in widths[:-1])
 
     last, middle = widths[-1], 2 * resnet(widths[-1], widths[-1], 9)
@@ -27,5 +31,7 @@ def work(config: VqImageConfig, frames: int, context: int, area: int, item: int)
     """Bytes besides the weights, see `families.TokenizerKind`."""
     # A frame at a time; the decoder's levels begin with the width before them.
     ends = (config.channels, 5.1), ((*config.channels[1:], config.channels[-1]), 3.1)
-    widest = max(factor * width * area / 4**n for widths, factor in ends for n, width in enumerate(widths))
+    widest = max(
+        factor * width * area / 4**n for widths, factor in ends for n, width in enumerate(widths)
+    )
     return max(widest * item, 4 * (area // config.spatial**2) * config.codebook)

@@ -1,8 +1,10 @@
-"""MineWorld's tokenizer: a convolutional encoder, the nearest code of a learned codebook, a convolutional decoder.
+"""MineWorld's tokenizer: a convolutional encoder, the nearest code of a learned codebook, a
+convolutional decoder.
 
-It is the VQ-VAE of aMUSEd, fine-tuned on Minecraft video (appendix G of the Diagonal Decoding paper).
-The modules bear the names of the official weights (those of the VQ model in the library diffusers), so that no map of
-names is needed; a wrapper that looks idle, such as `Change`, stands for a part of a name.
+It is the VQ-VAE of aMUSEd, fine-tuned on Minecraft video (appendix G of the Diagonal Decoding
+paper). The modules bear the names of the official weights (those of the VQ model in the library
+diffusers), so that no map of names is needed; a wrapper that looks idle, such as `Change`, stands
+for a part of a name.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from torch import Tensor, nn
 
 from diagd_cli.families.mineworld.config import VqImageConfig
 
-FRAMES_AT_ONCE = 1  # bounds the memory; a frame of 224x384 pixels keeps a processor busy: 0.6 TFLOP to decode
-MIDDLE = 2  # residual blocks between the last encoder level and the code, and again before the first decoder level
+# bounds the memory; a frame of 224x384 pixels keeps a processor busy: 0.6 TFLOP to decode
+FRAMES_AT_ONCE = 1
+# residual blocks between the last encoder level and the code, and again before the first decoder
+# level
+MIDDLE = 2
 
 
 class VqImageTokenizer(nn.Module):
-    """Frames uint8 [F, H, W, 3] <-> codes int64 [F, h, w]; H and W are multiples of `config.spatial`.
+    """Frames uint8 [F, H, W, 3] <-> codes int64 [F, h, w]; H and W are multiples of
+    `config.spatial`.
 
     C latent channels, E the width of a code, N codes.
     """
@@ -31,7 +37,8 @@ class VqImageTokenizer(nn.Module):
         width = config.code_dim or config.latent
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.latent, width, 1)
-        # zeros, because drawing normal numbers on the meta device imports half of torch, for seconds
+        # zeros, because drawing normal numbers on the meta device imports half of torch, for
+        # seconds
         codes = nn.Embedding.from_pretrained(torch.zeros(config.codebook, width), freeze=False)
         self.quantize = nn.ModuleDict({"embedding": codes})
         self.post_quant_conv = nn.Conv2d(width, config.latent, 1)
@@ -44,26 +51,42 @@ class VqImageTokenizer(nn.Module):
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
-        """Codes int64 [F, h, w] of frames uint8 [F, H, W, 3]. Raises ValueError for sizes that do not divide."""
-        return torch.cat([self.encode_pixels(to_pixels(part, self._codes)) for part in frames.split(FRAMES_AT_ONCE)])
+        """Codes int64 [F, h, w] of frames uint8 [F, H, W, 3]. Raises ValueError for sizes that do
+        not divide.
+        """
+        return torch.cat(
+            [
+                self.encode_pixels(to_pixels(part, self._codes))
+                for part in frames.split(FRAMES_AT_ONCE)
+            ]
+        )
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
         """Frames uint8 [F, H, W, 3] of codes int64 [F, h, w]."""
-        return torch.cat([to_frames(self.decode_pixels(part)) for part in codes.split(FRAMES_AT_ONCE)])
+        return torch.cat(
+            [to_frames(self.decode_pixels(part)) for part in codes.split(FRAMES_AT_ONCE)]
+        )
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
-        """Codes int64 [F, h, w] of pixels float [F, 3, H, W] in [-1, 1]: the nearest by Euclidean distance."""
+        """Codes int64 [F, h, w] of pixels float [F, 3, H, W] in [-1, 1]: the nearest by Euclidean
+        distance.
+        """
         z = self.embed(pixels).movedim(1, -1).float()
         # frame by frame: the distances of one frame to all codes are already the largest tensor
         flat, codes = z.flatten(1, 2), self._codes.float()
-        return torch.stack([torch.cdist(frame, codes).argmin(-1) for frame in flat]).unflatten(1, z.shape[1:3])
+        return torch.stack([torch.cdist(frame, codes).argmin(-1) for frame in flat]).unflatten(
+            1, z.shape[1:3]
+        )
 
     def embed(self, pixels: Tensor) -> Tensor:
         """What is quantised: float [F, E, h, w] of pixels float [F, 3, H, W]."""
         side = self.config.spatial
         if pixels.shape[1] != 3 or pixels.shape[2] % side or pixels.shape[3] % side:
-            raise ValueError(f"pixels are {tuple(pixels.shape[1:])}, the tokenizer takes 3 channels, sides of {side}n")
+            raise ValueError(
+                f"pixels are {tuple(pixels.shape[1:])}, the tokenizer takes 3 "
+                f"channels, sides of {side}n"
+            )
         return self.quant_conv(self.encoder(pixels))
 
     def decode_pixels(self, codes: Tensor) -> Tensor:
@@ -85,7 +108,9 @@ def to_pixels(frames: Tensor, like: Tensor) -> Tensor:
 
 
 def to_frames(pixels: Tensor) -> Tensor:
-    """[-1, 1], [F, 3, H, W] -> uint8 [F, H, W, 3]; truncated, not rounded, as the official code does."""
+    """[-1, 1], [F, 3, H, W] -> uint8 [F, H, W, 3]; truncated, not rounded, as the official code
+    does.
+    """
     return ((pixels.float().clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8).movedim(1, -1)
 
 
@@ -99,7 +124,8 @@ class Encoder(nn.Module):
         last = len(widths) - 1
         self.conv_in = nn.Conv2d(3, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
-            Level(config, inputs[n], widths[n], config.blocks, "down" if n < last else None) for n in range(last + 1)
+            Level(config, inputs[n], widths[n], config.blocks, "down" if n < last else None)
+            for n in range(last + 1)
         )
         self.mid_block = Level(config, widths[-1], widths[-1], MIDDLE)
         self.conv_norm_out = group_norm(config, widths[-1])
@@ -123,7 +149,8 @@ class Decoder(nn.Module):
         self.conv_in = nn.Conv2d(config.latent, widths[0], 3, padding=1)
         self.mid_block = Level(config, widths[0], widths[0], MIDDLE)
         self.up_blocks = nn.ModuleList(
-            Level(config, inputs[n], widths[n], config.blocks + 1, "up" if n < last else None) for n in range(last + 1)
+            Level(config, inputs[n], widths[n], config.blocks + 1, "up" if n < last else None)
+            for n in range(last + 1)
         )
         self.conv_norm_out = group_norm(config, widths[-1])
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
@@ -136,13 +163,22 @@ class Decoder(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks of one width, then, unless it is the last level, a change of the resolution."""
+    """Residual blocks of one width, then, unless it is the last level, a change of the
+    resolution.
+    """
 
     def __init__(
-        self, config: VqImageConfig, inputs: int, width: int, blocks: int, change: Literal["down", "up"] | None = None
+        self,
+        config: VqImageConfig,
+        inputs: int,
+        width: int,
+        blocks: int,
+        change: Literal["down", "up"] | None = None,
     ):
         super().__init__()
-        self.resnets = nn.ModuleList(ResBlock(config, width if n else inputs, width) for n in range(blocks))
+        self.resnets = nn.ModuleList(
+            ResBlock(config, width if n else inputs, width) for n in range(blocks)
+        )
         self.downsamplers = nn.ModuleList([Change(width, "down")] if change == "down" else [])
         self.upsamplers = nn.ModuleList([Change(width, "up")] if change == "up" else [])
 
@@ -153,7 +189,9 @@ class Level(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); where the width changes, x goes through a 1x1 convolution."""
+    """x + conv(silu(norm(conv(silu(norm(x)))))); where the width changes, x goes through a 1x1
+    convolution.
+    """
 
     def __init__(self, config: VqImageConfig, inputs: int, width: int):
         super().__init__()
@@ -170,12 +208,18 @@ class ResBlock(nn.Module):
 
 
 class Change(nn.Module):
-    """Half the resolution by a convolution of stride 2, or twice by repeating pixels before a convolution."""
+    """Half the resolution by a convolution of stride 2, or twice by repeating pixels before a
+    convolution.
+    """
 
     def __init__(self, width: int, direction: Literal["down", "up"]):
         super().__init__()
         self.down = direction == "down"
-        self.conv = nn.Conv2d(width, width, 3, stride=2) if self.down else nn.Conv2d(width, width, 3, padding=1)
+        self.conv = (
+            nn.Conv2d(width, width, 3, stride=2)
+            if self.down
+            else nn.Conv2d(width, width, 3, padding=1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.down:

@@ -1,4 +1,6 @@
-"""No tokenizer: clips are files of tokens, and so is what is made of them. For models whose tokenizer is somebody else's."""
+"""No tokenizer: clips are files of tokens, and so is what is made of them. For models whose
+tokenizer is somebody else's.
+"""
 
 from __future__ import annotations
 
@@ -25,4 +27,6 @@ def _work(config: NoTokenizerConfig, frames: int, context: int, area: int, item:
     return 8 * frames * area  # the tokens themselves, int64
 
 
-FAMILY = Family("none", tokenizer=TokenizerKind(NoTokenizerConfig, _build, _parameters, _work, pixels=False))
+FAMILY = Family(
+    "none", tokenizer=TokenizerKind(NoTokenizerConfig, _build, _parameters, _work, pixels=False)
+)

@@ -1,4 +1,6 @@
-"""The section of a preset that leaves the tokenizer out. Torch-free, as presets are checked without torch."""
+"""The section of a preset that leaves the tokenizer out. Torch-free, as presets are checked without
+torch.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ class NoTokenizerConfig(Strict):
     """A frame is a grid of tokens, and a latent frame is a frame.
 
     codebook: number of codes; in YAML, `tokenizer: none` takes it from the Transformer's outputs.
-    spatial: pixels along each side of a token, for a tokenizer that is given in Python; with 1 the clip's height and
-    width count tokens.
+    spatial: pixels along each side of a token, for a tokenizer that is given in Python; with 1 the
+        clip's height and width count tokens.
     """
 
     kind: Literal["none"] = "none"

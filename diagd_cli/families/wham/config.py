@@ -11,10 +11,12 @@ from diagd_cli.tokens.fields import Side
 
 
 class VitVqConfig(Strict):
-    """ViT-VQGAN on frames of one fixed size, as WHAM has it; one latent frame a frame, `patch` x `patch` pixels a token.
+    """ViT-VQGAN on frames of one fixed size, as WHAM has it; one latent frame a frame, `patch` x
+    `patch` pixels a token.
 
-    A side that is no multiple of the patch is padded at the right and bottom. `dim`, `layers` and `head_size` are those
-    of encoder and decoder alike. The defaults are the official ones; head_size shows in no shape of a weights file.
+    A side that is no multiple of the patch is padded at the right and bottom. `dim`, `layers` and
+    `head_size` are those of encoder and decoder alike. The defaults are the official ones;
+    head_size shows in no shape of a weights file.
     """
 
     kind: Literal["vit-vq"] = "vit-vq"

@@ -1,4 +1,6 @@
-"""What WHAM's Lightning .ckpt says of itself: pickled hyper-parameters, as plain data, without running anything."""
+"""What WHAM's Lightning .ckpt says of itself: pickled hyper-parameters, as plain data, without
+running anything.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,15 @@ from diagd_cli.checkpoints.archive import pickled
 from diagd_cli.checkpoints.unpickle import StandIn
 
 # whose classes a checkpoint's bookkeeping may name; none is imported
-PACKAGES = ("humanmodelling", "wham", "models", "pytorch_lightning", "lightning", "lightning_fabric", "tensordict")
+PACKAGES = (
+    "humanmodelling",
+    "wham",
+    "models",
+    "pytorch_lightning",
+    "lightning",
+    "lightning_fabric",
+    "tensordict",
+)
 # name in the file's hyper-parameters -> ours
 IMAGE_FIELDS = {
     "image_size_per_x_axis": "width",
@@ -25,7 +35,8 @@ PREDICTOR_FIELDS = ("model_size", "seq_len", "nanogpt_version", "bias")
 
 
 def hyper_parameters(path: Path) -> dict[str, dict[str, bool | int | float | str]]:
-    """What a .ckpt says of itself, by its own names: {"predictor": {...}, "images": {...}}; {} for safetensors.
+    """What a .ckpt says of itself, by its own names: {"predictor": {...}, "images": {...}}; {} for
+    safetensors.
 
     Raises WeightsError for a file that cannot be read.
     """
@@ -37,8 +48,12 @@ def _plain(value: Any) -> dict[str, dict]:
     """The useful part of the hyper-parameters, as plain numbers and strings."""
     top = _members(value)
     predictor = _members(_members(top.get("predictor_args")).get("pl_kwargs"))
-    spec = _members(predictor.get("model_spec")) or _members(_members(top.get("variant")).get("model_spec"))
-    images = _members(_members(_members(top.get("context_encoder_args")).get("images")).get("pl_kwargs"))
+    spec = _members(predictor.get("model_spec")) or _members(
+        _members(top.get("variant")).get("model_spec")
+    )
+    images = _members(
+        _members(_members(top.get("context_encoder_args")).get("images")).get("pl_kwargs")
+    )
     variant, model = _members(images.get("variant")), _members(images.get("model_spec"))
     parts = {
         "predictor": {"nanogpt_version": 1, "bias": True, **spec} if spec else {},
@@ -46,7 +61,11 @@ def _plain(value: Any) -> dict[str, dict]:
     }
     known = {"predictor": PREDICTOR_FIELDS, "images": tuple(IMAGE_FIELDS)}
     plain = {
-        part: {name: fields[name] for name in known[part] if isinstance(fields.get(name), (bool, int, float, str))}
+        part: {
+            name: fields[name]
+            for name in known[part]
+            if isinstance(fields.get(name), (bool, int, float, str))
+        }
         for part, fields in parts.items()
     }
     return {part: fields for part, fields in plain.items() if fields}

@@ -1,4 +1,6 @@
-"""How many parameters the tokenizer has, and what it works with besides; see `weights.memory` for how that was measured."""
+"""How many parameters the tokenizer has, and what it works with besides; see `weights.memory` for
+how that was measured.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,12 @@ def parameters(config: VitVqConfig) -> int:
     dim, values = config.dim, COLOURS * config.patch**2
     one = config.rows * config.columns * dim + config.layers * (12 * dim**2 + 2 * dim) + 2 * dim
     both = 2 * one + linear(values, dim) + linear(dim, values)
-    return both + linear(dim, config.code_dim) + linear(config.code_dim, dim) + config.codebook * config.code_dim
+    return (
+        both
+        + linear(dim, config.code_dim)
+        + linear(config.code_dim, dim)
+        + config.codebook * config.code_dim
+    )
 
 
 def work(config: VitVqConfig, frames: int, context: int, area: int, item: int) -> float:

@@ -1,4 +1,6 @@
-"""WHAM's tokenizer: a ViT encodes the patches of a frame, each becomes its nearest code, a ViT decodes them."""
+"""WHAM's tokenizer: a ViT encodes the patches of a frame, each becomes its nearest code, a ViT
+decodes them.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels
 
 
 class VitVqTokenizer(nn.Module):
-    """Frames uint8 [F, H, W, 3] <-> codes int64 [F, h, w]; H x W is the one size that the model was made for.
+    """Frames uint8 [F, H, W, 3] <-> codes int64 [F, h, w]; H x W is the one size that the model was
+    made for.
 
-    h and w are H and W over the patch, rounded up. Codes are compared as directions: encoder output and codebook are
-    both brought to length 1.
+    h and w are H and W over the patch, rounded up. Codes are compared as directions: encoder output
+    and codebook are both brought to length 1.
     """
 
     def __init__(self, config: VitVqConfig):
@@ -36,25 +39,47 @@ class VitVqTokenizer(nn.Module):
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
-        """Codes int64 [F, h, w] of frames uint8 [F, H, W, 3]. Raises ValueError for frames of another size."""
-        return torch.cat([self.encode_pixels(normalise(part, self._weight)) for part in frames.split(FRAMES_AT_ONCE)])
+        """Codes int64 [F, h, w] of frames uint8 [F, H, W, 3]. Raises ValueError for frames of
+        another size.
+        """
+        return torch.cat(
+            [
+                self.encode_pixels(normalise(part, self._weight))
+                for part in frames.split(FRAMES_AT_ONCE)
+            ]
+        )
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """Frames uint8 [F, H, W, 3] of codes int64 [F, h, w]. Raises ValueError for codes of another size."""
-        return torch.cat([to_frames(self.decode_pixels(part)) for part in codes.split(FRAMES_AT_ONCE)])
+        """Frames uint8 [F, H, W, 3] of codes int64 [F, h, w]. Raises ValueError for codes of
+        another size.
+        """
+        return torch.cat(
+            [to_frames(self.decode_pixels(part)) for part in codes.split(FRAMES_AT_ONCE)]
+        )
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Codes int64 [F, h, w] of normalised pixels float [F, 3, H, W]."""
         directions = F.normalize(self.codes.weight.float(), dim=-1)
         # frame by frame: the similarities of one frame to all codes are already the largest tensor
-        return torch.cat([(frame @ directions.T).argmax(-1) for frame in self.embed(pixels).split(1)])
+        return torch.cat(
+            [(frame @ directions.T).argmax(-1) for frame in self.embed(pixels).split(1)]
+        )
 
     def embed(self, pixels: Tensor) -> Tensor:
-        """What is quantised: unit vectors float32 [F, h, w, code_dim] of normalised pixels float [F, 3, H, W]."""
-        height, width, (h, w), patch = self.config.height, self.config.width, self._grid, self.config.patch
+        """What is quantised: unit vectors float32 [F, h, w, code_dim] of normalised pixels float
+        [F, 3, H, W].
+        """
+        height, width, (h, w), patch = (
+            self.config.height,
+            self.config.width,
+            self._grid,
+            self.config.patch,
+        )
         if pixels.shape[1:] != (3, height, width):
-            raise ValueError(f"pixels are {tuple(pixels.shape[1:])}, the tokenizer takes {(3, height, width)}")
+            raise ValueError(
+                f"pixels are {tuple(pixels.shape[1:])}, the tokenizer takes {(3, height, width)}"
+            )
         padded = F.pad(pixels, (0, w * patch - width, 0, h * patch - height))
         patches = padded.unflatten(3, (w, patch)).unflatten(2, (h, patch)).permute(0, 2, 4, 1, 3, 5)
         vectors = self.encoder(patches.flatten(3).flatten(1, 2)).float()
@@ -66,7 +91,12 @@ class VitVqTokenizer(nn.Module):
         if codes.shape[1:] != (h, w):
             raise ValueError(f"codes are {tuple(codes.shape[1:])}, the tokenizer takes {(h, w)}")
         patches = self.decoder(F.normalize(self.codes(codes.flatten(1)), dim=-1))
-        pixels = patches.view(-1, h, w, 3, patch, patch).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        pixels = (
+            patches.view(-1, h, w, 3, patch, patch)
+            .permute(0, 3, 1, 4, 2, 5)
+            .flatten(4, 5)
+            .flatten(2, 3)
+        )
         return pixels[..., : self.config.height, : self.config.width]
 
     @property
@@ -79,7 +109,9 @@ class VitVqTokenizer(nn.Module):
 
 
 class ViT(nn.Module):
-    """Vectors [F, h*w, inputs] -> [F, h*w, outputs]: linear, learned positions, blocks that see the whole frame, linear."""
+    """Vectors [F, h*w, inputs] -> [F, h*w, outputs]: linear, learned positions, blocks that see the
+    whole frame, linear.
+    """
 
     def __init__(self, config: VitVqConfig, inputs: int, outputs: int):
         super().__init__()
@@ -98,7 +130,9 @@ class ViT(nn.Module):
 
 
 def block_config(config: VitVqConfig) -> TransformerConfig:
-    """The blocks of the ViT as blocks of the one Transformer: no biases, norms with a weight only."""
+    """The blocks of the ViT as blocks of the one Transformer: no biases, norms with a weight
+    only.
+    """
     heads = config.dim // config.head_size
     return TransformerConfig(
         vocab=config.codebook,
@@ -115,12 +149,20 @@ def block_config(config: VitVqConfig) -> TransformerConfig:
 
 
 def normalise(frames: Tensor, like: Tensor) -> Tensor:
-    """uint8 [F, H, W, 3] -> zero mean and unit variance over ImageNet, [F, 3, H, W], dtype and device of `like`."""
+    """uint8 [F, H, W, 3] -> zero mean and unit variance over ImageNet, [F, 3, H, W], dtype and
+    device of `like`.
+    """
     pixels = frames.to(like.device).float() / 255
-    return ((pixels - pixels.new_tensor(MEAN)) / pixels.new_tensor(STD)).to(like.dtype).movedim(-1, 1)
+    return (
+        ((pixels - pixels.new_tensor(MEAN)) / pixels.new_tensor(STD)).to(like.dtype).movedim(-1, 1)
+    )
 
 
 def to_frames(pixels: Tensor) -> Tensor:
-    """The way back, [F, 3, H, W] -> uint8 [F, H, W, 3]; truncated, not rounded, as the official code does."""
+    """The way back, [F, 3, H, W] -> uint8 [F, H, W, 3]; truncated, not rounded, as the official
+    code does.
+    """
     pixels = pixels.float().movedim(1, -1)
-    return ((pixels * pixels.new_tensor(STD) + pixels.new_tensor(MEAN)).clamp(0, 1) * 255).to(torch.uint8)
+    return ((pixels * pixels.new_tensor(STD) + pixels.new_tensor(MEAN)).clamp(0, 1) * 255).to(
+        torch.uint8
+    )

@@ -31,10 +31,19 @@ class Surroundings:
     """
 
     def __init__(
-        self, grid: Grid, frame: int, context: int, radius: int, decoding: Decoding, device: torch.device | str = "cpu"
+        self,
+        grid: Grid,
+        frame: int,
+        context: int,
+        radius: int,
+        decoding: Decoding,
+        device: torch.device | str = "cpu",
     ):
         self.grid, self.frame, self.context, self.radius = grid, frame, context, radius
-        self.first, self.end = int(grid.position(frame, 0, 0)), int(grid.position(frame, 0, 0)) + grid.area
+        self.first, self.end = (
+            int(grid.position(frame, 0, 0)),
+            int(grid.position(frame, 0, 0)) + grid.area,
+        )
         written = np.zeros(self.end, np.int64)
         if frame >= context:  # of the frames before, everything is fed at once
             written = build_plan(grid, context, frame - context + 1, decoding).first_write
@@ -51,22 +60,33 @@ class Surroundings:
         code = ~prefix & ~steering
         own, before = code & (t == self.frame), code & (t == self.frame - 1)
         place = (slots - self.first)[:, None]
-        rows, columns = place // self.grid.w - i, place % self.grid.w - j  # how far above, how far to the left
-        near, same = (rows.abs() <= self.radius) & (columns.abs() <= self.radius), (rows == 0) & (columns == 0)
+        # how far above, how far to the left
+        rows, columns = place // self.grid.w - i, place % self.grid.w - j
+        near, same = (
+            (rows.abs() <= self.radius) & (columns.abs() <= self.radius),
+            (rows == 0) & (columns == 0),
+        )
         masks = [
             own, before, code & (t < self.frame - 1), steering, prefix,
-            own & same, own & (rows == 0), own & (rows == 1), own & near, before & same, before & near,
+            own & same, own & (rows == 0), own & (rows == 1), own & near,
+            before & same, before & near,
             code & (t < self.context) & ~own,
             visible(slots, extent) & (self.written[:extent] > self.written[slots][:, None]),
         ]  # fmt: skip
-        return {name: mask.expand(len(slots), extent) for name, mask in zip(NEIGHBOURS, masks, strict=True)}
+        return {
+            name: mask.expand(len(slots), extent)
+            for name, mask in zip(NEIGHBOURS, masks, strict=True)
+        }
 
     def mass(self, weights: Tensor, slots: Tensor) -> Tensor:
         """Of weights [Q, S] of the queries at `slots`, the sum in each of `NEIGHBOURS`, a token of
         the frame; float64.
         """
         masks = self.masks(slots, weights.shape[1])
-        return torch.stack([(weights * mask).sum(dtype=torch.float64) for mask in masks.values()]) / self.grid.area
+        return (
+            torch.stack([(weights * mask).sum(dtype=torch.float64) for mask in masks.values()])
+            / self.grid.area
+        )
 
 
 def visible(slots: Tensor, extent: int) -> Tensor:

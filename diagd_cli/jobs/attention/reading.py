@@ -87,7 +87,7 @@ def check_number(name: str, value: int | None, count: int) -> None:
         raise UsageError(f"The {name} is {value}", f"There are {count}: give 0 to {count - 1}")
 
 
-# ---- from the running model ------------------------------------------------------------------------------------------
+# ---- from the running model ----------------------------------------------------------------------
 
 
 @contextmanager
@@ -102,11 +102,17 @@ def watch(model: Transformer, see: See) -> Iterator[None]:
         for number, block in enumerate(cast(Iterable[Block], model.blocks)):
             product: list[Tensor] = []
 
-            def keep(module: Any, args: Any, output: Tensor, product: list[Tensor] = product) -> None:
+            def keep(
+                module: Any, args: Any, output: Tensor, product: list[Tensor] = product
+            ) -> None:
                 product.append(output)
 
             def after(
-                module: Any, args: Any, output: Tensor, number: int = number, product: list[Tensor] = product
+                module: Any,
+                args: Any,
+                output: Tensor,
+                number: int = number,
+                product: list[Tensor] = product,
             ) -> None:
                 _, rope, _, cache, slots, extent = args
                 keys = cache.keys[0, :, :extent]
@@ -145,7 +151,8 @@ class Reading:
         self.wanted = range(layers) if layer is None else [layer]
         self.weights = torch.zeros(around.grid.area, around.end, device=around.written.device)
         self.shares = [
-            torch.zeros(len(NEIGHBOURS), dtype=torch.float64, device=self.weights.device) for _ in range(layers)
+            torch.zeros(len(NEIGHBOURS), dtype=torch.float64, device=self.weights.device)
+            for _ in range(layers)
         ]
 
     def see(self, layer: int, q: Tensor, k: Tensor, slots: Tensor) -> None:
@@ -164,7 +171,9 @@ class Reading:
         """Everything that was seen."""
         around = self.around
         uniform = torch.zeros(len(NEIGHBOURS), dtype=torch.float64, device=self.weights.device)
-        for at in torch.arange(around.first, around.end, device=self.weights.device).split(SCORES // around.end + 1):
+        for at in torch.arange(around.first, around.end, device=self.weights.device).split(
+            SCORES // around.end + 1
+        ):
             seen = visible(at, around.end)
             uniform = uniform + around.mass(seen / seen.sum(1, keepdim=True), at)
         layers = [dict(zip(NEIGHBOURS, mass.tolist(), strict=True)) for mass in self.shares]
@@ -172,7 +181,10 @@ class Reading:
             around.grid,
             around.frame,
             self.weights.cpu().numpy(),
-            {name: sum(layers[n][name] for n in self.wanted) / len(self.wanted) for name in NEIGHBOURS},
+            {
+                name: sum(layers[n][name] for n in self.wanted) / len(self.wanted)
+                for name in NEIGHBOURS
+            },
             layers,
             dict(zip(NEIGHBOURS, uniform.tolist(), strict=True)),
         )

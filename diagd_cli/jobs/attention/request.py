@@ -52,7 +52,9 @@ class AttentionRequest:
     @property
     def latent(self) -> int:
         """The latent frame to look at."""
-        return min(self.preset.context, self.preset.window - 1) if self.frame is None else self.frame
+        return (
+            min(self.preset.context, self.preset.window - 1) if self.frame is None else self.frame
+        )
 
     def check(self) -> Prompts:
         """The prompt of the clip.
@@ -66,7 +68,10 @@ class AttentionRequest:
             hint = f"The preset {preset.name} holds frames 0 to {preset.window - 1}"
             raise UsageError(f"The frame is {self.latent}", hint)
         config = preset.transformer
-        for name, value, count in (("layer", self.layer, config.layers), ("head", self.head, config.heads)):
+        for name, value, count in (
+            ("layer", self.layer, config.layers),
+            ("head", self.head, config.heads),
+        ):
             if value is not None and value >= count:
                 hint = f"The preset {preset.name} has {count}: give 0 to {count - 1}"
                 raise UsageError(f"--{name} is {value}", hint)
@@ -81,14 +86,21 @@ class AttentionRequest:
         return find_prompts(preset, [self.clip], steering, random)
 
 
-def measure_attention(request: AttentionRequest, progress: Progress | None = None) -> AttentionReport:
+def measure_attention(
+    request: AttentionRequest, progress: Progress | None = None
+) -> AttentionReport:
     """See where the model looks, and draw it where that is asked for.
 
     Raises UsageError, OutputError, ClipError and WeightsError.
     """
     progress, preset = progress or Silent(), request.preset
     prompts = request.check()
-    source = read_clip(request.clip, 1 + request.latent * preset.tokenizer.temporal, request.start, tell=progress.note)
+    source = read_clip(
+        request.clip,
+        1 + request.latent * preset.tokenizer.temporal,
+        request.start,
+        tell=progress.note,
+    )
     if source.damage:
         progress.note(f"{request.clip} is {source.damage}")
     seen = look(request, source, prompts, progress)
@@ -110,7 +122,9 @@ def measure_attention(request: AttentionRequest, progress: Progress | None = Non
     return report
 
 
-def look(request: AttentionRequest, source: Clip, prompts: Prompts, progress: Progress) -> AttentionMap:
+def look(
+    request: AttentionRequest, source: Clip, prompts: Prompts, progress: Progress
+) -> AttentionMap:
     """The attention of the frame that is asked about."""
     preset, frame = request.preset, request.latent
     actions = clip_actions(

@@ -36,7 +36,8 @@ def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: 
     values are read too.
     """
     fed, outputs, seen = plan.widths, plan.outputs, plan.extents + text
-    keys = 2 * config.kv_heads * config.head_dim * config.layers  # numbers that a position has in the cache
+    # numbers that a position has in the cache
+    keys = 2 * config.kv_heads * config.head_dim * config.layers
     gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))
     numbers = read_parameters(config) + gathered + batch * keys * seen
     per_token, per_target = product_parameters(config)
@@ -51,13 +52,19 @@ def read_parameters(config: TransformerConfig) -> int:
     """
     keys = 2 * config.kv_heads * config.head_dim
     text = config.layers * keys * (config.cross_dim + config.bias) if config.cross_dim else 0
-    return transformer_parameters(config, 0) - text - (0 if config.tied else config.vocab * config.dim)
+    return (
+        transformer_parameters(config, 0) - text - (0 if config.tied else config.vocab * config.dim)
+    )
 
 
 def product_parameters(config: TransformerConfig) -> tuple[int, int]:
-    """Parameters of the matrices that a fed token is multiplied by: in the blocks, and in the head."""
+    """Parameters of the matrices that a fed token is multiplied by: in the blocks, and in
+    the head.
+    """
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     gates = 2 if config.activation == "swiglu" else 1
     block = config.dim * (2 * queries + 2 * keys + (gates + 1) * config.mlp_dim)
     cross = 2 * config.dim * queries if config.cross_dim else 0
-    return config.layers * (block + cross), config.dim * (config.vocab if config.tied else config.logits)
+    return config.layers * (block + cross), config.dim * (
+        config.vocab if config.tied else config.logits
+    )

@@ -15,11 +15,14 @@ from diagd_cli.model.linear import Linear, pack
 from diagd_cli.report.bench import MachineSpeed
 
 READ = {"cpu": 1 << 28, "cuda": 1 << 30}  # bytes, far more than the last-level cache holds
-SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that reach the peak; larger ones are no faster
+# of the square matrices that reach the peak; larger ones are no faster
+SIDE = {"cpu": 1024, "cuda": 8192}
 SECONDS = 0.3  # for which each trial goes on
 
 
-def measure_machine(device: torch.device, dtypes: Mapping[torch.dtype, Iterable[int]]) -> MachineSpeed:
+def measure_machine(
+    device: torch.device, dtypes: Mapping[torch.dtype, Iterable[int]]
+) -> MachineSpeed:
     """Measure a device with the CPU threads that torch is set to. dtypes: with the row counts to
     measure each at.
     """
@@ -31,7 +34,8 @@ def measure_machine(device: torch.device, dtypes: Mapping[torch.dtype, Iterable[
         bandwidth=bandwidth(device),
         flops={name: peak_flops(device, dtype) for dtype, name in names.items()},
         flops_by_rows={
-            names[dtype]: {n: flops_at(device, dtype, n) for n in sorted(set(rows))} for dtype, rows in dtypes.items()
+            names[dtype]: {n: flops_at(device, dtype, n) for n in sorted(set(rows))}
+            for dtype, rows in dtypes.items()
         },
     )
 
@@ -44,7 +48,8 @@ def bandwidth(device: torch.device, size: int | None = None) -> float:
     float32 whatever the model's dtype is: a sum of narrower numbers can be slower than the memory.
     """
     size = size or READ[device.type]
-    # written, not only allocated: pages that were never touched are all one page of zeros, which stays in the cache
+    # written, not only allocated: pages that were never touched are all one page of zeros, which
+    # stays in the cache
     values = torch.empty(size // 4, device=device).uniform_()
     matrix, vector = values.view(-1, 4096), torch.ones(4096, device=device)
     return size / min(best_seconds(values.sum), best_seconds(lambda: torch.mv(matrix, vector)))
@@ -69,7 +74,9 @@ def peak_flops(device: torch.device, dtype: torch.dtype, side: int | None = None
 
 @torch.inference_mode()
 def flops_at(device: torch.device, dtype: torch.dtype, rows: int, side: int = 1024) -> float:
-    """FLOP/s of `rows` tokens through the Transformer's own `Linear`, side x side, again and again."""
+    """FLOP/s of `rows` tokens through the Transformer's own `Linear`, side x side, again and
+    again.
+    """
     layer = pack(Linear(side, side, bias=False, device=device, dtype=dtype).requires_grad_(False))
     x = torch.randn(rows, side, device=device).to(dtype)
     return 2 * rows * side**2 / best_seconds(lambda: layer(x))

@@ -23,7 +23,8 @@ from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import Plan
 
-WARM_UP = 200  # steps at most: time for kernels to be chosen and for a diagonal to reach its full width
+# steps at most: time for kernels to be chosen and for a diagonal to reach its full width
+WARM_UP = 200
 OnStep = Callable[[], None]
 
 
@@ -68,7 +69,9 @@ class Timing:
 
     @property
     def rows(self) -> int:
-        """Tokens that a step feeds on average, which is how many rows a matrix is multiplied with."""
+        """Tokens that a step feeds on average, which is how many rows a matrix is multiplied
+        with.
+        """
         return round(self.fed / self.steps)
 
     @property
@@ -81,10 +84,14 @@ class Timing:
 
         From a part of it: as if the rest were as far from its floors as the part is.
         """
-        return median(self.decode) * (floors.sum() / floors[self._timed].sum() if self.extrapolated else 1)
+        return median(self.decode) * (
+            floors.sum() / floors[self._timed].sum() if self.extrapolated else 1
+        )
 
     def limit_share(self, floors: np.ndarray) -> float:
-        """Sum of the floors [steps], in seconds, of the timed steps, over the time that they took."""
+        """Sum of the floors [steps], in seconds, of the timed steps, over the time that they
+        took.
+        """
         return floors[self._timed].sum() / median(self.decode)
 
     @property
@@ -105,7 +112,9 @@ def plans_of(preset: Preset, context: int, frames: int, decoding: Decoding) -> l
 
     Raises UsageError.
     """
-    return fresh_plans(preset.grid, context, preset.new_latents(frames), decoding, preset.window, preset.overlap)
+    return fresh_plans(
+        preset.grid, context, preset.new_latents(frames), decoding, preset.window, preset.overlap
+    )
 
 
 def timed_steps(plans: list[Plan], steps: int | None) -> range:
@@ -117,7 +126,9 @@ def timed_steps(plans: list[Plan], steps: int | None) -> range:
     if steps is None:
         return range(sum(plan.steps for plan in plans))
     if plans[0].steps < 2:
-        raise UsageError("--steps leaves nothing to time: there is one step only", "Leave --steps out")
+        raise UsageError(
+            "--steps leaves nothing to time: there is one step only", "Leave --steps out"
+        )
     return range(1, min(steps + 1, plans[0].steps))
 
 
@@ -144,7 +155,13 @@ def measure(
     plans = plans_of(preset, len(codes), request.frames, request.decoding)
     timed = timed_steps(plans, steps)
     work = [
-        work_of(preset.transformer, plan, batch, loaded.dtype.itemsize, preset.text.length if preset.text else 0)
+        work_of(
+            preset.transformer,
+            plan,
+            batch,
+            loaded.dtype.itemsize,
+            preset.text.length if preset.text else 0,
+        )
         for plan in plans
     ]
     if loaded.device.type == "cuda":
@@ -172,7 +189,9 @@ def measure(
         timed=timed,
         prefill=prefill,
         decode=decode,
-        work=Work(*(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))),
+        work=Work(
+            *(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))
+        ),
         peak=peak_memory(loaded.device),
         codes=made if steps is None else None,
     )
@@ -184,15 +203,21 @@ def steps_run(plans: list[Plan], repeats: int, steps: int | None) -> int:
     return min(stop, WARM_UP) + repeats * stop
 
 
-def run_whole(session: Session, new: int, decoding: Decoding, on_step: OnStep) -> tuple[float, float]:
+def run_whole(
+    session: Session, new: int, decoding: Decoding, on_step: OnStep
+) -> tuple[float, float]:
     """Seconds of (prefill, decode) for `new` latent frames."""
     for _ in session.extend(new, decoding):
         on_step()
     return session.times.prefill, session.times.decode
 
 
-def run_part(session: Session, new: int, decoding: Decoding, count: int, on_step: OnStep) -> tuple[float, float]:
-    """Seconds of (prefill, the `count` steps after the first); then the session is left as it is."""
+def run_part(
+    session: Session, new: int, decoding: Decoding, count: int, on_step: OnStep
+) -> tuple[float, float]:
+    """Seconds of (prefill, the `count` steps after the first); then the session is left as
+    it is.
+    """
     steps = session.extend(new, decoding)
     next(steps)
     on_step()

@@ -54,7 +54,9 @@ class Benchmark:
         for decoding in self.decodings:
             decoding.resolve(self.preset.grid, self.preset.latents(self.settings.context))
         machine = self.machine
-        reads = preset_inputs(self.preset, folder=machine.weights_dir, weights=not machine.random_weights)
+        reads = preset_inputs(
+            self.preset, folder=machine.weights_dir, weights=not machine.random_weights
+        )
         files = ((self.output, "the report"), (self.plot, "the plot"))
         writes = [(path, what) for path, what in files if path]
         check_outputs(writes, reads, force=self.force, instead="Choose another name for it")

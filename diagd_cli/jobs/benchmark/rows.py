@@ -14,7 +14,9 @@ from diagd_cli.report.bench import BenchRow, MachineSpeed, Rates
 
 def rows_of(timings: Sequence[Timing], preset: Preset, machine: MachineSpeed) -> list[BenchRow]:
     """A row of figures for each timing."""
-    floors = [timing.work.floors(machine.bandwidth, machine.flops[timing.dtype]) for timing in timings]
+    floors = [
+        timing.work.floors(machine.bandwidth, machine.flops[timing.dtype]) for timing in timings
+    ]
     seconds = [timing.seconds(floor) for timing, floor in zip(timings, floors, strict=True)]
     rows = []
     for timing, floor, own in zip(timings, floors, seconds, strict=True):
@@ -57,5 +59,9 @@ def baseline(timings: Sequence[Timing], of: Timing) -> int:
     """Index of the timing that one is compared with: the first NTP, else the first, of the same
     dtype and batch.
     """
-    same = [n for n, timing in enumerate(timings) if (timing.dtype, timing.batch) == (of.dtype, of.batch)]
+    same = [
+        n
+        for n, timing in enumerate(timings)
+        if (timing.dtype, timing.batch) == (of.dtype, of.batch)
+    ]
     return next((n for n in same if timings[n].request.decoding.method == "ntp"), same[0])

@@ -12,7 +12,14 @@ import torch
 
 from diagd_cli.device import DTYPES, choose_device, choose_dtype
 from diagd_cli.jobs.benchmark.machine import measure_machine
-from diagd_cli.jobs.benchmark.measure import Timing, draw_codes, measure, plans_of, steps_run, time_pixels
+from diagd_cli.jobs.benchmark.measure import (
+    Timing,
+    draw_codes,
+    measure,
+    plans_of,
+    steps_run,
+    time_pixels,
+)
 from diagd_cli.jobs.benchmark.rows import rows_of
 from diagd_cli.loading import Loaded, load
 from diagd_cli.pipeline import warm_up
@@ -95,7 +102,9 @@ def time_dtype(
         with progress.stage("compiling"):
             for decoding, batch in cases:
                 loaded = warm_up(loaded, settings.request(decoding), len(codes), batch)
-    timings = [time_case(benchmark, loaded, codes, decoding, batch, progress) for decoding, batch in cases]
+    timings = [
+        time_case(benchmark, loaded, codes, decoding, batch, progress) for decoding, batch in cases
+    ]
     pixels = None
     if benchmark.pixels:
         with progress.stage("decoding pixels"):
@@ -105,12 +114,21 @@ def time_dtype(
 
 
 def time_case(
-    benchmark: Benchmark, loaded: Loaded, codes: np.ndarray, decoding: Decoding, batch: int, progress: Progress
+    benchmark: Benchmark,
+    loaded: Loaded,
+    codes: np.ndarray,
+    decoding: Decoding,
+    batch: int,
+    progress: Progress,
 ) -> Timing:
     """One decoding at one batch size, after a context of codes int64 [T, h, w]."""
     preset, repeats, steps = benchmark.preset, benchmark.repeats, benchmark.steps
-    total = steps_run(plans_of(preset, len(codes), benchmark.settings.frames, decoding), repeats, steps)
-    name = f"{decoding.label(preset.grid)}, batch {batch}, {str(loaded.dtype).removeprefix('torch.')}"
+    total = steps_run(
+        plans_of(preset, len(codes), benchmark.settings.frames, decoding), repeats, steps
+    )
+    name = (
+        f"{decoding.label(preset.grid)}, batch {batch}, {str(loaded.dtype).removeprefix('torch.')}"
+    )
     request, done = benchmark.settings.request(decoding), 0
     with progress.bar(name, total) as bar:
 
@@ -127,7 +145,11 @@ def pixels_of(benchmark: Benchmark, loaded: Loaded, made: np.ndarray | None) -> 
     not ended.
     """
     preset, settings = benchmark.preset, benchmark.settings
-    codes = draw_codes(preset, settings.context + settings.frames, settings.seed) if made is None else made
+    codes = (
+        draw_codes(preset, settings.context + settings.frames, settings.seed)
+        if made is None
+        else made
+    )
     seconds = time_pixels(loaded, codes, benchmark.repeats)
     frames = 1 + (len(codes) - 1) * preset.tokenizer.temporal
     return PixelTimes(seconds, frames, frames / median(seconds))

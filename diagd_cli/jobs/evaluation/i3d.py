@@ -29,7 +29,9 @@ class I3d:
             self.model = torch.jit.load(path, map_location=self.device).eval()
         except (RuntimeError, OSError, ValueError) as error:
             reason = "there is no such file" if not path.exists() else "not a TorchScript file"
-            raise WeightsError(f"{path} cannot be loaded: {reason}", "Give i3d_torchscript.pt") from error
+            raise WeightsError(
+                f"{path} cannot be loaded: {reason}", "Give i3d_torchscript.pt"
+            ) from error
 
     @torch.inference_mode()
     def features(self, frames: np.ndarray) -> np.ndarray:
@@ -38,12 +40,22 @@ class I3d:
         Raises UsageError for short ones.
         """
         if len(frames) < LEAST:
-            raise UsageError(f"FVD needs {LEAST} new frames or more, not {len(frames)}", "Ask for more --frames")
-        video = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).permute(3, 0, 1, 2).float()
+            raise UsageError(
+                f"FVD needs {LEAST} new frames or more, not {len(frames)}", "Ask for more --frames"
+            )
+        video = (
+            torch.from_numpy(np.ascontiguousarray(frames))
+            .to(self.device)
+            .permute(3, 0, 1, 2)
+            .float()
+        )
         try:
             made = self.model(video[None], rescale=True, resize=True, return_features=True)
             return made.flatten().float().cpu().numpy()
         except (RuntimeError, AttributeError, TypeError) as error:
             message = f"{self.path} is not I3D as it is called here: {one_line(error)}"
-            hint = "It must take videos [B, 3, F, H, W] in 0..255 with rescale, resize and return_features"
+            hint = (
+                "It must take videos [B, 3, F, H, W] in 0..255 with rescale, resize and "
+                "return_features"
+            )
             raise WeightsError(message, hint) from error

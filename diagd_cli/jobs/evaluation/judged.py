@@ -22,7 +22,13 @@ from diagd_cli.weights.load import load_inverse
 
 
 def load_judged(
-    preset: Preset, base: Preset, settings: Settings, machine: Machine, *, batch: int, beside: Sequence[Preset] = ()
+    preset: Preset,
+    base: Preset,
+    settings: Settings,
+    machine: Machine,
+    *,
+    batch: int,
+    beside: Sequence[Preset] = (),
 ) -> Models:
     """The models that make tokens, score them, and read actions. Raises DiagdError.
 
@@ -32,7 +38,9 @@ def load_judged(
     """
     folder, others = machine.weights_dir, [base] if base != preset else []
     loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])
-    scorer = load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
+    scorer = (
+        load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
+    )
     inverse = cast(InverseDynamics | None, load_inverse(preset, loaded.device, folder))
     return Models(loaded, scorer, inverse)
 
@@ -47,10 +55,13 @@ def read_case(path: Path, preset: Preset, settings: Settings, start: int, prompt
     clip = read_clip(path, settings.context, start, settings.frames, whole=True)
     if len(clip.future) < settings.frames:
         message = (
-            f"{path} goes on for {len(clip.future)} frames after the context, and {settings.frames} are to be judged"
+            f"{path} goes on for {len(clip.future)} frames after the context, and "
+            f"{settings.frames} are to be judged"
         )
         raise ClipError(message, "Give a longer clip, an earlier --start or fewer --frames")
-    actions = clip_actions(path, preset.actions, None, start, settings.context, settings.frames, settings.frames)
+    actions = clip_actions(
+        path, preset.actions, None, start, settings.context, settings.frames, settings.frames
+    )
     steered = None if actions is None or not preset.actions else preset.actions.describe(actions)
     about = {"sha256": clip.sha256, "first": start, "steered_by": steered, **prompts.about(path)}
     return Case(clip, settings.request(actions=actions, text=prompts.of(path)), about)

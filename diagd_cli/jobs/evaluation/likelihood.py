@@ -28,11 +28,15 @@ def token_nll(session: Session, codes: np.ndarray) -> np.ndarray:
     """
     grid, known = session.grid, session.latents
     first, scores = max(0, known - session.window + 1), []
-    for context, new in window_parts(known - first, codes.shape[1] - known, session.window, session.overlap):
+    for context, new in window_parts(
+        known - first, codes.shape[1] - known, session.window, session.overlap
+    ):
         if known - first > context:
             first = known - context
         window = slice(first, known + new)
-        tokens = torch.from_numpy(grid.flatten(codes[:, window], session.conditioning[:, window], session.prefix))
+        tokens = torch.from_numpy(
+            grid.flatten(codes[:, window], session.conditioning[:, window], session.prefix)
+        )
         scores.append(_window_nll(session, tokens.to(session.model.device), context, new))
         known += new
     return np.concatenate(scores, axis=1).astype(np.float64)
@@ -54,6 +58,10 @@ def _window_nll(session: Session, tokens: Tensor, context: int, new: int) -> np.
         logits = logits[..., : session.sampling.codes].float()
         # what follows may be a conditioning token: given, not made; its score is dropped below
         targets = tokens[:, part + 1].clamp(max=session.sampling.codes - 1)
-        found.append(F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape))
+        found.append(
+            F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(
+                targets.shape
+            )
+        )
     rows = torch.cat(found, dim=1).unflatten(1, (new, grid.block))
     return rows[..., : grid.area].unflatten(2, (grid.h, grid.w)).cpu().numpy()

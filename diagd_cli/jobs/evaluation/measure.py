@@ -13,7 +13,14 @@ from diagd_cli.clip.read import Clip
 from diagd_cli.jobs.evaluation.likelihood import token_nll
 from diagd_cli.metrics import psnr, ssim
 from diagd_cli.model.inverse import InverseDynamics, read_motion
-from diagd_cli.pipeline import Loaded, Request, continue_clips, encode_frames, start_session, to_frames
+from diagd_cli.pipeline import (
+    Loaded,
+    Request,
+    continue_clips,
+    encode_frames,
+    start_session,
+    to_frames,
+)
 from diagd_cli.tokens.fit import fit_frames
 
 Found = tuple[dict, dict[str, np.ndarray]]  # figures as JSON can hold them, and arrays by name
@@ -30,14 +37,18 @@ class Case:
 
 @dataclass(frozen=True, eq=False)
 class Models:
-    """What makes tokens, what scores them, and what reads actions (None where the preset has none)."""
+    """What makes tokens, what scores them, and what reads actions (None where the preset has
+    none).
+    """
 
     loaded: Loaded
     base: Loaded
     inverse: InverseDynamics | None
 
     def truth(self, case: Case) -> np.ndarray:
-        """Frames uint8 [frames, H, W, 3] that follow the context in the file, at the preset's size."""
+        """Frames uint8 [frames, H, W, 3] that follow the context in the file, at the
+        preset's size.
+        """
         size = self.loaded.preset.clip
         return fit_frames(case.clip.future, size.height, size.width).numpy()
 
@@ -52,7 +63,10 @@ def measure_truth(models: Models, case: Case) -> Found:
     shown = to_frames(loaded, codes)
     size = loaded.preset.clip
     real = fit_frames(whole, size.height, size.width).numpy()
-    figures = {**fidelity(shown[context:], real[context:]), "nll": _nll(models, [case], codes[None])[0]}
+    figures = {
+        **fidelity(shown[context:], real[context:]),
+        "nll": _nll(models, [case], codes[None])[0],
+    }
     arrays = {"codes": codes.astype(np.int32)}
     if models.inverse:
         figures["hits"], arrays["features"] = _motion(models, case, real)
@@ -64,13 +78,20 @@ def measure_continuations(models: Models, cases: list[Case], **options: Any) -> 
     """Continue clips in one batch, each as its request says (`options` go to `continue_clips`), and
     measure each.
     """
-    results = continue_clips(models.loaded, [c.clip for c in cases], [c.request for c in cases], **options)
+    results = continue_clips(
+        models.loaded, [c.clip for c in cases], [c.request for c in cases], **options
+    )
     scores = _nll(models, cases, np.stack([result.codes for result in results]))
     found = []
     for case, result, nll in zip(cases, results, scores, strict=True):
         rates = {name: result.rates[name] for name in ("tokens_per_second", "frames_per_second")}
         figures = {**fidelity(result.pixels[result.context :], models.truth(case)), "nll": nll}
-        figures |= {"steps": result.steps, "decode_seconds": result.seconds["decode"], "batch": result.batch, **rates}
+        figures |= {
+            "steps": result.steps,
+            "decode_seconds": result.seconds["decode"],
+            "batch": result.batch,
+            **rates,
+        }
         arrays = {"codes": result.codes.astype(np.int32)}
         if models.inverse:
             figures["hits"], arrays["features"] = _motion(models, case, result.pixels)
@@ -86,7 +107,9 @@ def fidelity(frames: np.ndarray, truth: np.ndarray) -> dict:
 
 
 def _nll(models: Models, cases: list[Case], codes: np.ndarray) -> list[list[float]]:
-    """Mean NLL (nats a token) of each new latent frame, for codes int64 [B, T, h, w] of the cases."""
+    """Mean NLL (nats a token) of each new latent frame, for codes int64 [B, T, h, w] of the
+    cases.
+    """
     known = models.loaded.preset.latents(len(cases[0].clip.frames))
     session = start_session(models.base, codes[:, :known], [case.request for case in cases])
     return token_nll(session, codes).mean((2, 3)).round(6).tolist()
@@ -106,4 +129,6 @@ def _motion(models: Models, case: Case, frames: np.ndarray) -> tuple[list[bool |
     rows = steering[context - 1 :][: len(read), 0]
     none = int(actions.rest[0])
     wanted = [None if row == none else row - actions.offset for row in rows.tolist()]
-    return [None if w is None else bool(w == r) for w, r in zip(wanted, read.tolist(), strict=True)], features
+    return [
+        None if w is None else bool(w == r) for w, r in zip(wanted, read.tolist(), strict=True)
+    ], features

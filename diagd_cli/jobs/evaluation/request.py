@@ -60,7 +60,10 @@ class Evaluating:
     @property
     def folders(self) -> list[str]:
         """The folder of each decoding's videos, below that for VBench."""
-        return [vbench.folder_of(one.facts(self.preset, self.settings.context)) for one in self.candidates]
+        return [
+            vbench.folder_of(one.facts(self.preset, self.settings.context))
+            for one in self.candidates
+        ]
 
     @property
     def vbench_commands(self) -> list[str] | None:
@@ -78,7 +81,9 @@ class Evaluating:
         """
         vbench.read_results(self.vbench_results, self.folders)
         presets = (self.preset, self.scorer, *others_of(self.candidates))
-        reads = preset_inputs(*presets, folder=self.machine.weights_dir) + clip_inputs(self.preset, self.clips)
+        reads = preset_inputs(*presets, folder=self.machine.weights_dir) + clip_inputs(
+            self.preset, self.clips
+        )
         reads += [(self.i3d, "I3D")] if self.i3d else []
         reads += [(path, "VBench's result") for path in self.vbench_results]
         writes = results_of(self.out, (REPORT, TABLE)) if self.out else []
@@ -91,11 +96,17 @@ class Evaluating:
         """The videos for VBench. Raises OutputError where their folders hold others."""
         if self.export_vbench is None:
             return []
-        names = {vbench.video_name(n, clip, seed) for n, clip in enumerate(self.clips) for seed in self.trials.seeds}
+        names = {
+            vbench.video_name(n, clip, seed)
+            for n, clip in enumerate(self.clips)
+            for seed in self.trials.seeds
+        }
         folders = [self.export_vbench / folder for folder in self.folders]
         for folder in folders:
             vbench.check_export(folder, names)
-        return [(folder / name, "a video for VBench") for folder in folders for name in sorted(names)]
+        return [
+            (folder / name, "a video for VBench") for folder in folders for name in sorted(names)
+        ]
 
 
 def evaluate(evaluating: Evaluating, progress: Progress | None = None) -> EvaluationReport:

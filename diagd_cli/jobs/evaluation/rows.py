@@ -14,7 +14,16 @@ from diagd_cli.jobs.evaluation.statistics import distance, estimate
 from diagd_cli.jobs.evaluation.store import Record
 from diagd_cli.model.inverse import FEATURES
 from diagd_cli.report.evaluation import EvaluationRow
-from diagd_cli.report.measures import ACTIONS, MEASURES, NLL, PSNR, SSIM, Distance, Estimate, Measure
+from diagd_cli.report.measures import (
+    ACTIONS,
+    MEASURES,
+    NLL,
+    PSNR,
+    SSIM,
+    Distance,
+    Estimate,
+    Measure,
+)
 
 RATES = ("tokens_per_second", "frames_per_second")
 FEW_PAIRS = 10 * FEATURES  # real frame pairs; below, FD-inv mostly tells how few there are
@@ -34,7 +43,9 @@ def rows_of(
     labels: of every decoding; differences are to the first.
     context: latent frames, whose tokens are not compared.
     """
-    copy = truth_row("tokenizer", truths, {PSNR: PSNR.figure, SSIM: SSIM.figure, ACTIONS: "copied_hits"})
+    copy = truth_row(
+        "tokenizer", truths, {PSNR: PSNR.figure, SSIM: SSIM.figure, ACTIONS: "copied_hits"}
+    )
     copy = replace(copy, fd_inv=fd_inv(truths, truths, "copied_features"))
     rows = [truth_row("ground truth", truths, {NLL: NLL.figure, ACTIONS: ACTIONS.figure}), copy]
     first = values_of(groups[0], groups[0], context)
@@ -66,7 +77,10 @@ def values_of(group: Samples, reference: Samples, context: int) -> dict[str, np.
     """
     columns: dict[str, list[float]] = {}
     for own, other in zip(group, reference, strict=True):
-        values = {one.key: mean([a_number(mean(r.figures.get(one.figure))) for r in own]) for one in MEASURES}
+        values = {
+            one.key: mean([a_number(mean(r.figures.get(one.figure))) for r in own])
+            for one in MEASURES
+        }
         values |= {name: mean([r.figures[name] for r in own]) for name in RATES}
         pairs = zip(own, other, strict=True)
         codes = [(a.arrays["codes"][context:], b.arrays["codes"][context:]) for a, b in pairs]
@@ -76,9 +90,14 @@ def values_of(group: Samples, reference: Samples, context: int) -> dict[str, np.
     return {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
 
 
-def truth_row(label: str, truths: Sequence[Record], figures: Mapping[Measure, str]) -> EvaluationRow:
+def truth_row(
+    label: str, truths: Sequence[Record], figures: Mapping[Measure, str]
+) -> EvaluationRow:
     """The row of what decodings are held against; figures: by measure, its name in the records."""
-    measured = {one.key: known(np.array([mean(r.figures.get(name)) for r in truths])) for one, name in figures.items()}
+    measured = {
+        one.key: known(np.array([mean(r.figures.get(name)) for r in truths]))
+        for one, name in figures.items()
+    }
     frames = {one.key: by_frame(truths, name) for one, name in figures.items()}
     return EvaluationRow(label=label, by_frame=frames, **cast(Any, measured))
 
@@ -105,7 +124,9 @@ def known(values: np.ndarray) -> Estimate | None:
 def by_frame(records: Sequence[Record], figure: str) -> list[float | None]:
     """Mean of a figure at each new frame (NLL: latent frame) over all samples."""
     columns = zip(*(r.figures[figure] for r in records if r.figures.get(figure)), strict=True)
-    return [None if (value := a_number(mean(column))) is None else round(value, 4) for column in columns]
+    return [
+        None if (value := a_number(mean(column))) is None else round(value, 4) for column in columns
+    ]
 
 
 def fd_inv(truths: Sequence[Record], records: Sequence[Record], key: str) -> Distance | None:
@@ -126,14 +147,22 @@ def notes_of(rows: Sequence[EvaluationRow], clips: int) -> list[str]:
         notes.append(f"{clips} clips: intervals over so few are rough, and too narrow.")
     pairs = least_real([row.fd_inv for row in rows], FEW_PAIRS)
     if pairs < FEW_PAIRS:
-        text = f"FD-inv is from {pairs} real frame pairs and {FEATURES} features: compare rows with each other only."
+        text = (
+            f"FD-inv is from {pairs} real frame pairs and {FEATURES} features: compare rows with "
+            "each other only."
+        )
         notes.append(text)
     videos = least_real([row.fvd for row in rows], FEW_VIDEOS)
     if videos < FEW_VIDEOS:
-        notes.append(f"FVD is from {videos} real videos; published figures take 2,048 and are not comparable.")
+        notes.append(
+            f"FVD is from {videos} real videos; published figures take 2,048 and are not "
+            "comparable."
+        )
     return notes
 
 
 def least_real(found: Sequence[Distance | None], default: int) -> int:
     """The fewest real samples of any distance; the default where there is no distance."""
-    return min((one.real for one in found if one is not None and one.value is not None), default=default)
+    return min(
+        (one.real for one in found if one is not None and one.value is not None), default=default
+    )

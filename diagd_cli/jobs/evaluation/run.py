@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 def run(evaluating: Evaluating, prompts: Prompts, progress: Progress) -> EvaluationReport:
     """Make and measure every sample that is missing, and say what was found. Raises DiagdError."""
     preset, settings, machine = evaluating.preset, evaluating.settings, evaluating.machine
-    clips, batch, others = evaluating.clips, evaluating.trials.batch, others_of(evaluating.candidates)
+    clips, batch, others = (
+        evaluating.clips,
+        evaluating.trials.batch,
+        others_of(evaluating.candidates),
+    )
     scores = vbench.read_results(evaluating.vbench_results, evaluating.folders)
     prompts.embed(progress)
     with progress.stage(f"loading {preset.name}"):
         together = min(batch, len(clips))
-        models = load_judged(preset, evaluating.scorer, settings, machine, batch=together, beside=others)
+        models = load_judged(
+            preset, evaluating.scorer, settings, machine, batch=together, beside=others
+        )
         samples = Samples(
             models=models,
             decodings={one.label: one.decoding for one in evaluating.candidates},
@@ -42,7 +48,9 @@ def run(evaluating: Evaluating, prompts: Prompts, progress: Progress) -> Evaluat
             export=evaluating.export_vbench,
         )
     for group in evaluating.trials.groups(clips):
-        samples.add([read_case(path, preset, settings, evaluating.trials.start, prompts) for path in group])
+        samples.add(
+            [read_case(path, preset, settings, evaluating.trials.start, prompts) for path in group]
+        )
 
     rows = samples.rows(scores)
     return EvaluationReport(

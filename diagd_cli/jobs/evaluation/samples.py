@@ -64,7 +64,11 @@ class Samples:
             self.truths.append(self.store.known(about))
         for seed in self.seeds:
             for label in self.decodings:
-                missing = [case for case in cases if self.store.find(self._about(case, label, seed)) is None]
+                missing = [
+                    case
+                    for case in cases
+                    if self.store.find(self._about(case, label, seed)) is None
+                ]
                 if missing:
                     self._continue(label, seed, missing)
         for case in cases:
@@ -77,7 +81,10 @@ class Samples:
         """Make and keep what is missing of a decoding and seed, in one batch."""
         decoding, loaded = self.decodings[label], self.others.get(label, self.models.loaded)
         models = replace(self.models, loaded=loaded)
-        asked = [replace(case, request=replace(case.request, decoding=decoding, seed=seed)) for case in cases]
+        asked = [
+            replace(case, request=replace(case.request, decoding=decoding, seed=seed))
+            for case in cases
+        ]
         frames, preset = cases[0].request.frames, loaded.preset
         if not self.warm:  # or the first decoding would seem slower than it is
             continue_clip(loaded, asked[0].clip, replace(asked[0].request, frames=1))
@@ -85,9 +92,13 @@ class Samples:
         name = f"{label}, seed {seed}, {', '.join(case.clip.path.name for case in cases)}"
         tokens = len(cases) * preset.new_latents(frames) * preset.grid.area
         with self.progress.follow(name, tokens, len(cases) * frames) as follow:
-            found = measure_continuations(models, asked, stage=follow.stage, on_steps=follow.on_steps)
+            found = measure_continuations(
+                models, asked, stage=follow.stage, on_steps=follow.on_steps
+            )
         pairs = zip(cases, found, strict=True)
-        self.store.add(*(Record(self._about(case, label, seed), *figures) for case, figures in pairs))
+        self.store.add(
+            *(Record(self._about(case, label, seed), *figures) for case, figures in pairs)
+        )
 
     def recall(self, label: str, decoding: Decoding, facts: dict) -> bool:
         """Take in a decoding that was not asked for where every sample of it is there already.
@@ -98,7 +109,10 @@ class Samples:
 
         Returns whether it was taken in.
         """
-        names = [[{**truth.about, "decoding": facts, "seed": seed} for seed in self.seeds] for truth in self.truths]
+        names = [
+            [{**truth.about, "decoding": facts, "seed": seed} for seed in self.seeds]
+            for truth in self.truths
+        ]
         if any(self.store.find(name) is None for own in names for name in own):
             return False
         self.decodings[label] = decoding
@@ -128,18 +142,27 @@ class Samples:
                 if self.i3d:
                     self.videos.setdefault(label, []).append(self.i3d.features(frames))
                 if self.export:
-                    name = vbench.video_name(len(self.made[label]) - 1, case.clip.path, record.about["seed"])
+                    name = vbench.video_name(
+                        len(self.made[label]) - 1, case.clip.path, record.about["seed"]
+                    )
                     path = self.export / vbench.folder_of(record.about["decoding"]) / name
-                    vbench.export(path, stamped(frames, preset.stamp), case.clip.fps or preset.clip.fps)
+                    vbench.export(
+                        path, stamped(frames, preset.stamp), case.clip.fps or preset.clip.fps
+                    )
 
     def rows(self, scores: Mapping[str, Mapping[str, float]]) -> list[EvaluationRow]:
-        """The rows of the report. scores: VBench's means, by folder of the decoding and dimension."""
+        """The rows of the report. scores: VBench's means, by folder of the decoding and
+        dimension.
+        """
         context = self.models.loaded.preset.latents(self.truths[0].figures["context_frames"])
         found = []
         for row in rows_of(self.truths, list(self.made.values()), list(self.decodings), context):
             if row.decoding is not None:
                 row = replace(row, vbench=scores.get(vbench.folder_of(row.decoding), {}))
             if row.label in self.videos:
-                row = replace(row, fvd=distance(np.stack(self.videos[row.label]), np.stack(self.videos[TRUTH])))
+                row = replace(
+                    row,
+                    fvd=distance(np.stack(self.videos[row.label]), np.stack(self.videos[TRUTH])),
+                )
             found.append(row)
         return found

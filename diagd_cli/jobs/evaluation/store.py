@@ -33,7 +33,10 @@ class Record:
 
 def files(folder: Path) -> list[tuple[Path, str]]:
     """What a store writes, and what that is; of the samples' arrays one stands for all."""
-    return [(folder / LINES, "the record of results"), (folder / "samples" / f"{_hash({})}.npz", "a sample")]
+    return [
+        (folder / LINES, "the record of results"),
+        (folder / "samples" / f"{_hash({})}.npz", "a sample"),
+    ]
 
 
 class Store:
@@ -91,7 +94,12 @@ class Store:
         lines = []
         for name, record in zip(names, records, strict=True):
             write_npz(self._arrays(name), **record.arrays)
-            line = {"id": name, "settings": self.settings, **record.about, "figures": record.figures}
+            line = {
+                "id": name,
+                "settings": self.settings,
+                **record.about,
+                "figures": record.figures,
+            }
             lines.append(json.dumps(line) + "\n")
         path = self.folder / LINES
         try:

@@ -32,7 +32,9 @@ class Trials:
         """The clips as they are decoded together."""
         return [clips[n : n + self.batch] for n in range(0, len(clips), self.batch)]
 
-    def scope(self, preset: Preset, base: Preset, settings: Settings, clips: Sequence[Path]) -> Scope:
+    def scope(
+        self, preset: Preset, base: Preset, settings: Settings, clips: Sequence[Path]
+    ) -> Scope:
         """What reports say of it; base: the preset that scores the tokens."""
         return Scope(
             preset=preset.name,

@@ -17,7 +17,8 @@ from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.schedule.decoding import Decoding
 
-DIMENSIONS = ("subject_consistency", "imaging_quality", "dynamic_degree")  # those of the paper's tables
+# those of the paper's tables
+DIMENSIONS = ("subject_consistency", "imaging_quality", "dynamic_degree")
 CRF = 4  # of the H.264: what it loses cannot be seen
 
 
@@ -38,8 +39,12 @@ def folder_of(decoding: Mapping) -> str:
     if method in ("diagd", "spatial") and decoding["stand_in"] != Decoding.stand_in:
         name += f"-{decoding['stand_in']}"
     if method != "ntp":
-        name += ("" if decoding["repair"] else "-no-repair") + ("-zero-slots" if decoding["zero_slots"] else "")
-    return name + (f"-{re.sub(r'[^A-Za-z0-9._-]', '_', decoding['preset'])}" if "preset" in decoding else "")
+        name += ("" if decoding["repair"] else "-no-repair") + (
+            "-zero-slots" if decoding["zero_slots"] else ""
+        )
+    return name + (
+        f"-{re.sub(r'[^A-Za-z0-9._-]', '_', decoding['preset'])}" if "preset" in decoding else ""
+    )
 
 
 def video_name(index: int, clip: Path, seed: int) -> str:
@@ -68,7 +73,8 @@ def commands(root: Path, folders: Sequence[str]) -> list[str]:
     """What to run in VBench's environment, one line a folder and dimension."""
     return [
         f"vbench evaluate --mode custom_input --dimension {dimension} "
-        f"--videos_path {shlex.quote(str(root / folder))} --output_path {shlex.quote(str(root / 'results' / folder))}"
+        f"--videos_path {shlex.quote(str(root / folder))} --output_path "
+        f"{shlex.quote(str(root / 'results' / folder))}"
         for folder in folders
         for dimension in DIMENSIONS
     ]
@@ -88,7 +94,9 @@ def read_results(paths: Sequence[Path], folders: Sequence[str]) -> dict[str, dic
             if len(owners) != 1 or not owners <= set(folders):
                 seen = ", ".join(sorted(owners)) or "none"
                 message = f"{path}: {dimension} is of videos in {seen}"
-                raise UsageError(message, f"They must lie in one folder of --export-vbench: {', '.join(folders)}")
+                raise UsageError(
+                    message, f"They must lie in one folder of --export-vbench: {', '.join(folders)}"
+                )
             found.setdefault(owners.pop(), {})[dimension] = mean
     return found
 
@@ -97,12 +105,16 @@ def _read(path: Path) -> dict[str, tuple[float, list[_Video]]]:
     try:
         results = _RESULTS.validate_json(path.read_bytes())
     except OSError as error:
-        raise UsageError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}", "Check the name") from None
+        raise UsageError(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}", "Check the name"
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         what = f"{where}: {first['msg']}" if where else first["msg"]
-        raise UsageError(f"{path} is not a result of VBench: {what}", "Give a file NAME_eval_results.json") from None
+        raise UsageError(
+            f"{path} is not a result of VBench: {what}", "Give a file NAME_eval_results.json"
+        ) from None
     for dimension, (mean, _) in results.items():
         if not math.isfinite(mean):
             raise UsageError(f"{path}: {dimension} is {mean}", "Run VBench again on whole videos")

@@ -63,19 +63,28 @@ def parse_bounds(text: str) -> list[Bound]:
 
 
 def _parse(part: str) -> Bound:
-    example = "Write a measure and a difference to NTP with its sign, such as nll<=+2% or psnr>=-0.5"
+    example = (
+        "Write a measure and a difference to NTP with its sign, such as nll<=+2% or psnr>=-0.5"
+    )
     match = _BOUND.fullmatch(part)
     if not match:
         raise UsageError(f"Cannot read the bound {part.strip()!r}", example)
     name, side, sign, number, percent = match.groups()
     if name not in BOUNDED:
-        raise UsageError(f"{name!r} is not one of {', '.join(BOUNDED)}", did_you_mean(name, BOUNDED, example))
+        raise UsageError(
+            f"{name!r} is not one of {', '.join(BOUNDED)}", did_you_mean(name, BOUNDED, example)
+        )
     measure = BOUNDED[name]
     better, wanted = ("low", "<=") if measure.low_is_good else ("high", ">=")
     if side != wanted:
-        raise UsageError(f"{part.strip()!r} asks for the worse: {name} is good where it is {better}", f"Write {wanted}")
+        raise UsageError(
+            f"{part.strip()!r} asks for the worse: {name} is good where it is {better}",
+            f"Write {wanted}",
+        )
     if not sign:
-        raise UsageError(f"{part.strip()!r} has no sign, and bounds are differences to NTP", example)
+        raise UsageError(
+            f"{part.strip()!r} has no sign, and bounds are differences to NTP", example
+        )
     limit = float(sign + number) / (100 if percent else 1)
     return Bound(measure, limit, bool(percent), part.strip())
 
@@ -88,14 +97,18 @@ def judge(bound: Bound, row: EvaluationRow, base: EvaluationRow) -> Verdict:
     own, ntp = row.estimate(bound.measure), base.estimate(bound.measure)
     change = Estimate(0.0, 0.0, 0.0, 1) if row is base else row.change(bound.measure)
     if own is None or ntp is None or change is None:
-        raise UsageError(f"There is no {bound.measure.bound} for {bound.text!r}", "Bound another measure")
+        raise UsageError(
+            f"There is no {bound.measure.bound} for {bound.text!r}", "Bound another measure"
+        )
     if row is base:
         return Verdict(bound, own.mean, 0.0, 0.0, 0.0, bound.allows(0.0), True)
     unit = abs(ntp.mean) if bound.relative else 1.0
     difference = change.mean / unit
     low, high = (None if end is None else end / unit for end in (change.low, change.high))
     within = bound.allows(difference)
-    settled = low is not None and high is not None and bound.allows(low) == bound.allows(high) == within
+    settled = (
+        low is not None and high is not None and bound.allows(low) == bound.allows(high) == within
+    )
     return Verdict(bound, own.mean, difference, low, high, within, settled)
 
 
@@ -129,11 +142,18 @@ def choose(rows: Sequence[EvaluationRow], bounds: Sequence[Bound]) -> Choice:
     judged = [(row, [judge(bound, row, base) for bound in bounds]) for row in rows]
     judged.sort(key=lambda pair: -pair[0].mean("speedup"))
     within = [pair for pair in judged if all(verdict.within for verdict in pair[1])]
-    sure = next((row for row, verdicts in within if all(verdict.settled for verdict in verdicts)), None)
+    sure = next(
+        (row for row, verdicts in within if all(verdict.settled for verdict in verdicts)), None
+    )
     row, verdicts = within[0] if within else (None, [])
     others = [pair for pair in judged if pair[0] is not base]
     alone = row is base or row is None
-    return Choice(row, verdicts, sure, min(others, key=lambda pair: _miss(pair[1])) if alone and others else None)
+    return Choice(
+        row,
+        verdicts,
+        sure,
+        min(others, key=lambda pair: _miss(pair[1])) if alone and others else None,
+    )
 
 
 def recommend(rows: Sequence[EvaluationRow], bounds: Sequence[Bound], clips: int) -> Recommendation:
@@ -150,7 +170,11 @@ def recommend(rows: Sequence[EvaluationRow], bounds: Sequence[Bound], clips: int
 
 def _miss(verdicts: Sequence[Verdict]) -> float:
     """How far beyond its bounds a decoding is at most, as a multiple of what they allow."""
-    return max(abs(v.difference - v.bound.limit) / max(abs(v.bound.limit), 1e-9) for v in verdicts if not v.within)
+    return max(
+        abs(v.difference - v.bound.limit) / max(abs(v.bound.limit), 1e-9)
+        for v in verdicts
+        if not v.within
+    )
 
 
 def explain(choice: Choice, bounds: Sequence[Bound], clips: int) -> list[str]:
@@ -167,7 +191,9 @@ def explain(choice: Choice, bounds: Sequence[Bound], clips: int) -> list[str]:
         row, verdicts = choice.nearest
         settled = any(verdict.settled for verdict in verdicts if not verdict.within)
         doubt = "" if settled else ". The intervals do not settle that it is not"
-        lines.append(f"  The nearest, {row.label} ({speed(row)}): {'; '.join(map(figures, verdicts))}{doubt}")
+        lines.append(
+            f"  The nearest, {row.label} ({speed(row)}): {'; '.join(map(figures, verdicts))}{doubt}"
+        )
     elif choice.row and not choice.settled:
         lines.append(f"  Not settled: {_doubt(choice, clips)}")
     return lines
@@ -179,13 +205,20 @@ def _doubt(choice: Choice, clips: int) -> str:
         return "one clip has no interval. Give more clips"
     sure = choice.sure
     rest = f"{sure.label}, {sure.mean('speedup'):.1f}x" if sure and sure.difference else "NTP alone"
-    names = ", ".join(verdict.bound.measure.name for verdict in choice.verdicts if not verdict.settled)
-    return f"over {clips} clips the interval of {names} reaches past the bound. Settled within: {rest}"
+    names = ", ".join(
+        verdict.bound.measure.name for verdict in choice.verdicts if not verdict.settled
+    )
+    return (
+        f"over {clips} clips the interval of {names} reaches past the bound. Settled within: {rest}"
+    )
 
 
 def speed(row: EvaluationRow) -> str:
     """`9.1x NTP, 813 tokens/s, 156 steps`."""
-    return f"{row.mean('speedup'):.1f}x NTP, {row.mean('tokens_per_second'):,.0f} tokens/s, {row.steps:,} steps"
+    return (
+        f"{row.mean('speedup'):.1f}x NTP, {row.mean('tokens_per_second'):,.0f} tokens/s, "
+        f"{row.steps:,} steps"
+    )
 
 
 def figures(verdict: Verdict) -> str:

@@ -29,7 +29,11 @@ class Combinations:
 
 
 def combine(
-    named: list[Decoding], stand_ins: Sequence[StandIn], repairs: list[bool], grid: Grid, context: int
+    named: list[Decoding],
+    stand_ins: Sequence[StandIn],
+    repairs: list[bool],
+    grid: Grid,
+    context: int,
 ) -> Combinations:
     """NTP and the decodings `named`, each with every stand-in and with and without repair where
     these matter.
@@ -41,7 +45,9 @@ def combine(
     seen: dict[tuple, str] = {}
     decodings, skipped = [], {}
     for base in [Decoding("ntp"), *named]:
-        for decoding in (replace(base, stand_in=name, repair=repair) for name in stand_ins for repair in repairs):
+        for decoding in (
+            replace(base, stand_in=name, repair=repair) for name in stand_ins for repair in repairs
+        ):
             asked = _asked(decoding)
             try:
                 plan = plan_of(decoding, grid, context)

@@ -84,8 +84,13 @@ class Sweeping:
         if self.chart:
             sweep_chart.check()
         check_same_tokens(self.scorer, self.preset)
-        if any(bound.measure == ACTIONS for bound in self.bounds) and not reads_actions(self.preset):
-            raise UsageError(f"The preset {self.preset.name} has nothing that reads actions", "Bound another measure")
+        if any(bound.measure == ACTIONS for bound in self.bounds) and not reads_actions(
+            self.preset
+        ):
+            raise UsageError(
+                f"The preset {self.preset.name} has nothing that reads actions",
+                "Bound another measure",
+            )
         check_clips(self.clips)
         return find_prompts(self.preset, list(self.clips))
 
@@ -98,11 +103,15 @@ def reads_actions(preset: Preset) -> bool:
 def check_name(path: Path, bounds: Sequence[Bound]) -> None:
     """Raise UsageError where no preset can be written under this name, or none will be chosen."""
     if not bounds:
-        raise UsageError("--write-preset needs a choice", "Give the bounds with --recommend, such as 'nll<=+2%'")
+        raise UsageError(
+            "--write-preset needs a choice", "Give the bounds with --recommend, such as 'nll<=+2%'"
+        )
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--write-preset is {str(path)!r}", "Name a .yaml file")
     if not is_plain(path.stem):
-        raise UsageError(f"No preset can be called {path.stem!r}", "Give --write-preset another file name")
+        raise UsageError(
+            f"No preset can be called {path.stem!r}", "Give --write-preset another file name"
+        )
 
 
 def sweep(
@@ -152,6 +161,8 @@ def save(sweeping: Sweeping, path: Path, decoding: Decoding | None, progress: Pr
     if decoding is None:
         message = f"No decoding is within the bounds: {path} is not written"
         raise UsageError(message, "Allow more, or sweep other k and d")
-    write_chosen(path, sweeping.preset, decoding, sweeping.settings.sampling, sweeping.machine.weights_dir)
+    write_chosen(
+        path, sweeping.preset, decoding, sweeping.settings.sampling, sweeping.machine.weights_dir
+    )
     if not decoding.repair:
         progress.note(f"A preset does not say --no-repair: give it with each use of {path}")

@@ -25,10 +25,15 @@ from diagd_cli.schedule.decoding import Decoding, labels
 if TYPE_CHECKING:
     from diagd_cli.jobs.sweeping.request import Sweeping
 
-UNSTEADY = "A speed-up is above the ratio of steps: the machine was busy now and then. Do not trust the speeds."
+UNSTEADY = (
+    "A speed-up is above the ratio of steps: the machine was busy now and then. Do not trust the "
+    "speeds."
+)
 
 
-def run(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> tuple[SweepReport, dict[str, Decoding]]:
+def run(
+    sweeping: Sweeping, prompts: Prompts, progress: Progress
+) -> tuple[SweepReport, dict[str, Decoding]]:
     """Make and measure every sample that is missing; the report, and its decodings by label.
 
     Raises DiagdError.
@@ -53,12 +58,21 @@ def run(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> tuple[Sweep
 
 
 def measure(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> Samples:
-    """The samples of every decoding that was asked for, and of those of which the folder has all."""
-    preset, settings, clips, trials = sweeping.preset, sweeping.settings, sweeping.clips, sweeping.trials
+    """The samples of every decoding that was asked for, and of those of which the folder has
+    all.
+    """
+    preset, settings, clips, trials = (
+        sweeping.preset,
+        sweeping.settings,
+        sweeping.clips,
+        sweeping.trials,
+    )
     asked, context = sweeping.combinations.decodings, preset.latents(settings.context)
     prompts.embed(progress)
     with progress.stage(f"loading {preset.name}"):
-        models = load_judged(preset, sweeping.scorer, settings, sweeping.machine, batch=min(trials.batch, len(clips)))
+        models = load_judged(
+            preset, sweeping.scorer, settings, sweeping.machine, batch=min(trials.batch, len(clips))
+        )
     samples = Samples(
         models=models,
         decodings=dict(zip(labels(asked, preset.grid), asked, strict=True)),
@@ -71,7 +85,8 @@ def measure(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> Samples
         samples.add([read_case(path, preset, settings, trials.start, prompts) for path in group])
     for decoding, facts in others:
         samples.recall(str(facts), decoding, facts)
-    names = labels(samples.decodings.values(), preset.grid)  # a name depends on which others there are
+    # a name depends on which others there are
+    names = labels(samples.decodings.values(), preset.grid)
     samples.made = dict(zip(names, samples.made.values(), strict=True))
     samples.decodings = dict(zip(names, samples.decodings.values(), strict=True))
     return samples
@@ -84,5 +99,8 @@ def ranked_rows(rows: Sequence[EvaluationRow], sweeping: Sweeping) -> list[Evalu
     """
     if unknown := next((row.label for row in rows if row.nll is None), None):
         message = f"The NLL of {unknown} under the preset {sweeping.scorer.name} is not a number"
-        raise WeightsError(message, "Its weights are broken, or its numbers overflow: try others, or --dtype float32")
+        raise WeightsError(
+            message,
+            "Its weights are broken, or its numbers overflow: try others, or --dtype float32",
+        )
     return ranked(rows)

@@ -16,16 +16,25 @@ from diagd_cli.report.vote import PairTally, Share, Tally, VoteCounts
 
 
 def check_votes(key: Key, files: Sequence[tuple[Path, Votes]]) -> None:
-    """Check that every file answers the key's vote, and that none is there twice. Raises VoteError."""
+    """Check that every file answers the key's vote, and that none is there twice. Raises
+    VoteError.
+    """
     seen: dict[str, Path] = {}
     for path, votes in files:
         if votes.vote != key.vote:
-            raise VoteError(f"{path} is of another vote", "Give the key of the page that it comes from")
+            raise VoteError(
+                f"{path} is of another vote", "Give the key of the page that it comes from"
+            )
         strange = next((pair for pair in votes.choices if pair not in key.pairs), None)
         if strange is not None:
-            raise VoteError(f"{path} has a choice for pair {strange!r}, which is not in the key", "Leave that file out")
+            raise VoteError(
+                f"{path} has a choice for pair {strange!r}, which is not in the key",
+                "Leave that file out",
+            )
         if votes.ballot in seen:
-            raise VoteError(f"{path} and {seen[votes.ballot]} are of the same voter", "Leave one of them out")
+            raise VoteError(
+                f"{path} and {seen[votes.ballot]} are of the same voter", "Leave one of them out"
+            )
         seen[votes.ballot] = path
 
 
@@ -44,7 +53,9 @@ def count_files(votes: Sequence[Path], key: Path) -> VoteCounts:
 def count_votes(key: Key, votes: Sequence[Votes]) -> VoteCounts:
     """The counts of votes that answer the key's question."""
     outcomes = {
-        pair: Counter(outcome(entry.left, ballot.choices[pair]) for ballot in votes if pair in ballot.choices)
+        pair: Counter(
+            outcome(entry.left, ballot.choices[pair]) for ballot in votes if pair in ballot.choices
+        )
         for pair, entry in key.pairs.items()
     }
     overall = sum(outcomes.values(), Counter())
@@ -55,7 +66,10 @@ def count_votes(key: Key, votes: Sequence[Votes]) -> VoteCounts:
         voters=len(votes),
         overall=tally(overall),
         p=sign_test(overall["win"], overall["lose"]),
-        pairs=[PairTally(pair, key.pairs[pair].name, tally(counts)) for pair, counts in outcomes.items()],
+        pairs=[
+            PairTally(pair, key.pairs[pair].name, tally(counts))
+            for pair, counts in outcomes.items()
+        ],
     )
 
 
@@ -73,7 +87,9 @@ def tally(counts: Counter[str]) -> Tally:
     total = counts.total()
 
     def share(name: str) -> Share:
-        return Share(counts[name], counts[name] / total if total else None, wilson(counts[name], total))
+        return Share(
+            counts[name], counts[name] / total if total else None, wilson(counts[name], total)
+        )
 
     return Tally(total, share("win"), share("tie"), share("lose"))
 
@@ -87,7 +103,8 @@ def wilson(count: int, total: int, confidence: float = 0.95) -> tuple[float, flo
     middle = (share + z * z / (2 * total)) / shrink
     half = z / shrink * sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     low, high = max(0.0, middle - half), min(1.0, middle + half)
-    return (0.0 if count == 0 else low), (1.0 if count == total else high)  # which rounding misses by an ulp
+    # which rounding misses by an ulp
+    return (0.0 if count == 0 else low), (1.0 if count == total else high)
 
 
 def sign_test(wins: int, losses: int) -> float:
@@ -96,4 +113,5 @@ def sign_test(wins: int, losses: int) -> float:
     """
     trials = wins + losses
     tail = sum(comb(trials, n) for n in range(min(wins, losses) + 1))
-    return min(1.0, 2 * tail / 2**trials)  # whole numbers up to the division, which rounds correctly
+    # whole numbers up to the division, which rounds correctly
+    return min(1.0, 2 * tail / 2**trials)

@@ -45,16 +45,23 @@ def pack_ballot(a: Path, b: Path, folder: Path, seed: int, question: str = QUEST
     """
     question = _text(question.strip())
     if not 0 < len(question) <= LONGEST_QUESTION:
-        raise UsageError(f"The question has {len(question)} characters", f"Write 1 to {LONGEST_QUESTION}")
+        raise UsageError(
+            f"The question has {len(question)} characters", f"Write 1 to {LONGEST_QUESTION}"
+        )
     if not folder.name:
         raise UsageError(f"{folder} is no folder to make", "Name a new one, such as -o ballot")
     drawn = draw_pairs(paired_names(a, b), seed)
     for path in (folder, key_path(folder)):
         if os.path.lexists(path):
-            raise OutputError(f"{path} exists already", "Choose another name: an older page's votes need its own key")
+            raise OutputError(
+                f"{path} exists already",
+                "Choose another name: an older page's votes need its own key",
+            )
     for source in (a, b):
         if os.path.realpath(folder).startswith(os.path.join(os.path.realpath(source), "")):
-            raise UsageError(f"{folder} lies in {source}, whose videos are read", "Choose another folder with -o")
+            raise UsageError(
+                f"{folder} lies in {source}, whose videos are read", "Choose another folder with -o"
+            )
     reads = [(source / name, "a video") for source in (a, b) for name, _ in drawn.values()]
     writes = [(key_path(folder), "the key"), (folder / "index.html", "the page")]
     check_outputs(writes, reads, force=False)
@@ -62,7 +69,9 @@ def pack_ballot(a: Path, b: Path, folder: Path, seed: int, question: str = QUEST
         digest = hashlib.sha256(question.encode())
         (temporary / "videos").mkdir()
         for pair, (name, left) in drawn.items():
-            for side, source in zip(("left", "right"), (a, b) if left == "a" else (b, a), strict=True):
+            for side, source in zip(
+                ("left", "right"), (a, b) if left == "a" else (b, a), strict=True
+            ):
                 target = temporary / "videos" / f"{pair}-{side}.mp4"
                 copy_video(source / name, target)
                 digest.update(hashlib.sha256(target.read_bytes()).digest())
@@ -85,7 +94,9 @@ def paired_names(a: Path, b: Path) -> list[str]:
     if alone:
         raise VoteError("; ".join(alone), "Every clip must be in both folders under the same name")
     if not first:
-        raise VoteError(f"{a} and {b} hold no MP4s", "Make them with: diagd generate CLIPS -o FOLDER/")
+        raise VoteError(
+            f"{a} and {b} hold no MP4s", "Make them with: diagd generate CLIPS -o FOLDER/"
+        )
     return sorted(first)
 
 
@@ -107,7 +118,18 @@ def copy_video(source: Path, target: Path) -> None:
     Raises ClipError, or an OSError where the disk of the target is full.
     """
     read = ["-protocol_whitelist", "file", "-f", "mov", "-i", "file:" + os.path.abspath(source)]
-    bare = ["-map", "0:V:0", "-c", "copy", "-map_metadata", "-1", "-map_metadata:s:v", "-1", "-map_chapters", "-1"]
+    bare = [
+        "-map",
+        "0:V:0",
+        "-c",
+        "copy",
+        "-map_metadata",
+        "-1",
+        "-map_metadata:s:v",
+        "-1",
+        "-map_chapters",
+        "-1",
+    ]
     written = ["-fflags", "+bitexact", "-movflags", "+faststart", "-f", "mp4", f"file:{target}"]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     pipes["restore_signals"] = False  # as VideoWriter's: a file size limit is then reported
@@ -121,7 +143,10 @@ def copy_video(source: Path, target: Path) -> None:
         raise OSError(log)
     if process.returncode:
         reason = textwrap.shorten(log.replace(f"{target}", "the copy"), 200, placeholder=" ...")
-        raise ClipError(f"{source} cannot be copied as an MP4: {reason}", "Make the video again, or leave it out")
+        raise ClipError(
+            f"{source} cannot be copied as an MP4: {reason}",
+            "Make the video again, or leave it out",
+        )
 
 
 def page(vote: str, question: str, pairs: list[str]) -> str:
@@ -164,7 +189,8 @@ def _videos(folder: Path) -> set[str]:
         }
     except OSError as error:
         raise UsageError(
-            f"{folder} cannot be read: {(error.strerror or str(error)).lower()}", "Give a folder of MP4s"
+            f"{folder} cannot be read: {(error.strerror or str(error)).lower()}",
+            "Give a folder of MP4s",
         ) from None
 
 

@@ -20,7 +20,9 @@ Choice = Literal["left", "right", "equal"]
 
 
 class VoteError(DiagdError):
-    """Clips that make no pairs, or a file of votes or a key that is malformed or of another vote."""
+    """Clips that make no pairs, or a file of votes or a key that is malformed or of another
+    vote.
+    """
 
 
 class Pair(Strict):
@@ -69,7 +71,9 @@ def read_record(path: Path, kind: type[Record]) -> Record:
         with path.open("rb") as file:
             data = file.read(LARGEST + 1)
     except OSError as error:
-        raise VoteError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}", hint) from None
+        raise VoteError(
+            f"{path} cannot be read: {(error.strerror or str(error)).lower()}", hint
+        ) from None
     if len(data) > LARGEST:
         raise VoteError(f"{path} is not {what}: it is larger than {LARGEST >> 20} MiB", hint)
     try:

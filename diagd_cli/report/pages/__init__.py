@@ -1,4 +1,6 @@
-"""HTML pages that need nothing else: jinja2 templates beside this file, in which whatever is put in is text."""
+"""HTML pages that need nothing else: jinja2 templates beside this file, in which whatever is put in
+is text.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def render(template: str, **values: object) -> str:
 def _environment() -> Environment:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    # every file's values are escaped, whatever its name ends in; a value that a page lacks is a mistake
+    # every file's values are escaped, whatever its name ends in; a value that a page lacks is a
+    # mistake
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -43,7 +43,10 @@ def training_by_recipe(
     optimiser = recipe.part(part).model_copy(update=changes)
     phases = recipe.windows.phases if part == "transformer" and recipe.windows else (optimiser,)
 
-    with process_group(choose_device(request.device)) as device, first_process_tells(progress) as told:
+    with (
+        process_group(choose_device(request.device)) as device,
+        first_process_tells(progress) as told,
+    ):
         check_batch_size(min(phase.batch for phase in phases))
         note_data_and_board(request, preset, told)
         yield TrainingSetup(request, part, preset, optimiser, device, told, init), recipe

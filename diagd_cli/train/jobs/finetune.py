@@ -55,7 +55,10 @@ def finetune(request: FinetuneRequest, progress: Progress = Silent()) -> Path | 
         warmup=min(100, request.steps // 10),
         seed=request.seed,
     )
-    with process_group(choose_device(request.device)) as device, first_process_tells(progress) as told:
+    with (
+        process_group(choose_device(request.device)) as device,
+        first_process_tells(progress) as told,
+    ):
         check_batch_size(request.batch)
         note_data_and_board(request, preset, told)
         setup = TrainingSetup(request, PART, preset, optimiser, device, told)

@@ -65,7 +65,9 @@ def _fit(setup: TrainingSetup, actions: NamedActions) -> tuple[Run[InverseDynami
     return run, val
 
 
-def _write(setup: TrainingSetup, actions: NamedActions, run: Run[InverseDynamics], val: inverse.Pairs) -> Path:
+def _write(
+    setup: TrainingSetup, actions: NamedActions, run: Run[InverseDynamics], val: inverse.Pairs
+) -> Path:
     """Say how well the validation clips are read, and write that, the weights and the preset."""
     preset, out = setup.preset, setup.options.out
     names = actions.names

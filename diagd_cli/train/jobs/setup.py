@@ -128,7 +128,9 @@ def has_checkpoint(out: Path, part: str) -> bool:
     return (out / part / "checkpoint.pt").exists()
 
 
-def as_loaded(preset: Preset, tokenizer: Tokenizer | nn.Module, model: Transformer, device: torch.device) -> Loaded:
+def as_loaded(
+    preset: Preset, tokenizer: Tokenizer | nn.Module, model: Transformer, device: torch.device
+) -> Loaded:
     """A preset's models, in float32, as the pipeline takes them."""
     codec = cast(Tokenizer, tokenizer)  # the methods of which every tokenizer of a preset has
     return Loaded(preset, codec, model, device, torch.float32, 0.0)

@@ -1,4 +1,6 @@
-"""Whatever is wrong with what is given, diagd says so in one line, exits with the right code and leaves nothing behind."""
+"""Whatever is wrong with what is given, diagd says so in one line, exits with the right code and
+leaves nothing behind.
+"""
 
 import pytest
 
@@ -7,7 +9,9 @@ from cli.bad.line import only_line
 
 @pytest.fixture
 def refused(diagd, tiny, tmp_path):
-    """Runs diagd generate into tmp_path/out, where it must fail; returns exit code and error line."""
+    """Runs diagd generate into tmp_path/out, where it must fail; returns exit code and error
+    line.
+    """
 
     def run(clip=tiny.clip, *options, preset=tiny.preset, output=tmp_path / "out", **environment):
         done = diagd("generate", clip, "-p", preset, "-o", output, *options, **environment)

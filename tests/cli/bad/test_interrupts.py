@@ -1,4 +1,6 @@
-"""Ctrl-C, SIGTERM and SIGHUP, at any time, leave nothing half-written; what SIGKILL leaves is known and made anew."""
+"""Ctrl-C, SIGTERM and SIGHUP, at any time, leave nothing half-written; what SIGKILL leaves is known
+and made anew.
+"""
 
 import fcntl
 import json
@@ -57,7 +59,9 @@ def test_ctrl_c_at_every_stage(diagd, tiny, tmp_path, monkeypatch, stage, before
 
 @pytest.mark.parametrize("delay", [0.02, 0.7, 3.0])
 def test_ctrl_c_at_any_time(tiny, tmp_path, delay):
-    """From the first argument that is read, while torch is imported, until a decoding of minutes is under way."""
+    """From the first argument that is read, while torch is imported, until a decoding of minutes is
+    under way.
+    """
     target = tmp_path / "walk.mp4"
     target.write_bytes(b"precious")
     code = "import sys\nfrom diagd_cli.__main__ import main\nprint('ready', flush=True)\nmain()"
@@ -87,13 +91,27 @@ sys.meta_path.insert(0, Interrupts())
 from diagd_cli.__main__ import main
 main()
 """
-    done = subprocess.run([sys.executable, "-c", code, "presets", "list"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "presets", "list"], capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
 
 
 def begun(start, tiny, target, *options, **more):
     """A long generation, once a temporary file or a stream is there."""
-    command = ("generate", tiny.clip, "-p", tiny.preset, "--frames", 20000, "-o", target, "--stream", "-q", *options)
+    command = (
+        "generate",
+        tiny.clip,
+        "-p",
+        tiny.preset,
+        "--frames",
+        20000,
+        "-o",
+        target,
+        "--stream",
+        "-q",
+        *options,
+    )
     process, deadline = start(*command, **more), time.monotonic() + 60
     while not (target.exists() and target.stat().st_size > 100) and process.poll() is None:
         assert time.monotonic() < deadline
@@ -108,7 +126,9 @@ def children_of(process):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_sigterm_ends_it_as_ctrl_c_does_and_under_nohup_sighup_does_not(start, tiny, tmp_path):
-    """The stream goes, what it has replaced is there again, and no ffmpeg goes on; the exit code tells the signal."""
+    """The stream goes, what it has replaced is there again, and no ffmpeg goes on; the exit code
+    tells the signal.
+    """
     old = {"walk.mp4": b"precious", "walk.json": b"{}"}
     for name, data in old.items():
         (tmp_path / name).write_bytes(data)
@@ -130,7 +150,10 @@ def test_sigterm_ends_it_as_ctrl_c_does_and_under_nohup_sighup_does_not(start, t
 def test_a_training_that_is_ended_keeps_its_checkpoint(start, tiny, tmp_path):
     for split in ("train", "val"):
         save_clip(tmp_path / "data" / split / "a.mp4", moving(6))
-    run, options = tmp_path / "run", ("--steps", 100_000, "--every", 2, "--no-samples", "-q", "--precision", "fp32")
+    run, options = (
+        tmp_path / "run",
+        ("--steps", 100_000, "--every", 2, "--no-samples", "-q", "--precision", "fp32"),
+    )
     process = start("train", "tokenizer", tmp_path / "data", "-p", tiny.preset, "-o", run, *options)
     while not (run / "tokenizer" / "log.jsonl").exists() and process.poll() is None:
         time.sleep(0.02)
@@ -173,7 +196,10 @@ main()
 
 
 def test_the_library_leaves_signals_alone():
-    code = "import signal, diagd_cli.cli.app, diagd_cli.clip.write; print(signal.getsignal(signal.SIGTERM).name)"
+    code = (
+        "import signal, diagd_cli.cli.app, diagd_cli.clip.write; "
+        "print(signal.getsignal(signal.SIGTERM).name)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "SIG_DFL\n"
 
@@ -183,11 +209,15 @@ def test_what_a_kill_leaves_is_made_anew(start, diagd, tiny, tmp_path):
     """A stream under its final name by --resume; hidden files by the next run that writes there."""
     process = begun(start, tiny, tmp_path / "walk.mp4")
     options = ("-p", tiny.preset, "--seed", 1, "-o", tmp_path / "walk.mp4")
-    assert "walk.mp4 exists already" in diagd("generate", tiny.clip, *options, "--resume").err  # it is being made
+    # it is being made
+    assert "walk.mp4 exists already" in diagd("generate", tiny.clip, *options, "--resume").err
     process.kill()
     process.wait()
     assert "walk.mp4 exists already" in diagd("generate", tiny.clip, *options).err
-    (tmp_path / f".diagd-{json.loads((tmp_path / 'walk.json').read_text())['unfinished']}-00000000.npz").touch()
+    (
+        tmp_path
+        / f".diagd-{json.loads((tmp_path / 'walk.json').read_text())['unfinished']}-00000000.npz"
+    ).touch()
     done = diagd("generate", tiny.clip, *options, "--resume", "--stream")
     assert done.code == 0 and sorted(os.listdir(tmp_path)) == ["walk.json", "walk.mp4"]
     assert "is there already" in diagd("generate", tiny.clip, *options, "--resume").err

@@ -12,7 +12,9 @@ from diagd_cli.weights.locate import digest
 
 
 def broken(tiny, folder, damage, known=True):
-    """A copy of the tiny preset whose Transformer file `damage(path)` has changed; its SHA-256 is made to fit if `known`."""
+    """A copy of the tiny preset whose Transformer file `damage(path)` has changed; its SHA-256 is
+    made to fit if `known`.
+    """
     copy = Tiny(folder, folder / "tiny.yaml", folder / "walk.mp4")
     shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
     path = folder / "transformer.safetensors"
@@ -49,8 +51,13 @@ def add(path):
 @pytest.mark.parametrize("damage", [flip, truncate])
 def test_corrupt_weights(refused, tiny, tmp_path, damage):
     preset = broken(tiny, tmp_path / "p", damage, known=False)
-    digests = [digest(folder / "transformer.safetensors")[:12] for folder in (tmp_path / "p", tiny.folder)]
-    message = "p/transformer.safetensors is damaged or another version: SHA-256 {}, where the preset says {}"
+    digests = [
+        digest(folder / "transformer.safetensors")[:12] for folder in (tmp_path / "p", tiny.folder)
+    ]
+    message = (
+        "p/transformer.safetensors is damaged or another version: SHA-256 {}, where the preset "
+        "says {}"
+    )
     hint = "Fetch the file again, or put its SHA-256 into the preset"
     assert refused(preset=preset) == (1, f"{message.format(*digests)}. {hint}")
 
@@ -59,10 +66,14 @@ def test_corrupt_weights(refused, tiny, tmp_path, damage):
     "damage, message",
     [
         (truncate, "p/transformer.safetensors is not a readable safetensors file: "),
-        (reshape, "p/transformer.safetensors: embed.weight is (29, 8), the preset needs (29, 16). Check the preset's sizes"),
-        (drop, "p/transformer.safetensors lacks blocks.0.mlp.down.weight, and 2 more names differ. The file belongs to another"),
-        (add, "p/transformer.safetensors holds secret.weight, which the preset's model has not. The file belongs to another"),
-        (lambda path: path.write_bytes(b""), "p/transformer.safetensors is not a readable safetensors file: "),
+        (reshape, "p/transformer.safetensors: embed.weight is (29, 8), the preset needs (29, 16). "
+                  "Check the preset's sizes"),
+        (drop, "p/transformer.safetensors lacks blocks.0.mlp.down.weight, and 2 more names differ. "
+               "The file belongs to another"),
+        (add, "p/transformer.safetensors holds secret.weight, which the preset's model has not. "
+              "The file belongs to another"),
+        (lambda path: path.write_bytes(b""), "p/transformer.safetensors is not a readable "
+                                             "safetensors file: "),
     ],
 )  # fmt: skip
 def test_weights_of_another_model(refused, tiny, tmp_path, damage, message):

@@ -27,27 +27,40 @@ DIAGD = Decoding("diagd", k=1, d=2)
 @settings(max_examples=15)
 @given(strategies.grids(), strategies.configs(), st.integers(1, 5), strategies.SEEDS)
 def test_maps_times_values_are_what_the_attention_gives(grid, config, chunk, seed):
-    """Any norm, rotation, grouping and bias: out(softmax(qk) v) from what is caught is the module's own output."""
+    """Any norm, rotation, grouping and bias: out(softmax(qk) v) from what is caught is the module's
+    own output.
+    """
     model = strategies.build_model(config, grid, 2, seed)
     length = grid.length(2)
-    tokens = torch.randint(config.logits, (1, length), generator=torch.Generator().manual_seed(seed))
+    tokens = torch.randint(
+        config.logits, (1, length), generator=torch.Generator().manual_seed(seed)
+    )
     cache, seen, given_out = KVCache(config, 1, length), [], []
-    hooks = [b.attention.register_forward_hook(lambda m, a, out: given_out.append(out)) for b in model.blocks]
+    hooks = [
+        b.attention.register_forward_hook(lambda m, a, out: given_out.append(out))
+        for b in model.blocks
+    ]
     with watch(model, lambda layer, q, k, slots: seen.append((layer, probabilities(q, k, slots)))):
         prefill(model, cache, tokens, np.arange(length), chunk=chunk)
     assert len(seen) == len(given_out) == config.layers * -(-length // chunk)
     for (layer, maps), own in zip(seen, given_out, strict=True):
-        values = cache.values[layer, 0, :, : maps.shape[2]].repeat_interleave(config.heads // config.kv_heads, dim=0)
+        values = cache.values[layer, 0, :, : maps.shape[2]].repeat_interleave(
+            config.heads // config.kv_heads, dim=0
+        )
         mixed = (maps @ values).movedim(0, 1).flatten(1)
         with torch.inference_mode():
-            torch.testing.assert_close(model.blocks[layer].attention.out(mixed), own[0], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                model.blocks[layer].attention.out(mixed), own[0], rtol=1e-4, atol=1e-4
+            )
     for hook in hooks:
         hook.remove()
     assert not any(m._forward_hooks for m in model.modules())
 
 
 def by_hand(grid, frame, context, radius):
-    """What each position is to each token of the frame, one pair after the other: {name: set of (query, position)}."""
+    """What each position is to each token of the frame, one pair after the other: {name: set of
+    (query, position)}.
+    """
     pairs = {name: set() for name in NEIGHBOURS}
     first = grid.position(frame, 0, 0)
     for query in range(grid.area):
@@ -65,7 +78,12 @@ def by_hand(grid, frame, context, radius):
                 ago = frame - block
                 names |= {("this_frame", "previous_frame")[ago] if ago < 2 else "earlier_frames"}
                 if ago == 0:
-                    found = {"itself": same, "same_row": i == row, "row_above": i == row - 1, "near": near}
+                    found = {
+                        "itself": same,
+                        "same_row": i == row,
+                        "row_above": i == row - 1,
+                        "near": near,
+                    }
                 elif ago == 1:
                     found = {"same_place_before": same, "near_before": near}
                 else:
@@ -77,7 +95,9 @@ def by_hand(grid, frame, context, radius):
     return pairs
 
 
-@pytest.mark.parametrize("grid", [Grid(2, 3), Grid(3, 4, conditioning=2, prefix=1), Grid(1, 1), Grid(4, 1, 1)])
+@pytest.mark.parametrize(
+    "grid", [Grid(2, 3), Grid(3, 4, conditioning=2, prefix=1), Grid(1, 1), Grid(4, 1, 1)]
+)
 @pytest.mark.parametrize("frame, context, radius", [(0, 1, 1), (1, 1, 0), (3, 2, 1)])
 def test_neighbourhoods(grid, frame, context, radius):
     around = Surroundings(grid, frame, context, radius, Decoding("ntp"))
@@ -90,12 +110,15 @@ def test_neighbourhoods(grid, frame, context, radius):
 
 
 def test_not_yet_made():
-    """Two rows of five by k = 1: the query of a row's last token predicts the next row's first, early, by a stand-in."""
+    """Two rows of five by k = 1: the query of a row's last token predicts the next row's first,
+    early, by a stand-in.
+    """
     around = Surroundings(Grid(2, 5), 1, 1, 1, Decoding("diagd", k=1, d=6))
     mask = around.masks(torch.arange(10, 20), 20)["not_yet_made"]
     assert not mask[:4, :14].any() and not mask[:, :10].any()
     assert mask[4, 10:15].tolist() == [False, True, True, True, False]  # fed with (0, 0)
-    assert mask[5, 10:15].tolist() == [False, False, True, True, False]  # fed with (0, 1); the stand-in is there
+    # fed with (0, 1); the stand-in is there
+    assert mask[5, 10:15].tolist() == [False, False, True, True, False]
 
 
 @pytest.fixture(scope="module")
@@ -109,17 +132,25 @@ def codes():
 
 
 def test_map(loaded, codes, monkeypatch):
-    """Each row is a distribution over what its token sees; the parts are all of it; blocks make no difference."""
+    """Each row is a distribution over what its token sees; the parts are all of it; blocks make no
+    difference.
+    """
     seen = attention_map(loaded, codes, 3)
     grid, (rows, length) = loaded.preset.grid, seen.weights.shape
     assert (rows, length) == (6, grid.position(3, 2, 0)) and seen.frame == 3
     np.testing.assert_allclose(seen.weights.sum(1), 1, rtol=1e-5)
-    assert (seen.weights[:, -rows:] == np.tril(seen.weights[:, -rows:])).all() and (seen.weights[:, :-rows] > 0).all()
+    assert (seen.weights[:, -rows:] == np.tril(seen.weights[:, -rows:])).all() and (
+        seen.weights[:, :-rows] > 0
+    ).all()
     for shares in (seen.shares, seen.uniform, *seen.layers):
-        assert sum(shares[name] for name in PARTS) == pytest.approx(1) and tuple(shares) == NEIGHBOURS
+        assert (
+            sum(shares[name] for name in PARTS) == pytest.approx(1) and tuple(shares) == NEIGHBOURS
+        )
     own = [seen.weights[q, length - rows + q] for q in range(rows)]
     assert seen.shares["itself"] == pytest.approx(np.mean(own), rel=1e-5)
-    assert seen.uniform["itself"] == pytest.approx(np.mean([1 / (length - rows + q + 1) for q in range(rows)]))
+    assert seen.uniform["itself"] == pytest.approx(
+        np.mean([1 / (length - rows + q + 1) for q in range(rows)])
+    )
     monkeypatch.setattr(reading, "SCORES", 1)
     again = attention_map(loaded, codes, 3)
     np.testing.assert_allclose(again.weights, seen.weights, atol=1e-6)
@@ -127,7 +158,10 @@ def test_map(loaded, codes, monkeypatch):
 
 
 def test_one_head_and_the_mean_of_all(loaded, codes):
-    every, heads = attention_map(loaded, codes, 2), [attention_map(loaded, codes, 2, head=n, layer=0) for n in (0, 1)]
+    every, heads = (
+        attention_map(loaded, codes, 2),
+        [attention_map(loaded, codes, 2, head=n, layer=0) for n in (0, 1)],
+    )
     np.testing.assert_allclose(every.weights, (heads[0].weights + heads[1].weights) / 2, atol=1e-6)
     assert heads[0].shares == heads[0].layers[0] != heads[1].shares
 
@@ -144,17 +178,22 @@ def test_later_frames_and_other_actions(loaded, codes):
 def test_what_a_decoding_hides(loaded, codes):
     assert attention_map(loaded, codes, 3, decoding=Decoding("ntp")).shares["not_yet_made"] == 0
     assert 0 < attention_map(loaded, codes, 3, decoding=DIAGD).shares["not_yet_made"] < 1
-    assert attention_map(loaded, codes, 1, decoding=DIAGD).shares["not_yet_made"] == 0  # a frame of the prompt
+    # a frame of the prompt
+    assert attention_map(loaded, codes, 1, decoding=DIAGD).shares["not_yet_made"] == 0
 
 
-@pytest.mark.parametrize("given_", [{"frame": 5}, {"frame": -1}, {"frame": 1, "layer": 1}, {"frame": 1, "head": 2}])
+@pytest.mark.parametrize(
+    "given_", [{"frame": 5}, {"frame": -1}, {"frame": 1, "layer": 1}, {"frame": 1, "head": 2}]
+)
 def test_numbers_that_are_not_there(loaded, codes, given_):
     with pytest.raises(UsageError, match=r"The (frame|layer|head) is -?\d"):
         attention_map(loaded, codes, **given_)
 
 
 def test_peak_memory():
-    """20x32 tokens, 3 frames, 32 heads: scores of a layer take 473 MB, of the frame alone 157 MB; blocks of 4 MB are there."""
+    """20x32 tokens, 3 frames, 32 heads: scores of a layer take 473 MB, of the frame alone 157 MB;
+    blocks of 4 MB are there.
+    """
     code = """
 import resource, types
 import numpy as np, torch

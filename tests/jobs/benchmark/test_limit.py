@@ -1,4 +1,6 @@
-"""What a step must read and compute: by hand on a tiny plan, and as counted while the real model runs."""
+"""What a step must read and compute: by hand on a tiny plan, and as counted while the real model
+runs.
+"""
 
 import numpy as np
 import pytest
@@ -41,7 +43,9 @@ def model_of(config: TransformerConfig) -> Transformer:
 
 
 def test_ntp_by_hand():
-    """dim 16, 2 heads of 8 on 1 of keys, MLP 16, 25 codes; one token a step, of which the first sees 14 positions."""
+    """dim 16, 2 heads of 8 on 1 of keys, MLP 16, 25 codes; one token a step, of which the first
+    sees 14 positions.
+    """
     plan = build_plan(GRID, 2, 1, Decoding("ntp"))
     blocks = 16 * (16 + 8 + 8) + 16 * 16 + 16 * 32 + 16 * 16
     assert product_parameters(CONFIG) == (blocks, 16 * 25) == (1536, 400)
@@ -78,16 +82,24 @@ def test_weights_read_are_those_of_the_model(changes):
 
 
 @pytest.mark.parametrize("changes", FAMILIES.values(), ids=FAMILIES)
-@pytest.mark.parametrize("walk", [Decoding("ntp"), Decoding("diagd", 2, 3), Decoding("spatial", 1)], ids=str)
+@pytest.mark.parametrize(
+    "walk", [Decoding("ntp"), Decoding("diagd", 2, 3), Decoding("spatial", 1)], ids=str
+)
 def test_flops_are_those_that_the_engine_runs(changes, walk):
     config, batch, text = family(changes), 2, 5 if "cross_dim" in changes else 0
     model, plan = model_of(config), build_plan(GRID, 2, 2, walk)
     cross = model.cross_context(torch.randn(batch, text, config.cross_dim)) if text else None
-    tokens, cache = torch.zeros(batch, plan.length, dtype=torch.long), KVCache(config, batch, plan.length)
+    tokens, cache = (
+        torch.zeros(batch, plan.length, dtype=torch.long),
+        KVCache(config, batch, plan.length),
+    )
     prefill(model, cache, tokens, np.arange(plan.prefill), cross)
     seen, before = [], 0
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # whose products are counted
-        for _ in decode(model, plan, cache, tokens, lambda logits, _: logits[..., :25].argmax(-1), cross):
+    # whose products are counted
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        for _ in decode(
+            model, plan, cache, tokens, lambda logits, _: logits[..., :25].argmax(-1), cross
+        ):
             seen.append(counter.get_total_flops() - before)
             before += seen[-1]
     assert seen == work_of(config, plan, batch, item=4, text=text).flops.tolist()

@@ -1,4 +1,6 @@
-"""The machine: memory that is really read, products that are really made, and what the CPU is called."""
+"""The machine: memory that is really read, products that are really made, and what the CPU is
+called.
+"""
 
 import math
 
@@ -23,13 +25,18 @@ def test_every_dtype_and_row_count_has_its_rate(quick):
     seen = measure_machine(CPU, {torch.float32: [4, 1, 4], torch.bfloat16: [2]})
     assert (seen.device, seen.threads, seen.name) == ("cpu", torch.get_num_threads(), processor())
     assert list(seen.flops) == ["float32", "bfloat16"]
-    assert {name: list(rates) for name, rates in seen.flops_by_rows.items()} == {"float32": [1, 4], "bfloat16": [2]}
+    assert {name: list(rates) for name, rates in seen.flops_by_rows.items()} == {
+        "float32": [1, 4],
+        "bfloat16": [2],
+    }
     rates = [seen.bandwidth, *seen.flops.values(), *seen.flops_by_rows["float32"].values()]
     assert all(0 < rate < math.inf for rate in rates)
 
 
 def test_memory_is_read_from_pages_of_its_own(monkeypatch):
-    """Pages that nothing was written to are one page of zeros, which the cache holds: no memory would be read."""
+    """Pages that nothing was written to are one page of zeros, which the cache holds: no memory
+    would be read.
+    """
 
     def resident() -> int:
         with open("/proc/self/statm") as file:
@@ -60,7 +67,10 @@ def test_trials_go_on_for_the_time_given():
 
 def test_name_of_the_processor(tmp_path):
     file = tmp_path / "cpuinfo"
-    file.write_text("processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\nprocessor\t: 1\nmodel name\t: Fast CPU @ 3 GHz\n")
+    file.write_text(
+        "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\nprocessor\t: 1\nmodel name\t: "
+        "Fast CPU @ 3 GHz\n"
+    )
     assert processor(file) == "Fast CPU @ 3 GHz"
     file.write_text("processor\t: 0\n")
     assert processor(file) == processor(tmp_path / "missing") != ""

@@ -12,7 +12,9 @@ from diagd_cli.jobs.evaluation.i3d import I3d
 class Means(nn.Module):
     """Stands for I3D, which is not distributed with diagd: the mean of each colour, as features."""
 
-    def forward(self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False) -> Tensor:
+    def forward(
+        self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False
+    ) -> Tensor:
         return x.mean((2, 3, 4)) / 255 if rescale and resize and return_features else x
 
 

@@ -1,4 +1,6 @@
-"""NLL of tokens under next-token prediction, against a plain loop that scores one token at a time."""
+"""NLL of tokens under next-token prediction, against a plain loop that scores one token at a
+time.
+"""
 
 from dataclasses import replace
 
@@ -28,7 +30,9 @@ def sample(preset, clips, frames, seed=0):
 
 
 def plain(loaded, codes, actions, known, windows):
-    """The scores [new, h, w] of one clip: for every token, a pass over nothing but what is before it in its window."""
+    """The scores [new, h, w] of one clip: for every token, a pass over nothing but what is before
+    it in its window.
+    """
     grid, scores = loaded.preset.grid, []
     for first, start, end in windows:
         for t in range(start, end):
@@ -36,18 +40,24 @@ def plain(loaded, codes, actions, known, windows):
                 for j in range(grid.w):
                     ids = grid.flatten(codes[first:end], actions[first:end])
                     place = grid.position(t - first, i, j)
-                    row = logits(loaded.transformer, torch.from_numpy(ids[None, :place]))[0, -1, :25]
+                    row = logits(loaded.transformer, torch.from_numpy(ids[None, :place]))[
+                        0, -1, :25
+                    ]
                     scores.append(-row.log_softmax(-1)[codes[t, i, j]].item())
     return np.array(scores).reshape(-1, grid.h, grid.w)
 
 
 @pytest.mark.parametrize("chunk", [512, 4])
 def test_against_a_loop_over_prefixes(loaded, monkeypatch, chunk):
-    """Six new frames after two: the window of five fills up, then rolls, keeping two frames, with what was made."""
+    """Six new frames after two: the window of five fills up, then rolls, keeping two frames, with
+    what was made.
+    """
     monkeypatch.setattr(likelihood, "CHUNK", chunk)
     codes, actions = sample(loaded.preset, 2, 8)
     decoding = loaded.preset.decoding.decoding
-    session = start_session(loaded, codes[:, :2], [Request(6, decoding, 0, actions=own) for own in actions])
+    session = start_session(
+        loaded, codes[:, :2], [Request(6, decoding, 0, actions=own) for own in actions]
+    )
     found = token_nll(session, codes)
     windows = [(0, 2, 5), (3, 5, 8)]
     assert found.shape == (2, 6, 2, 3)
@@ -64,6 +74,8 @@ def test_actions_matter(loaded):
 
 
 def test_base_of_other_tokens(loaded):
-    with pytest.raises(UsageError, match="The preset freedoom differs from tiny in tokenizer, grid, actions"):
+    with pytest.raises(
+        UsageError, match=("The preset freedoom differs from tiny in tokenizer, grid, actions")
+    ):
         check_same_tokens(load_preset("freedoom"), loaded.preset)
     check_same_tokens(loaded.preset.model_copy(update={"name": "tuned"}), loaded.preset)

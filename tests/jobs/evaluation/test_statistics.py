@@ -38,7 +38,9 @@ def test_frechet_of_too_few():
 
 
 def test_intervals_cover_the_mean():
-    """Of 95% intervals over 20 clips nearly as many hold the true mean; the percentile bootstrap is a little narrow."""
+    """Of 95% intervals over 20 clips nearly as many hold the true mean; the percentile bootstrap is
+    a little narrow.
+    """
     rng = np.random.default_rng(0)
     found = [estimate(rng.normal(3, 2, 20)) for _ in range(200)]
     assert 0.88 <= np.mean([e.low <= 3 <= e.high for e in found]) <= 0.98

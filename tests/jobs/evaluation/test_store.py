@@ -12,7 +12,13 @@ from diagd_cli.jobs.evaluation.store import LINES, Record, Store
 def filled(tmp_path):
     store = Store(tmp_path, {"frames": 2})
     for seed in (0, 1):
-        store.add(Record({"clip": "a", "seed": seed}, {"psnr": [20.5 + seed]}, {"codes": np.full((2, 3), seed)}))
+        store.add(
+            Record(
+                {"clip": "a", "seed": seed},
+                {"psnr": [20.5 + seed]},
+                {"codes": np.full((2, 3), seed)},
+            )
+        )
     return tmp_path
 
 
@@ -34,7 +40,9 @@ def test_a_line_that_was_cut_off(filled):
     assert found(filled, 0) and found(filled, 1).figures == {"psnr": [1.0]}
 
 
-@pytest.mark.parametrize("damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:40])])
+@pytest.mark.parametrize(
+    "damage", [lambda p: p.unlink(), lambda p: p.write_bytes(p.read_bytes()[:40])]
+)
 def test_arrays_that_are_lost(filled, damage):
     for path in (filled / "samples").iterdir():
         damage(path)
@@ -43,8 +51,12 @@ def test_arrays_that_are_lost(filled, damage):
 
 def test_a_full_disk(tmp_path):
     with small_disk(tmp_path):
-        store, figures = Store(tmp_path, {}), {"psnr": [1.0] * 10_000}  # arrays of no bytes to speak of
-        with pytest.raises(OutputError, match=f"{LINES} cannot be written: no space left on device. Free some space"):
+        # arrays of no bytes to speak of
+        store, figures = Store(tmp_path, {}), {"psnr": [1.0] * 10_000}
+        with pytest.raises(
+            OutputError,
+            match=(f"{LINES} cannot be written: no space left on device. Free some space"),
+        ):
             store.add(Record({"seed": 0}, figures), Record({"seed": 1}, figures))
 
 

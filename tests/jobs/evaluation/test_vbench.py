@@ -24,7 +24,10 @@ def test_folders():
     facts = [Decoding(m, 2, 10).facts(grid, 1) for m in ("ntp", "spatial", "diagd", "zipar")]
     assert [folder_of(f) for f in facts] == ["ntp", "spatial-k2", "diagd-k2-d10", "zipar-k2"]
     odd = Decoding("diagd", 2, 10, "above", repair=False, zero_slots=True).facts(grid, 1)
-    assert folder_of({**odd, "preset": "../it's mine"}) == "diagd-k2-d10-above-no-repair-zero-slots-.._it_s_mine"
+    assert (
+        folder_of({**odd, "preset": "../it's mine"})
+        == "diagd-k2-d10-above-no-repair-zero-slots-.._it_s_mine"
+    )
 
 
 def test_commands(tmp_path):
@@ -36,11 +39,17 @@ def test_commands(tmp_path):
 
 
 def test_results_go_to_the_folder_of_their_videos(tmp_path):
-    parts = [result("ntp", subject_consistency=0.9, imaging_quality=61), result("diagd-k2-d10", dynamic_degree=1)]
+    parts = [
+        result("ntp", subject_consistency=0.9, imaging_quality=61),
+        result("diagd-k2-d10", dynamic_degree=1),
+    ]
     paths = [tmp_path / f"{n}.json" for n in range(2)]
     for path, part in zip(paths, parts, strict=True):
         path.write_text(json.dumps(part))
-    wanted = {"ntp": {"subject_consistency": 0.9, "imaging_quality": 61}, "diagd-k2-d10": {"dynamic_degree": 1}}
+    wanted = {
+        "ntp": {"subject_consistency": 0.9, "imaging_quality": 61},
+        "diagd-k2-d10": {"dynamic_degree": 1},
+    }
     assert read_results(paths, FOLDERS) == wanted
 
 
@@ -49,12 +58,18 @@ def test_results_go_to_the_folder_of_their_videos(tmp_path):
     [
         ("{", "is not a result of VBench: Invalid JSON"),
         ("[]", "is not a result of VBench: Input should be"),
-        ('{"subject_consistency": 0.9}', "is not a result of VBench: subject_consistency: Input should be"),
+        (
+            '{"subject_consistency": 0.9}',
+            "is not a result of VBench: subject_consistency: Input should be",
+        ),
         (
             '{"subject_consistency": [0.9, [{"video_results": 1}]]}',
             "subject_consistency.1.0.video_path: Field required",
         ),
-        ('{"subject_consistency": [NaN, [{"video_path": "ntp/a.mp4"}]]}', "subject_consistency is nan"),
+        (
+            '{"subject_consistency": [NaN, [{"video_path": "ntp/a.mp4"}]]}',
+            "subject_consistency is nan",
+        ),
         ('{"subject_consistency": [0.9, []]}', "subject_consistency is of videos in none"),
         (json.dumps(result("other", dynamic_degree=1)), "dynamic_degree is of videos in other"),
     ],

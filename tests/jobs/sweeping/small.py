@@ -19,12 +19,24 @@ def estimate(mean: float, reach: float | None = 0.1) -> Estimate:
 
 
 def row(
-    k: int, d: int, speed: float, over: float, reach: float | None = 0.02, psnr: float = -0.3, **changes: Any
+    k: int,
+    d: int,
+    speed: float,
+    over: float,
+    reach: float | None = 0.02,
+    psnr: float = -0.3,
+    **changes: Any,
 ) -> EvaluationRow:
-    """A decoding `speed` times as fast as NTP whose NLL is 2 + `over`, the difference known to `reach`."""
+    """A decoding `speed` times as fast as NTP whose NLL is 2 + `over`, the difference known to
+    `reach`.
+    """
     facts = {"method": "diagd", "k": k, "d": d, "stand_in": "previous-frame", "repair": True}
     facts |= {name: changes.pop(name) for name in list(changes) if name in facts}
-    differences = {"nll": estimate(over, reach), "psnr": estimate(psnr, reach), "ssim": estimate(0.0, reach)}
+    differences = {
+        "nll": estimate(over, reach),
+        "psnr": estimate(psnr, reach),
+        "ssim": estimate(0.0, reach),
+    }
     found = EvaluationRow(
         label=f"DiagD k={k} d={d}",
         by_frame={measure.key: [] for measure in MEASURES},
@@ -46,10 +58,14 @@ def row(
 
 def ntp(**changes: Any) -> EvaluationRow:
     """The row that others are held against: NLL 2, PSNR 20 dB."""
-    return replace(row(20, 300, 1.0, 0.0, psnr=0.0, method="ntp"), label="NTP", difference=None, **changes)
+    return replace(
+        row(20, 300, 1.0, 0.0, psnr=0.0, method="ntp"), label="NTP", difference=None, **changes
+    )
 
 
-def report(rows: list[EvaluationRow], clips: tuple[str, ...] = ("a.mp4",), **changes: Any) -> SweepReport:
+def report(
+    rows: list[EvaluationRow], clips: tuple[str, ...] = ("a.mp4",), **changes: Any
+) -> SweepReport:
     """A sweep's report."""
     scope = Scope("freedoom", "freedoom", 8, {"top_p": 0.8}, clips, [0], 4)
     found = SweepReport(scope, 4, rows, [], {}, [], {}, None, "diagd sweep a.mp4")

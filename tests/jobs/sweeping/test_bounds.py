@@ -25,7 +25,10 @@ def test_reading():
     "text, message",
     [
         ("", "Cannot read the bound ''"),
-        ("nll<2", "Cannot read the bound 'nll<2'. Write a measure and a difference to NTP with its sign"),
+        (
+            "nll<2",
+            "Cannot read the bound 'nll<2'. Write a measure and a difference to NTP with its sign",
+        ),
         ("nll<=+2%,", "Cannot read the bound ''"),
         ("nll<=+nan", "Cannot read the bound"),
         ("fvd<=+1", "'fvd' is not one of nll, psnr, ssim, actions"),
@@ -62,13 +65,19 @@ def test_all_bounds_hold():
     assert chosen(rows, "nll<=+3%")[0].row is rows[2]
     choice, lines = chosen(rows, "nll<=+3%,psnr>=-0.5")
     assert choice.row is SLOW
-    assert lines[1:] == ["  NLL 2.010, +0.5% (95%: +0.3% to +0.7%)", "  PSNR 19.70 dB, -0.30 (95%: -0.30 to -0.30)"]
+    assert lines[1:] == [
+        "  NLL 2.010, +0.5% (95%: +0.3% to +0.7%)",
+        "  PSNR 19.70 dB, -0.30 (95%: -0.30 to -0.30)",
+    ]
 
 
 def test_an_interval_that_reaches_past_the_bound():
     choice, lines = chosen([ntp(), SLOW, MIDDLE, FAST], "nll<=+2%")
     assert choice.row is MIDDLE and not choice.settled and choice.sure is SLOW
-    doubt = "over 4 clips the interval of NLL reaches past the bound. Settled within: DiagD k=4 d=20, 4.0x"
+    doubt = (
+        "over 4 clips the interval of NLL reaches past the bound. Settled within: DiagD k=4 d=20, "
+        "4.0x"
+    )
     assert lines[-1] == f"  Not settled: {doubt}"
 
 
@@ -84,7 +93,9 @@ def test_only_ntp_remains():
     choice, lines = chosen([ntp(), FAST, MIDDLE], "nll<=+0.005")
     assert choice.row.label == "NTP" and choice.settled
     assert lines[0] == "Only NTP is within nll<=+0.005"
-    assert lines[1].startswith("  The nearest, DiagD k=2 d=10 (9.0x NTP, 810 tokens/s, 267 steps): NLL 2.030, +0.030")
+    assert lines[1].startswith(
+        "  The nearest, DiagD k=2 d=10 (9.0x NTP, 810 tokens/s, 267 steps): NLL 2.030, +0.030"
+    )
     assert "do not settle" not in lines[1]  # the interval begins at +0.010
     assert "do not settle" in chosen([ntp(), MIDDLE], "nll<=+0.02")[1][1]
 

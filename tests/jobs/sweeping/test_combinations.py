@@ -17,14 +17,24 @@ def names(decodings):
 
 
 def test_every_plan_once_and_ntp_first():
-    found = combine(named(("spatial", 2), ("diagd", 1, 3), ("diagd", 2, 3), ("diagd", 1, 3)), *DEFAULT, GRID, 1)
+    found = combine(
+        named(("spatial", 2), ("diagd", 1, 3), ("diagd", 2, 3), ("diagd", 1, 3)), *DEFAULT, GRID, 1
+    )
     assert (
-        names(found.decodings) == ["NTP", "spatial DiagD k=2", "DiagD k=1 d=3", "DiagD k=2 d=3"] and not found.skipped
+        names(found.decodings) == ["NTP", "spatial DiagD k=2", "DiagD k=1 d=3", "DiagD k=2 d=3"]
+        and not found.skipped
     )
 
 
 def test_what_does_not_fit_or_is_there_already_is_told():
-    decodings = named(("spatial", 2), ("diagd", 2, 8), ("diagd", 2, 9), ("diagd", 5, 1), ("diagd", 4, 12), ("zipar", 2))
+    decodings = named(
+        ("spatial", 2),
+        ("diagd", 2, 8),
+        ("diagd", 2, 9),
+        ("diagd", 5, 1),
+        ("diagd", 4, 12),
+        ("zipar", 2),
+    )
     found = combine(decodings, ["above"], [True], GRID, 1)
     assert names(found.decodings) == ["NTP", "spatial DiagD k=2"]
     assert found.skipped == [
@@ -37,7 +47,9 @@ def test_what_does_not_fit_or_is_there_already_is_told():
 
 
 def test_stand_ins_and_repair_only_where_they_matter():
-    found = combine(named(("zipar", 2), ("diagd", 1, 3)), ["previous-frame", "newest"], [True, False], GRID, 1)
+    found = combine(
+        named(("zipar", 2), ("diagd", 1, 3)), ["previous-frame", "newest"], [True, False], GRID, 1
+    )
     assert names(found.decodings) == [
         "NTP",
         "ZipAR window=2",

@@ -26,7 +26,8 @@ def test_a_preset_whose_weights_lie_beside_it(tiny, tmp_path):
     assert (new.name, new.decoding.decoding) == ("fast", Decoding("diagd", 2, 3, "above"))
     assert (new.decoding.temperature, new.decoding.top_k, new.decoding.top_p) == (0.5, 3, 0.9)
     assert sound(new) and new.transformer_weights.sources[0].files[0].sha256
-    assert not path.parent.joinpath("transformer.safetensors").exists()  # named by their way, not copied
+    # named by their way, not copied
+    assert not path.parent.joinpath("transformer.safetensors").exists()
     pairs = zip(load_transformer(old).parameters(), load_transformer(new).parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
 
@@ -41,7 +42,9 @@ def test_a_folder_that_was_named(tiny, tmp_path):
     """Weights that were found with --weights-dir are found without it."""
     shutil.copy(tiny.preset, tmp_path / "alone.yaml")
     path = tmp_path / "b" / "fast.yaml"
-    write_chosen(path, load_preset(tmp_path / "alone.yaml"), Decoding("spatial", 2), SAMPLING, tiny.folder)
+    write_chosen(
+        path, load_preset(tmp_path / "alone.yaml"), Decoding("spatial", 2), SAMPLING, tiny.folder
+    )
     assert sound(load_preset(path))
 
 
@@ -49,7 +52,10 @@ def test_shipped_weights_keep_their_entry(tmp_path):
     old = load_preset("freedoom")
     write_chosen(tmp_path / "fast.yaml", old, Decoding("spatial", 1), SAMPLING)
     new = load_preset(tmp_path / "fast.yaml")
-    assert (new.tokenizer_weights, new.inverse_weights) == (old.tokenizer_weights, old.inverse_weights)
+    assert (new.tokenizer_weights, new.inverse_weights) == (
+        old.tokenizer_weights,
+        old.inverse_weights,
+    )
     assert sound(new) and str(preset_folder()) not in (tmp_path / "fast.yaml").read_text()
 
 

@@ -11,7 +11,9 @@ from diagd_cli.jobs.vote.records import Key, Pair, Votes
 GREY = {"ntp": 60, "diagd": 180}  # the level of every pixel, so that a picture tells its folder
 
 
-def make_folders(root: Path, names=("a.mp4", "b.mp4", "c.mp4"), frames: int = 12) -> tuple[Path, Path]:
+def make_folders(
+    root: Path, names=("a.mp4", "b.mp4", "c.mp4"), frames: int = 12
+) -> tuple[Path, Path]:
     """Folders ntp and diagd with videos of 64x48 pixels, 12 frames a second."""
     for folder, level in GREY.items():
         for name in names:
@@ -27,7 +29,9 @@ def make_key(lefts: str = "abab") -> Key:
 
 
 def make_votes(choices: dict, ballot: int = 0, **other) -> Votes:
-    return Votes(format="diagd-votes", ballot=f"{ballot:016x}", choices=choices, **{"vote": "0123", **other})
+    return Votes(
+        format="diagd-votes", ballot=f"{ballot:016x}", choices=choices, **{"vote": "0123", **other}
+    )
 
 
 def write_votes(path: Path, votes: Votes, **changes) -> Path:

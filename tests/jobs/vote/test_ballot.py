@@ -1,4 +1,6 @@
-"""The page in a real browser: voting by keys and buttons, reloading, saving, and how it looks at several sizes."""
+"""The page in a real browser: voting by keys and buttons, reloading, saving, and how it looks at
+several sizes.
+"""
 
 import json
 
@@ -12,7 +14,8 @@ from diagd_cli.jobs.vote.records import Key, Votes, read_record
 pytest_plugins = ["browser"]
 
 QUESTION = "Which <b>video</b> & why?"
-SIZES = ((1000, 700), (390, 844), (844, 390), (1920, 1080))  # a small window, a phone, one on its side, a large window
+# a small window, a phone, one on its side, a large window
+SIZES = ((1000, 700), (390, 844), (844, 390), (1920, 1080))
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +33,9 @@ def voting(page, ballot):
 
 @pytest.fixture
 def playing(voting):
-    if not voting.evaluate("document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.42E01E\"')"):
+    if not voting.evaluate(
+        "document.createElement('video').canPlayType('video/mp4; codecs=\"avc1.42E01E\"')"
+    ):
         pytest.skip("this browser plays no H.264")
     voting.wait_for_function("videos.every((video) => video.readyState === 4)")
     return voting
@@ -57,7 +62,10 @@ def test_a_vote_by_keyboard_survives_a_reload_and_is_counted(voting, ballot, tmp
     voting.keyboard.press("ArrowRight")
     assert count.inner_text() == "Pair 3 of 3"
     voting.reload()
-    assert count.inner_text() == "Pair 3 of 3" and voting.locator("progress").get_attribute("value") == "2"
+    assert (
+        count.inner_text() == "Pair 3 of 3"
+        and voting.locator("progress").get_attribute("value") == "2"
+    )
     voting.keyboard.press("b")
     assert count.inner_text() == "Pair 2 of 3" and choice(voting) == "right"
     voting.keyboard.press("ArrowDown")  # changes it
@@ -72,7 +80,9 @@ def test_a_vote_by_keyboard_survives_a_reload_and_is_counted(voting, ballot, tmp
     assert votes.choices == {"1": "left", "2": "equal", "3": "left"} and votes.voter == "<i>Ö</i>"
     check_votes(key, [(path, votes)])
     counted = diagd("vote", "count", path, "--key", ballot.with_name("ballot.key.json"), "--json")
-    assert counted.code == 0 and counted.objects == [json.loads(json.dumps(count_votes(key, [votes]).facts()))]
+    assert counted.code == 0 and counted.objects == [
+        json.loads(json.dumps(count_votes(key, [votes]).facts()))
+    ]
     assert counted.objects[0]["overall"]["tie"]["count"] == 1
 
 
@@ -99,7 +109,10 @@ def test_a_vote_by_buttons(voting, tmp_path):
 def test_keys_that_must_not_vote(voting):
     for keys in ("Alt+ArrowDown", "Control+ArrowLeft", "n", "b", "Backspace", "x"):
         voting.keyboard.press(keys)
-    assert voting.locator("#count").inner_text() == "Pair 1 of 3" and voting.locator("#ask").is_visible()
+    assert (
+        voting.locator("#count").inner_text() == "Pair 1 of 3"
+        and voting.locator("#ask").is_visible()
+    )
     voting.keyboard.down("ArrowLeft")
     voting.keyboard.down("ArrowLeft")  # a key that is held repeats
     assert voting.locator("#count").inner_text() == "Pair 2 of 3"
@@ -119,7 +132,10 @@ def test_by_tab_and_enter_alone(voting):
 
 
 def test_without_storage_the_page_works_and_warns(page, ballot):
-    page.add_init_script("Storage.prototype.setItem = Storage.prototype.getItem = () => { throw new Error('denied') }")
+    page.add_init_script(
+        "Storage.prototype.setItem = Storage.prototype.getItem = () => { throw "
+        "new Error('denied') }"
+    )
     page.goto((ballot / "index.html").as_uri())
     assert page.locator("#forgets").is_visible()
     page.keyboard.press("ArrowLeft")
@@ -173,22 +189,37 @@ def test_everything_fits(playing):
 
 
 def assert_fits(playing, width, height):
-    scrolls = "document.documentElement.scrollWidth > innerWidth || document.documentElement.scrollHeight > innerHeight"
+    scrolls = (
+        "document.documentElement.scrollWidth > innerWidth || "
+        "document.documentElement.scrollHeight > innerHeight"
+    )
     assert not playing.evaluate(scrolls)
     left, right = (playing.locator(f"#{side}-video").bounding_box() for side in ("left", "right"))
-    assert (left["width"], left["height"], left["y"]) == (right["width"], right["height"], right["y"])
-    assert left["width"] % 64 == 0 and left["height"] % 48 == 0 and left["width"] >= 128  # whole pixels
+    assert (left["width"], left["height"], left["y"]) == (
+        right["width"],
+        right["height"],
+        right["y"],
+    )
+    # whole pixels
+    assert left["width"] % 64 == 0 and left["height"] % 48 == 0 and left["width"] >= 128
     assert left["x"] + left["width"] <= right["x"] and right["x"] + right["width"] <= width
     assert playing.evaluate("getComputedStyle(videos[0]).imageRendering") == "pixelated"
     for button in playing.locator("#ask button").all():
         box = button.bounding_box()
-        assert box["height"] >= 44 and box["y"] + box["height"] <= height and box["x"] + box["width"] <= width
+        assert (
+            box["height"] >= 44
+            and box["y"] + box["height"] <= height
+            and box["x"] + box["width"] <= width
+        )
 
 
 def test_the_question_is_text_and_nothing_is_fetched_from_elsewhere(voting, ballot):
     assert voting.locator("#question").inner_text() == voting.title() == QUESTION
     folder = ballot.as_uri()
-    assert all(url.startswith((folder, "data:", "blob:")) for url in voting.requested) and voting.requested
+    assert (
+        all(url.startswith((folder, "data:", "blob:")) for url in voting.requested)
+        and voting.requested
+    )
 
 
 def test_a_video_that_is_missing_is_said(page, tmp_path):

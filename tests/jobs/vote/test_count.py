@@ -17,10 +17,21 @@ def test_a_choice_counts_for_the_folder_whose_video_was_there():
 
 
 def test_counts_by_pair_and_overall():
-    votes = [make_votes({"1": "left", "2": "right", "3": "equal"}), make_votes({"1": "right", "2": "right"}, 1)]
+    votes = [
+        make_votes({"1": "left", "2": "right", "3": "equal"}),
+        make_votes({"1": "right", "2": "right"}, 1),
+    ]
     facts = count_votes(make_key("aba"), votes).facts()
-    assert [facts[name] for name in ("a", "b", "question", "voters")] == ["ntp", "diagd", "Which?", 2]
-    counts = [[row[name]["count"] for name in ("win", "tie", "lose")] for row in (facts["overall"], *facts["pairs"])]
+    assert [facts[name] for name in ("a", "b", "question", "voters")] == [
+        "ntp",
+        "diagd",
+        "Which?",
+        2,
+    ]
+    counts = [
+        [row[name]["count"] for name in ("win", "tie", "lose")]
+        for row in (facts["overall"], *facts["pairs"])
+    ]
     assert counts == [[3, 1, 1], [1, 0, 1], [2, 0, 0], [0, 1, 0]]
     assert facts["overall"]["votes"] == 5 and facts["overall"]["win"]["share"] == 0.6
     assert facts["overall"]["p"] == sign_test(3, 1) == 0.625
@@ -34,10 +45,17 @@ def test_a_pair_without_votes_has_no_shares():
 
 @pytest.mark.parametrize(
     "count, total, interval",
-    [(0, 10, (0, 0.2775)), (1, 10, (0.0179, 0.4042)), (5, 10, (0.2366, 0.7634)), (81, 263, (0.2553, 0.3662))],
+    [
+        (0, 10, (0, 0.2775)),
+        (1, 10, (0.0179, 0.4042)),
+        (5, 10, (0.2366, 0.7634)),
+        (81, 263, (0.2553, 0.3662)),
+    ],
 )
 def test_wilson_interval(count, total, interval):
-    """The last row is the example of Newcombe, Statistics in Medicine 17 (1998), table I, method 3."""
+    """The last row is the example of Newcombe, Statistics in Medicine 17 (1998), table I,
+    method 3.
+    """
     assert wilson(count, total) == pytest.approx(interval, abs=5e-5)
 
 
@@ -50,7 +68,8 @@ def test_wilson_interval_holds_the_share_and_mirrors(total, data):
 
 
 @pytest.mark.parametrize(
-    "wins, losses, p", [(0, 0, 1), (1, 0, 1), (3, 3, 1), (5, 0, 2 / 32), (8, 2, 112 / 1024), (0, 1000, 2**-999)]
+    "wins, losses, p",
+    [(0, 0, 1), (1, 0, 1), (3, 3, 1), (5, 0, 2 / 32), (8, 2, 112 / 1024), (0, 1000, 2**-999)],
 )
 def test_sign_test(wins, losses, p):
     assert sign_test(wins, losses) == sign_test(losses, wins) == pytest.approx(p, rel=1e-12)
@@ -60,13 +79,18 @@ def test_sign_test(wins, losses, p):
     "second, message",
     [
         (make_votes({"1": "left"}, 1, vote="4567"), "two.json is of another vote"),
-        (make_votes({"9": "left"}, 1), "two.json has a choice for pair '9', which is not in the key"),
+        (
+            make_votes({"9": "left"}, 1),
+            "two.json has a choice for pair '9', which is not in the key",
+        ),
         (make_votes({"1": "left"}, 0), "two.json and one.json are of the same voter"),
     ],
 )
 def test_foreign_and_repeated_votes(second, message):
     with pytest.raises(VoteError) as error:
-        check_votes(make_key(), [(Path("one.json"), make_votes({"1": "left"})), (Path("two.json"), second)])
+        check_votes(
+            make_key(), [(Path("one.json"), make_votes({"1": "left"})), (Path("two.json"), second)]
+        )
     assert error.value.message == message and error.value.hint
 
 

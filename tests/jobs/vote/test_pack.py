@@ -1,4 +1,6 @@
-"""What voters get: shuffled pairs, names and bytes that do not tell the sides; and the key beside it."""
+"""What voters get: shuffled pairs, names and bytes that do not tell the sides; and the key beside
+it.
+"""
 
 import json
 import os
@@ -25,7 +27,11 @@ def folders(tmp_path_factory):
 
 
 def files_of(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_the_key_tells_which_video_is_where(folders, tmp_path):
@@ -35,31 +41,64 @@ def test_the_key_tells_which_video_is_where(folders, tmp_path):
     assert (key.a, key.b) == tuple(map(str, folders))
     for pair, entry in key.pairs.items():
         for side, folder in zip(
-            ("left", "right"), ("ntp", "diagd") if entry.left == "a" else ("diagd", "ntp"), strict=True
+            ("left", "right"),
+            ("ntp", "diagd") if entry.left == "a" else ("diagd", "ntp"),
+            strict=True,
         ):
-            frames = read_clip(tmp_path / "ballot" / "videos" / f"{pair}-{side}.mp4", context=12).frames
+            frames = read_clip(
+                tmp_path / "ballot" / "videos" / f"{pair}-{side}.mp4", context=12
+            ).frames
             assert abs(float(frames.mean()) - GREY[folder]) < 3
 
 
 def test_nothing_in_the_folder_tells_names_folders_or_the_seed(folders, tmp_path):
     pack_ballot(*folders, tmp_path / "ballot", 987654321, QUESTION)
     files = files_of(tmp_path / "ballot")
-    assert sorted(files) == ["index.html", *(f"videos/{n}-{side}.mp4" for n in (1, 2, 3) for side in ("left", "right"))]
-    for secret in (b"ntp", b"a.mp4", b"b.mp4", b"987654321", str(tmp_path).encode(), str(folders[0].parent).encode()):
+    assert sorted(files) == [
+        "index.html",
+        *(f"videos/{n}-{side}.mp4" for n in (1, 2, 3) for side in ("left", "right")),
+    ]
+    for secret in (
+        b"ntp",
+        b"a.mp4",
+        b"b.mp4",
+        b"987654321",
+        str(tmp_path).encode(),
+        str(folders[0].parent).encode(),
+    ):
         assert not any(secret in data for data in files.values())
 
 
 def test_tags_of_a_video_are_not_copied(folders, tmp_path):
     tagged = tmp_path / "ntp" / "a.mp4"
     tagged.parent.mkdir()
-    tags = ["-metadata", "title=SECRET", "-metadata:s:v", "handler_name=SECRET", "-metadata:s:v", "language=fra"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(folders[0] / "a.mp4"), *tags, "-c", "copy"]
+    tags = [
+        "-metadata",
+        "title=SECRET",
+        "-metadata:s:v",
+        "handler_name=SECRET",
+        "-metadata:s:v",
+        "language=fra",
+    ]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-v",
+        "error",
+        "-i",
+        str(folders[0] / "a.mp4"),
+        *tags,
+        "-c",
+        "copy",
+    ]
     subprocess.run([*command, str(tagged)], check=True)
     assert tagged.read_bytes().count(b"SECRET") == 2
     (tmp_path / "diagd").mkdir()
     (tmp_path / "diagd" / "a.mp4").write_bytes((folders[1] / "a.mp4").read_bytes())
     key = pack_ballot(tmp_path / "ntp", tmp_path / "diagd", tmp_path / "ballot", 0, QUESTION)
-    left, right = ((tmp_path / "ballot" / "videos" / f"1-{side}.mp4").read_bytes() for side in ("left", "right"))
+    left, right = (
+        (tmp_path / "ballot" / "videos" / f"1-{side}.mp4").read_bytes()
+        for side in ("left", "right")
+    )
     ours = left if key.pairs["1"].left == "a" else right
     assert b"SECRET" not in ours
     untagged = pack_ballot(*folders, tmp_path / "again", 0, QUESTION)
@@ -70,7 +109,8 @@ def test_tags_of_a_video_are_not_copied(folders, tmp_path):
 
 def test_the_seed_decides_everything(folders, tmp_path):
     keys = [
-        pack_ballot(*folders, tmp_path / name, seed, QUESTION) for name, seed in (("one", 1), ("two", 1), ("three", 2))
+        pack_ballot(*folders, tmp_path / name, seed, QUESTION)
+        for name, seed in (("one", 1), ("two", 1), ("three", 2))
     ]
     assert keys[0] == keys[1] and files_of(tmp_path / "one") == files_of(tmp_path / "two")
     assert keys[0].pairs != keys[2].pairs and keys[0].vote != keys[2].vote
@@ -85,7 +125,9 @@ def test_sides_are_balanced_and_all_orders_occur(count):
         assert abs(lefts["a"] - lefts["b"]) == count % 2
         assert sorted(name for name, _ in drawn.values()) == sorted(names)
         assert list(drawn) == sorted(drawn) and len(set(map(len, drawn))) == 1
-    assert {drawn[next(iter(drawn))] for drawn in draws} == {(name, left) for name in names for left in "ab"}
+    assert {drawn[next(iter(drawn))] for drawn in draws} == {
+        (name, left) for name in names for left in "ab"
+    }
 
 
 def test_the_global_random_state_is_left_alone():
@@ -98,7 +140,10 @@ def test_the_global_random_state_is_left_alone():
 
 def test_names_in_one_folder_only_are_listed(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
-    for folder, names in ((a, ("x.mp4", "same.MP4")), (b, ("y.mp4", "same.MP4", "z.mp4", ".hidden.mp4", "note.json"))):
+    for folder, names in (
+        (a, ("x.mp4", "same.MP4")),
+        (b, ("y.mp4", "same.MP4", "z.mp4", ".hidden.mp4", "note.json")),
+    ):
         folder.mkdir()
         for name in names:
             (folder / name).touch()
@@ -139,7 +184,10 @@ def test_a_broken_video_leaves_nothing(tmp_path):
 def test_a_full_disk_is_not_blamed_on_the_video(folders, tmp_path):
     with small_disk(tmp_path):
         (tmp_path / "filler").write_bytes(b"x" * (52 << 10))
-        with pytest.raises(OutputError, match=r"ballot cannot be written: no space left on device. Free some space"):
+        with pytest.raises(
+            OutputError,
+            match=(r"ballot cannot be written: no space left on device. Free some space"),
+        ):
             pack_ballot(*folders, tmp_path / "ballot", 0, QUESTION)
         assert os.listdir(tmp_path) == ["filler"]
 

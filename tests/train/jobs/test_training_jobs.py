@@ -65,12 +65,16 @@ class Count(Silent):
 
 
 def request(**changes):
-    return TrainRequest(**{"data": Path("clips"), "out": Path("runs/own"), "recipe": "mine.yaml", **changes})
+    return TrainRequest(
+        **{"data": Path("clips"), "out": Path("runs/own"), "recipe": "mine.yaml", **changes}
+    )
 
 
 def same_weights(first, second):
     first, second = load_file(first), load_file(second)
-    return first.keys() == second.keys() and all((first[name] == second[name]).all() for name in first)
+    return first.keys() == second.keys() and all(
+        (first[name] == second[name]).all() for name in first
+    )
 
 
 def test_the_example_of_the_docs_trains_what_the_commands_train(diagd, world):
@@ -81,9 +85,25 @@ def test_the_example_of_the_docs_trains_what_the_commands_train(diagd, world):
     assert len(blocks) == 2 and names["preset"] == Path("runs/mine/preset.yaml")
     assert names["tuned"] == Path("runs/tuned/preset.yaml")
     for part in ("tokenizer", "transformer"):
-        assert diagd("train", part, "clips", "--recipe", "mine.yaml", "--out", "runs/command", "-q").code == 0
+        assert (
+            diagd(
+                "train", part, "clips", "--recipe", "mine.yaml", "--out", "runs/command", "-q"
+            ).code
+            == 0
+        )
     decodings = ("--k", 1, "--d", 2, "--steps", 20, "-q")
-    assert diagd("finetune", "clips", "-p", "runs/command/preset.yaml", "-o", "runs/tuned-too", *decodings).code == 0
+    assert (
+        diagd(
+            "finetune",
+            "clips",
+            "-p",
+            "runs/command/preset.yaml",
+            "-o",
+            "runs/tuned-too",
+            *decodings,
+        ).code
+        == 0
+    )
     for own, other in (("runs/mine", "runs/command"), ("runs/tuned", "runs/tuned-too")):
         for part in ("tokenizer", "transformer"):
             assert same_weights(f"{own}/{part}.safetensors", f"{other}/{part}.safetensors")
@@ -105,9 +125,15 @@ def test_what_a_progress_is_told(world):
 
 def test_inverse_dynamics(world):
     heard = Listener()
-    path = train_inverse(InverseRequest(data=Path("clips"), out=Path("runs/own"), recipe="mine.yaml", steps=2), heard)
+    path = train_inverse(
+        InverseRequest(data=Path("clips"), out=Path("runs/own"), recipe="mine.yaml", steps=2), heard
+    )
     assert load_preset(path).inverse_weights and Path("runs/own/inverse/confusion.json").is_file()
-    assert heard.notes[0].startswith("read right: ") and heard.bars["inverse dynamics"] == (2, 2, "steps")
+    assert heard.notes[0].startswith("read right: ") and heard.bars["inverse dynamics"] == (
+        2,
+        2,
+        "steps",
+    )
 
 
 def test_a_preset_made_in_python_needs_no_file(world):
