@@ -57,7 +57,8 @@ def clip_inputs(
 
     clips: video files, or recordings that hold their frames.
     actions: as in --actions: a file, which is read, or the actions themselves, which are not.
-    prompt_file: UTF-8 text. prompt_embedding: safetensors.
+    prompt_file: UTF-8 text.
+    prompt_embedding: safetensors.
     """
     from diagd_cli.tokens.actions import file_beside, is_file
 

@@ -54,10 +54,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A preset with its models on a device; `dtype` is the Transformer's. seconds: of loading;
-    compile_seconds: of `warm_up`.
+    """A preset with its models on a device.
 
-    base: peak bytes of this process before it was loaded.
+    tokenizer: None where it was left out.
+    dtype: the Transformer's.
+    seconds: that loading took.
+    compile_seconds: that `warm_up` took.
+    base: peak bytes of this process before anything was loaded.
     """
 
     preset: Preset
@@ -85,8 +88,10 @@ class Loaded:
 
         clip: what is to be continued; the actions recorded beside it steer, as far as they go.
         actions: those of the new frames, as --actions takes them, for which the clip is needed; or
-        rows int64 [context + frames, A], used as they are. sampling: temperature, top_k, top_p,
-        top_p_rule. Raises UsageError; TypeError for another name.
+            rows int64 [context + frames, A], used as they are.
+        sampling: temperature, top_k, top_p, top_p_rule.
+
+        Raises UsageError; TypeError for another name.
         """
         preset = self.preset
         frames = preset.clip.frames if frames is None else frames

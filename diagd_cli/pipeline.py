@@ -52,15 +52,20 @@ FRAMES_AT_ONCE = 8
 
 @dataclass
 class Result:
-    """pixels uint8 [context + new, H, W, 3] as the tokenizer decodes them; codes int64 [T, h, w];
-    seconds by stage.
+    """What was made of a clip; steps, seconds and rates are those of its whole batch.
 
-    frames: the same with the preset's `stamp`, to be shown; `pixels` are there to be measured.
-        steps, seconds and rates are those of the whole batch of `batch` clips; tokens are this
-        clip's. began: when the decode began, as time.perf_counter() tells it. first_frame: seconds
-        from there until the pixels of the first new frame.
+    pixels: uint8 [context + new, H, W, 3], as the tokenizer decodes them, to be measured.
+    codes: int64 [T, h, w].
+    context: frames that were given.
+    steps: of the decoding.
+    tokens: that were made for this clip.
+    seconds: by stage.
+    batch: clips that were decoded together.
+    began: when the decode began, as time.perf_counter() tells it.
+    first_frame: seconds from there until the pixels of the first new frame.
     completed: seconds of decoding, prefill not counted, after which each new latent frame had all
         its tokens.
+    stamp: text that `frames` bear.
     """
 
     pixels: np.ndarray
@@ -137,11 +142,13 @@ def continue_clips(
     """Continue clips of equally many context frames in one batch; each gets the tokens that it gets
     alone.
 
-    requests: one a clip, which differ in seed, actions and text only; else ValueError.
-    `stage(name)` surrounds each stage; on_steps(done, total) follows each step. on_frames(clip,
-    frames uint8 [F, H, W, 3]): takes each clip's frames in order while later ones are made, on a
-    thread of its own; without it all pixels are decoded at the end. kv_dtype: of the cache; None is
-    the model's. offload: a tokenizer on CUDA waits in main memory while tokens are made.
+    requests: one a clip; they differ in seed, actions and text only, else ValueError.
+    stage: stage(name) surrounds each of "encode", "decode" and "pixels".
+    on_steps: on_steps(done, total) follows each step.
+    on_frames: on_frames(clip, frames uint8 [F, H, W, 3]) takes each clip's frames in order while
+        later ones are made, on a thread of its own; without it all are decoded at the end.
+    kv_dtype: of the cache; None is the model's.
+    offload: whether a tokenizer on CUDA waits in main memory while tokens are made.
     """
     _check_batch(loaded.preset, clips, requests, on_frames, offload)
     request, context = requests[0], len(clips[0].frames)

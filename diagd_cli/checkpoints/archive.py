@@ -54,8 +54,11 @@ def read_weights(path: Path, *inside: str, stand_ins: tuple[str, ...] = ()) -> d
     """Name -> tensor of a weight file, what is not a tensor left out.
 
     A checkpoint that keeps its weights under one of the top-level keys `inside` is read from there.
-    stand_ins: packages whose classes it may name; none is imported. Raises WeightsError for a file
-    that is missing, damaged, cut off, of no known format, or that asks for more than tensors.
+
+    stand_ins: packages whose classes it may name; none is imported.
+
+    Raises WeightsError for a file that is missing, damaged, cut off, of no known format, or that
+    asks for more than tensors.
     """
     form = _form(path)
     found = (

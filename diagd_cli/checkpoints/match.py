@@ -42,8 +42,8 @@ def compare(
     """Raise WeightsError where the sizes that a file reveals are not the preset's; the hint names a
     preset that it fits.
 
-    official: sizes by preset; a size that is not among them is any. otherwise: the hint where none
-    fits.
+    official: sizes by preset; a size that is not among them is any.
+    otherwise: the hint where none fits.
     """
     wrong = [
         f"{k} is {seen[k]} in the file, {wanted[k]} in the preset"

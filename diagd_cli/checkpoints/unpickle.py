@@ -90,8 +90,8 @@ class Unpickler:
     """A stack machine for the pickle operations that data needs (protocols 2 to 5). One call of
     `load`.
 
-    path: names the file in errors. stand_ins: packages whose classes may be named; their objects
-    become `StandIn`.
+    path: names the file in errors.
+    stand_ins: packages whose classes may be named; their objects become `StandIn`.
     """
 
     def __init__(self, path: Path, stand_ins: tuple[str, ...] = ()):

@@ -39,10 +39,10 @@ def pace(
     0 on.
 
     times: float64 [F], seconds, strictly ascending; `tick` is the unit they were rounded to, also
-    in seconds. `declared` are the rates that the file claims, of which one that fits the times is
-    taken. Steps are consecutive where the frames are as evenly spaced as rounding allows; elsewhere
-    a step that is left out is to show the frame before it, and of frames of equal step only the
-    last is shown.
+        in seconds. `declared` are the rates that the file claims, of which one that fits the times
+        is taken. Steps are consecutive where the frames are as evenly spaced as rounding allows;
+        elsewhere a step that is left out is to show the frame before it, and of frames of equal
+        step only the last is shown.
     """
     count = len(times)
     if count < 2 or times[-1] <= times[0]:

@@ -57,8 +57,8 @@ class VideoWriter:
     cannot be written.
 
     stream: the MP4 grows in fragments under its own name, in place of what was there, and can be
-    played all the while; with `STDOUT` as the path it is uncompressed YUV4MPEG2 on standard output,
-    which nothing else may write to.
+        played all the while; with `STDOUT` as the path it is uncompressed YUV4MPEG2 on standard
+        output, which nothing else may write to.
     """
 
     def __init__(

@@ -30,6 +30,7 @@ class TokenizerKind:
     parameters(config) -> their number, by arithmetic. work(config, frames, context, area, item) ->
     bytes that encoding `context` or decoding `frames` frames of `area` pixels takes besides, with
     numbers of `item` bytes. settings(config) -> what its weights were trained with, by name.
+
     channels_last: whether its convolutions are faster so, and need not keep the order of official
         sums.
     pixels: whether frames are pixels; where not, clips are files of tokens.
@@ -56,6 +57,7 @@ class Checkpoint:
     transformer(paths, config, positions) and tokenizer(paths, config) give (name, the tensors whose
     rows make the parameter), see `checkpoints.match.rows`; they raise WeightsError for what is
     another model's, or damaged.
+
     in_parts: the models whose weights may be several files.
     """
 
@@ -66,11 +68,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Family:
-    """One model family. name: also the `format` of its official weight files in a preset, where it
-    has such.
+    """One model family.
 
-    actions: the record of what steers it (`tokens.protocols.Actions`). recordings: readers of clips
-    that are no videos, frames uint8 [F, H, W, 3] of a path, by suffix; they raise UsageError.
+    name: also the `format` of its official weight files in a preset, where it has such.
+
+    actions: the record of what steers it (`tokens.protocols.Actions`).
+    recordings: readers of clips that are no videos, frames uint8 [F, H, W, 3] of a path, by suffix;
+        they raise UsageError.
     """
 
     name: str

@@ -109,7 +109,10 @@ def replace_all(parts: dict[Path, Path], names: dict[Path, Path]) -> None:
     """Move each temporary file to its target, the last one first; where one cannot be, all is again
     as it was.
 
-    parts: temporary files by target. names: targets as messages call them. Raises OutputError.
+    parts: temporary files by target.
+    names: targets as messages call them.
+
+    Raises OutputError.
     """
     done: list[tuple[Path, Path | None]] = []
     try:

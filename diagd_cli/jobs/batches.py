@@ -37,9 +37,11 @@ def generate(
     """Make every video; on_video is called with each when all of its files are complete.
 
     Of several videos one that fails does not stop the rest: `progress.failure` is told, and its
-    clip is in `failed`. Of a single one the error is raised. started: when it all began, as
-    time.perf_counter() tells it, for the sidecar. Raises UsageError, OutputError and WeightsError
-    before any work is done where it cannot be.
+    clip is in `failed`. Of a single one the error is raised.
+
+    started: when it all began, as time.perf_counter() tells it, for the sidecar.
+
+    Raises UsageError, OutputError and WeightsError before any work is done where it cannot be.
     """
     began = time.perf_counter() if started is None else started
     run = Run(generation, check(generation), progress or Silent(), on_video, began)

@@ -66,7 +66,10 @@ def load_others(
     """The models of those on another preset's Transformer, by label, with the tokenizer of
     `loaded`; each loaded once.
 
-    folder: where weights are looked for first. random: with made-up weights. Raises WeightsError.
+    folder: where weights are looked for first.
+    random: with made-up weights.
+
+    Raises WeightsError.
     """
     seed = 0 if random else None
     others = {

@@ -56,7 +56,8 @@ class Settings:
         """What the pipeline is asked for; decoding and seed are the settings' where no others are
         given.
 
-        actions: rows int64 [context + frames, A]. text: embedding float [N, cross_dim].
+        actions: rows int64 [context + frames, A].
+        text: embedding float [N, cross_dim].
         """
         from diagd_cli.loading import Request  # and torch, which takes long
 
@@ -79,7 +80,9 @@ def choose(
     """Settings by the preset's defaults where nothing else is given, checked against its grid and
     window.
 
-    seed: drawn at random where it is None. Raises UsageError.
+    seed: drawn at random where it is None.
+
+    Raises UsageError.
     """
     frames, context = frames or preset.clip.frames, context or preset.clip.context
     decoding = decoding or preset.decoding.decoding

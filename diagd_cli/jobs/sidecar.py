@@ -74,7 +74,9 @@ def describe(
 ) -> dict:
     """The sidecar of a clip that is made: settings, input, machine, counts, times.
 
-    written: where its MP4 is now. first_frame: see `first_frame`. prompt: what is told of its text.
+    written: where its MP4 is now.
+    first_frame: see `first_frame`.
+    prompt: what is told of its text.
     """
     preset, machine = generation.preset, generation.machine
     compiling = {"compile": loaded.compile_seconds} if machine.compile else {}

@@ -50,7 +50,10 @@ def output_paths(
     CLIP-continued.mp4 here.
 
     A folder is one that exists, ends with a slash, or has no dot in its name. Several samples of a
-    clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ... suffix: what they end in, in the place of .mp4.
+    clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ...
+
+    suffix: what they end in, in the place of .mp4.
+
     Raises UsageError.
     """
     path = Path(output or "")

@@ -70,8 +70,9 @@ def pace(speed: float) -> str:
 def pictures(
     comparison: Comparison, there: list[np.ndarray], total: float, speed: float, count: int
 ) -> Iterator[np.ndarray]:
-    """The video's frames uint8 [H, W, 3]. there: `arrivals` of each decoding; total: seconds of the
-    slowest one.
+    """The video's frames uint8 [H, W, 3].
+
+    there: `arrivals` of each decoding; total: seconds of the slowest one.
     """
     scale = enlargement(comparison.videos[0].shape[2])
 

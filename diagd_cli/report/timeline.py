@@ -17,9 +17,10 @@ NEVER = np.iinfo(np.int64).max
 class Timeline:
     """Steps counted from 0 over all windows, int64 [T, h, w]; NEVER where it does not happen.
 
-    made: when the token is made. stand_in: when another token is fed at its place, as it is
-    missing. gone: when that stand-in is replaced, or the window rolls. late: when the token is fed
-    without a target, over a stand-in or not.
+    made: when the token is made.
+    stand_in: when another token is fed at its place, as it is missing.
+    gone: when that stand-in is replaced, or the window rolls.
+    late: when the token is fed without a target, over a stand-in or not.
     """
 
     label: str

@@ -103,7 +103,9 @@ class Plan:
     def padded(self, width: int | None = None) -> Plan:
         """The same plan with all steps equally wide, for one static shape.
 
-        width: feeds of a step; by default those of the widest. Raises ValueError if it is less.
+        width: feeds of a step; by default those of the widest.
+
+        Raises ValueError if it is less.
 
         Padded lanes feed token 0 at one scratch position past the end, write the scratch slot
         there, and put what they make there; no real lane can see it.

@@ -38,10 +38,11 @@ FRAMES_AT_ONCE = 16  # read, resized and encoded together
 class Episodes:
     """Frames of all clips of a split, end to end, at the preset's size.
 
-    frames: uint8 [N, H, W, 3] (memory-mapped). starts: int64 [E+1], clip e is frames[starts[e] :
-        starts[e+1]].
-    actions: int64 [N, A], token ids of the action after each frame. clips: their E paths. split:
-        train or val.
+    frames: uint8 [N, H, W, 3] (memory-mapped).
+    starts: int64 [E+1], clip e is frames[starts[e] : starts[e+1]].
+    actions: int64 [N, A], token ids of the action after each frame.
+    clips: their E paths.
+    split: train or val.
     """
 
     frames: np.ndarray
@@ -58,13 +59,14 @@ class Episodes:
 class Tokens:
     """Codes of all episodes of a split, end to end.
 
-    codes: int32 [M, h, w], one latent frame each. starts: int64 [E+1], episode e is codes[starts[e]
-        : starts[e+1]].
-    actions: int64 [M, A], token ids after each latent frame. clips: the E paths that the episodes
-        come from.
+    codes: int32 [M, h, w], one latent frame each.
+    starts: int64 [E+1], episode e is codes[starts[e] : starts[e+1]].
+    actions: int64 [M, A], token ids after each latent frame.
+    clips: the E paths that the episodes come from.
     whole: an episode is a window that is read from its start only, since its first latent frame
         stands for one frame and the others for several; else an episode is a clip, and any latent
-        frame of it may begin a window. split: train or val.
+        frame of it may begin a window.
+    split: train or val.
     """
 
     codes: np.ndarray
@@ -91,6 +93,7 @@ def load_episodes(
     split: train or val.
     on_clip: called after each clip.
     cache: folder that keeps the frames; None is folder/cache.
+
     Raises ClipError where there is no clip or one cannot be read, UsageError for a bad file of
     actions.
     """
@@ -150,6 +153,7 @@ def load_tokens(
     loaded: a preset and its tokenizer; the Transformer is not used.
     on_clip: called after each clip.
     cache: folder that keeps the tokens; None is folder/cache.
+
     Raises ClipError and UsageError as `load_episodes` does.
     """
     preset = loaded.preset

@@ -55,8 +55,8 @@ def diagonal_loss(model: Model, sequences: Tensor, plan: Plan, cross: Cross = No
     """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the
     decoding would see.
 
-    sequences: int64 [B, >= plan.length], of all frames. cross: `Transformer.cross_context` of B
-    texts.
+    sequences: int64 [B, >= plan.length], of all frames.
+    cross: `Transformer.cross_context` of B texts.
     """
     logits = forced_logits(model, sequences, plan, cross)
     new = torch.as_tensor(np.sort(plan.target[plan.target >= 0]), device=sequences.device)
@@ -85,6 +85,7 @@ def fit_diagonal(
     text: embedding float [N, cross_dim] that all clips attend to.
     identity: what the run is of, see `Run`.
     options: those of `train.loop.fit`.
+
     Raises ClipError where no clip holds a window.
     """
     frames = windows.longest

@@ -113,6 +113,7 @@ def micro_batches(
     model: what `data_parallel` returned. Processes exchange gradients in the last part only, so
         each part must be backpropagated before the next one is asked for.
     accumulate: the most parts that the share is split into.
+
     Raises UsageError where there are fewer samples than processes.
     """
     check_batch_size(len(batch))

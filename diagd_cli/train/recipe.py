@@ -80,6 +80,7 @@ def trained_preset(recipe: Recipe, folder: Path, chosen: str | None = None) -> P
 
     folder: of the run.
     chosen: name or path of the preset; None is the recipe's.
+
     Raises PresetError, also where the folder holds another preset's run, and for a preset that is
     steered by text.
     """

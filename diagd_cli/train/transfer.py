@@ -61,6 +61,7 @@ def count_pairs(
 
     clips: of each the first 16 frames are read.
     on_clip: on_clip(clips done, clips in all) is called after each.
+
     Returns float32 [own codebook, other codebook].
     """
     sizes = own.preset.tokenizer.codebook, other.preset.tokenizer.codebook

@@ -32,8 +32,8 @@ class Phase(Strict):
     """From step `start` on, a batch is `batch` windows of `frames` latent frames.
 
     balance: how much more often windows of rare actions are drawn. At 0 all windows are equally
-    likely; a window's likelihood is the mean over its actions of 1 / (how often each is
-    taken)^balance.
+        likely; a window's likelihood is the mean over its actions of 1 / (how often each is
+        taken)^balance.
     """
 
     start: int = Field(ge=0)
@@ -140,6 +140,7 @@ def token_nll(
     """Negative log-likelihood (nats) float32 [B, N] of every code that something precedes.
 
     N is T*h*w, without a prefix one less: nothing precedes the very first code.
+
     model: a Transformer, or what `parallel.data_parallel` made of it.
     """
     length = sequences.shape[1]
@@ -174,6 +175,7 @@ def fit_transformer(
     sample: sample(run) is called at each validation.
     identity: what the run is of, see `Run`.
     options: those of `train.loop.fit`.
+
     Returns the run, whose weights are the result.
     """
     for sampler in (train, val):

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Finding:
-    """What was seen of one model's weights. good: None where it cannot be told. path: the file it
-    is about, if one.
+    """What was seen of one model's weights.
+
+    good: None where it cannot be told.
+    path: the file it is about, if one.
     """
 
     role: Role
@@ -36,7 +38,7 @@ def check(preset: Preset, folder: Path | None) -> list[Finding]:
     and settings fit.
 
     folder: where files are looked for first. A file that is missing or wrong is a finding, not an
-    error.
+        error.
     """
     return [finding for role in roles(preset) for finding in _role(preset, role, folder)]
 

@@ -54,7 +54,9 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
 
     folder: files go to folder/REPOSITORY'S NAME/FILE; without it, to the cache of huggingface_hub.
     token: the hub's, by default $HF_TOKEN or that of `hf auth login`. report(line) is told what
-    happens. Raises WeightsError.
+        happens.
+
+    Raises WeightsError.
     """
     paths: dict[Path, WeightsFile] = {}
     wanted: dict[Wanted, None] = {}  # one file may hold both models

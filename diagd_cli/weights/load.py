@@ -67,7 +67,9 @@ def load_transformer(
     """The preset's Transformer with its weights, ready for inference.
 
     files: used as they are; by default those that the preset names, looked for in `folder` first,
-    and verified unless they are very large. Raises WeightsError.
+        and verified unless they are very large.
+
+    Raises WeightsError.
     """
     return cast(Transformer, _loaded(preset, "transformer", device, dtype, files, folder))
 

@@ -33,9 +33,11 @@ def pack(
     """Write `folder/preset.yaml` and beside it the weights that it names; returns its path.
 
     bits: 16 copies the files as they are; 8 stores the Transformer's matrices in int8
-    (`native.in_8_bits`), under our names whatever the file's were. All weights are checked before
-    anything is written, and the folder changes once all is there; files are replaced with `force`
-    only. Raises WeightsError and OutputError.
+        (`native.in_8_bits`), under our names whatever the file's were. All weights are checked
+        before anything is written, and the folder changes once all is there; files are replaced
+        with `force` only.
+
+    Raises WeightsError and OutputError.
     """
     found = {role: _found(preset, role, weights_dir) for role in roles(preset)}
     reads = [(path, f"the {role} weights") for role, paths in found.items() for path in paths]

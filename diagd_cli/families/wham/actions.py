@@ -122,8 +122,9 @@ def stick_bins(values: np.ndarray) -> np.ndarray:
 
 
 def encode_actions(actions: np.ndarray, offset: int = 0) -> np.ndarray:
-    """Tokens int64 [..., 16] of actions [..., 16]. offset: the token of the first button at 0,
-    after the image codes.
+    """Tokens int64 [..., 16] of actions [..., 16].
+
+    offset: the token of the first button at 0, after the image codes.
 
     Raises UsageError for a value that is none of its button's or stick's.
     """

@@ -84,9 +84,11 @@ def transformer_tensors(
     one under the other.
 
     positions: rows of the model's position table, by default the file's. It may be shorter, or one
-    row longer (the scratch slot of padded plans, zeros). Names, shapes and hyper-parameters are
-    checked before this returns. Raises WeightsError for a file that cannot be read, has names
-    missing or left over, or is of another model.
+        row longer (the scratch slot of padded plans, zeros). Names, shapes and hyper-parameters are
+        checked before this returns.
+
+    Raises WeightsError for a file that cannot be read, has names missing or left over, or is of
+    another model.
     """
     require(
         "WHAM", config, {**FAMILY, "kv_heads": config.heads, "head_dim": config.dim // config.heads}

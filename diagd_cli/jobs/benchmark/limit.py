@@ -32,8 +32,9 @@ def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: 
 
     Bytes: every weight once but those rows of the embedding that are not looked up, and the cache
     up to the step's extent. FLOPs: the products of the tokens fed, the head only for those with a
-    target, and the attention. text: tokens of the text that the clips attend to, whose keys and
-    values are read too.
+    target, and the attention.
+
+    text: tokens of the text that the clips attend to, whose keys and values are read too.
     """
     fed, outputs, seen = plan.widths, plan.outputs, plan.extents + text
     # numbers that a position has in the cache

@@ -23,8 +23,9 @@ SECONDS = 0.3  # for which each trial goes on
 def measure_machine(
     device: torch.device, dtypes: Mapping[torch.dtype, Iterable[int]]
 ) -> MachineSpeed:
-    """Measure a device with the CPU threads that torch is set to. dtypes: with the row counts to
-    measure each at.
+    """Measure a device with the CPU threads that torch is set to.
+
+    dtypes: with the row counts to measure each at.
     """
     names = {dtype: str(dtype).removeprefix("torch.") for dtype in dtypes}
     return MachineSpeed(

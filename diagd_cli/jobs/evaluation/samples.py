@@ -151,8 +151,9 @@ class Samples:
                     )
 
     def rows(self, scores: Mapping[str, Mapping[str, float]]) -> list[EvaluationRow]:
-        """The rows of the report. scores: VBench's means, by folder of the decoding and
-        dimension.
+        """The rows of the report.
+
+        scores: VBench's means, by folder of the decoding and dimension.
         """
         context = self.models.loaded.preset.latents(self.truths[0].figures["context_frames"])
         found = []

@@ -32,6 +32,7 @@ def check_run_outputs(
     reads: what else is read, each file with what it is.
     weights: the model whose weights result, `part` where it is None.
     init_reads: files of the preset that a new run begins with; they are no part of the run.
+
     Raises DiagdError.
     """
     out = options.out

@@ -111,8 +111,10 @@ class TrainingSetup:
     def copy_other_weights(self, source: Preset, role: Role) -> dict[str, Weights | None]:
         """Have weights that were not trained in the folder of the run, for its preset to name.
 
-        source: the preset that has them. role: tokenizer or transformer; with them go its inverse
-        dynamics, if there are any. Returns their entries by the preset's keys.
+        source: the preset that has them.
+        role: tokenizer or transformer; with them go its inverse dynamics, if there are any.
+
+        Returns their entries by the preset's keys.
         """
         out, folder = self.options.out, self.options.weights_dir
         copied: dict[str, Weights | None] = {}
@@ -139,7 +141,8 @@ def as_loaded(
 def run_identity(preset: Preset, *parts: str, **more: str) -> dict[str, str]:
     """What a run is of, by name, for its checkpoint: a run of anything else is not gone on with.
 
-    parts: keys of the preset whose settings count beside its name. more: what else counts.
+    parts: keys of the preset whose settings count beside its name.
+    more: what else counts.
     """
     learnt = learnt_by(preset).items()
     own = {key: json.dumps(value) for key, value in learnt if key.split(".")[0] in parts}
