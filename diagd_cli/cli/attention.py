@@ -59,7 +59,7 @@ def attention(
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
-    steer: o.SteeringOptions,
+    steering: o.SteeringOptions,
     start: Annotated[
         int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")
     ] = 0,
@@ -74,9 +74,9 @@ def attention(
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.OutputOptions,
+    messages: o.OutputOptions,
 ) -> None:
-    reporter = Reporter(tell.quiet, tell.verbose)
+    reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.attention.request import AttentionRequest
         from diagd_cli.jobs.attention.request import measure_attention as run
@@ -91,7 +91,7 @@ def attention(
             layer=layer,
             head=head,
             radius=radius,
-            steering=steering_of(steer),
+            steering=steering_of(steering),
             machine=machine_of(machine, random=random_weights),
             start=start,
             output=(output or Path(f"{clip.stem}-attention.png")) if picture else None,
@@ -100,7 +100,7 @@ def attention(
         if machine.threads:
             request.check()  # before torch is imported, which takes long
             set_threads(machine.threads)
-        show(run(request, reporter), reporter, tell.json)
+        show(run(request, reporter), reporter, messages.json)
 
 
 def show(report: AttentionReport, reporter: Reporter, json: bool) -> None:

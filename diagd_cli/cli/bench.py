@@ -85,9 +85,9 @@ def bench(
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.OutputOptions,
+    messages: o.OutputOptions,
 ) -> None:
-    reporter = Reporter(tell.quiet, tell.verbose)
+    reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.benchmark.request import Benchmark
         from diagd_cli.jobs.benchmark.request import bench as run
@@ -116,7 +116,7 @@ def bench(
         benchmark.check()  # before torch is imported, which takes long
         THREADS.fix(threads)  # what is measured is this machine, whoever else is using it
         report = run(benchmark, reporter)
-        reporter.result(report.facts() if tell.json else text(report, width_of(sys.stdout)))
+        reporter.result(report.facts() if messages.json else text(report, width_of(sys.stdout)))
 
 
 def text(report: BenchReport, width: int | None) -> str:

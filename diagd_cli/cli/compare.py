@@ -49,10 +49,10 @@ def compare(
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
-    walk: o.DecodingOptions,
-    draw: o.SamplingOptions,
+    order: o.DecodingOptions,
+    sampling: o.SamplingOptions,
     seed: o.SeedOption = None,
-    steer: o.SteeringOptions,
+    steering: o.SteeringOptions,
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[
         str | None,
@@ -77,9 +77,9 @@ def compare(
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    tell: o.OutputOptions,
+    messages: o.OutputOptions,
 ) -> None:
-    reporter = Reporter(tell.quiet, tell.verbose)
+    reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.comparison import Comparing
         from diagd_cli.jobs.comparison import compare as run
@@ -87,7 +87,7 @@ def compare(
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, walk, draw, seed)
+        settings = merge(chosen, lengths, order, sampling, seed)
         asked = parse_candidates(decodings, chosen, settings.for_clip(clip, chosen))
         comparing = Comparing(
             preset=chosen,
@@ -95,7 +95,7 @@ def compare(
             clip=clip,
             candidates=asked,
             output=output_paths([clip], output or f"{clip.stem}-compared.mp4")[0],
-            steering=steering_of(steer),
+            steering=steering_of(steering),
             machine=machine_of(machine, random=random_weights),
             start=start,
             heat=heat,
@@ -107,9 +107,9 @@ def compare(
         )
         set_threads(machine.threads)
         facts = run(comparing, reporter)
-        if not tell.quiet:
+        if not messages.quiet:
             reporter.note(text(facts, width_of(sys.stderr)))
-        reporter.result(facts if tell.json else str(comparing.output))
+        reporter.result(facts if messages.json else str(comparing.output))
 
 
 def command_line(ctx: typer.Context, seed: int) -> str:

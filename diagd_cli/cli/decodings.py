@@ -70,9 +70,9 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
 
     pairs: list[tuple[Decoding, Preset | None]] = []
     for text in texts.split(","):
-        walk, _, name = text.partition("@")
+        written, _, name = text.partition("@")
         decoding, other = (
-            parse_decoding(walk, settings.decoding),
+            parse_decoding(written, settings.decoding),
             load_preset(name.strip()) if name.strip() else None,
         )
         decoding.resolve(preset.grid, preset.latents(settings.context))

@@ -56,7 +56,7 @@ def evaluate(
     ] = None,
     lengths: o.Lengths,
     order: o.DecodingOptions,
-    draw: o.SamplingOptions,
+    sampling: o.SamplingOptions,
     trials: o.Trials,
     out: Annotated[
         Path | None,
@@ -81,16 +81,16 @@ def evaluate(
         typer.Option(help=("VBench's result of exported videos, for the table; may be repeated.")),
     ] = None,
     machine: o.MachineOptions,
-    tell: o.OutputOptions,
+    messages: o.OutputOptions,
 ) -> None:
-    reporter = Reporter(tell.quiet, tell.verbose)
+    reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.evaluation.request import Evaluating
         from diagd_cli.jobs.evaluation.request import evaluate as run
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, order, draw, trials.seed)
+        settings = merge(chosen, lengths, order, sampling, trials.seed)
         evaluating = Evaluating(
             preset=chosen,
             settings=settings,
@@ -108,7 +108,7 @@ def evaluate(
             evaluating.check()  # before torch is imported, which takes long
             set_threads(machine.threads)
         report = run(evaluating, reporter)
-        show(report, reporter, out, tell.json)
+        show(report, reporter, out, messages.json)
 
 
 def trials_of(options: o.Trials) -> Trials:

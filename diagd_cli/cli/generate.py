@@ -51,10 +51,10 @@ def generate(
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
     decoding: o.DecodingOption = None,
-    walk: o.DecodingOptions,
-    draw: o.SamplingOptions,
+    order: o.DecodingOptions,
+    sampling: o.SamplingOptions,
     seed: o.SeedOption = None,
-    steer: o.SteeringOptions,
+    steering: o.SteeringOptions,
     start: Annotated[
         int | None,
         typer.Option(
@@ -104,19 +104,24 @@ def generate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")
     ] = False,
-    tell: o.OutputOptions,
+    messages: o.OutputOptions,
 ) -> None:
-    reporter = Reporter(tell.quiet, tell.verbose)
+    reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.generation import Generation, check
         from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, walk, draw, seed, decoding)
+        settings = merge(chosen, lengths, order, sampling, seed, decoding)
         o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
         o.one_of(offload, ("tokenizer",), "'--offload'")
-        given = {"--stream": stream, "--offload": offload, "--json": tell.json, "--resume": resume}
+        given = {
+            "--stream": stream,
+            "--offload": offload,
+            "--json": messages.json,
+            "--resume": resume,
+        }
         given |= {"--save-tokens": save_tokens}
         targets = stream_target(clips, output, settings.seed, samples, given)
         generation = Generation(
@@ -126,7 +131,7 @@ def generate(
             or continuations(
                 clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS
             ),
-            steering=steering_of(steer),
+            steering=steering_of(steering),
             machine=machine_of(
                 machine,
                 kv_dtype=kv_dtype,
@@ -144,7 +149,7 @@ def generate(
         )
         check(generation)
         if dry_run:
-            show(generation, reporter, tell.json)
+            show(generation, reporter, messages.json)
             return
         from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
 
@@ -152,7 +157,7 @@ def generate(
 
         def tell_video(video: Video) -> None:
             if video.sidecar:
-                reporter.result(video.sidecar if tell.json else str(video.output))
+                reporter.result(video.sidecar if messages.json else str(video.output))
 
         made = run(generation, reporter, tell_video, reporter.started)
         if made.failed:

@@ -52,7 +52,7 @@ def plan(
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
-    walk: o.DecodingOptions,
+    order: o.DecodingOptions,
     animate: Annotated[
         Path | None,
         typer.Option(
@@ -95,7 +95,7 @@ def plan(
             shape, context, defaults = chosen.grid, chosen.context, chosen.decoding
             chosen.check_frames(chosen.clip.context, frames or chosen.clip.frames)
             new = chosen.new_latents(frames or chosen.clip.frames)
-        shown = merge_decoding(defaults, walk, decoding)
+        shown = merge_decoding(defaults, order, decoding)
         check_animation(animate, compare_with, preset_inputs(chosen, weights=False), force)
         walks = [shown, *([parse_decoding(compare_with, shown)] if compare_with else [])]
         facts = summary(shape, context, new, shown, chosen)

@@ -47,18 +47,18 @@ COMPLETION = ("--install-completion", "--show-completion", "--help")
 
 def reference() -> str:
     """The whole page as Markdown: every command with its help, then the environment variables."""
-    commands = list(walk(typer.main.get_command(app), "diagd"))
+    commands = list(commands_below(typer.main.get_command(app), "diagd"))
     below = [(name, command) for name, command in commands if " " in name]
     return "\n".join(
         [INTRODUCTION, overview(below), *(section(*each) for each in below), variables(below)]
     )
 
 
-def walk(command: Command, name: str) -> Iterator[tuple[str, Command]]:
+def commands_below(command: Command, name: str) -> Iterator[tuple[str, Command]]:
     """(full name, click command) of a command and of those below it, in alphabetical order."""
     yield name, command
     for below, each in sorted(getattr(command, "commands", {}).items()):
-        yield from walk(each, f"{name} {below}")
+        yield from commands_below(each, f"{name} {below}")
 
 
 def overview(commands: list[tuple[str, Command]]) -> str:

@@ -81,7 +81,7 @@ def sweep(
         ),
     ] = None,
     lengths: o.Lengths,
-    draw: o.SamplingOptions,
+    sampling: o.SamplingOptions,
     trials: o.Trials,
     recommend: Annotated[
         str | None,
@@ -103,9 +103,9 @@ def sweep(
     ] = True,
     machine: o.MachineOptions,
     force: o.ForceOption = False,
-    tell: o.OutputOptions,
+    messages: o.OutputOptions,
 ) -> None:
-    reporter = Reporter(tell.quiet, tell.verbose)
+    reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.sweeping.bounds import parse_bounds
         from diagd_cli.jobs.sweeping.request import PAGE, Sweeping
@@ -113,7 +113,7 @@ def sweep(
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, sampling=draw, seed=trials.seed, method="ntp")
+        settings = merge(chosen, lengths, sampling=sampling, seed=trials.seed, method="ntp")
         sweeping = Sweeping(
             preset=chosen,
             settings=settings,
@@ -133,7 +133,7 @@ def sweep(
             sweeping.check()  # before torch is imported, which takes long
             set_threads(machine.threads)
         report = run(sweeping, reporter, lambda report: show(report, reporter))
-        if tell.json:
+        if messages.json:
             reporter.result(report.facts())
             return
         reporter.result(str(out / PAGE))
