@@ -13,7 +13,7 @@ from conftest import Done
 from diagd_cli import __version__
 from diagd_cli.cli.app import app
 from diagd_cli.cli.help import panels_of
-from diagd_cli.cli.reference import walk
+from diagd_cli.cli.reference import commands_below
 from diagd_cli.preset_files import preset_folder
 
 COMMANDS = [
@@ -85,7 +85,7 @@ def test_options_are_in_panels(diagd):
     """
     titles = re.findall(r"^╭─ ([\w ]+) ─", diagd("generate", "--help").out, re.MULTILINE)
     assert titles == PANELS_OF_GENERATE
-    for name, command in walk(typer.main.get_command(app), "diagd"):
+    for name, command in commands_below(typer.main.get_command(app), "diagd"):
         if not getattr(command, "commands", None):
             assert "Options" not in panels_of(
                 p for p in command.params if p.param_type_name == "option"
@@ -97,7 +97,7 @@ def test_options_are_in_panels(diagd):
 @pytest.mark.parametrize("columns", [60])
 def test_help_is_whole_at_any_width(diagd, columns):
     """No line is longer, and no name, default or variable is cut."""
-    for name, command in walk(typer.main.get_command(app), "diagd"):
+    for name, command in commands_below(typer.main.get_command(app), "diagd"):
         text = diagd(*name.split()[1:], "--help", COLUMNS=str(columns)).out
         assert "…" not in text and max(map(len, text.splitlines())) <= columns, name
         flat = " ".join(text.replace("│", "").split())

@@ -120,12 +120,14 @@ class Choice:
     verdicts: of `row`, one a bound.
     sure: the fastest of which the intervals say that it is within all bounds.
     nearest: where NTP alone remains, the decoding that misses by least, and its verdicts.
+    alone: whether no decoding but NTP is within them.
     """
 
     row: EvaluationRow | None
     verdicts: Sequence[Verdict]
     sure: EvaluationRow | None
     nearest: tuple[EvaluationRow, Sequence[Verdict]] | None = None
+    alone: bool = True
 
     @property
     def settled(self) -> bool:
@@ -146,14 +148,10 @@ def choose(rows: Sequence[EvaluationRow], bounds: Sequence[Bound]) -> Choice:
         (row for row, verdicts in within if all(verdict.settled for verdict in verdicts)), None
     )
     row, verdicts = within[0] if within else (None, [])
-    others = [pair for pair in judged if pair[0] is not base]
-    alone = row is base or row is None
-    return Choice(
-        row,
-        verdicts,
-        sure,
-        min(others, key=lambda pair: _miss(pair[1])) if alone and others else None,
-    )
+    beyond = [pair for pair in judged if pair not in within and pair[0] is not base]
+    alone = not any(pair[0] is not base for pair in within)
+    nearest = min(beyond, key=lambda pair: _miss(pair[1])) if alone and beyond else None
+    return Choice(row, verdicts, sure, nearest, alone)
 
 
 def recommend(rows: Sequence[EvaluationRow], bounds: Sequence[Bound], clips: int) -> Recommendation:
@@ -183,7 +181,8 @@ def explain(choice: Choice, bounds: Sequence[Bound], clips: int) -> list[str]:
     if choice.row is None:
         lines = [f"Nothing is within {asked}: not even NTP"]
     elif choice.row.difference is None:
-        lines = [f"Only NTP is within {asked}"]
+        # A decoding of fewer steps can be the slower one: of a tiny model, on a busy machine.
+        lines = [f"{'Only NTP is' if choice.alone else 'NTP is the fastest'} within {asked}"]
     else:
         lines = [f"{choice.row.label} is the fastest within {asked}: {speed(choice.row)}"]
         lines += [f"  {figures(verdict)}" for verdict in choice.verdicts]
