@@ -147,7 +147,7 @@ def generate(
             resume=resume,
             any_seed=seed is None,
         )
-        check(generation)
+        checked = check(generation)
         if dry_run:
             show(generation, reporter, messages.json)
             return
@@ -159,7 +159,7 @@ def generate(
             if video.sidecar:
                 reporter.result(video.sidecar if messages.json else str(video.output))
 
-        made = run(generation, reporter, tell_video, reporter.started)
+        made = run(generation, reporter, tell_video, reporter.started, checked)
         if made.failed:
             names = ", ".join(map(str, made.failed))
             reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {names}")

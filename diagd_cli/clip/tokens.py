@@ -5,27 +5,16 @@ and what else it holds.
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from diagd_cli.errors import ClipError
+from diagd_cli.files.npz import DAMAGED, LARGEST
 
 SUFFIX = ".npz"
 FIELD = "codes"
-LARGEST = 1 << 32  # bytes of a file's codes: a small file may unpack to any size
 _AGAIN = "Write it with numpy.savez(path, codes=codes)"
-# what NumPy raises for files that hold something else
-_DAMAGED = (
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def holds_codes(path: Path) -> bool:
@@ -51,7 +40,7 @@ def read_codes(path: Path) -> np.ndarray:
             codes = file[FIELD]
     except OSError as error:
         raise ClipError(f"{path} cannot be read: {error.strerror or error}", _AGAIN) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise ClipError(f"{path} is no .npz of plain arrays, or damaged: {error}", _AGAIN) from None
     if codes.ndim != 3 or codes.dtype.kind not in "iu" or not codes.size:
         seen = f"{codes.dtype} {list(codes.shape)}"

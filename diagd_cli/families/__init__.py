@@ -12,7 +12,7 @@ from pkgutil import iter_modules
 from typing import Any
 
 from diagd_cli.errors import did_you_mean
-from diagd_cli.families.family import OWN_FORMAT, Checkpoint, Family, TokenizerKind
+from diagd_cli.families.family import OWN_FORMAT, Checkpoint, Family, TokenizerKind, kind_of
 
 __all__ = [
     "OWN_FORMAT",
@@ -49,8 +49,7 @@ def register(family: Family) -> None:
     it, is taken.
     """
     for other in known():
-        kinds = [own for own in (_kinds(family) & _kinds(other)) if own]
-        if family.name == other.name or kinds:
+        if family.name == other.name or _kinds(family) & _kinds(other):
             raise ValueError(
                 f"there is a family {other.name} already, which has the kinds "
                 f"{sorted(_kinds(other))}"
@@ -69,10 +68,8 @@ def registered(family: Family) -> Iterator[None]:
 
 
 def _kinds(family: Family) -> set[str]:
-    kinds = [family.tokenizer.kind] if family.tokenizer else []
-    if family.actions:
-        kinds.append(family.actions.model_fields["kind"].default)
-    return {kind for kind in kinds if kind}
+    records = (family.tokenizer and family.tokenizer.config, family.actions)
+    return {kind_of(record) for record in records if record}
 
 
 def tokenizer_kind(kind: str) -> TokenizerKind:
@@ -85,7 +82,7 @@ def tokenizer_kind(kind: str) -> TokenizerKind:
 def actions_kind(kind: str) -> type[Any]:
     """The record of a kind of actions. Raises ValueError, as in `tokenizer_kind`."""
     return _choose(
-        {own.model_fields["kind"].default: own for family in known() if (own := family.actions)},
+        {kind_of(own): own for family in known() if (own := family.actions)},
         kind,
     )
 

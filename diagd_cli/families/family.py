@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 OWN_FORMAT = "diagd"  # of weights by the names of our modules, which every family can have
 
 
+def kind_of(record: type[Any]) -> str:
+    """How presets call a record of a tokenizer or of actions."""
+    kind: str = record.model_fields["kind"].default
+    return kind
+
+
 @dataclass(frozen=True)
 class TokenizerKind:
     """A tokenizer: the record of its section in a preset (`tokens.protocols.TokenizerConfig`), and
@@ -47,7 +53,7 @@ class TokenizerKind:
     @property
     def kind(self) -> str:
         """How presets call it."""
-        return self.config.model_fields["kind"].default
+        return kind_of(self.config)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from diagd_cli.clip.read import Clip, read_clip
 from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
 from diagd_cli.files.outputs import check_free
 from diagd_cli.jobs import sidecar
-from diagd_cli.jobs.generation import Generation, Made, Video, check
+from diagd_cli.jobs.generation import Checked, Generation, Made, Video, check
 from diagd_cli.jobs.models import cache_dtype, load_models
 from diagd_cli.jobs.output import Output
-from diagd_cli.jobs.prompts import Prompts
 from diagd_cli.jobs.targets import Target
 from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import Result, continue_clips, warm_up
@@ -33,6 +32,7 @@ def generate(
     progress: Progress | None = None,
     on_video: Callable[[Video], object] = lambda video: None,
     started: float | None = None,
+    checked: Checked | None = None,
 ) -> Made:
     """Make every video; on_video is called with each when all of its files are complete.
 
@@ -40,11 +40,13 @@ def generate(
     clip is in `failed`. Of a single one the error is raised.
 
     started: when it all began, as time.perf_counter() tells it, for the sidecar.
+    checked: what `check` has returned, where that was called before.
 
     Raises UsageError, OutputError and WeightsError before any work is done where it cannot be.
     """
     began = time.perf_counter() if started is None else started
-    run = Run(generation, check(generation), progress or Silent(), on_video, began)
+    checked = checked or check(generation)
+    run = Run(generation, checked, progress or Silent(), on_video, began)
     run.make_all()
     return run.made
 
@@ -66,14 +68,14 @@ class Run:
     def __init__(
         self,
         generation: Generation,
-        prompts: Prompts,
+        checked: Checked,
         progress: Progress,
         on_video: Callable[[Video], object],
         started: float,
     ):
-        self.generation, self.prompts, self.progress = generation, prompts, progress
+        self.generation, self.progress = generation, progress
+        self.prompts, self.asked = checked.prompts, checked.actions
         self.on_video, self.started = on_video, started
-        self.asked = generation.preset.parse_actions(generation.steering.actions)
         self.size = min(generation.batch, len(generation.targets))
         self.alone = len(generation.targets) == 1
         self.loaded: Loaded | None = None

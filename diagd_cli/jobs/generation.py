@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from diagd_cli.files.atomic import STDOUT
 from diagd_cli.files.outputs import Named, check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
@@ -96,16 +98,26 @@ class Made:
     failed: list[Path] = field(default_factory=list)
 
 
-def check(generation: Generation) -> Prompts:
-    """The prompts of the clips. Refuses outputs that cannot be written or are inputs; those that
-    exist fail alone later.
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """What checking a generation has read: the clips' prompts, and the actions that are asked for,
+    rows int64 [n, A], None for none.
+    """
+
+    prompts: Prompts
+    actions: np.ndarray | None
+
+
+def check(generation: Generation) -> Checked:
+    """What steers the clips. Refuses outputs that cannot be written or are inputs; those that exist
+    fail alone later.
 
     Raises UsageError, OutputError.
     """
     preset, steering, machine = generation.preset, generation.steering, generation.machine
     if generation.stream:
         preset.require_pixels("--stream")
-    preset.parse_actions(steering.actions)
+    actions = preset.parse_actions(steering.actions)
     prompts = find_prompts(preset, generation.clips, steering, machine.random_weights)
     reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)
     reads += clip_inputs(
@@ -114,4 +126,4 @@ def check(generation: Generation) -> Prompts:
     check_outputs(
         [named for target in generation.targets for named in generation.files(target)], reads
     )
-    return prompts
+    return Checked(prompts, actions)

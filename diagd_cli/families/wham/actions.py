@@ -10,8 +10,6 @@ numbers: buttons 0 or 1, then sticks as bins 0..10. Token of button b: offset + 
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from diagd_cli.errors import UsageError
+from diagd_cli.files.npz import DAMAGED, LARGEST
 from diagd_cli.model.config import Strict
 from diagd_cli.tokens.actions import action_lines, is_file
 
@@ -33,17 +32,6 @@ _SIZES = np.array([2] * BUTTONS + [BINS] * STICKS)
 _STARTS = np.cumsum(_SIZES) - _SIZES
 NEUTRAL = np.array([0] * BUTTONS + [BINS // 2] * STICKS, dtype=np.float32)
 
-LARGEST = 1 << 32  # bytes of a recording: a small file may unpack to any size
-# what NumPy raises for files that hold something else
-_DAMAGED = (
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 _FORMS = ({"buttons": BUTTONS, "sticks": STICKS}, {"action": VALUES})
 _JSONL = (
     '{"buttons": [12 of 0 or 1], "sticks": [4 from -1 to 1]} or {"action": [16, sticks as bins 0 '
@@ -193,7 +181,7 @@ def read_npz(path: Path, images: bool = True) -> Episode:
     except MemoryError as error:  # or it claims to be larger than it is
         hint = "Free some memory; if the recording should be smaller, fetch it again"
         raise UsageError(f"{path} does not fit into memory: {error}", hint) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         raise UsageError(
             f"{path} is no .npz of plain arrays, or damaged: {error}", "Fetch it again"
         ) from None
