@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--frames", type=int, default=8, help="new frames")
     parser.add_argument(
-        "--decoding", default="diagd", help=("ntp, spatial or diagd, with the preset's k and d")
+        "--decoding", default="diagd", help="ntp, spatial or diagd, with the preset's k and d"
     )
     args = common.parse(parser, argv)
     runs = {

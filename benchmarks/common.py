@@ -220,7 +220,7 @@ def options(about: str, repeats: int = 3) -> argparse.ArgumentParser:
         description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument(
-        "--repeats", type=int, default=repeats, help=("rounds in which all contestants take turns")
+        "--repeats", type=int, default=repeats, help="rounds in which all contestants take turns"
     )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON file")

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         nargs="*",
         type=Path,
         default=SHIPPED,
-        help=("log.jsonl files; the shipped model's by default"),
+        help="log.jsonl files; the shipped model's by default",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("curves.png"))
     args = parser.parse_args(arguments)

@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> None:
         "--families", nargs="+", default=[name for name in known if name != "tiny"], choices=known
     )
     parser.add_argument(
-        "--steps", type=int, help=("steps timed of each decoding; 0: all; by default it depends")
+        "--steps", type=int, help="steps timed of each decoding; 0: all; by default it depends"
     )
     args = common.parse(parser, argv)
     rows = [row for name in args.families for row in contest(name, known[name], args)]

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         nargs="*",
         type=int,
         default=[4, 8, 16, 32, 64],
-        help=("new frames; the window rolls"),
+        help="new frames; the window rolls",
     )
     parser.add_argument(
         "--grids",

@@ -27,11 +27,11 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["512"], choices=common.SIZES)
     parser.add_argument(
-        "--tokens", type=int, default=48, help=("tokens timed, after a prompt of one frame")
+        "--tokens", type=int, default=48, help="tokens timed, after a prompt of one frame"
     )
     compiled = {"action": argparse.BooleanOptionalAction, "default": common.has_compiler()}
     parser.add_argument(
-        "--compile", **compiled, help=("by torch.compile too, which takes a minute or two first")
+        "--compile", **compiled, help="by torch.compile too, which takes a minute or two first"
     )
     args = common.parse(parser, argv)
     common.report("plain_loop", args, [row for size in args.sizes for row in contest(size, args)])

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__)
     parser.add_argument("--sizes", nargs="+", default=["512"], choices=common.SIZES)
     parser.add_argument(
-        "--tokens", type=int, default=48, help=("tokens timed of those that make one a step")
+        "--tokens", type=int, default=48, help="tokens timed of those that make one a step"
     )
     parser.add_argument(
         "--frames", type=int, default=2, help="frames that the other decodings make"
@@ -52,12 +52,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help=("have transformers compile its static cache's step too"),
+        help="have transformers compile its static cache's step too",
     )
     parser.add_argument(
         "--authors",
         action="store_true",
-        help=("add 4 frames at size 512 as the authors' loop makes them"),
+        help="add 4 frames at size 512 as the authors' loop makes them",
     )
     args = common.parse(parser, argv)
     rows = [row for size in args.sizes for row in contest(size, args)]

@@ -102,7 +102,7 @@ def test_one_switch_makes_it_another_processor(processor, told, native):
 def test_the_switch_is_0_or_1(processor):
     processor(False, DIAGD_NATIVE_BFLOAT16="yes")
     with pytest.raises(
-        UsageError, match=(r"DIAGD_NATIVE_BFLOAT16 is 'yes'\. Set it to 0 or 1, or leave it unset")
+        UsageError, match=r"DIAGD_NATIVE_BFLOAT16 is 'yes'\. Set it to 0 or 1, or leave it unset"
     ):
         device.native_bfloat16()
 

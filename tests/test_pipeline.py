@@ -207,7 +207,7 @@ def test_any_size_of_frame(loaded, tmp_path):
 def test_too_few_frames(loaded, tiny):
     with pytest.raises(
         UsageError,
-        match=(r"The context is 1 frame\(s\). The preset tiny takes 2 to 5 context frames"),
+        match=r"The context is 1 frame\(s\). The preset tiny takes 2 to 5 context frames",
     ):
         continue_clip(loaded, read_clip(tiny.clip, 1), request(loaded))
 

@@ -39,7 +39,7 @@ def test_temperatures_of_wham_end_where_its_official_code_ends_them():
             assert preset.sampling(temperature=temperature).temperature == temperature
         with pytest.warns(
             DiagdWarning,
-            match=(r"temperature 0\.05 counts as 0\.1, as in this model's official code"),
+            match=r"temperature 0\.05 counts as 0\.1, as in this model's official code",
         ):
             assert preset.sampling(temperature=0.05).temperature == 0.1
     assert load_preset("freedoom").sampling(temperature=0.05).temperature == 0.05
@@ -68,7 +68,7 @@ def test_merges_are_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("\n".join(lines))
     with pytest.raises(
         PresetError,
-        match=("line 2, column 10: not valid YAML: << is not supported, write the keys out"),
+        match="line 2, column 10: not valid YAML: << is not supported, write the keys out",
     ):
         load_preset(tmp_path / "a.yaml")
 

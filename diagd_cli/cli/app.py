@@ -91,7 +91,7 @@ def _main(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", "-V", callback=_version, is_eager=True, help=("Print the version.")
+            "--version", "-V", callback=_version, is_eager=True, help="Print the version."
         ),
     ] = False,
 ) -> None:

@@ -41,20 +41,20 @@ def attention(
     *,
     preset: o.PresetOption = "freedoom",
     layer: Annotated[
-        int | None, typer.Option(**o.COUNT, help=("One layer, from 0; by default the mean."))
+        int | None, typer.Option(**o.COUNT, help="One layer, from 0; by default the mean.")
     ] = None,
     head: Annotated[
-        int | None, typer.Option(**o.COUNT, help=("One head, from 0; by default the mean."))
+        int | None, typer.Option(**o.COUNT, help="One head, from 0; by default the mean.")
     ] = None,
     frame: Annotated[
         int | None,
         typer.Option(
             **o.COUNT,
-            help=("Latent frame whose tokens ask, from 0; by default the first after the context."),
+            help="Latent frame whose tokens ask, from 0; by default the first after the context.",
         ),
     ] = None,
     radius: Annotated[
-        int, typer.Option("--radius", "-r", **o.COUNT, help=("Rows and columns that are near."))
+        int, typer.Option("--radius", "-r", **o.COUNT, help="Rows and columns that are near.")
     ] = 2,
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
@@ -66,10 +66,10 @@ def attention(
     seed: o.SeedOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", **o.FILE, help=("A .png file; CLIP-attention.png here.")),
+        typer.Option("-o", "--output", **o.FILE, help="A .png file; CLIP-attention.png here."),
     ] = None,
     picture: Annotated[
-        bool, typer.Option("--picture/--no-picture", help=("Draw the map, or only tell shares."))
+        bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")
     ] = True,
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,

@@ -51,7 +51,7 @@ def bench(
     decodings: Annotated[
         str | None,
         typer.Option(
-            help=("By comma, each NAME, NAME:K or NAME:K:D; NTP and the preset's by default.")
+            help="By comma, each NAME, NAME:K or NAME:K:D; NTP and the preset's by default."
         ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Clips at once; several numbers by comma.")] = "1",
@@ -60,21 +60,21 @@ def bench(
     ] = "auto",
     lengths: o.Lengths,
     repeats: Annotated[
-        int, typer.Option(**o.POSITIVE, help=("Runs of each, after a warm-up; the median counts."))
+        int, typer.Option(**o.POSITIVE, help="Runs of each, after a warm-up; the median counts.")
     ] = 3,
     steps: Annotated[
         int | None,
         typer.Option(
             **o.POSITIVE,
-            help=("Time this many steps of each only, after the first; the rest is extrapolated."),
+            help="Time this many steps of each only, after the first; the rest is extrapolated.",
         ),
     ] = None,
     pixels: Annotated[
-        bool, typer.Option("--pixels/--no-pixels", help=("Time the tokenizer's decoder too."))
+        bool, typer.Option("--pixels/--no-pixels", help="Time the tokenizer's decoder too.")
     ] = True,
     seed: o.SeedOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", **o.FILE, help=("Write the report as JSON."))
+        Path | None, typer.Option("-o", "--output", **o.FILE, help="Write the report as JSON.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(**o.FILE, help="Write a PNG: speed-up against steps.")

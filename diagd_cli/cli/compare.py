@@ -43,7 +43,7 @@ that differences come from the decoding alone.
 def compare(
     ctx: typer.Context,
     clip: Annotated[
-        Path, typer.Argument(help=("A video file, longer than the context to have ground truth."))
+        Path, typer.Argument(help="A video file, longer than the context to have ground truth.")
     ],
     *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
@@ -56,23 +56,21 @@ def compare(
     start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", metavar="<path>", help=("An .mp4 file, or a folder/.")),
+        typer.Option("-o", "--output", metavar="<path>", help="An .mp4 file, or a folder/."),
     ] = None,
     heat: Annotated[
-        bool, typer.Option("--heat", help=("Below each panel, its difference to the first one."))
+        bool, typer.Option("--heat", help="Below each panel, its difference to the first one.")
     ] = False,
     race: Annotated[
         bool,
-        typer.Option(
-            "--race", help=("Also write NAME-race.mp4: frames when the decoders had them.")
-        ),
+        typer.Option("--race", help="Also write NAME-race.mp4: frames when the decoders had them."),
     ] = False,
     sheet: Annotated[
-        bool, typer.Option("--sheet", help=("Also write a PNG beside it: frames of every panel."))
+        bool, typer.Option("--sheet", help="Also write a PNG beside it: frames of every panel.")
     ] = False,
     html: Annotated[
         bool,
-        typer.Option("--html", help=("Also write a page with all of it, and nothing else needed.")),
+        typer.Option("--html", help="Also write a page with all of it, and nothing else needed."),
     ] = False,
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,

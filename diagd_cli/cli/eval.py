@@ -43,7 +43,7 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 def evaluate(
     clips: Annotated[
         list[Path],
-        typer.Argument(help=("Video files, longer than context and new frames together.")),
+        typer.Argument(help="Video files, longer than context and new frames together."),
     ],
     *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
@@ -51,7 +51,7 @@ def evaluate(
     base_preset: Annotated[
         str | None,
         typer.Option(
-            help=("Whose next-token prediction scores the tokens; the preset itself by default.")
+            help="Whose next-token prediction scores the tokens; the preset itself by default."
         ),
     ] = None,
     lengths: o.Lengths,
@@ -61,24 +61,22 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--out", help=("Folder for results.jsonl (to resume), report.json, table.md.")
+            "-o", "--out", help="Folder for results.jsonl (to resume), report.json, table.md."
         ),
     ] = None,
     i3d: Annotated[
         Path | None,
-        typer.Option(
-            help=("I3D as TorchScript, for FVD. It is a program: give one that you trust.")
-        ),
+        typer.Option(help="I3D as TorchScript, for FVD. It is a program: give one that you trust."),
     ] = None,
     export_vbench: Annotated[
         Path | None,
         typer.Option(
-            help=("Write the videos for VBench, a folder a decoding, and print what to run.")
+            help="Write the videos for VBench, a folder a decoding, and print what to run."
         ),
     ] = None,
     vbench_results: Annotated[
         list[Path] | None,
-        typer.Option(help=("VBench's result of exported videos, for the table; may be repeated.")),
+        typer.Option(help="VBench's result of exported videos, for the table; may be repeated."),
     ] = None,
     machine: o.MachineOptions,
     messages: o.OutputOptions,

@@ -48,7 +48,7 @@ def plan(
     preset: o.PresetOption = "freedoom",
     grid: Annotated[
         str | None,
-        typer.Option(help=("T,h,w: new latent frames, rows, columns; instead of a preset.")),
+        typer.Option(help="T,h,w: new latent frames, rows, columns; instead of a preset."),
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
@@ -57,12 +57,12 @@ def plan(
         Path | None,
         typer.Option(
             **o.FILE,
-            help=("Write an .mp4 or .gif: the order in which tokens are made, step by step."),
+            help="Write an .mp4 or .gif: the order in which tokens are made, step by step.",
         ),
     ] = None,
     compare_with: Annotated[
         str | None,
-        typer.Option(help=("With --animate, a second decoding below: NAME, NAME:K or NAME:K:D.")),
+        typer.Option(help="With --animate, a second decoding below: NAME, NAME:K or NAME:K:D."),
     ] = None,
     force: o.ForceOption = False,
     json: o.JsonOption = False,

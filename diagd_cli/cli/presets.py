@@ -66,7 +66,7 @@ def show(
 
 
 @commands.command(
-    help=("Check a preset file: its keys and sizes, and that its weights are there and fit.")
+    help="Check a preset file: its keys and sizes, and that its weights are there and fit."
 )
 def check(
     path: Annotated[Path, typer.Argument(help="A YAML file, or a name.")],

@@ -56,13 +56,13 @@ def sweep(
     ctx: typer.Context,
     clips: Annotated[
         list[Path],
-        typer.Argument(help=("Video files, longer than context and new frames together.")),
+        typer.Argument(help="Video files, longer than context and new frames together."),
     ],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
     k: Annotated[str, o.option("--k", "-k", help="By comma.")] = "1,2,4",
     d: Annotated[
-        str | None, o.option("--d", "-d", help=("By comma; by default 1, half a row and a row."))
+        str | None, o.option("--d", "-d", help="By comma; by default 1, half a row and a row.")
     ] = None,
     decodings: Annotated[
         str, typer.Option(help="More, by comma, each NAME, NAME:K or NAME:K:D; '' is none.")
@@ -71,13 +71,13 @@ def sweep(
         str | None, typer.Option(help="By comma; the preset's by default.")
     ] = None,
     repairs: Annotated[
-        str, typer.Option(help=("Replace stand-ins by the truth: yes, no, or both by comma."))
+        str, typer.Option(help="Replace stand-ins by the truth: yes, no, or both by comma.")
     ] = "yes",
     preset: o.PresetOption = "freedoom",
     base_preset: Annotated[
         str | None,
         typer.Option(
-            help=("Whose next-token prediction scores the tokens; the preset itself by default.")
+            help="Whose next-token prediction scores the tokens; the preset itself by default."
         ),
     ] = None,
     lengths: o.Lengths,
@@ -95,11 +95,11 @@ def sweep(
         Path | None,
         typer.Option(
             **o.FILE,
-            help=("Write the preset with what is recommended as its default: a .yaml file."),
+            help="Write the preset with what is recommended as its default: a .yaml file.",
         ),
     ] = None,
     chart: Annotated[
-        bool, typer.Option("--chart/--no-chart", help=("Draw sweep.png, with matplotlib."))
+        bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")
     ] = True,
     machine: o.MachineOptions,
     force: o.ForceOption = False,

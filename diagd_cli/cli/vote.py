@@ -79,11 +79,11 @@ def pack(
 
 
 @commands.command(
-    help=("Wins, ties and losses of A_DIR over B_DIR, with 95% intervals and a sign test.")
+    help="Wins, ties and losses of A_DIR over B_DIR, with 95% intervals and a sign test."
 )
 def count(
     votes: Annotated[
-        list[Path], typer.Argument(metavar="VOTES.json", help=("Files that voters' pages saved."))
+        list[Path], typer.Argument(metavar="VOTES.json", help="Files that voters' pages saved.")
     ],
     key: Annotated[Path, typer.Option(help="The FOLDER.key.json of the page.")],
     json: o.JsonOption = False,

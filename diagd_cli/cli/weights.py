@@ -39,7 +39,7 @@ HELP = """List, fetch and check the weights of presets.
 PresetArgument = Annotated[str, typer.Argument(help="Name, or path of a YAML file.")]
 TokenOption = Annotated[
     str | None,
-    typer.Option(help=("The hub's token; $HF_TOKEN or that of `hf auth login` by default.")),
+    typer.Option(help="The hub's token; $HF_TOKEN or that of `hf auth login` by default."),
 ]
 MARKS = {True: "ok", False: "wrong", None: "unknown"}
 
@@ -54,7 +54,7 @@ def _default(
 
 @commands.command(
     "list",
-    help=("The shipped presets, one a line: whether their weights are there, where, how large."),
+    help="The shipped presets, one a line: whether their weights are there, where, how large.",
 )
 def list_weights(weights_dir: o.WeightsDirOption = None, json: o.JsonOption = False) -> None:
     reporter = Reporter()
@@ -130,7 +130,7 @@ def pull(
 
 
 @commands.command(
-    help=("Check a preset's weights: that they are there, whole, and of its models. Loads nothing.")
+    help="Check a preset's weights: that they are there, whole, and of its models. Loads nothing."
 )
 def check(
     preset: PresetArgument,
@@ -169,11 +169,11 @@ def pack(
     preset: PresetArgument,
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help=("Folder to write preset.yaml and the weights into.")),
+        typer.Option("--out", "-o", help="Folder to write preset.yaml and the weights into."),
     ],
     bits: Annotated[
         str,
-        typer.Option(help=("16 copies the files; 8 stores the Transformer's matrices in int8.")),
+        typer.Option(help="16 copies the files; 8 stores the Transformer's matrices in int8."),
     ] = "16",
     weights_dir: o.WeightsDirOption = None,
     force: o.ForceOption = False,

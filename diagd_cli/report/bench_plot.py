@@ -31,7 +31,7 @@ def write_plot(path: Path, report: BenchReport) -> None:
     steps = sorted({row.steps for row in report.rows})
     ideal = [base.steps / count for count in steps]
     axes.plot(
-        steps, ideal, color="grey", linestyle=":", marker=".", label=("ideal: the ratio of steps")
+        steps, ideal, color="grey", linestyle=":", marker=".", label="ideal: the ratio of steps"
     )
     axes.set(xscale="log", yscale="log", xlabel="steps", ylabel=f"speed-up over {base.label}")
     axes.set_title(f"{report.preset}, {report.frames} new frames\n{describe(report)}", size=9)

@@ -208,7 +208,7 @@ def test_a_call_anywhere_in_a_checkpoint_is_refused_and_not_made(tmp_path, attac
     marker = tmp_path / "marker"
     path = save_checkpoint(tmp_path / "wham.ckpt", **{place: {"x": attacks(marker)[attack]}})
     with pytest.raises(
-        WeightsError, match=(r"wham\.ckpt is refused: it refers to .*Nothing in it was run")
+        WeightsError, match=r"wham\.ckpt is refused: it refers to .*Nothing in it was run"
     ) as caught:
         hyper_parameters(path)
     assert not marker.exists() and "\n" not in str(caught.value)

@@ -119,7 +119,7 @@ def test_a_tokenizer_that_does_not_fit_is_named(tmp_path):
     narrow = TOKENIZER_CONFIG.model_copy(update={"codebook": 128})
     with pytest.raises(
         WeightsError,
-        match=(r"model\.quantize\.embedding\.weight is \(256, 8\), the preset needs \(128, 8\)"),
+        match=r"model\.quantize\.embedding\.weight is \(256, 8\), the preset needs \(128, 8\)",
     ):
         tokenizer_tensors(GOLDEN / "vae.safetensors", narrow)
     with pytest.raises(WeightsError, match=r"lacks model\.decoder"):
@@ -234,7 +234,7 @@ def test_nothing_in_a_file_runs(tmp_path):
     for name in ("hostile.ckpt", "hostile.bin"):
         with pytest.raises(
             WeightsError,
-            match=(r"is refused: it refers to posix\.mkdir|is neither a PyTorch archive nor"),
+            match=r"is refused: it refers to posix\.mkdir|is neither a PyTorch archive nor",
         ):
             transformer_tensors(tmp_path / name, CONFIG)
     assert not (tmp_path / "made").exists()

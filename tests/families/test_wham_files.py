@@ -193,7 +193,7 @@ def test_heads_show_in_the_hyper_parameters_alone(tmp_path):
     path = shapes_only(tmp_path / "x.ckpt", *layouts, **said)
     with pytest.raises(
         WeightsError,
-        match=(r"heads is 18 in the file, 36 in the preset\. It fits the preset wham-1.6b"),
+        match=r"heads is 18 in the file, 36 in the preset\. It fits the preset wham-1.6b",
     ):
         transformer_tensors(
             path, big.model_copy(update={"heads": 36, "kv_heads": 36, "head_dim": 64})
@@ -222,7 +222,7 @@ def test_safetensors_rely_on_the_preset_for_heads(tmp_path):
 def test_a_transformer_of_other_sizes(change):
     (name,) = change
     with pytest.raises(
-        WeightsError, match=(f"another transformer .*: {name} .*Correct them under transformer")
+        WeightsError, match=f"another transformer .*: {name} .*Correct them under transformer"
     ):
         transformer_tensors(SAFE, transformer(**change))
 
@@ -253,14 +253,14 @@ def test_a_tokenizer_of_other_sizes(change):
     (name,) = change
     shown = {"height": "tokens", "patch": "patch"}.get(name, name)
     with pytest.raises(
-        WeightsError, match=(f"another tokenizer .*{shown} is .*Correct them under tokenizer")
+        WeightsError, match=f"another tokenizer .*{shown} is .*Correct them under tokenizer"
     ):
         tokenizer_tensors(SAFE, tokenizer(**change))
 
 
 def test_a_window_that_the_file_does_not_reach():
     with pytest.raises(
-        WeightsError, match=(r"has 124 positions, the preset needs 130\. Lower clip\.window")
+        WeightsError, match=r"has 124 positions, the preset needs 130\. Lower clip\.window"
     ):
         transformer_tensors(SAFE, transformer(), 131)
 
@@ -306,7 +306,7 @@ def test_what_training_alone_needs_is_left_aside(tmp_path):
 def test_a_wrong_shape_is_named(tmp_path):
     path = edited(tmp_path, predictor__gpt_model__transformer__h__1__mlp__c_fc__bias=torch.zeros(7))
     with pytest.raises(
-        WeightsError, match=(r"h\.1\.mlp\.c_fc\.bias is \(7,\), the preset needs \(192,\)")
+        WeightsError, match=r"h\.1\.mlp\.c_fc\.bias is \(7,\), the preset needs \(192,\)"
     ):
         transformer_tensors(path, transformer())
 

@@ -128,7 +128,7 @@ def test_names_that_cannot_be(tmp_path, name, reason):
 
 
 @pytest.mark.skipif(
-    not os.path.isdir("/proc/self"), reason=("needs a file system that takes no files")
+    not os.path.isdir("/proc/self"), reason="needs a file system that takes no files"
 )
 def test_a_folder_in_which_nobody_can_write():
     line = refused(OutputError, ["/proc/nope/a.mp4"])

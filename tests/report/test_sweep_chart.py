@@ -85,7 +85,7 @@ def test_names_tell_what_else_differs():
 def test_without_matplotlib(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(
-        MissingExtra, match=(r"The chart \(--no-chart leaves it out\) needs the package matplotlib")
+        MissingExtra, match=r"The chart \(--no-chart leaves it out\) needs the package matplotlib"
     ):
         write_chart(tmp_path / "sweep.png", [ntp()], "title")
     assert not list(tmp_path.iterdir())

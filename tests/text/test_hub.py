@@ -148,6 +148,6 @@ class TestHub:
     def test_a_hub_that_does_not_answer_is_one_line(self, hub, monkeypatch):
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         with pytest.raises(
-            WeightsError, match=("me/t5 is not on disk, and Hugging Face cannot be reached")
+            WeightsError, match="me/t5 is not on disk, and Hugging Face cannot be reached"
         ):
             embed("me/t5", PROMPT)

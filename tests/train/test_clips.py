@@ -80,7 +80,7 @@ def test_a_clip_that_was_cut_is_refused(clips, tmp_path, suffix):
     assert len(list(read_frames(whole))) == 44
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with pytest.raises(
-        ClipError, match=(r"cut\.\w+ is cut short or damaged: \d+ of 44 frames can be read")
+        ClipError, match=r"cut\.\w+ is cut short or damaged: \d+ of 44 frames can be read"
     ):
         list(read_frames(cut))
 

@@ -247,7 +247,7 @@ def test_latent_frames_of_several_frames(tmp_path):
     # 8 frames hold no latent frame after the first
     assert load_tokens(tmp_path, "val", mine).starts.tolist() == [0, 5]
     with pytest.raises(
-        ClipError, match=(r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6")
+        ClipError, match=r"The longest of .*\(walk.mp4\) has 5 latent frames, and windows have 6"
     ):
         sampler.check_window(6)
 

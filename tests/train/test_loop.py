@@ -237,7 +237,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(world, tmp_path):
         before = run.checkpoint.read_bytes()
         run.model.register_buffer("large", torch.rand(60_000))
         with pytest.raises(
-            OutputError, match=(r"checkpoint.pt cannot be written: no space left on device")
+            OutputError, match=r"checkpoint.pt cannot be written: no space left on device"
         ):
             run.save()
         assert run.checkpoint.read_bytes() == before and [p.name for p in disk.iterdir()] == [

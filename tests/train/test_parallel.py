@@ -106,7 +106,7 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(
         UsageError,
-        match=(r"This is process 2 of the machine, which has 2 GPU\(s\). Start one for each"),
+        match=r"This is process 2 of the machine, which has 2 GPU\(s\). Start one for each",
     ):
         parallel.process_group(torch.device("cuda")).__enter__()
 
@@ -192,7 +192,7 @@ def test_what_stops_one_process_is_told_once(diagd, world, tmp_path, monkeypatch
 def test_more_processes_than_windows(monkeypatch):
     monkeypatch.setattr(parallel, "world_size", lambda: 4)
     with pytest.raises(
-        UsageError, match=(r"A batch of 3 .* 4 processes. Start fewer processes, or .* --batch")
+        UsageError, match=r"A batch of 3 .* 4 processes. Start fewer processes, or .* --batch"
     ):
         next(parallel.micro_batches(torch.zeros(3, 1), nn.Linear(1, 1)))
 

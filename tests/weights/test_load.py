@@ -226,7 +226,7 @@ def test_a_folder_is_looked_in_first(preset, tmp_path):
     ours = preset.model_copy(update={"transformer_weights": entry})
     assert equal(load_transformer(ours, folder=tmp_path), model.state_dict())
     with pytest.raises(
-        WeightsError, match=(rf"{tmp_path}/transformer.safetensors is damaged or another version")
+        WeightsError, match=rf"{tmp_path}/transformer.safetensors is damaged or another version"
     ):
         load_transformer(preset, folder=tmp_path)
 
@@ -331,7 +331,7 @@ def test_nothing_but_weights_is_copied(preset, tmp_path):
     preset = preset.model_copy(update={"tokenizer_weights": Weights.single("../secret.txt")})
     (tmp_path / "from").mkdir()
     with pytest.raises(
-        WeightsError, match=(r"secret\.txt is neither a PyTorch archive nor safetensors")
+        WeightsError, match=r"secret\.txt is neither a PyTorch archive nor safetensors"
     ):
         copy_weights(preset, "tokenizer", tmp_path / "to", tmp_path / "from")
     assert not (tmp_path / "to").exists()
@@ -362,13 +362,13 @@ def test_without_an_entry_the_tokenizers_family_tells_the_format(codecs, files, 
 def test_a_format_of_another_family(files, form):
     entry = {"format": form, "file": "mineworld.ckpt"}
     with pytest.raises(
-        WeightsError, match=(f"No file of format {form} holds a tokenizer of kind vq-image")
+        WeightsError, match=f"No file of format {form} holds a tokenizer of kind vq-image"
     ):
         load_tokenizer(mineworld(tokenizer_weights=entry), folder=files)
 
 
 def test_a_model_is_not_spread_over_files(preset, files):
     with pytest.raises(
-        WeightsError, match=(r"transformer weights of tiny are one file, not 2\. Give the one file")
+        WeightsError, match=r"transformer weights of tiny are one file, not 2\. Give the one file"
     ):
         load_transformer(preset, files=[files / "encoder.safetensors"] * 2)

@@ -10,7 +10,7 @@ from cli.bad.line import only_line
 
 
 @pytest.mark.skipif(
-    sys.platform != "linux", reason=("other systems do not hold a process to its address space")
+    sys.platform != "linux", reason="other systems do not hold a process to its address space"
 )
 @pytest.mark.parametrize("megabytes", [300, 500])
 def test_less_address_space_than_torch_takes(start, tiny, tmp_path, megabytes):

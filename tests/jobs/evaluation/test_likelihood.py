@@ -75,7 +75,7 @@ def test_actions_matter(loaded):
 
 def test_base_of_other_tokens(loaded):
     with pytest.raises(
-        UsageError, match=("The preset freedoom differs from tiny in tokenizer, grid, actions")
+        UsageError, match="The preset freedoom differs from tiny in tokenizer, grid, actions"
     ):
         check_same_tokens(load_preset("freedoom"), loaded.preset)
     check_same_tokens(loaded.preset.model_copy(update={"name": "tuned"}), loaded.preset)

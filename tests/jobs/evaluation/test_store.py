@@ -55,7 +55,7 @@ def test_a_full_disk(tmp_path):
         store, figures = Store(tmp_path, {}), {"psnr": [1.0] * 10_000}
         with pytest.raises(
             OutputError,
-            match=(f"{LINES} cannot be written: no space left on device. Free some space"),
+            match=f"{LINES} cannot be written: no space left on device. Free some space",
         ):
             store.add(Record({"seed": 0}, figures), Record({"seed": 1}, figures))
 

@@ -186,7 +186,7 @@ def test_a_full_disk_is_not_blamed_on_the_video(folders, tmp_path):
         (tmp_path / "filler").write_bytes(b"x" * (52 << 10))
         with pytest.raises(
             OutputError,
-            match=(r"ballot cannot be written: no space left on device. Free some space"),
+            match=r"ballot cannot be written: no space left on device. Free some space",
         ):
             pack_ballot(*folders, tmp_path / "ballot", 0, QUESTION)
         assert os.listdir(tmp_path) == ["filler"]
