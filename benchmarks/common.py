@@ -149,8 +149,7 @@ class Prompted:
 
     def run(self, plan: Plan, sampling: Sampling) -> Lap:
         """Execute a plan; its first step, which sets things up, is not timed."""
-        tokens, length = self.tokens.clone(), self.tokens.shape[1]
-        choose = Sampler(sampling, [0], np.arange(length), self.grid.opening(length))
+        tokens, choose = self.tokens.clone(), Sampler(sampling, [0], self.grid)
         steps = decode(self.model, plan, self.cache, tokens, choose)
         next(steps)
         started = time.perf_counter()

@@ -17,6 +17,10 @@ from enum import IntEnum
 INTERRUPTED = "interrupted; nothing half-written was left"
 
 
+class Stopped(KeyboardInterrupt):
+    """An interruption that has left something whole; its text says what."""
+
+
 class Exit(IntEnum):
     """Exit codes of the command line. What a signal ends, ends with 128 and the signal's number."""
 

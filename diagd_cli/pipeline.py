@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
-from diagd_cli.engine.session import Session
+from diagd_cli.engine.session import Session, Steer
 from diagd_cli.loading import Loaded, Request, load
 from diagd_cli.model.contract import TextModel
 from diagd_cli.preset import Preset
@@ -54,9 +54,11 @@ FRAMES_AT_ONCE = 8
 class Result:
     """What was made of a clip; steps, seconds and rates are those of its whole batch.
 
-    pixels: uint8 [context + new, H, W, 3], as the tokenizer decodes them, to be measured.
-    codes: int64 [T, h, w].
+    pixels: uint8 [context + new, H, W, 3], as the tokenizer decodes them, to be measured; none
+        where they were handed on and not held.
+    codes: int64 [T, h, w]; where frames are not held those of the newest.
     context: frames that were given.
+    new: frames that were made.
     steps: of the decoding.
     tokens: that were made for this clip.
     seconds: by stage.
@@ -66,11 +68,13 @@ class Result:
     completed: seconds of decoding, prefill not counted, after which each new latent frame had all
         its tokens.
     stamp: text that `frames` bear.
+    stopped: whether it was interrupted, and holds what was made until then.
     """
 
     pixels: np.ndarray
     codes: np.ndarray
     context: int
+    new: int
     steps: int
     tokens: int
     seconds: dict[str, float] = field(default_factory=dict)
@@ -79,6 +83,7 @@ class Result:
     first_frame: float = 0.0
     completed: list[float] = field(default_factory=list)
     stamp: str = ""
+    stopped: bool = False
 
     @cached_property
     def frames(self) -> np.ndarray:
@@ -93,9 +98,19 @@ class Result:
         decode = max(self.seconds["decode"], 1e-9)
         return {
             "tokens_per_second": self.batch * self.tokens / decode,
-            "frames_per_second": self.batch * (len(self.pixels) - self.context) / decode,
+            "frames_per_second": self.batch * self.new / decode,
             "ms_per_step": 1000 * decode / self.steps,
         }
+
+    @property
+    def evenness(self) -> dict[str, float]:
+        """Seconds of decoding until the first new latent frame was complete, and between one and
+        the next: the median, the 95th percentile and the longest; 0 where there is one frame only.
+        """
+        gaps = np.diff(self.completed) if len(self.completed) > 1 else np.zeros(1)
+        middle, most = np.percentile(gaps, [50, 95])
+        first = self.completed[0] if self.completed else 0.0
+        return {"first": first, "median": middle, "p95": most, "longest": float(gaps.max())}
 
 
 def warm_up(loaded: Loaded, request: Request, context: int, batch: int = 1) -> Loaded:
@@ -136,6 +151,9 @@ def continue_clips(
     on_steps: OnSteps | None = None,
     *,
     on_frames: OnFrames | None = None,
+    on_codes: OnFrames | None = None,
+    hold: bool = True,
+    stoppable: bool = False,
     kv_dtype: torch.dtype | None = None,
     offload: bool = False,
 ) -> list[Result]:
@@ -147,6 +165,12 @@ def continue_clips(
     on_steps: on_steps(done, total) follows each step.
     on_frames: on_frames(clip, frames uint8 [F, H, W, 3]) takes each clip's frames in order while
         later ones are made, on a thread of its own; without it all are decoded at the end.
+    on_codes: on_codes(clip, codes int64 [T, h, w]) takes each clip's codes in order, context
+        included, where there is `on_frames`.
+    hold: whether frames and codes stay; without it, for which somebody must take the frames, memory
+        does not grow with their number.
+    stoppable: where frames are taken, Ctrl-C ends the work with what has been made, once there is
+        something; else it is raised.
     kv_dtype: of the cache; None is the model's.
     offload: whether a tokenizer on CUDA waits in main memory while tokens are made.
     """
@@ -156,25 +180,34 @@ def continue_clips(
     total, new = context + request.frames, loaded.preset.new_latents(request.frames)
     with _timed(loaded, stage, seconds, "encode"):
         codes = np.stack([encode(loaded, clip) for clip in clips])
-    began = time.perf_counter()
+    began, stopped = time.perf_counter(), False
+    causal = loaded.preset.tokenizer.temporal > 1
     with ExitStack() as open_stream:
         stream = None
         if on_frames:
-            causal = loaded.preset.tokenizer.temporal > 1
             stream = PixelStream(
                 lambda part: to_frames(loaded, part),
                 causal, len(clips), context, total, loaded.device,
                 lambda clip, frames: on_frames(clip, stamped(frames, loaded.preset.stamp)),
+                on_codes, hold,
             )  # fmt: skip
             open_stream.enter_context(stream)
         with stage("decode"), aside(loaded, offload):
-            session = start_session(loaded, codes, requests, kv_dtype)
-            steps = session.steps(new, request.decoding)
-            for done in session.extend(new, request.decoding):
-                if stream:
-                    stream.feed(session)
-                if on_steps:
-                    on_steps(done, steps)
+            remember = hold or causal  # of whose tokenizer a frame needs all before it
+            session = start_session(loaded, codes, requests, kv_dtype, remember)
+            steps, known = session.steps(new, request.decoding), session.latents
+            running = session.extend(new, request.decoding, _steer(loaded.preset, requests))
+            try:
+                with closing(running):
+                    for done in running:
+                        if stream:
+                            stream.feed(session)
+                        if on_steps:
+                            on_steps(done, steps)
+            except KeyboardInterrupt:
+                if not (stream and stoppable and session.latents > known):
+                    raise
+                stopped = True
             session.release()
         seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
         with _timed(loaded, stage, seconds, "pixels"):
@@ -184,7 +217,8 @@ def continue_clips(
                 frames = [to_frames(loaded, own)[:total] for own in session.codes]
                 shown = [time.perf_counter()] * len(clips)
     times, stamp = session.times, loaded.preset.stamp
-    counts = context, times.steps, times.tokens // len(clips)
+    made = min(request.frames, (session.latents - known) * loaded.preset.tokenizer.temporal)
+    counts = context, made, times.steps, times.tokens // len(clips)
     return [
         Result(
             pixels,
@@ -196,6 +230,7 @@ def continue_clips(
             first - began,
             list(times.completed),
             stamp,
+            stopped,
         )
         for pixels, own, first in zip(frames, session.codes, shown, strict=True)
     ]
@@ -203,19 +238,27 @@ def continue_clips(
 
 @torch.inference_mode()
 def start_session(
-    loaded: Loaded, codes: np.ndarray, requests: list[Request], kv_dtype: torch.dtype | None = None
+    loaded: Loaded,
+    codes: np.ndarray,
+    requests: list[Request],
+    kv_dtype: torch.dtype | None = None,
+    remember: bool = True,
 ) -> Session:
     """A session of clips that stand after their context, codes int64 [B, T, h, w], with room for
     what is requested.
+
+    remember: all latent frames, or the newest that the window holds.
     """
     preset, request = loaded.preset, requests[0]
+    preset.check_window(request.decoding)
     length = codes.shape[1] + preset.new_latents(request.frames)
     window = min(preset.window, length)
+    known = length if remember else codes.shape[1]  # the others are asked for when they are due
     return Session(
         loaded.transformer,
         preset.grid,
         codes,
-        np.stack([_conditioning(preset, r.actions, length) for r in requests]),
+        np.stack([_conditioning(preset, r.actions, known) for r in requests]),
         [r.seed for r in requests],
         request.sampling or preset.sampling(),
         window=window,
@@ -223,7 +266,21 @@ def start_session(
         prefix=np.array(preset.prefix, dtype=np.int64),
         cross=_cross(loaded, [r.text for r in requests]),
         kv_dtype=kv_dtype,
+        keep=None if remember else max(window, codes.shape[1]),
     )
+
+
+def _steer(preset: Preset, requests: list[Request]) -> Steer | None:
+    """Tells a session the actions after a latent frame; where they have run out, the last ones."""
+    if not preset.actions:
+        return None
+    rest = preset.actions.rest
+
+    def steer(latent: int) -> np.ndarray:
+        rows = (r.actions for r in requests)
+        return np.stack([rest if own is None else own[min(latent, len(own) - 1)] for own in rows])
+
+    return steer
 
 
 def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np.ndarray:

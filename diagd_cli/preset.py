@@ -17,6 +17,7 @@ from pydantic import Field, NonNegativeInt, PlainValidator, field_validator, mod
 from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
+from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.sections import Clip, Defaults, Text
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
@@ -104,6 +105,7 @@ class Preset(Strict):
         if self.actions and self.tokenizer.temporal > 1:
             raise ValueError("actions need a tokenizer with one latent frame a frame")
         self.decoding.decoding.resolve(self.grid, self.context)
+        self.check_window(self.decoding.decoding)
         return self
 
     def _check_size(self) -> None:
@@ -277,8 +279,35 @@ class Preset(Strict):
         """Latent frames that are kept when the window rolls; 0: it does not."""
         return self.latents(self.clip.overlap) if self.clip.overlap else 0
 
-    def check_frames(self, context: int, frames: int) -> None:
-        """Raise UsageError unless the model takes `context` frames and can make `frames` more."""
+    @property
+    def why_rolls(self) -> str:
+        """Why the model's window cannot slide; "" where it can."""
+        positions = self.transformer.positions
+        if positions.kind == "learned" or positions.absolute:
+            kind = "learned" if positions.kind == "learned" else "absolute"
+            return f"its positions are {kind}, and end where the window does"
+        if self.tokenizer.temporal > 1:
+            return "the first latent frame of its tokenizer stands for one frame only"
+        return ""
+
+    def check_window(self, decoding: Decoding) -> None:
+        """Raise UsageError where the window is to slide and cannot, or sinks are not in it."""
+        if decoding.window == "slide" and self.why_rolls:
+            message = f"The window of {self.name} cannot slide: {self.why_rolls}"
+            raise UsageError(message, "Let it roll")
+        if decoding.sinks and decoding.window == "roll":
+            raise UsageError(
+                f"sinks is {decoding.sinks}, and the window rolls", "Only one that slides has sinks"
+            )
+        if decoding.sinks >= self.window:
+            hint = f"Use at most {self.window - 1}, for a window of {self.window} latent frames"
+            raise UsageError(f"sinks is {decoding.sinks}", hint)
+
+    def check_frames(self, context: int, frames: int, slides: bool = False) -> None:
+        """Raise UsageError unless the model takes `context` frames and can make `frames` more.
+
+        slides: whether a full window slides.
+        """
         clip, step = self.clip, self.tokenizer.temporal
         if not clip.least <= context <= clip.window or (context - 1) % step:
             every = f", in steps of {step}" if step > 1 else ""
@@ -287,7 +316,7 @@ class Preset(Strict):
             )
             raise UsageError(f"The context is {context} frame(s)", hint)
         room = (self.window - self.latents(context)) * step
-        if not clip.overlap and frames > room:
+        if not slides and not clip.overlap and frames > room:
             hint = f"Ask for at most {room}" if room else "Give it less context"
             raise UsageError(
                 f"The preset {self.name} cannot make {frames} frames after {context}", hint

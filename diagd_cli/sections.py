@@ -7,7 +7,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict
-from diagd_cli.schedule.decoding import Decoding, Method
+from diagd_cli.schedule.decoding import Decoding, Method, Window
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.sampling import TopPRule
 
@@ -16,8 +16,8 @@ class Clip(Strict):
     """Geometry in pixels and frames. `context`: prompt frames, at least `least`; `frames`: new ones
     by default.
 
-    `window`: most frames at once. When more is asked for, it rolls: the newest `overlap` frames are
-    kept; 0 forbids it.
+    `window`: most frames at once. When more is asked for, it slides or rolls (`decoding.window`);
+    where it rolls, the newest `overlap` frames are kept, and 0 forbids it.
     """
 
     height: Pixels
@@ -53,15 +53,18 @@ class Defaults(Strict):
     """Decoding and sampling when the command line says nothing; `others`: decodings that are worth
     trying too.
 
-    `first`: smallest id that the first token of a frame may have. `top_p_rule`: see
-    `engine.filters`. `coldest`: what a temperature between 0, which is greedy, and it is raised to,
-    as official code may do.
+    `window`: whether a full window slides or rolls; `sinks`: frames at the front that stay visible
+    where it slides; see `schedule.decoding`. `first`: smallest id that the first token of a frame
+    may have. `top_p_rule`: see `engine.filters`. `coldest`: what a temperature between 0, which is
+    greedy, and it is raised to, as official code may do.
     """
 
     method: Method = "diagd"
     k: int = Field(gt=0)
     d: int = Field(default=1, gt=0)
     stand_in: StandIn = "previous-frame"
+    window: Window = "roll"
+    sinks: int = Field(default=0, ge=0)
     temperature: float = Field(default=1.0, ge=0, le=1000)
     top_k: int = Field(default=0, ge=0, le=MOST_CODES)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -72,7 +75,9 @@ class Defaults(Strict):
 
     @property
     def decoding(self) -> Decoding:
-        return Decoding(self.method, self.k, self.d, self.stand_in)
+        return Decoding(
+            self.method, self.k, self.d, self.stand_in, window=self.window, sinks=self.sinks
+        )
 
 
 class Text(Strict):

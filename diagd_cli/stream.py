@@ -15,6 +15,9 @@ from diagd_cli.engine.session import Session
 Decode = Callable[[np.ndarray], np.ndarray]
 OnFrames = Callable[[int, np.ndarray], None]
 
+MOST_WAITING = 16  # parts whose pixels are waited for while tokens go on
+NOTHING = np.zeros((0, 0, 0, 3), dtype=np.uint8)
+
 
 class PixelStream:
     """A context manager that hands over each clip's frames in order, while later ones are made.
@@ -27,6 +30,8 @@ class PixelStream:
     total: frames that are wanted; all others are cut off.
     device: where `decode` computes.
     take: is called with the number of a clip and its next frames, on the thread that decodes.
+    take_codes: is called with the number of a clip and its next codes int64 [T, h, w].
+    hold: whether `finish` returns the frames; without it memory does not grow with their number.
 
     What `decode` or `take` raises is raised by the next `feed` or by `finish`. Where the block
     fails, nothing is waited for: whoever takes the frames may be stuck.
@@ -41,11 +46,15 @@ class PixelStream:
         total: int,
         device: torch.device,
         take: OnFrames,
+        take_codes: OnFrames | None = None,
+        hold: bool = True,
     ):
-        self.decode, self.causal, self.take = decode, causal, take
+        self.decode, self.causal, self.take, self.hold = decode, causal, take, hold
+        self.take_codes = take_codes
         self.context, self.total = context, total
         self.device, self.fed = device, 0  # latent frames handed over
         self.parts: list[list[np.ndarray]] = [[] for _ in range(clips)]
+        self.done = [0] * clips  # frames handed over
         # time.perf_counter() at each clip's first new frame
         self.shown: list[float | None] = [None] * clips
         self.work: list[Future] = []
@@ -59,13 +68,18 @@ class PixelStream:
         self.pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def feed(self, session: Session) -> None:
-        """Hand over what has been completed since the last call; returns at once."""
-        while self.work and self.work[0].done():
+        """Hand over what has been completed since the last call; returns at once, unless pixels
+        fall far behind tokens.
+        """
+        while self.work and (self.work[0].done() or len(self.work) > MOST_WAITING):
             self.work.pop(0).result()
-        complete = session.complete
-        if complete > self.fed:
-            codes = session.complete_codes(0 if self.causal else self.fed)
-            self.fed = complete
+        if session.latents > self.fed:
+            fresh = session.codes[:, self.fed - session.forgotten :]
+            if self.take_codes:
+                for clip, own in enumerate(fresh):
+                    self.take_codes(clip, own)
+            self.fed = session.latents
+            codes = session.codes if self.causal else fresh
             self.work.append(self.pool.submit(self._pixels, codes))
 
     @property
@@ -76,19 +90,21 @@ class PixelStream:
         return [shown if shown is not None else time.perf_counter() for shown in self.shown]
 
     def finish(self, session: Session) -> list[np.ndarray]:
-        """Wait for the rest; returns each clip's frames uint8 [total, H, W, 3]."""
+        """Wait for the rest; returns each clip's frames uint8 [total, H, W, 3], where held."""
         self.feed(session)
-        for work in self.work:
-            work.result()
-        return [np.concatenate(parts) for parts in self.parts]
+        while self.work:
+            self.work.pop(0).result()
+        return [np.concatenate(parts) if parts else NOTHING for parts in self.parts]
 
     def _pixels(self, codes: np.ndarray) -> None:
         """Pass on the new frames that codes int64 [B, T, h, w] give; if causal, all of them."""
         with torch.cuda.stream(self.side) if self.side else nullcontext():
             for clip, own in enumerate(codes):
-                done = sum(map(len, self.parts[clip]))
+                done = self.done[clip]
                 frames = self.decode(own)[done if self.causal else 0 :][: self.total - done]
-                self.parts[clip].append(frames)
-                if self.shown[clip] is None and done + len(frames) > self.context:
+                if self.hold:
+                    self.parts[clip].append(frames)
+                self.done[clip] += len(frames)
+                if self.shown[clip] is None and self.done[clip] > self.context:
                     self.shown[clip] = time.perf_counter()
                 self.take(clip, frames)

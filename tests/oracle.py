@@ -47,6 +47,23 @@ class Layout:
             return t, self.h, rest - self.h * self.w
         return t, rest // self.w, rest % self.w
 
+    def within(self, window: int, sinks: int = 0) -> Within:
+        """A window that slides: what stands at b is seen from a if it is of the `window` newest
+        frames there (a's own one included), of the first `sinks` frames, or of the prefix.
+        """
+
+        def frame(p):
+            return (p - self.prefix) // self.block
+
+        return lambda a, b: (frame(b) > frame(a) - window) | (frame(b) < sinks)
+
+
+Within = Callable[[np.ndarray, np.ndarray], np.ndarray]  # (positions a, positions b) -> bool
+
+
+def everything(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.ones(np.broadcast_shapes(a.shape, b.shape), dtype=bool)
+
 
 # ---- the Transformer -----------------------------------------------------------------------------
 
@@ -163,7 +180,12 @@ def greedy(logits: torch.Tensor, position: int) -> int:
 
 
 def next_token_decode(
-    reference: Reference, tokens: dict[int, int], context: int, frames: int, pick: Pick = greedy
+    reference: Reference,
+    tokens: dict[int, int],
+    context: int,
+    frames: int,
+    pick: Pick = greedy,
+    within: Within = everything,
 ):
     """Fill in the codes of `frames` frames after `context`, in raster order, recomputing everything
     for each.
@@ -173,9 +195,9 @@ def next_token_decode(
         for i in range(layout.h):
             for j in range(layout.w):
                 p = layout.position(t, i, j)
-                logits = reference(
-                    [tokens[q] for q in range(p)], list(range(p)), np.tri(p, dtype=bool)
-                )
+                places = np.arange(p)
+                mask = np.tri(p, dtype=bool) & within(places[:, None], places)
+                logits = reference([tokens[q] for q in places], places.tolist(), mask)
                 tokens[p] = pick(logits[-1], p)
 
 
@@ -200,32 +222,38 @@ class Entry:
 Choose = Callable[[list[Entry], list[int]], list[int]]
 
 
-def visible(entries: list[Entry]) -> np.ndarray:
+def visible(entries: list[Entry], within: Within = everything) -> np.ndarray:
     """mask[a, b]: b stands at or before a, was given no later than a, and had not been overwritten
     by then.
     """
     position, step, expires = np.array([(e.position, e.step, e.expires) for e in entries]).T
-    return (position <= position[:, None]) & (step <= step[:, None]) & (step[:, None] < expires)
+    seen = (position <= position[:, None]) & (step <= step[:, None]) & (step[:, None] < expires)
+    return seen & within(position[:, None], position)
 
 
 def entry_logits(
-    reference: Reference, entries: list[Entry], zero_slots: bool = False
+    reference: Reference,
+    entries: list[Entry],
+    zero_slots: bool = False,
+    within: Within = everything,
 ) -> torch.Tensor:
     """Logits [N, vocab] of all entries by one full pass; with zero_slots, empty slots before an
     entry are seen as zeros.
     """
-    mask, zeros = visible(entries), None
+    mask, zeros = visible(entries, within), None
     # of the slots at and before an entry, each holds one entry that it sees, or nothing
     if zero_slots:
-        zeros = np.array([e.position + 1 for e in entries]) - mask.sum(1)
+        places = np.arange(max(e.position for e in entries) + 1)
+        asked = np.array([e.position for e in entries])[:, None]
+        zeros = ((places <= asked) & within(asked, places)).sum(1) - mask.sum(1)
     return reference([e.token for e in entries], [e.position for e in entries], mask, zeros)
 
 
-def free_running(reference: Reference, pick: Pick = greedy) -> Choose:
+def free_running(reference: Reference, pick: Pick = greedy, within: Within = everything) -> Choose:
     """Every token is picked from the logits of a full pass over everything given so far."""
 
     def choose(entries, asked):
-        logits = entry_logits(reference, entries)
+        logits = entry_logits(reference, entries, within=within)
         return [pick(logits[n], entries[n].target) for n in asked]
 
     return choose
@@ -244,20 +272,21 @@ def walk(
     tokens: dict[int, int],
     choose: Choose,
     entries: list[Entry] | None = None,
+    stop: float = math.inf,
 ) -> list[Entry]:
     """Decode `frames` frames after `context` by rules = (k, d, stand-in, repair); returns
     everything given to the model.
 
     `tokens`, position -> token, holds what is known and is filled in. `entries` continues an
     earlier walk. The prompt is given at the step before the first, which is step 0 unless a walk is
-    continued.
+    continued. After `stop` steps it is broken off.
     """
     k, d, stand_in, repair = rules
     first = entries[-1].step + 2 if entries else 0
     entries = entries or []
     goal = layout.position(context, 0, 0)
     opening = (context and layout.steering(context - 1)) or [goal - 1]  # what rule 3 will feed
-    given = {e.position for e in entries}
+    given = {e.position for e in entries if e.expires == math.inf}
     entries += [
         Entry(tokens[p], p, p, first - 1)
         for p in range(goal)
@@ -273,6 +302,8 @@ def walk(
     # positions: of new tokens, fed with their own token, holding a stand-in
     made, true, covered = [], set(), set()
     for step in sorted(due):
+        if step >= stop:
+            break
         feeds = []  # (source, position, target)
         for t, i, j in due[step]:
             goal = layout.position(t, i, j)
@@ -303,6 +334,17 @@ def walk(
             tokens[entries[n].target] = token
             made.append(entries[n].target)
     return entries
+
+
+def drop(entries: list[Entry], end: int, repair: bool) -> list[Entry]:
+    """What is left of a walk that was broken off, of the positions before `end`: what stood in for
+    a token that is known by now is to be given anew.
+    """
+    left = [e for e in entries if e.position < end]
+    for e in left:
+        if repair and e.source != e.position and e.expires == math.inf:
+            e.expires = left[-1].step + 1
+    return left
 
 
 def stand_in_for(policy: str, layout: Layout, t: int, i: int, tokens: dict[int, int]) -> int:

@@ -12,14 +12,17 @@ import torch
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from diagd_cli.engine.decode import decode, prefill
+from diagd_cli.engine.decode import decode, execute, prefill, runner
+from diagd_cli.engine.ring import ring_for
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.engine.session import Session
+from diagd_cli.engine.steps import Steps
 from diagd_cli.model.cache import KVCache
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
 from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.schedule.wavefront import wavefront
 from diagd_cli.tokens.grid import Grid
 
 SEEDS = st.integers(0, 2**31)
@@ -105,8 +108,8 @@ def worlds(draw, frames: int = 3) -> World:
 
 
 @st.composite
-def configs(draw) -> TransformerConfig:
-    kind = draw(st.sampled_from(["rope-1d", "rope-3d", "learned"]))
+def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
+    kind = draw(st.sampled_from(kinds))
     heads, tied, vocab = (
         draw(st.sampled_from([2, 4])),
         draw(st.booleans()),
@@ -157,17 +160,40 @@ def random_sequences(
     return torch.randint(config.logits, (batch, world.length), generator=generator)
 
 
-def run(model, plan, prompt, choose, chunk=512, cache=None):
+def run(model, plan, prompt, choose, chunk=512, cache=None, capture=False):
     """Prefill and decode the prompt [B, L]; returns the filled-in tokens [B, L]."""
-    tokens = torch.nn.functional.pad(prompt, (0, plan.length - prompt.shape[1]))
-    cache = KVCache(model.config, len(tokens), plan.length) if cache is None else cache
+    places = plan.length + capture  # where lanes without a feed write
+    tokens = torch.nn.functional.pad(prompt, (0, places - prompt.shape[1]))
+    cache = KVCache(model.config, len(tokens), places) if cache is None else cache
     prefill(model, cache, tokens, np.arange(plan.prefill), chunk=chunk)
-    assert list(decode(model, plan, cache, tokens, choose)) == list(range(1, plan.steps + 1))
+    steps = decode(model, plan, cache, tokens, choose, capture=capture)
+    assert list(steps) == list(range(1, plan.steps + 1))
     return tokens[:, : prompt.shape[1]]
 
 
-def sampler(model, length, seeds=(0,), temperature=0.0):
-    return Sampler(Sampling(model.config.logits, temperature), list(seeds), np.arange(length))
+def slide(model, world, prompt, choose, window, sinks=0, capture=False):
+    """Decode the prompt [B, L] through a window that slides; what is chosen goes to `choose`."""
+    grid, decoding = world.grid, replace(world.decoding, window="slide", sinks=sinks)
+    ring, wave = (
+        ring_for(grid, decoding, window),
+        wavefront(grid, world.context, world.frames, decoding),
+    )
+    places, known = ring.places + 1, torch.arange(grid.length(world.context) - grid.conditioning)
+    tokens = torch.zeros(len(prompt), places, dtype=torch.int64)
+    tokens[:, ring.slots(known)] = prompt[:, known]
+    steps = Steps(model, model.new_cache(len(prompt), places), tokens, choose, ring=ring)
+
+    def begin(latent):
+        steering = torch.as_tensor(grid.conditioning_positions(world.context + latent - 1))
+        tokens[:, ring.slots(steering)] = prompt[:, steering]
+
+    with torch.inference_mode():
+        steps.prefill(np.arange(wave.prefill))
+    assert len(list(execute(runner(steps, capture), wave, begin))) == wave.steps
+
+
+def sampler(model, seeds=(0,), temperature=0.0):
+    return Sampler(Sampling(model.config.logits, temperature), list(seeds))
 
 
 def careful(pick=oracle.greedy):

@@ -5,7 +5,7 @@ cli/bad.
 import pytest
 import yaml
 
-from diagd_cli.errors import DiagdWarning, PresetError
+from diagd_cli.errors import DiagdWarning, PresetError, UsageError
 from diagd_cli.preset import Preset, is_plain
 from diagd_cli.preset_files import load_preset, preset_names
 from diagd_cli.schedule.decoding import Decoding
@@ -92,3 +92,50 @@ def test_aliases_that_multiply_are_harmless(tmp_path):
     with pytest.raises(PresetError) as caught:
         load_preset(tmp_path / "a.yaml")
     assert len(str(caught.value)) < 300
+
+
+# ---- windows -------------------------------------------------------------------------------------
+
+WHY = {
+    "freedoom": "",
+    "mineworld-300m": "",
+    "wham-200m": "its positions are learned, and end where the window does",
+    "cosmos-5b-video2world": "its positions are absolute, and end where the window does",
+    "cosmos-4b": "the first latent frame of its tokenizer stands for one frame only",
+}
+
+
+@pytest.mark.parametrize("name", WHY)
+def test_which_windows_can_slide(name):
+    """Those of models that know how far apart two frames are, and not where they are."""
+    preset, slides = load_preset(name), Decoding("diagd", window="slide")
+    assert preset.why_rolls == WHY[name]
+    if WHY[name]:
+        with pytest.raises(UsageError, match=f"cannot slide: {WHY[name]}. Let it roll"):
+            preset.check_window(slides)
+        defaults = preset.decoding.model_copy(update={"window": "slide"})
+        with pytest.raises(UsageError, match="cannot slide"):
+            Preset.model_validate({**preset.model_dump(), "decoding": defaults.model_dump()})
+    else:
+        preset.check_window(slides)
+
+
+@pytest.mark.parametrize(
+    "decoding, message",
+    [
+        (Decoding(sinks=1), "sinks is 1, and the window rolls"),
+        (Decoding(sinks=8, window="slide"), "sinks is 8. Use at most 7, for a window of 8"),
+    ],
+)
+def test_sinks_are_of_a_window_that_slides(decoding, message):
+    with pytest.raises(UsageError, match=message):
+        load_preset("freedoom").check_window(decoding)
+
+
+def test_where_a_window_cannot_roll_it_may_slide():
+    """With no overlap nothing is left when it is full."""
+    preset = load_preset("freedoom")
+    preset = preset.model_copy(update={"clip": preset.clip.model_copy(update={"overlap": 0})})
+    with pytest.raises(UsageError, match="cannot make 5 frames after 4"):
+        preset.check_frames(4, 5)
+    preset.check_frames(4, 5, slides=True)

@@ -140,7 +140,8 @@ def text(facts: dict, width: int | None) -> str:
         "steps",
         "decode s",
         "tokens/s",
-        "frames/s",
+        "fps",
+        "gap s",
         "speed-up",
         "PSNR",
         "SSIM",
@@ -155,11 +156,12 @@ def text(facts: dict, width: int | None) -> str:
             f"{row['seconds']['decode']:.2f}",
             f"{row['tokens_per_second']:.0f}",
             f"{row['frames_per_second']:.1f}",
+            "-" if row["longest_gap"] is None else f"{row['longest_gap']:.2f}",
             f"{row['speedup']:.1f}x",
             *fidelity,
             f"{row['token_agreement']:.0%}",
         ))  # fmt: skip
-    notes = []
+    notes = ["gap: between one frame and the next, at most."]
     if limit := facts["tokenizer_limit"]:
         alone = f"Tokenizer alone: {limit['psnr']:.2f} dB, {limit['ssim']:.3f}"
         notes.append(f"same: tokens equal to the first row's. {alone}")

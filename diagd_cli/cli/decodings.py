@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 WORDS: dict[str, dict[str, Any]] = {
     "no-repair": {"repair": False},
     "zero-slots": {"zero_slots": True},
+    "slide": {"window": "slide"},
+    "roll": {"window": "roll", "sinks": 0},
 }
 WORDS |= {stand_in: {"stand_in": stand_in} for stand_in in STAND_INS}
 PLAIN_HINT = "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10"
 DECODINGS_HELP = (
-    "By comma, each NAME, NAME:K or NAME:K:D; after that :WORD, a stand-in, no-repair or "
-    "zero-slots; at the end @PRESET, "
+    "By comma, each NAME, NAME:K or NAME:K:D; after that :WORD, a stand-in, slide, roll, no-repair "
+    "or zero-slots; at the end @PRESET, "
     "to run another Transformer with the same tokens."
 )
 
@@ -75,9 +77,13 @@ def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Can
             parse_decoding(written, settings.decoding),
             load_preset(name.strip()) if name.strip() else None,
         )
+        slides = decoding.window == "slide"
+        for model in filter(None, (preset, other)):
+            model.check_window(decoding)
+        preset.check_frames(settings.context, settings.frames, slides)
         decoding.resolve(preset.grid, preset.latents(settings.context))
         if other:
             check_same_tokens(other, preset)
-            other.check_frames(settings.context, settings.frames)
+            other.check_frames(settings.context, settings.frames, slides)
         pairs.append((decoding, other))
     return candidates_of(pairs, preset)

@@ -59,7 +59,7 @@ def finetune(
     repair: o.RepairOption = True,
     window: Annotated[
         int | None,
-        typer.Option(**o.FRAMES, help=WINDOW_HELP),
+        typer.Option(**o.POSITIVE, help=WINDOW_HELP),
     ] = None,
     steps: Annotated[int, typer.Option(**t.COUNTED, help="Steps.")] = 1000,
     batch: Annotated[int, typer.Option(**t.COUNTED, help="Windows of a step.")] = 1,

@@ -38,6 +38,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate walk.mp4 --decoding ntp --frames 32   # beyond the window
 
+  diagd generate walk.mp4 --stream --frames 100000     # until Ctrl-C
+
   diagd generate walk.mp4 --dry-run                    # plan and paths only
 """
 
@@ -84,9 +86,10 @@ def generate(
         bool,
         typer.Option(
             "--stream",
-            help="Write each frame as soon as it is made, to an MP4 that plays while it grows. "
-            "It grows under its own name, where other outputs appear when they are complete, and "
-            "is removed on failure.",
+            help="Write each frame as soon as it is made, to an MP4 that plays while it grows, of "
+            "any number of frames in the same memory. It grows under its own name, where other "
+            "outputs appear when they are complete; Ctrl-C ends it with what has been made, and a "
+            "failure removes it.",
         ),
     ] = False,
     save_tokens: Annotated[
@@ -113,7 +116,7 @@ def generate(
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, order, sampling, seed, decoding)
+        settings = merge(chosen, lengths, order, sampling, seed, decoding, endless=stream)
         o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
         o.one_of(offload, ("tokenizer",), "'--offload'")
         given = {
@@ -177,6 +180,11 @@ def stream_target(
     if given["--stream"] and given["--offload"]:
         raise UsageError(
             "--stream needs the tokenizer while --offload takes it away", "Leave one of them out"
+        )
+    if given["--stream"] and given["--resume"]:
+        raise UsageError(
+            "A --stream that ended early cannot be gone on with by --resume",
+            "Leave --stream out, or make it anew with --force",
         )
     if output != "-":
         return None

@@ -10,7 +10,7 @@ import typer
 
 from diagd_cli.cli import signals
 from diagd_cli.cli.console import Reporter, stdout_failure
-from diagd_cli.errors import DiagdError, Exit
+from diagd_cli.errors import DiagdError, Exit, Stopped
 
 if TYPE_CHECKING:
     from typer._click.exceptions import UsageError as ClickUsageError
@@ -33,6 +33,9 @@ def guard(reporter: Reporter, training: bool = False) -> Iterator[None]:
     try:
         with reporter.told_warnings():
             yield
+    except Stopped as stopped:
+        reporter.error(f"interrupted; {stopped}")
+        raise SystemExit(signals.exit_code()) from None
     except KeyboardInterrupt:
         if not training:
             raise

@@ -41,8 +41,8 @@ KEEP = "\u00a0"  # a space between words that stay together
 PANELS = {
     "Input": "preset base-preset recipe init context start grid key episodes scenarios height "
     "width",
-    "Decoding": "frames decoding decodings k d stand-in stand-ins repair repairs window balance "
-    "batch",
+    "Decoding": "frames decoding decodings k d stand-in stand-ins repair repairs window "
+    "windows sinks balance batch",
     "Sampling": "temperature top-p top-p-rule top-k seed seeds samples",
     "Steering": "actions prompt prompt-file prompt-embedding",
     "Looking": "layer head frame radius",

@@ -17,7 +17,6 @@ from diagd_cli.errors import did_you_mean
 from diagd_cli.schedule.decoding import METHODS, STAND_INS
 
 # of one clip: an hour and a half; all of its tokens and pixels are held in memory
-MOST_FRAMES = 100_000
 
 SLASHES = ("/", os.sep)  # at the end of a folder's name
 
@@ -66,7 +65,6 @@ def a_file(text: str | Path) -> Path:
 FILE: dict[str, Any] = {"parser": a_file, "metavar": "<path>"}
 COUNT = number(int, "a whole number, 0 or more", 0)
 POSITIVE = number(int, "a whole number, 1 or more", 1)
-FRAMES = number(int, f"a whole number in 1..{MOST_FRAMES}", 1, MOST_FRAMES)
 SAMPLES = number(int, "a whole number in 1..1000", 1, 1000)
 MASS = number(float, "a number above 0 and at most 1", math.ulp(0.0), 1)
 
@@ -74,7 +72,7 @@ PresetOption = Annotated[
     str, option("--preset", "-p", help="Name (see: diagd presets) or path of a YAML file.")
 ]
 FramesOption = Annotated[
-    int | None, option("--frames", **FRAMES, help="New frames; the preset's number by default.")
+    int | None, option("--frames", **POSITIVE, help="New frames; the preset's number by default.")
 ]
 ContextOption = Annotated[
     int | None,
@@ -107,6 +105,17 @@ StandInOption = Annotated[str | None, option("--stand-in", help=STAND_IN_HELP)]
 RepairOption = Annotated[
     bool,
     typer.Option("--repair/--no-repair", help="Replace stand-ins by the truth once it exists."),
+]
+WindowOption = Annotated[
+    str | None,
+    option(
+        "--window",
+        help="What becomes of frames that are too many for the model: slide or roll; the preset's.",
+    ),
+]
+SinksOption = Annotated[
+    int | None,
+    option("--sinks", **COUNT, help="First frames that stay visible where the window slides."),
 ]
 TemperatureOption = Annotated[
     float | None,
@@ -222,6 +231,8 @@ class DecodingOptions:
     d: DOption = None
     stand_in: StandInOption = None
     repair: RepairOption = True
+    window: WindowOption = None
+    sinks: SinksOption = None
 
 
 @dataclass(frozen=True)

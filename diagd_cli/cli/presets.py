@@ -62,7 +62,8 @@ def show(
         text = yaml.safe_dump(
             settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
         )
-        reporter.result(settings if json else text.rstrip())
+        why = f"it cannot slide: {chosen.why_rolls}" if chosen.why_rolls else "slide or roll"
+        reporter.result(settings if json else f"{text.rstrip()}\n# window of frames: {why}")
 
 
 @commands.command(

@@ -12,13 +12,13 @@ from diagd_cli.cli.options import (
     SteeringOptions,
     one_of,
 )
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, WINDOWS, Decoding
 from diagd_cli.tokens.sampling import TOP_P_RULES
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Machine, Settings, Steering
     from diagd_cli.preset import Preset
-    from diagd_cli.schedule.decoding import Method
+    from diagd_cli.schedule.decoding import Method, Window
     from diagd_cli.schedule.standin import StandIn
     from diagd_cli.sections import Defaults
 
@@ -30,6 +30,7 @@ def merge(
     sampling: SamplingOptions = SamplingOptions(),
     seed: int | None = None,
     method: str | None = None,
+    endless: bool = False,
 ) -> Settings:
     """Options given over the preset's defaults, checked against its grid and window. Raises
     UsageError.
@@ -38,7 +39,8 @@ def merge(
 
     one_of(sampling.top_p_rule, TOP_P_RULES, "'--top-p-rule'")
     chosen = merge_decoding(preset.decoding, decoding, method)
-    return choose(preset, **vars(lengths), decoding=chosen, seed=seed, **vars(sampling))
+    options = {**vars(lengths), **vars(sampling)}
+    return choose(preset, **options, decoding=chosen, seed=seed, endless=endless)
 
 
 def merge_decoding(
@@ -49,12 +51,17 @@ def merge_decoding(
     """
     one_of(method, METHODS, "'--decoding'")
     one_of(given.stand_in, STAND_INS, "'--stand-in'")
+    one_of(given.window, WINDOWS, "'--window'")
+    window = cast("Window", given.window or defaults.window)
+    sinks = given.sinks if given.sinks is not None else defaults.sinks if window == "slide" else 0
     return Decoding(
         method=cast("Method", method or defaults.method),
         k=defaults.k if given.k is None else given.k,
         d=defaults.d if given.d is None else given.d,
         stand_in=cast("StandIn", given.stand_in or defaults.stand_in),
         repair=given.repair,
+        window=window,
+        sinks=sinks,
     )
 
 

@@ -20,13 +20,14 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
-from diagd_cli.schedule.decoding import STAND_INS
+from diagd_cli.schedule.decoding import STAND_INS, WINDOWS
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Settings
     from diagd_cli.jobs.sweeping.combinations import Combinations
     from diagd_cli.preset import Preset
     from diagd_cli.report.sweep import SweepReport
+    from diagd_cli.schedule.decoding import Window
     from diagd_cli.schedule.standin import StandIn
 
 HELP = """Run many decodings over clips, to choose k and d: quality against speed.
@@ -73,6 +74,9 @@ def sweep(
     repairs: Annotated[
         str, typer.Option(help="Replace stand-ins by the truth: yes, no, or both by comma.")
     ] = "yes",
+    windows: Annotated[
+        str | None, typer.Option(help="slide, roll, or both by comma; the preset's by default.")
+    ] = None,
     preset: o.PresetOption = "freedoom",
     base_preset: Annotated[
         str | None,
@@ -118,7 +122,9 @@ def sweep(
             preset=chosen,
             settings=settings,
             clips=clips,
-            combinations=combinations(chosen, settings, k, d, decodings, stand_ins, repairs),
+            combinations=combinations(
+                chosen, settings, k, d, decodings, stand_ins, repairs, windows
+            ),
             out=out,
             trials=trials_of(trials),
             machine=machine_of(machine),
@@ -159,9 +165,10 @@ def combinations(
     names: str,
     stand_ins: str | None,
     repairs: str,
+    windows: str | None,
 ) -> Combinations:
     """What is asked for, as far as it fits the grid. Raises UsageError."""
-    from diagd_cli.jobs.sweeping.combinations import check_any, combine
+    from diagd_cli.jobs.sweeping.combinations import check_any, combine, in_window
 
     grid, default, context = preset.grid, preset.decoding.decoding, preset.latents(settings.context)
     named = [
@@ -183,10 +190,15 @@ def combinations(
     wanted = [name.strip() for name in repairs.split(",")]
     for name in wanted:
         o.one_of(name, tuple(REPAIRS), "'--repairs'")
+    kept = [name.strip() for name in (windows or default.window).split(",")]
+    for name in kept:
+        o.one_of(name, WINDOWS, "'--windows'")
+        preset.check_window(in_window(default, cast("Window", name)))
     return combine(
         [*named, *pairs],
         cast("list[StandIn]", kinds),
         [REPAIRS[name] for name in wanted],
         grid,
         context,
+        cast("list[Window]", kept),
     )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from diagd_cli.engine.chunk import chunk_on
+from diagd_cli.engine.ring import NEVER
 from diagd_cli.engine.steps import Choose, Pace, Replay, Steps
 from diagd_cli.model.contract import Cache, Cross, Model
-from diagd_cli.model.mask import CAUSAL, Mask
+from diagd_cli.model.mask import Mask
 from diagd_cli.schedule.plan import Plan
+from diagd_cli.schedule.wavefront import Wavefront, whole
 
 
 @torch.inference_mode()
@@ -33,16 +35,13 @@ def prefill(
     cross: what the model attends to of a text.
     chunk: tokens that are fed together; 0 is what suits the device (`chunk_on`).
     """
-    chunk = chunk or chunk_on(tokens.device)
-    for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
-        if len(part):
-            index, extent = torch.as_tensor(part, device=tokens.device), int(part[-1]) + 1
-            if extent == len(part):  # the start of the sequence: the causal kernel needs no matrix
-                mask = CAUSAL
-            else:
-                slots = torch.arange(extent, device=tokens.device)
-                mask = Mask(visible=slots <= index[:, None])
-            model(tokens[:, index], index, mask, cache, extent, outputs=0, cross=cross)
+    steps = Steps(model, cache, tokens, _nothing, cross)
+    steps.held.copy_(steps.lanes)  # whatever lies before a token is there
+    steps.prefill(positions, chunk)
+
+
+def _nothing(logits: Tensor, targets: Tensor) -> Tensor:
+    raise AssertionError("a prefill makes no tokens")
 
 
 def decode(
@@ -68,27 +67,43 @@ def decode(
     cross: what the model attends to of a text.
     capture: as in `runner`.
     """
-    return execute(runner(Steps(model, cache, tokens, choose, cross), capture), plan)
+    steps = Steps(model, cache, tokens, choose, cross)
+    # what is written in the first step is written before it is read
+    there = torch.from_numpy(plan.visible_from <= 0).to(tokens.device)
+    steps.held[: plan.length] = steps.lanes[: plan.length].where(there, NEVER)
+    return execute(runner(steps, capture), whole(plan))
 
 
 def runner(steps: Steps, capture: bool | None = None) -> Steps | Replay:
     """What `execute` takes: the steps themselves, or with `capture` the CUDA graphs of them.
 
     capture: replay graphs of steps of one width; None is whether the tokens are on CUDA. Store,
-        cache and `choose` need one place more than a plan is long, where padded lanes write.
-        Without CUDA the same padded steps run uncaptured.
+        cache and `choose` need one place more than a plan is long, where lanes without a feed
+        write. Without CUDA the same wide steps run uncaptured.
     """
     capture = steps.tokens.is_cuda if capture is None else capture
     return Replay(steps) if capture else steps
 
 
-def execute(run: Steps | Replay, plan: Plan) -> Iterator[int]:
-    """Take every step of a plan, yielding the number of steps done; another plan may follow it."""
+def execute(
+    run: Steps | Replay, wave: Wavefront, begin: Callable[[int], None] = lambda latent: None
+) -> Iterator[int]:
+    """Take every step of a decoding, yielding the number of steps done; another may follow it.
+
+    run: of `runner`.
+    wave: what is fed and made.
+    begin: is called with the number of each new latent frame, from 0, before its first step: what
+        steers it must lie in the store then.
+    """
     with torch.inference_mode():
-        run.load(plan)
-    pace = Pace(run.device)
-    for step in range(plan.steps):
+        run.load(wave)
+    pace, period, frames = Pace(run.device), wave.rules.d, wave.latents
+    for step in itertools.count() if wave.steps is None else range(wave.steps):
         with torch.inference_mode():
+            latent, since = divmod(step, period)
+            if not since and (frames is None or latent < frames):
+                begin(latent)
+                run.begin(latent)
             run(step)
         pace()
         yield step + 1

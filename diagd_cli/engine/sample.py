@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diagd_cli.engine.filters import keep_top, nucleus
+from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.sampling import Sampling
 
 GREEDY_BELOW = 1e-6  # temperature: logits divided by less leave the range of float32
@@ -21,43 +21,29 @@ class Sampler:
 
     sampling: how tokens are drawn.
     seeds: one a clip.
-    places: int64 [positions], the place in the video of each flat position, so that a window that
-        rolls goes on drawing fresh noise; `move` gives others.
-    opening: bool [positions], where a frame's first token lies (`Grid.opening`).
+    grid: how latent frames lie in the sequence, for a sampling with `first`.
     device: where the logits will be.
 
-    Raises ValueError for a sampling with `first` without an opening.
+    `origin`, int64 [1], is the place in the video of position 0: a window that rolls goes on
+    drawing fresh noise. It is written in place, where a CUDA graph that draws reads it.
+
+    Raises ValueError for a sampling with `first` without a grid.
     """
 
     def __init__(
         self,
         sampling: Sampling,
         seeds: list[int],
-        places: np.ndarray,
-        opening: np.ndarray | None = None,
+        grid: Grid | None = None,
         device: torch.device | str | None = None,
     ):
-        if sampling.first and opening is None:
-            needed = "give opening, where frames begin (Grid.opening)"
-            raise ValueError(f"first is {sampling.first}: {needed}")
-        self.sampling = sampling
+        if sampling.first and grid is None:
+            raise ValueError(f"first is {sampling.first}: give the grid, where frames begin")
+        self.sampling, self.grid = sampling, grid
         signed = torch.tensor([[_signed(seed)] for seed in seeds], device=device)
         self.seeds = _mix(signed * _GOLDEN)  # [B, 1]
-        self.keys = self._keys(places)  # [B, positions]
+        self.origin = torch.zeros(1, dtype=torch.int64, device=device)
         self.ids = torch.arange(sampling.codes, device=device)
-        barred = sampling.first and opening is not None
-        self.opening = torch.as_tensor(opening, device=device) if barred else None
-
-    def move(self, places: np.ndarray) -> None:
-        """Let the positions have other places in the video, int64 [positions]; no tensor is new.
-
-        A CUDA graph that draws reads its noise from where it was captured.
-        """
-        self.keys.copy_(self._keys(places))
-
-    def _keys(self, places: np.ndarray) -> Tensor:
-        """A hash of seed and place, int64 [B, positions]."""
-        return _mix(self.seeds + torch.as_tensor(places, device=self.seeds.device) * _GOLDEN)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Draw tokens.
@@ -69,15 +55,18 @@ class Sampler:
         """
         s = self.sampling
         logits = logits[..., : s.codes].float()
-        if self.opening is not None:
-            barred = self.opening[targets].unsqueeze(-1) & (self.ids < s.first)
+        if s.first and self.grid is not None:
+            index = targets - self.grid.prefix
+            opening = (index >= 0) & (index.remainder(self.grid.block) == 0)
+            barred = opening.unsqueeze(-1) & (self.ids < s.first)
             logits = logits.masked_fill(barred, -torch.inf)
         if s.temperature < GREEDY_BELOW:
             return logits.argmax(-1)
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:
             logits, ids = nucleus(logits, s.top_p, s.top_p_rule == "strict")
-        chosen = (logits + self._gumbel(self.keys[:, targets], ids)).argmax(-1, keepdim=True)
+        keys = _mix(self.seeds + (targets + self.origin) * _GOLDEN)  # [B, n]
+        chosen = (logits + self._gumbel(keys, ids)).argmax(-1, keepdim=True)
         return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
 
     def _gumbel(self, keys: Tensor, ids: Tensor) -> Tensor:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from diagd_cli.engine.decode import execute, prefill, runner
+from diagd_cli.engine.decode import execute, runner
+from diagd_cli.engine.ring import Ring, ring_for
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.engine.steps import Steps
-from diagd_cli.engine.windows import window_parts, window_plans
+from diagd_cli.engine.windows import window_parts
 from diagd_cli.model.contract import Cross, Model
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.schedule.plan import Plan, build_plan
+from diagd_cli.schedule.wavefront import Wavefront, wavefront
 from diagd_cli.tokens.grid import Grid
+
+Steer = Callable[[int], np.ndarray]  # (latent frame) -> int64 [B, A], the tokens after it
+MOST_TIMES = 1 << 16  # of frames that are told: a session may go on for ever
 
 
 @dataclass
@@ -27,7 +32,8 @@ class Times:
     steps: forward passes of the decoding.
     fed: tokens that were fed in them, a clip.
     tokens: new tokens of all clips.
-    completed: seconds of decoding after which each new latent frame had all its tokens.
+    completed: seconds of decoding after which each new latent frame had all its tokens, of the
+        newest `MOST_TIMES`.
     """
 
     prefill: float = 0.0
@@ -35,7 +41,7 @@ class Times:
     steps: int = 0
     fed: int = 0
     tokens: int = 0
-    completed: list[float] = field(default_factory=list)
+    completed: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_TIMES))
 
 
 @dataclass
@@ -45,22 +51,28 @@ class Session:
     model: what predicts; `Transformer` or another callable with its contract.
     grid: how codes and conditioning lie in its sequence.
     codes: int64 [B, T, h, w] so far.
-    conditioning: int64 [B, >= T, A], the tokens after each latent frame; may be replaced by longer.
+    conditioning: int64 [B, >= T, A], the tokens after each of these latent frames; may be replaced
+        by longer.
     seeds: one a clip.
     sampling: how tokens are drawn.
-    window: latent frames that the model can hold. When it is full the oldest are dropped, and the
-        newest `overlap` are fed again from their tokens (never from pixels).
-    overlap: latent frames that are kept then; with 0 a full window cannot be continued.
+    window: latent frames that the model can hold. When it is full, and rolls (see `Decoding`), the
+        oldest are dropped, and the newest `overlap` are fed again from their tokens (never from
+        pixels).
+    overlap: latent frames that are kept then; with 0 a full window cannot be rolled.
     prefix: int64 [grid.prefix], the ids before the first frame.
     cross: what the model attends to of the text, of its `cross_context`.
     times: what has been spent so far.
     kv_dtype: of the cache; None is the model's.
     capture: whether steps are captured as CUDA graphs; None is where they can be. Without CUDA the
-        same padded steps run uncaptured.
+        same wide steps run uncaptured.
+    keep: newest latent frames that `codes` and `conditioning` remember, no fewer than `window`:
+        memory does not grow then. None: all.
+    forgotten: latent frames that came before `codes`.
 
     The first extension makes a token store, a cache and a sampler on the device, and the steps that
-    it takes there; they stay, with all CUDA graphs that have been captured, until `release`. Model,
-    seeds, sampling, cross and dtype are therefore those of that moment.
+    it takes there; they stay, with all CUDA graphs that have been captured, until `release`, or
+    until a decoding needs a larger or another cache. Model, seeds, sampling, cross and dtype are
+    therefore those of that moment.
     """
 
     model: Model
@@ -76,130 +88,196 @@ class Session:
     times: Times = field(default_factory=Times)
     kv_dtype: torch.dtype | None = None
     capture: bool | None = None
+    keep: int | None = None
+    forgotten: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
             sizes = f"overlap is {self.overlap}, window {self.window}"
             raise ValueError(f"{sizes}: a window that is full must lose frames")
-        self._start = max(0, self.latents - self.window + 1)  # the window's first latent frame
+        if self.keep is not None and self.keep < self.window:
+            raise ValueError(f"keep is {self.keep}: the window holds {self.window} latent frames")
         self._state: State | None = None
-        # slots that hold the truth; the last of all is where padded lanes write
-        self._filled = np.zeros(self.grid.length(self.window) + 1, dtype=bool)
-        self._ready = 0  # latent frames that a running extension has completed
+        self._fed = 0  # positions, from the first, whose true tokens are in the cache
+        self._restart()
 
     @property
     def latents(self) -> int:
-        """Latent frames so far."""
-        return self.codes.shape[1]
+        """Latent frames so far, the forgotten ones included."""
+        return self.forgotten + self.codes.shape[1]
 
-    @property
-    def complete(self) -> int:
-        """Latent frames of which every token is made, those of a running extension included."""
-        return self.latents + self._ready
+    def extend(
+        self, latents: int | None, decoding: Decoding, steer: Steer | None = None
+    ) -> Generator[int, None, None]:
+        """Make more latent frames; yields steps done in this call.
 
-    def complete_codes(self, first: int = 0) -> np.ndarray:
-        """Codes int64 [B, complete - first, h, w] of the complete latent frames from `first` on."""
-        if not self._ready:
-            return self.codes[:, first:]
-        made = self._made(self._known, self._ready)
-        return np.concatenate([self.codes, made], axis=1)[:, first:]
+        Each latent frame is in `codes` as soon as its last token is made. Whoever stops before the
+        end drops the frames that are not complete.
 
-    def extend(self, latents: int, decoding: Decoding) -> Iterator[int]:
-        """Make more latent frames, rolling the window as needed; yields steps done in this call.
-
-        latents: how many.
-        decoding: by which plan.
+        latents: how many; None: without end.
+        decoding: by which plan, and what becomes of the window when it is full.
+        steer: is asked for the tokens after a latent frame when the first token of the next one is
+            due; None: they are in `conditioning`.
 
         Raises ValueError unless the conditioning after all but the last of them is known:
-        [B, >= T + latents - 1, A].
+        conditioning[:, t] steers latent frame t+1.
         """
-        needed, steered = self.latents + latents - 1, self.conditioning.shape[1]
-        if self.grid.conditioning and steered < needed:
-            told = f"actions after {steered} latent frames are known"
-            raise ValueError(f"{told}, {needed} are needed")
-        done = 0
-        for known, new in window_parts(self._known, latents, self.window, self.overlap):
-            if self._known > known:
+        if self.grid.conditioning and not steer:
+            self._check_steered(latents)
+        done = step = 0
+        sliding = decoding.window == "slide"
+        if sliding and not self._fed:  # nothing has to make room at once
+            self._start = max(self.forgotten, self.latents - self.window)
+        parts: Iterable[tuple[int, int | None]] = [(self._known, latents)]
+        if not sliding:
+            parts = window_parts(self._known, latents, self.window, self.overlap)
+        for known, new in parts:
+            if not sliding and self._known > known:
                 self._roll()
-            for step in self._extend(new, decoding):
+            for step in self._extend(new, decoding, steer):
                 yield done + step
             done += step
 
+    def stream(
+        self, decoding: Decoding, latents: int | None = None, steer: Steer | None = None
+    ) -> Iterator[np.ndarray]:
+        """Codes int64 [B, h, w] of each new latent frame, when its last token is made.
+
+        The parameters are those of `extend`. With `keep` memory does not grow.
+        """
+        seen = self.latents
+        for _ in self.extend(latents, decoding, steer):
+            yield from np.moveaxis(self.codes[:, seen - self.forgotten :], 1, 0)
+            seen = self.latents
+
     def steps(self, latents: int, decoding: Decoding) -> int:
         """Steps that `extend` will take."""
-        rest = latents, decoding, self.window, self.overlap
-        return sum(plan.steps for plan in window_plans(self.grid, self._known, *rest))
+        parts: Iterable[tuple[int, int]] = [(self._known, latents)]
+        if decoding.window == "roll":
+            parts = window_parts(self._known, latents, self.window, self.overlap)
+        return sum(decoding.resolve(self.grid, known).steps(self.grid, new) for known, new in parts)
 
     def release(self) -> None:
         """Give the device's memory back; what is extended afterwards starts with a prefill."""
         self._state = None
-        self._filled[:] = False
+        self._restart()
 
     @property
     def _known(self) -> int:
-        """Latent frames in the window."""
+        """Latent frames of the sequence, which began at `_start`."""
         return self.latents - self._start
+
+    def _check_steered(self, latents: int | None) -> None:
+        if latents is None:
+            raise ValueError("without an end, actions come from steer, which is missing")
+        steered, needed = self.conditioning.shape[1], self.codes.shape[1] + latents - 1
+        if steered < needed:
+            told = f"actions after {self.forgotten + steered} latent frames are known"
+            raise ValueError(f"{told}, {self.forgotten + needed} are needed")
+
+    def _restart(self) -> None:
+        """Begin a sequence: with the newest latent frames that leave room in the window."""
+        self._start = max(self.forgotten, self.latents - self.window + 1)
+        self._fed = 0
 
     def _roll(self) -> None:
         """Drop the oldest latent frames of the window."""
         self._start = self.latents - self.overlap
-        self._filled[:] = False
+        self._fed = 0
 
-    def _extend(self, latents: int, decoding: Decoding) -> Iterator[int]:
-        """Make latent frames for which the window has room; yields steps done."""
-        plan = build_plan(self.grid, self._known, latents, decoding)
-        if self._state is None:
-            self._state = State(self)
-        state = self._state
-        self._place(state, zeros=decoding.zero_slots)
-
+    def _extend(
+        self, latents: int | None, decoding: Decoding, steer: Steer | None
+    ) -> Iterator[int]:
+        """Make latent frames of one sequence; yields steps done."""
+        state = self._state_for(decoding)
+        wave = wavefront(self.grid, self._known, latents, decoding)
         started = time.perf_counter()
-        missing = np.flatnonzero(~self._filled[: plan.prefill])
-        prefill(self.model, state.cache, state.tokens, missing, self.cross)
+        if not self._fed:
+            self._place(state)
+        with torch.inference_mode():
+            state.steps.forget(self._fed)
+            state.steps.prefill(np.arange(self._fed, wave.prefill))
+        self._fed = wave.prefill
         self.times.prefill += self._seconds_since(started)
 
-        started, last = time.perf_counter(), last_steps(plan)
+        def begin(latent: int) -> None:
+            if self.grid.conditioning and wave.context + latent:
+                self._steer(state, self._start + wave.context + latent - 1, steer)
+
+        started, before, done = time.perf_counter(), self.times.decode, 0
         try:
-            for done in execute(state.run, plan):
-                fresh = int(np.searchsorted(last, done, side="right")) - self._ready
+            for done in execute(state.run, wave, begin):
+                fresh = wave.complete(done) - (self._known - wave.context)
                 if fresh:
-                    spent = self.times.decode + self._seconds_since(started)
+                    self._append(state, fresh)
+                    spent = before + self._seconds_since(started)
                     self.times.completed += [spent] * fresh
-                    self._ready += fresh
                 yield done
         finally:
-            self._ready = 0
-        self.times.decode += self._seconds_since(started)
-        self.times.steps += plan.steps
-        self.times.fed += len(plan.source)
-        self.times.tokens += plan.new_tokens * len(self.codes)
+            self.times.decode = before + self._seconds_since(started)
+            self.times.steps += done
+            self.times.fed += wave.fed(done)
+            made = self._known - wave.context
+            self.times.tokens += made * self.grid.area * len(self.codes)
+            self._settle(state, wave, done)
 
-        self._filled[: plan.length] = plan.first_write < plan.steps
-        self.codes = np.concatenate([self.codes, self._made(plan.context, latents)], axis=1)
+    def _state_for(self, decoding: Decoding) -> State:
+        """What is on the device, made anew where it does not serve the decoding."""
+        ring = ring_for(self.grid, decoding, self.window)
+        if self._state is None or not self._state.ring.serves(ring):
+            if self._state is not None:
+                self.release()
+            self._state = State(self, ring)
+        return self._state
 
     @torch.inference_mode()
-    def _place(self, state: State, zeros: bool) -> None:
-        """Put what is known of the window where the steps read it; zeros: also into empty slots."""
-        state.tokens.copy_(torch.from_numpy(self._window_tokens()))
-        state.sampler.move(self._start * self.grid.block + np.arange(len(self._filled)))
-        if zeros:  # what an earlier window left there would be seen
-            state.cache.clear(torch.from_numpy(~self._filled).to(self.model.device))
+    def _place(self, state: State) -> None:
+        """Put what is known of the sequence where the steps read it."""
+        known = slice(self._start - self.forgotten, None)
+        codes, steering = self.codes[:, known], self.conditioning[:, known]
+        rows = np.zeros((*codes.shape[:2], self.grid.conditioning), dtype=np.int64)
+        rows[:, : steering.shape[1]] = steering[:, : codes.shape[1]]
+        tokens = self.grid.flatten(codes, rows, self.prefix)
+        state.put(np.arange(tokens.shape[1]), tokens)
+        state.sampler.origin.fill_(self._start * self.grid.block)
 
-    def _window_tokens(self) -> np.ndarray:
-        """Tokens int64 [B, places] of the window: codes and conditioning where they are known."""
-        store = np.zeros((len(self.codes), len(self._filled)), dtype=np.int64)
-        steering = self.conditioning[:, self._start : self._start + self.window]
-        codes = self.codes[:, self._start :]
-        known = self.grid.flatten(codes, steering[:, : self._known], self.prefix)
-        store[:, : known.shape[1]] = known
-        for t in range(self._known, steering.shape[1]):
-            store[:, self.grid.conditioning_positions(t)] = steering[:, t]
-        return store
+    def _steer(self, state: State, latent: int, steer: Steer | None) -> None:
+        """Put the tokens after a latent frame where the steps read them."""
+        index = latent - self.forgotten
+        if steer:
+            rows = np.asarray(steer(latent), dtype=np.int64)
+            kept = self.conditioning[:, :index]
+            self.conditioning = np.concatenate([kept, rows[:, None]], axis=1)
+        places = self.grid.conditioning_positions(latent - self._start)
+        state.put(places, self.conditioning[:, index])
 
-    def _made(self, known: int, latents: int) -> np.ndarray:
-        """Codes int64 [B, latents, h, w] in the store, after the `known` ones of the window."""
-        assert self._state is not None  # whoever asks has extended
-        return self.grid.codes(self._state.tokens.cpu().numpy(), known + latents)[:, known:]
+    def _append(self, state: State, latents: int) -> None:
+        """Take the codes of so many latent frames, which are complete, from the store."""
+        first = self._known * self.grid.block
+        frames = first + np.arange(latents)[:, None] * self.grid.block
+        places = self.grid.prefix + (frames + np.arange(self.grid.area)).ravel()
+        shape = len(self.codes), latents, self.grid.h, self.grid.w
+        fresh = state.get(places).reshape(shape)
+        self.codes = np.concatenate([self.codes, fresh], axis=1)
+        surplus = self.codes.shape[1] - (self.keep or self.codes.shape[1])
+        if surplus > 0:
+            self.codes = self.codes[:, surplus:].copy()
+            self.conditioning = self.conditioning[:, surplus:].copy()
+            self.forgotten += surplus
+
+    def _settle(self, state: State, wave: Wavefront, done: int) -> None:
+        """Note what the cache holds of the frames that are complete after `done` steps."""
+        rules, made = wave.rules, self._known - wave.context
+        if not made:
+            return
+        last = (made - 1) * rules.d + rules.span(self.grid)  # the step that feeds its last token
+        stands = rules.d < rules.span(self.grid) and not (rules.repair or self.grid.conditioning)
+        fed = done > last or (stands and made != wave.latents)
+        end = self.grid.position(self._known - 1, 0, 0) + self.grid.area
+        self._fed = end - 1 + fed
+        begun = wave.context + min(-(-done // rules.d), wave.latents or done)
+        if state.ring.turns and begun - state.ring.frames > max(0, self._known - self.window):
+            self._restart()  # frames in flight have taken the place of what would be seen
 
     def _seconds_since(self, started: float) -> float:
         """Seconds from time.perf_counter() = `started` until the device has done its work."""
@@ -211,21 +289,24 @@ class Session:
 class State:
     """What a session has on the device, as long as it lives: nothing here is ever made anew."""
 
-    def __init__(self, session: Session):
-        batch, places = len(session.codes), len(session._filled)
+    def __init__(self, session: Session, ring: Ring):
+        batch, places = len(session.codes), ring.places + 1  # the last is where spare lanes write
         model, device, grid = session.model, session.model.device, session.grid
+        self.ring, self.device = ring, device
         self.cache = model.new_cache(batch, places, session.kv_dtype)
         self.tokens = torch.zeros((batch, places), dtype=torch.int64, device=device)
-        index, opening = np.arange(places), grid.opening(places)
-        self.sampler = Sampler(session.sampling, session.seeds, index, opening, device)
-        steps = Steps(model, self.cache, self.tokens, self.sampler, session.cross)
-        self.run = runner(steps, session.capture)
+        self.sampler = Sampler(session.sampling, session.seeds, grid, device)
+        cross = session.cross
+        self.steps = Steps(model, self.cache, self.tokens, self.sampler, cross, ring)
+        self.run = runner(self.steps, session.capture)
 
+    def put(self, positions: np.ndarray, tokens: np.ndarray) -> None:
+        """Store tokens int64 [B, n] at positions int64 [n]."""
+        slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
+        self.tokens.index_copy_(1, slots, torch.as_tensor(tokens, device=self.device))
 
-def last_steps(plan: Plan) -> np.ndarray:
-    """Steps after which each new latent frame is complete, int64 [latents], rising."""
-    made = plan.target >= 0
-    latent = (plan.target[made] - plan.grid.prefix) // plan.grid.block - plan.context
-    last = np.zeros(plan.latents, dtype=np.int64)
-    np.maximum.at(last, latent, plan.step_of_feed[made] + 1)
-    return last
+    @torch.inference_mode()
+    def get(self, positions: np.ndarray) -> np.ndarray:
+        """The stored tokens int64 [B, n] at positions int64 [n]."""
+        slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
+        return self.tokens[:, slots].cpu().numpy()

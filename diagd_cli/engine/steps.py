@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -10,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from diagd_cli.engine.chunk import chunk_on
+from diagd_cli.engine.ring import NEVER, Ring
 from diagd_cli.model.contract import Cache, Cross, Model
-from diagd_cli.model.mask import Mask
+from diagd_cli.model.mask import CAUSAL, Mask
 from diagd_cli.schedule.plan import Plan
+from diagd_cli.schedule.wavefront import Wavefront
+from diagd_cli.tokens.grid import Grid
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 
@@ -30,6 +35,7 @@ class Steps:
     tokens: int64 [B, places], the store from which is fed and in which new tokens are put.
     choose: of logits [B, n, vocab] and targets int64 [n], where they go, makes ids int64 [B, n].
     cross: what the model attends to of a text.
+    ring: where positions lie in cache and store; None is at slot = position.
     """
 
     def __init__(
@@ -39,61 +45,112 @@ class Steps:
         tokens: Tensor,
         choose: Choose,
         cross: Cross = None,
+        ring: Ring | None = None,
     ):
         self.model, self.cache, self.tokens = model, cache, tokens
         self.choose, self.cross = choose, cross
+        self.ring = ring or Ring(Grid(1, 1), tokens.shape[1])
         self.device = tokens.device
-        self.slots = torch.arange(tokens.shape[1], device=self.device)
-        self.visible_from = torch.zeros_like(self.slots)
+        self.lanes = torch.arange(tokens.shape[1], device=self.device)
+        self.held = torch.full_like(self.lanes, NEVER)  # the position that each slot holds
 
-    def load(self, plan: Plan) -> None:
-        """Make these the steps of `plan`, no longer than the store: its arrays go to the device."""
-        self.source = torch.as_tensor(plan.source, device=self.device)
-        self.position = torch.as_tensor(plan.position, device=self.device)
-        self.target = torch.as_tensor(plan.target, device=self.device)
-        self.set_visibility(plan)
+    def prefill(self, positions: np.ndarray, chunk: int = 0) -> None:
+        """Feed known tokens, some at a time; no logits are made of them.
+
+        positions: int64 [n], ascending, no more than there is room for.
+        chunk: tokens that are fed together; 0 is what suits the device (`chunk_on`).
+        """
+        chunk = chunk or chunk_on(self.device)
+        for part in np.array_split(positions, -(-len(positions) // chunk) or 1):
+            if len(part):
+                index = torch.as_tensor(part, device=self.device)
+                end, slots = int(part[-1]) + 1, self.ring.slots(index)
+                self.held.index_copy_(0, slots, index)
+                extent = self.ring.extent(end)
+                # from the first on, as far as a window reaches: the kernel needs no matrix
+                causal = end == len(part) and self.ring.sees_all(end)
+                mask = CAUSAL if causal else self._mask(index, extent)
+                fed = self.tokens[:, slots], index, mask, self.cache, extent
+                self.model(*fed, outputs=0, cross=self.cross, slots=slots)
+
+    def forget(self, positions: int) -> None:
+        """Let slots hold nothing that does not lie before so many positions."""
+        self.held.masked_fill_(self.held >= positions, NEVER)
+
+    def load(self, wave: Wavefront) -> None:
+        """Make these the steps of `wave`: its arrays go to the device."""
+        plan, self.wave = wave.plan, wave
+        feeds = np.stack([plan.source, plan.position, plan.target])
+        self.feeds = torch.as_tensor(feeds, device=self.device)
+        self.moves = torch.as_tensor(wave.moves * plan.grid.block, device=self.device)
         self.starts, self.outputs = plan.starts.tolist(), plan.outputs.tolist()
         self.extents = plan.extents.tolist()
 
-    def set_visibility(self, plan: Plan) -> None:
-        """Let queries see what those of `plan` may; slots past its end are past their positions."""
-        self.visible_from[: plan.length].copy_(torch.from_numpy(plan.visible_from))
+    def begin(self, latent: int) -> None:
+        """A new latent frame, of that number, is about to be made."""
+        if not self.wave.plan.decoding.zero_slots:
+            return
+        grid, empty = self.wave.plan.grid, torch.zeros_like(self.held, dtype=torch.bool)
+        first = int(grid.position(self.wave.context + latent, 0, 0))
+        positions = torch.arange(first, first + grid.area, device=self.device)
+        slots = self.ring.slots(positions)
+        self.cache.clear(empty.index_fill_(0, slots, True))
+        self.held.index_copy_(0, slots, positions)
+
+    def extent(self, step: int) -> int:
+        """Slots of the cache that a step of the plan reads."""
+        row, later = self.wave.at(step)
+        return self.ring.extent(self.extents[row] + later * self.wave.plan.grid.block)
 
     def __call__(self, step: int) -> None:
         """Do a step."""
-        start, end = self.starts[step], self.starts[step + 1]
-        source, position = self.source[start:end], self.position[start:end]
-        target = self.target[start : start + self.outputs[step]]
-        self.advance(step, source, position, target, self.extents[step])
+        row, later = self.wave.at(step)
+        part = slice(self.starts[row], self.starts[row + 1])
+        feeds = self.feeds[:, part]
+        if later:
+            feeds = feeds.add(self.moves[:, part], alpha=later)
+        source, position, target = feeds
+        self.advance(source, position, target[: self.outputs[row]], self.extent(step))
 
     def advance(
         self,
-        step: int | Tensor,
         source: Tensor,
         position: Tensor,
         target: Tensor,
         extent: int,
+        fed: Tensor | None = None,
     ) -> None:
         """Feed tokens, and put what the first of them give where it belongs.
 
-        step: number of the step; a tensor int64 [1] where a graph is captured.
-        source: int64 [n], where the tokens are in the store.
+        source: int64 [n], whose tokens they are.
         position: int64 [n], where they stand.
-        target: int64 [<= n], where the new tokens go.
+        target: int64 [<= n], where the new tokens go; -1, for none, where there is `fed`.
         extent: slots of the cache that are read.
+        fed: int64 [1], how many of the lanes feed something; the others, and the targets that are
+            -1, write to the last place. None is all, where every target is one.
         """
-        written = self.visible_from[:extent] <= step
-        mask = (self.slots[:extent] <= position[:, None]) & written
+        slots, places = self.ring.slots(position), self.ring.slots(target)
+        if fed is not None:
+            spare = len(self.held) - 1
+            slots = slots.masked_fill(self.lanes[: len(slots)] >= fed, spare)
+            places = places.masked_fill(target < 0, spare)
+        self.held.index_copy_(0, slots, position)
+        if fed is not None:
+            self.held[spare:].fill_(NEVER)
         logits = self.model(
-            self.tokens[:, source],
+            self.tokens[:, self.ring.slots(source)],
             position,
-            Mask(visible=mask),
+            self._mask(position, extent),
             self.cache,
             extent,
             outputs=len(target),
             cross=self.cross,
+            slots=slots,
         )
-        self.tokens.index_copy_(1, target, self.choose(logits, target))
+        self.tokens.index_copy_(1, places, self.choose(logits, target))
+
+    def _mask(self, positions: Tensor, extent: int) -> Mask:
+        return Mask(visible=self.ring.visible(self.held[:extent], positions))
 
 
 class Replay:
@@ -104,48 +161,65 @@ class Replay:
     first such step runs as it is, which warms its kernels up, and is then captured for those after
     it. Without CUDA a graph is the step itself: the same arithmetic, for tests.
 
-    steps: whose cache and store have one place more than any plan, where padded lanes write.
+    steps: whose cache and store have one place more than the ring, where lanes without a feed
+        write.
     """
 
     def __init__(self, steps: Steps):
-        self.steps, self.device, places = steps, steps.device, len(steps.slots)
+        self.steps, self.device, places = steps, steps.device, len(steps.held)
         self.block = -(-places // (ALIGNMENT * EXTENT_CLASSES)) * ALIGNMENT
         self.rows: dict[int, Tensor] = {}  # by width: int64 [3 * width + 1]
         self.graphs: dict[tuple[int, int], Callable[[], None]] = {}  # by width and extent
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
 
-    def load(self, plan: Plan) -> None:
-        """Make these the steps of `plan`, shorter than the store."""
-        padded = plan.padded()
-        self.last, self.width = plan.steps - 1, int(padded.outputs[0])
-        # those before padding: nobody needs to read the slot where padded lanes write
-        places = len(self.steps.slots)
-        extents = -(-plan.extents // self.block) * self.block
-        self.extents = np.minimum(extents, places).tolist()
-
-        self.steps.set_visibility(padded)
-        arrays = (padded.source, padded.position, padded.target)
-        columns = [a.reshape(plan.steps, self.width) for a in arrays]
-        rows = np.concatenate([*columns, np.arange(plan.steps)[:, None]], axis=1)
+    def load(self, wave: Wavefront) -> None:
+        """Make these the steps of `wave`."""
+        self.steps.load(wave)
+        plan, steps = wave.plan, wave.steps
+        self.last, self.width = math.inf if steps is None else steps - 1, int(plan.widths.max())
+        arrays = np.stack([plan.source, plan.position, plan.target])
+        rows = np.concatenate([lanes(plan, arrays, -1), plan.widths[:, None]], axis=1)
+        moves = lanes(plan, wave.moves * plan.grid.block, 0)
         self.plan_rows = torch.as_tensor(rows, device=self.device)
+        self.moves = torch.as_tensor(np.pad(moves, ((0, 0), (0, 1))), device=self.device)
         if self.width not in self.rows:
             self.rows[self.width] = torch.empty_like(self.plan_rows[0])
 
+    def begin(self, latent: int) -> None:
+        """A new latent frame, of that number, is about to be made."""
+        self.steps.begin(latent)
+
     def __call__(self, step: int) -> None:
         """Do a step."""
-        width, extent = self.width, self.extents[step]
-        row = self.rows[width].copy_(self.plan_rows[step])
+        width, row, (number, later) = self.width, self.rows[self.width], self.steps.wave.at(step)
+        # those before the last place: nobody needs to read it
+        extent = min(-(-self.steps.extent(step) // self.block) * self.block, len(self.steps.held))
+        torch.add(self.plan_rows[number], self.moves[number], alpha=later, out=row)
         if (width, extent) in self.graphs:
             self.graphs[width, extent]()
             return
 
         def body() -> None:
             source, position, target = row[:-1].view(3, width).unbind()
-            self.steps.advance(row[-1:], source, position, target, extent)
+            self.steps.advance(source, position, target, extent, fed=row[-1:])
 
         body()
         if step < self.last:
             self.graphs[width, extent] = capture(body, self.pool)
+
+
+def lanes(plan: Plan, columns: np.ndarray, nowhere: int) -> np.ndarray:
+    """Values of each feed int64 [3, feeds] as a row a step, all equally wide: int64 [steps, 3 *
+    width].
+
+    Lanes to spare stand where the first one of the step stands, and what they make goes `nowhere`.
+    """
+    width = int(plan.widths.max())
+    lane = np.arange(len(plan.source)) - plan.starts[plan.step_of_feed]
+    rows = np.repeat(columns[:, plan.starts[:-1], None], width, axis=2)
+    rows[2] = nowhere
+    rows[:, plan.step_of_feed, lane] = columns
+    return rows.transpose(1, 0, 2).reshape(plan.steps, 3 * width)
 
 
 def capture(body: Callable[[], None], pool: Any) -> Callable[[], None]:

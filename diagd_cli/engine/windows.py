@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
 
 
-def window_parts(known: int, latents: int, window: int, overlap: int) -> list[tuple[int, int]]:
+def window_parts(
+    known: int, latents: int | None, window: int, overlap: int
+) -> Iterator[tuple[int, int]]:
     """(known, new) latent frames of each part: fill the window, keep its newest, and go on.
 
     known: latent frames that are in the window already.
-    latents: new latent frames in all.
+    latents: new latent frames in all; None: without end.
     window: latent frames that the model can hold.
     overlap: latent frames that are kept when the window is full.
 
     Raises UsageError when it would have to roll and `overlap` is 0.
     """
-    if not overlap and known + latents > window:
-        asked = f"{known} latent frames and {latents} new ones"
+    if not overlap and (latents is None or known + latents > window):
+        asked = f"{known} latent frames and {latents or 'endlessly many'} new ones"
         message = f"{asked} are more than the model's window of {window}"
         raise UsageError(message, "Ask for fewer frames")
-    parts = []
-    while latents:
+    while latents is None or latents:
         known = known if known < window else overlap
-        new = min(latents, window - known)
-        parts.append((known, new))
-        known, latents = known + new, latents - new
-    return parts
+        new = window - known if latents is None else min(latents, window - known)
+        yield known, new
+        known, latents = known + new, None if latents is None else latents - new
 
 
 def fresh_plans(
@@ -54,6 +56,10 @@ def window_plans(
     window: int,
     overlap: int,
 ) -> list[Plan]:
-    """The plans of the parts that `window_parts` makes, whose numbers these are."""
-    parts = window_parts(known, latents, window, overlap)
+    """The plans of the parts that `window_parts` makes, whose numbers these are; of a window that
+    slides there is one.
+    """
+    parts: Iterable[tuple[int, int]] = [(known, latents)]
+    if decoding.window == "roll":
+        parts = window_parts(known, latents, window, overlap)
     return [build_plan(grid, *part, decoding) for part in parts]

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from diagd_cli.clip.read import Clip, read_clip
+from diagd_cli.errors import Stopped
 from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
 from diagd_cli.files.outputs import check_free
 from diagd_cli.jobs import sidecar
@@ -49,6 +50,9 @@ def generate(
     run = Run(generation, checked, progress or Silent(), on_video, began)
     run.make_all()
     return run.made
+
+
+MOST_ACTIONS = 1_000_000  # rows that are written out
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,9 +152,8 @@ class Run:
             self.progress.note(
                 f"{path} is {clip.damage}; it is continued after frame {last} (frames count from 0)"
             )
-        return clip, clip_actions(
-            path, preset.actions, self.asked, clip.first, context, settings.frames
-        )
+        frames = min(settings.frames, MOST_ACTIONS)  # the last one goes on
+        return clip, clip_actions(path, preset.actions, self.asked, clip.first, context, frames)
 
     def keep(self, work: Work) -> bool:
         """Whether a video is there already, made with these settings."""
@@ -178,7 +181,13 @@ class Run:
             )
             self.prompts.embed(self.progress)
             with self.progress.stage(f"loading {preset.name}"):
-                self.loaded = load_models(preset, settings, machine, batch=self.size)
+                self.loaded = load_models(
+                    preset,
+                    settings,
+                    machine,
+                    batch=self.size,
+                    frames=self.generation.frames_held,
+                )
             if machine.compile:  # before there is something to time
                 with self.progress.stage("compiling"):
                     context = preset.latents(settings.context)
@@ -190,7 +199,10 @@ class Run:
         return self.loaded
 
     def make(self, group: list[Work]) -> None:
-        """Continue the clips of one batch, and write each with its sidecar last."""
+        """Continue the clips of one batch, and write each with its sidecar last.
+
+        Raises Stopped where streams were interrupted; they end with what was made.
+        """
         loaded = self.load()  # outside the attempts: without a model no clip can be made
         generation, clip = self.generation, self.generation.preset.clip
         outputs: dict[Output, Work] = {}
@@ -211,6 +223,10 @@ class Run:
             for (output, work), result in zip(outputs.items(), results, strict=False):
                 with self.attempt(work.target.clip):
                     self.finish(loaded, output, work, result)
+            if any(result.stopped for result in results):
+                kept = ", ".join(str(output.target) for output in outputs)
+                made = f"{results[0].new} of {generation.settings.frames} new frames"
+                raise Stopped(f"{made} were made, and {kept} holds them")
         finally:
             for output in outputs:
                 output.drop()
@@ -228,6 +244,7 @@ class Run:
             )
             for work in group
         ]
+        stream, spooled = self.generation.stream, self.generation.save_tokens
         name = clips[0].path.name if len(group) == 1 else f"{len(group)} clips"
         tokens = len(group) * preset.new_latents(settings.frames) * preset.grid.area
         with self.progress.follow(name, tokens, len(group) * settings.frames) as follow:
@@ -237,9 +254,10 @@ class Run:
                 requests,
                 follow.stage,
                 follow.on_steps,
-                on_frames=(lambda n, frames: outputs[n].write(frames))
-                if self.generation.stream
-                else None,
+                on_frames=(lambda n, frames: outputs[n].write(frames)) if stream else None,
+                on_codes=(lambda n, codes: outputs[n].add_codes(codes)) if spooled else None,
+                hold=not stream,
+                stoppable=stream,
                 kv_dtype=cache_dtype(self.generation.machine, loaded.device),
                 offload=self.generation.machine.offload,
             )
@@ -254,9 +272,9 @@ class Run:
                 if self.generation.preset.pixels:
                     output.close(result.frames)
             if self.generation.save_tokens or not self.generation.preset.pixels:
-                write_npz(
-                    path.with_suffix(".npz"), codes=result.codes, context=np.array(result.context)
-                )
+                codes = output.codes() if self.generation.stream else result.codes
+                context = np.array(result.context)
+                write_npz(path.with_suffix(".npz"), codes=codes, context=context)
             result.seconds["write"] = time.perf_counter() - began
             first = sidecar.first_frame(result, self.started)
             if path != STDOUT:
@@ -269,11 +287,11 @@ class Run:
         rates = result.rates
         of = f" in a batch of {result.batch}" if result.batch > 1 else ""
         self.progress.note(
-            f"{path}: {self.generation.settings.frames} new frames, {result.steps} steps in "
+            f"{path}: {result.new} new frames, {result.steps} steps in "
             f"{result.seconds['decode']:.2f} s{of} "
             f"({rates['tokens_per_second']:.0f} tokens/s, {rates['frames_per_second']:.1f} "
             "frames/s), first frame after "
-            f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), seed "
-            f"{work.target.seed}"
+            f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), "
+            f"{sidecar.gaps_text(result)}seed {work.target.seed}"
         )
         self.done(Video(path, told))

@@ -18,6 +18,8 @@ from diagd_cli.jobs.settings import Machine, Settings, Steering
 from diagd_cli.jobs.targets import Target
 from diagd_cli.preset import Preset
 
+HELD = 64  # frames of a stream that wait for their pixels, or to be written
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -45,6 +47,13 @@ class Generation:
     force: bool = False
     resume: bool = False
     any_seed: bool = False
+
+    @property
+    def frames_held(self) -> int:
+        """Most frames of a video that are in memory at once."""
+        settings = self.settings
+        whole = settings.context + settings.frames
+        return min(whole, settings.context + HELD) if self.stream else whole
 
     @property
     def clips(self) -> list[Path]:

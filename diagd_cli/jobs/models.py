@@ -24,12 +24,14 @@ def load_models(
     machine: Machine,
     *,
     batch: int = 1,
+    frames: int | None = None,
     beside: Sequence[Preset] = (),
 ) -> Loaded:
     """The preset's models on the device asked for. Raises DiagdError where they are missing or
     cannot fit.
 
     batch: clips that are going to be decoded together, which must fit too.
+    frames: that are in memory at once, a clip; None is all of them.
     beside: presets whose Transformers are going to be loaded as well.
     """
     device = choose_device(machine.device)
@@ -42,7 +44,8 @@ def load_models(
         batch=batch,
         dtype=dtype,
         kv_dtype=cache_dtype(machine, device) or dtype,
-        frames=settings.context + settings.frames,
+        frames=settings.context + settings.frames if frames is None else frames,
+        decoding=settings.decoding,
         offload=machine.offload,
         beside=beside,
     )

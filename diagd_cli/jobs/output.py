@@ -4,13 +4,23 @@ made.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.files.atomic import STDOUT, set_aside, write_json
+
+
+@contextmanager
+def spool() -> Iterator[IO[bytes]]:
+    """A file without a name, which is gone afterwards."""
+    with tempfile.TemporaryFile() as file:
+        yield file
 
 
 class Output:
@@ -24,6 +34,7 @@ class Output:
     def __init__(self, target: Path, fps: float, stream: bool, strict: bool):
         self.target, self.fps, self.stream, self.strict = target, fps, stream, strict
         self.writer: VideoWriter | None = None
+        self.spool: IO[bytes] | None = None  # the tokens of a stream, which are not held
         self.failure: Exception | None = None
         self.place = ExitStack()  # of a stream: what is undone where it is not completed
 
@@ -60,6 +71,19 @@ class Output:
             self.failure = error
             if self.strict:
                 raise
+
+    def add_codes(self, codes: np.ndarray) -> None:
+        """Note codes int64 [T, h, w] of a stream, on disk."""
+        if self.spool is None:
+            self.spool = self.place.enter_context(spool())
+        self.shape = codes.shape[1:]
+        self.spool.write(np.ascontiguousarray(codes, dtype=np.int64).data)
+
+    def codes(self) -> np.ndarray:
+        """All codes that were noted, int64 [T, h, w]; they are read as they are needed."""
+        assert self.spool is not None  # whoever asks has added some
+        self.spool.flush()
+        return np.memmap(self.spool, dtype=np.int64, mode="r").reshape(-1, *self.shape)
 
     def close(self, frames: np.ndarray) -> None:
         """Complete the file; `frames` are all of the video's, written now unless they were

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagd_cli.clip.image import IMAGE_FORMATS
+from diagd_cli.errors import UsageError
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.sampling import Sampling
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from diagd_cli.loading import Request
 
 AUTO = "auto"
+MOST_FRAMES = 100_000  # that are held
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Settings:
         none.
         """
         context = 1 if path.suffix.lower() in IMAGE_FORMATS else self.context
-        preset.check_frames(context, self.frames)
+        preset.check_frames(context, self.frames, self.decoding.window == "slide")
         return replace(self, context=context)
 
     def request(
@@ -76,17 +78,23 @@ def choose(
     top_k: int | None = None,
     top_p: float | None = None,
     top_p_rule: str | None = None,
+    endless: bool = False,
 ) -> Settings:
     """Settings by the preset's defaults where nothing else is given, checked against its grid and
     window.
 
     seed: drawn at random where it is None.
+    endless: whether there may be more frames than memory holds.
 
     Raises UsageError.
     """
     frames, context = frames or preset.clip.frames, context or preset.clip.context
     decoding = decoding or preset.decoding.decoding
-    preset.check_frames(context, frames)
+    if frames > MOST_FRAMES and not endless:
+        hint = f"Ask for at most {MOST_FRAMES}, or let diagd generate --stream go on for as long"
+        raise UsageError(f"frames is {frames}", hint)
+    preset.check_window(decoding)
+    preset.check_frames(context, frames, decoding.window == "slide")
     decoding.resolve(preset.grid, preset.latents(context))
     sampling = preset.sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule

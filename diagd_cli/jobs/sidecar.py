@@ -30,9 +30,22 @@ if TYPE_CHECKING:
 CPU = "cpu"
 
 
-def steered_by(preset: Preset, actions: np.ndarray | None) -> list | None:
-    """The actions as a sidecar tells them."""
-    return None if actions is None or preset.actions is None else preset.actions.describe(actions)
+def steered_by(
+    preset: Preset, actions: np.ndarray | None, result: Result | None = None
+) -> list | None:
+    """The actions as a sidecar tells them: of the frames of a result, or of all."""
+    if actions is None or preset.actions is None:
+        return None
+    made = len(actions) if result is None else result.context + result.new
+    return preset.actions.describe(actions[:made])
+
+
+def gaps_text(result: Result) -> str:
+    """How evenly frames were completed, for people; "" where there is one."""
+    told, ms = result.evenness, 1000
+    if result.new < 2:
+        return ""
+    return f"then one every {told['median'] * ms:.0f} ms (at most {told['longest'] * ms:.0f}), "
 
 
 def fps(generation: Generation, clip: Clip) -> float:
@@ -87,16 +100,18 @@ def describe(
         "settings": generation.choices(work.target.seed),
         "input": source(generation, work.clip),
         "weights": machine.weights_of(preset),
-        "steered_by": steered_by(preset, work.actions),
+        "steered_by": steered_by(preset, work.actions, result),
         **prompt,
         **machine_facts(loaded, named=True),
         "context_frames": result.context,
-        "new_frames": len(result.pixels) - result.context,
+        "new_frames": result.new,
+        **({"stopped": True} if result.stopped else {}),
         "tokens": result.tokens,
         "batch": result.batch,
         "steps": result.steps,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
         "first_frame_seconds": {name: round(value, 4) for name, value in first_frame.items()},
+        "frame_seconds": {name: round(value, 4) for name, value in result.evenness.items()},
         "rates": {name: round(value, 3) for name, value in result.rates.items()},
         "peak_memory_bytes": memory(generation, loaded, result),
     }
@@ -117,7 +132,8 @@ def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, 
     need = estimate(
         generation.preset,
         batch=result.batch,
-        frames=len(result.pixels),
+        frames=generation.frames_held,
+        decoding=generation.settings.decoding,
         dtype=loaded.dtype,
         kv_dtype=None if machine.kv_dtype == "auto" else machine.kv_dtype,
         codec_dtype=codec_dtype(loaded.device, loaded.dtype),
@@ -150,15 +166,16 @@ def made_before(target: Path) -> dict | None:
 
 def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) -> bool:
     """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
-    if "unfinished" in made:
+    if "unfinished" in made or "stopped" in made:
         return False
     clip, output, preset = work.clip, work.target.output, generation.preset
     # Of the actions their text may differ; steered_by is what it means.
     free = {"actions", "seed"} if generation.any_seed else {"actions"}
     wanted = generation.choices(work.target.seed)
-    told, wanted = (
-        {k: v for k, v in s.items() if k not in free} for s in (made["settings"], wanted)
-    )
+    before = made["settings"]
+    # before there was a choice
+    before = {**before, "decoding": {"window": "roll", "sinks": 0, **before["decoding"]}}
+    told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (before, wanted))
     found = (
         made["input"]["sha256"],
         made["input"].get("first"),

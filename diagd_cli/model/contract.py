@@ -35,7 +35,7 @@ class Model(Protocol):
         ...
 
     def new_cache(self, batch: int, slots: int, dtype: torch.dtype | None = None) -> Cache:
-        """An empty cache for `batch` clips and `slots` positions; dtype None is the model's."""
+        """An empty cache for `batch` clips and `slots` tokens; dtype None is the model's."""
         ...
 
     def __call__(
@@ -47,16 +47,20 @@ class Model(Protocol):
         extent: int | None = None,
         outputs: int | None = None,
         cross: Cross = None,
+        slots: Tensor | None = None,
     ) -> Tensor:
         """Logits float [B, outputs, vocab] of the first fed tokens, for what follows each of them.
 
         ids: int64 [B, Q], the tokens that are fed.
-        positions: int64 [Q], where they stand in the sequence, in any order.
+        positions: int64 [Q], where they stand in the sequence, in any order; without end where the
+            window slides.
         mask: who sees whom: the tokens of this call or, with a cache, its slots 0 .. extent-1.
-        cache: of `new_cache`; the call's tokens are written at slot = position, and then read.
+        cache: of `new_cache`; the call's tokens are written into it, and then read.
         extent: slots of the cache that are read; the mask has as many columns.
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
         cross: what a model that is steered by text attends to; None where there is no text.
+        slots: int64 [Q], where in the cache they are written, over what was there; None is at slot
+            = position.
         """
         ...
 

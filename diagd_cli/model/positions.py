@@ -1,5 +1,5 @@
-"""Position tables: rotary angles over a flat index or over (t, i, j), and the fixed 3-D table of
-Cosmos Video2World.
+"""How positions enter: rotary angles over a flat index or over (t, i, j), for any t, and the fixed
+3-D table of Cosmos Video2World.
 """
 
 from __future__ import annotations
@@ -12,25 +12,78 @@ from torch import Tensor
 from diagd_cli.model.config import Positions, Yarn
 
 
-def rope_table(config: Positions, coords: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each float32 [L, head_dim], for coordinates `coords` int64 [L, 3] (t, i,
-    j).
+def rope_angles(config: Positions, coords: Tensor, head_dim: int) -> Tensor:
+    """Angles float64 [L, head_dim / 2] for coordinates `coords` int64 [L, 3] (t, i, j).
 
-    Half-split layout: the angle of channel c and of channel c + head_dim/2 is the same.
-    `rope-1d` ignores the coordinates: the position is the index itself.
+    `rope-1d` ignores the coordinates: the position is the index itself. Frequencies are rounded to
+    float32, as official code has them, and their products with positions are not: at t = 10^6
+    float32 would be off by a sixteenth of a radian.
     """
     if config.kind == "rope-1d":
-        index = torch.arange(len(coords), dtype=torch.float32)
-        angles = torch.outer(index, _frequencies(head_dim, config.base))
-    else:
-        spatial, temporal = _axis_sizes(head_dim)
-        parts = [
-            torch.outer(coords[:, axis].float(), _axis_frequencies(size, axis, config))
-            for axis, size in enumerate((temporal, spatial, spatial))
-        ]
-        angles = torch.cat(parts, dim=1)
-    angles = torch.cat([angles, angles], dim=1)
-    return angles.cos(), angles.sin()
+        index = torch.arange(len(coords), dtype=torch.float64)
+        return torch.outer(index, _frequencies(head_dim, config.base).double())
+    spatial, temporal = _axis_sizes(head_dim)
+    parts = [
+        torch.outer(coords[:, axis].double(), _axis_frequencies(size, axis, config).double())
+        for axis, size in enumerate((temporal, spatial, spatial))
+    ]
+    return torch.cat(parts, dim=1)
+
+
+def rope_table(config: Positions, coords: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines, each float32 [L, head_dim], for coordinates `coords` int64 [L, 3].
+
+    Half-split layout: the angle of channel c and of channel c + head_dim/2 is the same.
+    """
+    angles = rope_angles(config, coords, head_dim).repeat(1, 2)
+    return angles.cos().float(), angles.sin().float()
+
+
+class Rotary:
+    """Cosines and sines of any position: the angles of a frame's places, and of a frame's time.
+
+    No table has to reach as far as the positions, and none is a part of a model's state: float64
+    stays float64 whatever a model is brought to.
+
+    config: of kind `rope-1d` or `rope-3d`.
+    coords: int64 [L, 3], of the positions from 0 on, one latent frame at least; what follows
+        repeats that frame at later t.
+    prefix: positions before the first frame.
+    head_dim: channels of a head.
+    """
+
+    def __init__(self, config: Positions, coords: Tensor, prefix: int, head_dim: int):
+        self.config, self.coords, self.head_dim = config, coords, head_dim
+        self.prefix = 0 if config.kind == "rope-1d" else prefix
+        self._lying: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Cosines and `signed` sines, each [Q, 1, head_dim], of positions int64 [Q]."""
+        if positions.device not in self._lying:
+            self._lying[positions.device] = self._frame(positions.device)
+        places, later = self._lying[positions.device]
+        index = (positions - self.prefix).clamp(min=0)  # the prefix stands at (0, 0, 0)
+        t = index.div(len(places), rounding_mode="floor")
+        angles = torch.addcmul(places[index - t * len(places)], t.double().unsqueeze(1), later)
+        return angles.cos().to(dtype).unsqueeze(1), angles.sin().to(dtype).unsqueeze(1)
+
+    @torch.inference_mode(False)  # whoever comes first, training may follow
+    def _frame(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Angles float64 of the first frame's places [block, head_dim], and [1, head_dim] that
+        every frame adds; of `rope-1d` a position is a frame.
+        """
+        if self.config.kind == "rope-1d":
+            first = torch.zeros(1, 3, dtype=torch.int64)
+        else:
+            coords = self.coords[self.prefix :].cpu()
+            first = coords[coords[:, 0] == 0]
+        next_one = torch.tensor([[0, 0, 0], [1, 0, 0]])
+        tables = []
+        for coords in (first, next_one):
+            angles = rope_angles(self.config, coords, self.head_dim)
+            # a sign a half: sines come out `signed`, and cosines do not mind
+            tables.append(torch.cat([-angles, angles], dim=1).to(device))
+        return tables[0], tables[1][1:]
 
 
 def signed(sin: Tensor) -> Tensor:

@@ -19,21 +19,21 @@ from diagd_cli.model.contract import Cross
 from diagd_cli.model.linear import Linear
 from diagd_cli.model.mask import CAUSAL, EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
-from diagd_cli.model.positions import absolute_table, rope_table, signed
+from diagd_cli.model.positions import Rotary, absolute_table
 
 
 class Transformer(nn.Module):
-    """Pre-norm decoder. Built for the coordinates (t, i, j) of every position it will ever see.
+    """Pre-norm decoder.
 
     config: its sizes.
-    coords: int64 [L, 3], the place of each of the L positions.
+    coords: int64 [L, 3], the place (t, i, j) of each of the first L positions, of one latent frame
+        at least. Rotary positions go on after them without end, frame after frame alike; learned
+        and absolute ones end with them.
     prefix: how many positions at the front lie outside the grid (a begin-of-video token).
 
     Position-dependent tables are derived, never loaded.
     """
 
-    cos: Tensor
-    sin: Tensor
     absolute: Tensor
 
     def __init__(self, config: TransformerConfig, coords: Tensor, prefix: int = 0):
@@ -47,10 +47,8 @@ class Transformer(nn.Module):
             self.head.weight = self.embed.weight
         kind = config.positions.kind
         self.learned = nn.Embedding(len(coords), config.dim) if kind == "learned" else None
-        if self.learned is None:
-            cos, sin = rope_table(config.positions, coords, config.head_dim)
-            self.register_buffer("cos", cos.unsqueeze(1), persistent=False)
-            self.register_buffer("sin", signed(sin).unsqueeze(1), persistent=False)
+        places = config.positions, coords, prefix, config.head_dim
+        self.rotary = Rotary(*places) if self.learned is None else None
         if config.positions.absolute:
             table = absolute_table(coords, config.dim, prefix)
             self.register_buffer("absolute", table, persistent=False)
@@ -79,29 +77,32 @@ class Transformer(nn.Module):
         extent: int | None = None,
         outputs: int | None = None,
         cross: Cross = None,
+        slots: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, outputs, vocab] of the first fed tokens, for what follows each of them.
 
         ids: int64 [B, Q], the tokens that are fed.
         positions: int64 [Q], where they stand in the sequence, in any order.
         mask: who sees whom: the tokens of this call or, with a cache, its slots 0 .. extent-1.
-        cache: the call's keys and values are written at slot = position.
+        cache: the call's keys and values are written into it.
         extent: slots of the cache that are read, from the first.
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
         cross: per layer, keys and values of the text, from `cross_context`.
+        slots: int64 [Q], where in the cache; None is at slot = position.
         """
-        x = self.embed(ids)
+        x, rope = self.embed(ids), None
         if self.learned is not None:
-            x, rope = x + self.learned(positions), None
-        else:
-            rope = self.cos[positions].to(x.dtype), self.sin[positions].to(x.dtype)
+            x = x + self.learned(positions)
+        elif self.rotary is not None:
+            rope = self.rotary(positions, x.dtype)
+        slots = positions if slots is None else slots
         mask = mask.laid_out(self.config.heads // self.config.kv_heads, x.dtype)
         absolute = self.absolute[positions].to(x.dtype) if self.config.positions.absolute else None
         for i, block in enumerate(self.blocks):
             if absolute is not None:
                 x = x + absolute
             layer, context = cache.layer(i) if cache else None, cross[i] if cross else None
-            x = block(x, rope, mask, layer, positions, extent, context)
+            x = block(x, rope, mask, layer, slots, extent, context)
         return self.head(self.norm(x if outputs is None else x[:, :outputs]))
 
     def cross_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:

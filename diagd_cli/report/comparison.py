@@ -52,9 +52,16 @@ class ComparisonRow:
     token_agreement: float
     fidelity: Fidelity | None = None
 
+    @property
+    def longest_gap(self) -> float | None:
+        """Seconds of decoding between two new latent frames at most; None where there is one."""
+        pairs = zip(self.completed, self.completed[1:], strict=False)
+        return max((later - before for before, later in pairs), default=None)
+
     def facts(self) -> dict:
         """The row as JSON has it: without ground truth there is nothing of fidelity."""
-        found = asdict(self)
+        gap = self.longest_gap
+        found = asdict(self) | {"longest_gap": None if gap is None else round(gap, 4)}
         return found | (found.pop("fidelity") or {})
 
 

@@ -24,13 +24,13 @@ COLUMNS: dict[str, Callable[[ComparisonRow], float | None]] = {
     "decode s": lambda row: row.seconds["decode"],
     "tokens/s": lambda row: row.tokens_per_second,
     "frames/s": lambda row: row.frames_per_second,
+    "gap s": lambda row: row.longest_gap,
     "speed-up": lambda row: row.speedup,
     "PSNR dB": lambda row: row.fidelity.psnr if row.fidelity else None,
     "SSIM": lambda row: row.fidelity.ssim if row.fidelity else None,
     "same": lambda row: row.token_agreement,
     "ms/step": lambda row: row.ms_per_step,
     "prefill s": lambda row: row.seconds["prefill"],
-    "pixels s": lambda row: row.seconds["pixels"],
 }
 
 

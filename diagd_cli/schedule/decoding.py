@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 Method = Literal["ntp", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
+Window = Literal["roll", "slide"]
+WINDOWS: tuple[str, ...] = get_args(Window)
 STAND_INS: tuple[str, ...] = get_args(StandIn)
 
 
@@ -26,6 +28,20 @@ class Resolved(NamedTuple):
     d: int
     stand_in: StandIn
     repair: bool
+
+    def span(self, grid: Grid) -> int:
+        """Steps of one latent frame, from its first token to its last."""
+        return (grid.h - 1) * self.k + grid.w
+
+    def steps(self, grid: Grid, latents: int) -> int:
+        """Steps of so many new latent frames (equation 5 of the paper)."""
+        return (latents - 1) * self.d + self.span(grid)
+
+    def reach(self, grid: Grid) -> int:
+        """Latent frames before its own from which a stand-in may come: from the frame of that
+        number on, none comes from before the first new one, and all frames are fed alike.
+        """
+        return max(2, (self.span(grid) - 1) // self.d + 1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,11 @@ class Decoding:
     repair: whether the true token is fed over its stand-in once it exists.
     zero_slots: attend to the zeros of slots that nothing has been written to yet, as the authors'
         code does, for measuring what that costs; P2 does not hold then.
+    window: what becomes of the oldest latent frames once the model's window is full. One that
+        rolls is left by half of them at once, the others are fed again, and a wavefront starts
+        anew; one that slides is left by one at a time, under one wavefront over all frames, for
+        which positions must be relative.
+    sinks: latent frames at the front that stay visible where the window slides.
     """
 
     method: Method = "diagd"
@@ -54,6 +75,8 @@ class Decoding:
     stand_in: StandIn = "previous-frame"
     repair: bool = True
     zero_slots: bool = False
+    window: Window = "roll"
+    sinks: int = 0
 
     def resolve(self, grid: Grid, context: int) -> Resolved:
         """What it comes to after `context` latent frames. Raises UsageError when k or d is out of
@@ -81,7 +104,9 @@ class Decoding:
         out of range.
         """
         resolved = self.resolve(grid, context)
-        return {"method": self.method, **resolved._asdict(), "zero_slots": self.zero_slots}
+        window = {"window": self.window, "sinks": self.sinks}
+        slots = {"zero_slots": self.zero_slots}
+        return {"method": self.method, **resolved._asdict(), **slots, **window}
 
     def label(self, grid: Grid) -> str:
         """Short caption, such as `DiagD k=2 d=10`."""
@@ -95,11 +120,13 @@ class Decoding:
 
 
 def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
-    """A name for each decoding, with its stand-in where there are several of them.
+    """A name for each decoding, with its stand-in and its window where there are several of them.
 
     It also says what the decoding does unlike the algorithm.
     """
     decodings = list(decodings)
+    windows = len({decoding.window for decoding in decodings}) > 1
+    sinks = len({decoding.sinks for decoding in decodings}) > 1
     diagonal = [decoding for decoding in decodings if decoding.method in ("diagd", "spatial")]
     several = len({decoding.stand_in for decoding in diagonal}) > 1
     found = []
@@ -109,5 +136,7 @@ def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
             label += f", {decoding.stand_in}" if several and decoding.method != "zipar" else ""
             label += "" if decoding.repair else ", no repair"
             label += ", zero slots" if decoding.zero_slots else ""
+        label += f", {decoding.window}" if windows else ""
+        label += f", sinks {decoding.sinks}" if sinks and decoding.sinks else ""
         found.append(label)
     return found

@@ -14,13 +14,13 @@ raster predecessor's position:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.decoding import Decoding, Resolved
 from diagd_cli.schedule.standin import find_stand_in
 from diagd_cli.tokens.grid import Grid
 
@@ -100,38 +100,6 @@ class Plan:
         largest = np.maximum.reduceat(self.position, self.starts[:-1])
         return np.maximum.accumulate(largest) + 1
 
-    def padded(self, width: int | None = None) -> Plan:
-        """The same plan with all steps equally wide, for one static shape.
-
-        width: feeds of a step; by default those of the widest.
-
-        Raises ValueError if it is less.
-
-        Padded lanes feed token 0 at one scratch position past the end, write the scratch slot
-        there, and put what they make there; no real lane can see it.
-        """
-        width = int(self.widths.max()) if width is None else width
-        if width < self.widths.max():
-            raise ValueError(f"width {width} is below the widest step ({self.widths.max()})")
-        scratch = self.length
-        shape = self.steps, width
-        lane = np.arange(len(self.source)) - self.starts[self.step_of_feed]
-
-        def filled(values: np.ndarray, fill: int) -> np.ndarray:
-            padded = np.full(shape, fill, np.int64)
-            padded[self.step_of_feed, lane] = np.where(values < 0, scratch, values)
-            return padded.ravel()
-
-        return replace(
-            self,
-            source=filled(self.source, 0),
-            position=filled(self.position, scratch),
-            target=filled(self.target, scratch),
-            starts=np.arange(self.steps + 1) * width,
-            outputs=np.full(self.steps, width),
-            first_write=np.append(self.first_write, 0),
-        )
-
 
 @lru_cache(maxsize=4)  # of a long clip most windows are alike; nothing changes a plan
 def build_plan(grid: Grid, context: int, latents: int, decoding: Decoding) -> Plan:
@@ -145,36 +113,59 @@ def build_plan(grid: Grid, context: int, latents: int, decoding: Decoding) -> Pl
     Raises UsageError for k, d or a stand-in that the grid or the context does not allow, ValueError
     where no token comes before the first new one.
     """
-    k, d, stand_in, repair = decoding.resolve(grid, context)
+    rules = decoding.resolve(grid, context)
     if context * grid.block + grid.prefix < 1:
         raise ValueError("the first new token needs a token before it: a context frame or a prefix")
-    steps = (latents - 1) * d + (grid.h - 1) * k + grid.w
-    t, i, j = (x.ravel() for x in np.indices((latents, grid.h, grid.w)))
-    made, place = t * d + i * k + j, grid.position(context + t, i, j)
+    settled = rules.reach(grid)
+    frames = [_frame(grid, context, rules, t) for t in range(min(latents, settled + 1))]
+    frames += [
+        _later(frames[-1], grid, context, rules, n + 1) for n in range(latents - len(frames))
+    ]
+    feeds = np.concatenate(frames, axis=1)
+    steps = rules.steps(grid, latents)
+    return _assemble(grid, context, latents, decoding, steps, feeds[:, feeds[0] < steps])
 
+
+def _frame(grid: Grid, context: int, rules: Resolved, t: int) -> np.ndarray:
+    """The feeds of new latent frame t, as `_columns`, also those after the last step of all."""
+    k, d, stand_in, repair = rules
+    i, j = (x.ravel() for x in np.indices((grid.h, grid.w)))
+    made, place = t * d + i * k + j, grid.position(np.full_like(i, context + t), i, j)
     inner = j > 0
     feeds = [_columns(made[inner], place[inner] - 1, place[inner] - 1, place[inner])]  # rule 1
     fed = j < grid.w - 1  # tokens fed truthfully, by raster order; rules 2 and 3 add to them
     covered = np.zeros_like(fed)  # tokens whose position holds a stand-in
-    for start in np.flatnonzero(j == 0):
-        step, goal = made[start], place[start]
-        if i[start] == 0 and grid.conditioning and context + t[start]:
+    for row in range(grid.h):
+        step, goal = made[row * grid.w], place[row * grid.w]
+        exists = k == grid.w if row else not t or d == rules.span(grid)  # the token before it
+        if not row and grid.conditioning and context + t:
             # rule 3; nothing steers the very first frame
-            steering = grid.conditioning_positions(context + t[start] - 1)
+            steering = grid.conditioning_positions(context + t - 1)
             targets = np.where(steering == goal - 1, goal, -1)
             feeds.append(_columns(step, steering, steering, targets))
-        elif start == 0 or made[start - 1] < step:
-            # rules 2, 3: the predecessor exists (or is the prompt's last token)
-            feeds.append(_columns(step, goal - 1, goal - 1, goal))
-            if start:
-                fed[start - 1] = True
         else:
-            source = find_stand_in(stand_in, grid, context, k, d, t[start], i[start])
+            # rules 2, 3: it exists (or is the prompt's last token), or something stands in
+            source = goal - 1 if exists else find_stand_in(stand_in, grid, context, k, d, t, row)
             feeds.append(_columns(step, source, goal - 1, goal))
-            covered[start - 1] = True
-    late = ~fed & (made + 1 < steps) & (repair | ~covered)  # rule 4
+            if row:
+                (fed if exists else covered)[row * grid.w - 1] = True
+    if not grid.conditioning:  # the next frame's start does that to the last token
+        (fed if d == rules.span(grid) else covered)[-1] = True
+    late = ~fed & (repair | ~covered)  # rule 4
     feeds.append(_columns(made[late] + 1, place[late], place[late], -1))
-    return _assemble(grid, context, latents, decoding, steps, np.concatenate(feeds, axis=1))
+    return np.concatenate(feeds, axis=1)
+
+
+def _later(feeds: np.ndarray, grid: Grid, context: int, rules: Resolved, frames: int) -> np.ndarray:
+    """The feeds of a frame so many frames after one whose stand-ins are all of new frames.
+
+    Only the prompt's own tokens (`prompt-frame`) stay where they are.
+    """
+    step, source, position, target = feeds
+    shift = frames * grid.block
+    source = np.where(source < grid.position(context, 0, 0), source, source + shift)
+    target = np.where(target < 0, target, target + shift)
+    return np.stack([step + frames * rules.d, source, position + shift, target])
 
 
 def _columns(

@@ -51,11 +51,6 @@ class Grid:
         """Flat positions int64 [conditioning] of the tokens after frame t."""
         return self.prefix + t * self.block + self.area + np.arange(self.conditioning)
 
-    def opening(self, length: int) -> np.ndarray:
-        """Whether a frame's first token lies at each position, bool [length]."""
-        index = np.arange(length) - self.prefix
-        return (index >= 0) & (index % self.block == 0)
-
     def length(self, latents: int) -> int:
         """Positions that so many latent frames take, conditioning included."""
         return self.prefix + latents * self.block

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from diagd_cli import families
 from diagd_cli.engine.chunk import CHUNK, chunk_on
+from diagd_cli.engine.ring import ring_for
 from diagd_cli.errors import DiagdError
 from diagd_cli.free_memory import free_memory
 from diagd_cli.model.config import TransformerConfig
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from diagd_cli.preset import Preset
+    from diagd_cli.schedule.decoding import Decoding
 
 SAMPLED = 28  # bytes that choosing a token takes for each code
 LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are first used on a CPU
@@ -61,6 +63,7 @@ def estimate(
     offload: bool = False,
     chunk: int = CHUNK,
     beside: Sequence[Preset] = (),
+    decoding: Decoding | None = None,
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default
     the preset's.
@@ -70,6 +73,7 @@ def estimate(
     offload: whether the tokenizer waits elsewhere while the Transformer works, and the cache is
         gone when it is back.
     beside: presets whose Transformers are loaded too.
+    decoding: says how large the cache is; the preset's by default.
     """
     config, grid, item, codec = (
         preset.transformer,
@@ -78,12 +82,15 @@ def estimate(
         itemsize(codec_dtype or dtype),
     )
     frames = preset.clip.context + preset.clip.frames if frames is None else frames
+    decoding = decoding or preset.decoding.decoding
     held = min(preset.window, preset.latents(frames))
-    slots = grid.length(held) + 1  # the last: where padded lanes write
+    ring = ring_for(grid, decoding, held)
+    slots = ring.places + 1  # the last: where spare lanes write
     text = config.layers * (preset.text.length if preset.text else 0)
     keys = batch * config.kv_heads * config.head_dim
-    # a step makes at most one token in each
-    rows = grid.h * max(1, held - preset.latents(preset.clip.least))
+    # a step makes at most one token in each, of all frames that are in flight
+    flight = ring.frames - held + 1 if ring.frames else held - preset.latents(preset.clip.least)
+    rows = grid.h * max(1, flight)
     logits = batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
     known = grid.length(min(preset.context, held))
     cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)
@@ -163,6 +170,7 @@ def require(
     kv_dtype: torch.dtype | str | None = None,
     offload: bool = False,
     beside: Sequence[Preset] = (),
+    decoding: Decoding | None = None,
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if
     it has not.
@@ -170,6 +178,7 @@ def require(
     asked: dict[str, Any] = {"batch": batch, "frames": frames, "dtype": dtype, "kv_dtype": kv_dtype}
     asked |= {
         "beside": beside,
+        "decoding": decoding,
         "codec_dtype": codec_dtype(device, dtype),
         "offload": offload and str(device) != "cpu",
     }
@@ -213,7 +222,9 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
     others = [load_preset(name) for name in preset_names()]
     family = [other for other in others if other.tokenizer.kind == preset.tokenizer.kind]
     sizes = {
-        other.name: estimate(other, **asked).total for other in family if other.name != preset.name
+        other.name: estimate(other, **{**asked, "decoding": None}).total
+        for other in family
+        if other.name != preset.name
     }
     fitting = [name for name, size in sizes.items() if size <= free]
     if fitting:

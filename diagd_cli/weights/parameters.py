@@ -30,11 +30,11 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
 
 
 def table_bytes(config: TransformerConfig, positions: int) -> int:
-    """Bytes of the tables that depend on the position: rotary ones in float32, absolute ones in
-    bfloat16.
+    """Bytes of the table that depends on the position: an absolute one in bfloat16.
+
+    Rotary angles are computed, of any position, from those of one frame.
     """
-    rotary = 0 if config.positions.kind == "learned" else 8 * config.head_dim
-    return positions * (rotary + (2 * config.dim if config.positions.absolute else 0))
+    return positions * 2 * config.dim if config.positions.absolute else 0
 
 
 def _norm(config: TransformerConfig, width: int) -> int:

@@ -20,7 +20,8 @@ def test_a_group_is_its_options_at_the_command_line():
 
     names = list(inspect.signature(command).parameters)
     assert names == [
-        "clip", "k", "d", "stand_in", "repair", "frames", "temperature", "top_p", "top_p_rule", "top_k",
+        "clip", "k", "d", "stand_in", "repair", "window", "sinks", "frames", "temperature", "top_p",
+        "top_p_rule", "top_k",
     ]  # fmt: skip
     done = CliRunner().invoke(
         app, ["a.mp4", "--d", "5", "--no-repair"], env={"DIAGD_K": "2", "DIAGD_TOP_P": "0.5"}

@@ -63,10 +63,11 @@ def test_shipped_preset_follows_equation_5(diagd):
         preset.decoding.d,
         preset.grid,
     )
-    parts = window_parts(clip.context, frames, clip.window, clip.overlap)
-    [facts] = diagd("plan", "--decoding", "diagd", "--json").objects
-    steps = sum((new - 1) * d + (grid.h - 1) * k + grid.w for _, new in parts)
-    assert (facts["steps"], facts["windows"]) == (steps, len(parts))
+    parts = list(window_parts(clip.context, frames, clip.window, clip.overlap))
+    for window, counts in (("slide", [frames]), ("roll", [new for _, new in parts])):
+        [facts] = diagd("plan", "--decoding", "diagd", "--window", window, "--json").objects
+        steps = sum((new - 1) * d + (grid.h - 1) * k + grid.w for new in counts)
+        assert (facts["steps"], facts["windows"]) == (steps, len(counts))
     [facts] = diagd("plan", "--decoding", "ntp", "--json").objects
     assert facts["steps"] == facts["tokens"] == frames * grid.area
 

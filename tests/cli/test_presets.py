@@ -27,6 +27,13 @@ def test_what_show_prints_is_a_preset(diagd, tmp_path):
     assert diagd("presets", "show", "freedoom", "--json").objects == [yaml.safe_load(done.out)]
 
 
+def test_show_says_why_a_window_cannot_slide(diagd):
+    last = lambda name: diagd("presets", "show", name).out.splitlines()[-1]  # noqa: E731
+    assert last("freedoom") == "# window of frames: slide or roll"
+    why = "its positions are learned, and end where the window does"
+    assert last("wham-200m") == f"# window of frames: it cannot slide: {why}"
+
+
 def test_check(diagd, tiny, tmp_path):
     assert (
         diagd("presets", "check", tiny.preset).out

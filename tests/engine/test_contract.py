@@ -25,6 +25,7 @@ class IdCache:
 
     def __init__(self, batch: int, slots: int):
         self.ids = torch.full((batch, slots), -1)
+        self.positions = torch.arange(slots)
 
     def clear(self, slots):
         self.ids[:, slots] = -1
@@ -41,12 +42,21 @@ class HashModel:
         return IdCache(batch, slots)
 
     def __call__(
-        self, ids, positions, mask=CAUSAL, cache=None, extent=None, outputs=None, cross=None
+        self,
+        ids,
+        positions,
+        mask=CAUSAL,
+        cache=None,
+        extent=None,
+        outputs=None,
+        cross=None,
+        slots=None,
     ):
         seen, places = ids, positions
         if cache is not None:
-            cache.ids[:, positions] = ids
-            seen, places = cache.ids[:, :extent], torch.arange(extent)
+            slots = positions if slots is None else slots
+            cache.ids[:, slots], cache.positions[slots] = ids, positions
+            seen, places = cache.ids[:, :extent], cache.positions[:extent]
         visible = (
             torch.ones(len(positions), len(places), dtype=torch.bool).tril()
             if mask.causal

@@ -40,7 +40,7 @@ def test_p1_the_ntp_plan_is_a_plain_decoder(world, config, seed):
     world = world.ntp
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
-    tokens = run(model, world.plan(), world.prompt(sequences), sampler(model, world.length))
+    tokens = run(model, world.plan(), world.prompt(sequences), sampler(model))
 
     plain = world.known(sequences[0])
     oracle.next_token_decode(reference(model, world), plain, world.context, world.frames, careful())
@@ -52,7 +52,7 @@ def test_p1_holds_for_sampling_with_the_noise_of_seed_and_place(world, config, s
     world = world.ntp
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
-    noisy = sampler(model, world.length, [seed], temperature=1.0)
+    noisy = sampler(model, [seed], temperature=1.0)
     tokens = run(model, world.plan(), world.prompt(sequences), noisy)
 
     plain, pick = (
@@ -76,8 +76,7 @@ def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, s
         seen.update(zip(targets.tolist(), logits[0], strict=True))
         return torch.nn.functional.pad(truth, (0, 1))[:, targets]
 
-    plan = world.plan().padded() if padded else world.plan()
-    tokens = run(model, plan, world.prompt(truth), choose, chunk)
+    tokens = run(model, world.plan(), world.prompt(truth), choose, chunk, capture=padded)
     assert tokens.tolist() == truth.tolist()
 
     known = world.known(truth[0])
@@ -119,7 +118,7 @@ def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
 def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config, seed):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
-    tokens = run(model, world.plan(), world.prompt(sequences), sampler(model, world.length))
+    tokens = run(model, world.plan(), world.prompt(sequences), sampler(model))
 
     known, choose = (
         world.known(sequences[0]),
@@ -136,24 +135,15 @@ def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config
 def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperature):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     prompts, seeds = world.prompt(random_sequences(world, config, seed, batch=3)), [seed, 1, seed]
-    together = run(model, world.plan(), prompts, sampler(model, world.length, seeds, temperature))
+    together = run(model, world.plan(), prompts, sampler(model, seeds, temperature))
     for n in range(3):
         alone = run(
             model,
             world.plan(),
             prompts[n : n + 1],
-            sampler(model, world.length, [seeds[n]], temperature),
+            sampler(model, [seeds[n]], temperature),
         )
         assert together[n].tolist() == alone[0].tolist()
-
-
-@given(worlds(), configs(), SEEDS, TEMPERATURES, st.integers(0, 3))
-def test_p3_padding_changes_nothing(world, config, seed, temperature, extra):
-    model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
-    prompt = world.prompt(random_sequences(world, config, seed))
-    choose = sampler(model, world.length + 1, [seed], temperature)
-    padded = plan.padded(int(plan.widths.max()) + extra)
-    assert run(model, padded, prompt, choose).tolist() == run(model, plan, prompt, choose).tolist()
 
 
 @given(worlds(), configs(), SEEDS, TEMPERATURES)
@@ -163,7 +153,7 @@ def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, tempe
     """
     model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
     prompt = world.prompt(random_sequences(world, config, seed))
-    choose = sampler(model, plan.length + 1, [seed], temperature)
+    choose = sampler(model, [seed], temperature)
     tokens = torch.nn.functional.pad(prompt, (0, plan.length + 1 - prompt.shape[1]))
     cache = KVCache(config, 1, plan.length + 1)
     prefill(model, cache, tokens, np.arange(plan.prefill))
@@ -175,7 +165,7 @@ def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, tempe
 def test_p3_what_a_cache_held_before_changes_nothing(world, config, seed, temperature, chunk):
     model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
     prompt = world.prompt(random_sequences(world, config, seed))
-    choose = sampler(model, world.length, [seed], temperature)
+    choose = sampler(model, [seed], temperature)
     used = KVCache(config, 1, plan.length + 2)
     used.keys.normal_(0, 10)
     used.values.normal_(0, 100)
@@ -191,7 +181,7 @@ def test_p3_decodings_share_the_noise(world, config, seed):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     model.head.weight.zero_()
     prompt = world.prompt(random_sequences(world, config, seed))
-    choose = sampler(model, world.length, [seed], temperature=1.0)
+    choose = sampler(model, [seed], temperature=1.0)
     assert (
         run(model, world.plan(), prompt, choose).tolist()
         == run(model, world.ntp.plan(), prompt, choose).tolist()
@@ -201,9 +191,7 @@ def test_p3_decodings_share_the_noise(world, config, seed):
 def wide_clip(seed):
     model = build_model(WIDE, WIDE_WORLD.grid, 4, seed=0)
     prompt = WIDE_WORLD.prompt(random_sequences(WIDE_WORLD, WIDE, seed=0))
-    return run(
-        model, WIDE_WORLD.plan(), prompt, sampler(model, WIDE_WORLD.length, [seed], temperature=1.0)
-    ).tolist()
+    return run(model, WIDE_WORLD.plan(), prompt, sampler(model, [seed], temperature=1.0)).tolist()
 
 
 def test_p3_the_number_of_threads_changes_nothing():

@@ -98,7 +98,7 @@ def test_one_extension_is_the_plan_itself(world, config, seed, temperature):
     model = build_model(config, world.grid, total, seed)
     session = open_session(world, model, total, seed, temperature=temperature)
     prompt = torch.tensor([[known(session, world).get(p, 0) for p in range(world.length)]])
-    tokens = run(model, world.plan(), prompt, sampler(model, world.length, [seed], temperature))
+    tokens = run(model, world.plan(), prompt, sampler(model, [seed], temperature))
     made = extend(session, world.frames, world.decoding)
     assert made.ravel().tolist() == tokens[0, torch.as_tensor(world.new)].tolist()
 
@@ -178,13 +178,15 @@ def test_noise_goes_on_when_the_window_rolls(world, config, seed, more):
 
 
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, st.data())
-def test_an_abandoned_extension_leaves_no_trace(world, config, seed, temperature, data):
+def test_an_extension_abandoned_before_a_frame_is_complete_leaves_no_trace(
+    world, config, seed, temperature, data
+):
     total = world.context + world.frames
     model = build_model(config, world.grid, total, seed)
     session = open_session(world, model, total, seed, temperature=temperature)
     other, decoding = replace(session), data.draw(decodings(world.grid))
     running = session.extend(world.frames, decoding)
-    for _ in range(data.draw(st.integers(0, session.steps(world.frames, decoding)))):
+    for _ in range(data.draw(st.integers(0, session.steps(1, decoding) - 1))):
         next(running)
     running.close()
     assert session.latents == world.context
@@ -283,9 +285,9 @@ def test_extending_again_makes_and_captures_nothing_new(capture, captured, monke
         extend(session, 1, world.decoding)
         state = session._state
         counts.append((len(made), len(captured)))
-        tensors = [state.tokens, state.cache.keys, state.cache.values, state.sampler.keys]
+        tensors = [state.tokens, state.cache.keys, state.cache.values, state.sampler.origin]
         if capture:
-            tensors += [state.run.steps.visible_from, *state.run.rows.values()]
+            tensors += [state.run.steps.held, *state.run.rows.values()]
         held.append([tensor.data_ptr() for tensor in tensors])
     assert counts == [counts[0]] * 4 and counts[0][0] == 1 and (counts[0][1] > 0) == capture
     assert held == [held[0]] * 4
@@ -352,11 +354,11 @@ def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, s
     last = (world.grid.h - 1) * k + world.grid.w
     seen, first = [], (world.frames - 1) * d + last
     for done in session.extend(frames, world.decoding):
-        seen.append((session.complete, session.complete_codes(1)))
+        seen.append((session.latents, session.codes[:, 1:]))
         if done <= first:
-            assert session.complete - context == sum(
+            assert session.latents - context == sum(
                 t * d + last <= done for t in range(world.frames)
             )
-    assert seen[-1][0] == session.complete == context + frames
+    assert seen[-1][0] == session.latents == context + frames
     for complete, codes in seen:
         assert codes.tolist() == session.codes[:, 1:complete].tolist()

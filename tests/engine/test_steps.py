@@ -73,7 +73,7 @@ def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
     cross = model.cross_context(text) if preset.text else None
     tokens = torch.zeros(1, plan.length + 1, dtype=torch.int64)
     sampling = Sampling(preset.tokenizer.codebook, **rule)
-    sampler = Sampler(sampling, [0], np.arange(plan.length + 1), grid.opening(plan.length + 1))
+    sampler = Sampler(sampling, [0], grid)
     cache = KVCache(model.config, 1, plan.length + 1)
     prefill(model, cache, tokens, np.arange(plan.prefill), cross)
     walk = decode(model, plan, cache, tokens, sampler, cross, capture=True)

@@ -120,7 +120,7 @@ def run_greedy(
     """Fill in the store by prefill and the one loop; the logits [vocab] by the position of what
     came from them.
     """
-    sampler, logits = Sampler(Sampling(CODES, 0.0), [0], np.arange(plan.length + 1)), {}
+    sampler, logits = Sampler(Sampling(CODES, 0.0), [0]), {}
 
     def choose(rows, targets):
         logits.update(zip(targets.tolist(), rows[0], strict=True))

@@ -107,9 +107,72 @@ def test_ctrl_c_leaves_nothing_of_a_stream(generate, tiny, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
+def test_ctrl_c_keeps_what_a_stream_has_made(generate, tiny, tmp_path, monkeypatch):
+    """Far beyond what memory could hold: a video of whole frames, its tokens, and a sidecar that
+    says that it was stopped. It is not taken for what was asked for.
+    """
+    work, seen = Follow.on_steps, []
+
+    def interrupted(self, done, total):
+        work(self, done, total)
+        seen.append(total)
+        if done == 60:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Follow, "on_steps", interrupted)
+    options, target = ("--frames", 10**6, "--seed", 1), tmp_path / "out" / "a.mp4"
+    slide = ("--window", "slide", "--actions", "left*3")
+    done = generate(tiny.clip, *options, *slide, "--stream", "--save-tokens", output=target)
+    monkeypatch.undo()
+    told = json.loads(target.with_suffix(".json").read_text())
+    made = told["new_frames"]
+    kept = f"interrupted; {made} of 1000000 new frames were made, and {target} holds them"
+    assert done.code == 130 and kept in done.err and seen[0] > 10**6
+    assert told["stopped"] and told["steps"] == 60 and 10 < made < 60
+    assert len(told["steered_by"]) == made + 2 and told["steered_by"][-1] == "left"
+    assert len(frames(target, made + 2)) == made + 2
+    codes = np.load(target.with_suffix(".npz"))["codes"]
+    whole = generate(
+        tiny.clip,
+        "--frames",
+        made,
+        *options[2:],
+        *slide,
+        "--save-tokens",
+        output=tmp_path / "b.mp4",
+    )
+    assert whole.code == 0
+    assert codes.tolist() == np.load(tmp_path / "b.npz")["codes"].tolist()
+    again = generate(tiny.clip, "--frames", made, *options[2:], *slide, "--resume", output=target)
+    assert again.code == 0 and "is there already" not in again.err
+    assert "stopped" not in json.loads(target.with_suffix(".json").read_text())
+
+
+def test_a_sidecar_tells_how_evenly_frames_came(generate, tiny, tmp_path):
+    done = generate(tiny.clip, "--frames", 12, "--seed", 1, output=tmp_path / "a.mp4")
+    told = json.loads((tmp_path / "a.json").read_text())
+    even = told["frame_seconds"]
+    assert even["first"] > 0 and 0 <= even["median"] <= even["p95"] <= even["longest"]
+    assert even["first"] + 11 * even["longest"] >= told["seconds"]["decode"] * 0.9
+    assert "then one every" in done.err
+    done = generate(tiny.clip, "--frames", 1, "--seed", 1, output=tmp_path / "b.mp4")
+    assert "then one every" not in done.err
+    assert json.loads((tmp_path / "b.json").read_text())["frame_seconds"]["longest"] == 0
+
+
+def test_more_frames_than_memory_holds_are_for_a_stream(generate, tiny):
+    done = generate(tiny.clip, "--frames", 100_001)
+    assert done.code == 2 and "frames is 100001. Ask for at most 100000, or let" in done.err
+
+
 @pytest.mark.parametrize(
     "options, output, message",
     [
+        (
+            ["--stream", "--resume"],
+            "a.mp4",
+            "A --stream that ended early cannot be gone on with by --resume",
+        ),
         (
             [],
             "-",

@@ -137,26 +137,6 @@ def test_every_k_and_d_of_a_small_grid_feeds_what_the_oracle_feeds(stand_in, rep
 
 
 @given(worlds())
-def test_padding_keeps_every_feed_and_makes_all_steps_equally_wide(world):
-    plan = world.plan()
-    width = int(plan.widths.max())
-    for padded in (plan.padded(), plan.padded(width + 3)):
-        scratch = plan.length
-        assert len(set(padded.widths.tolist())) == 1 and padded.length == scratch + 1
-        assert padded.outputs.tolist() == padded.widths.tolist()
-        real = padded.position != scratch
-        for name in ("source", "position"):
-            assert getattr(padded, name)[real].tolist() == getattr(plan, name).tolist()
-        assert (
-            padded.target[real].tolist() == np.where(plan.target < 0, scratch, plan.target).tolist()
-        )
-        assert padded.step_of_feed[real].tolist() == plan.step_of_feed.tolist()
-        assert (padded.target[~real] == scratch).all() and padded.prefill == plan.prefill
-    with pytest.raises(ValueError, match=str(width - 1)):
-        plan.padded(width - 1)
-
-
-@given(worlds())
 def test_ntp_feeds_one_new_token_a_step_in_raster_order(world):
     plan = world.ntp.plan()
     assert plan.target[plan.target >= 0].tolist() == world.new.tolist()

@@ -97,11 +97,14 @@ def test_parameters_are_made_in_their_dtype_and_tables_keep_theirs(preset, dtype
 
 
 @every_family
-def test_tables_reach_one_position_past_the_window(preset):
-    """Padded plans need a slot to write to. A window of 9 frames is 2 latent frames of Cosmos."""
-    model = build_transformer(preset)
-    positions = model.learned.weight if model.learned is not None else model.cos
-    assert len(positions) == preset.grid.length(preset.window) + 1
+def test_tables_reach_past_the_window_and_rotary_positions_everywhere(preset):
+    """A window of 9 frames is 2 latent frames of Cosmos."""
+    model, length = build_transformer(preset), preset.grid.length(preset.window)
+    if model.learned is not None:
+        assert len(model.learned.weight) == length + 1
+    else:
+        cos, sin = model.rotary(torch.tensor([0, length, 10**9]), torch.float32)
+        assert cos.isfinite().all() and len(sin.unique()) > 2
     assert preset.window == (2 if preset.tokenizer.temporal == 8 else 9)
 
 

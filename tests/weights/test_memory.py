@@ -19,6 +19,7 @@ from yaml import safe_load
 
 from diagd_cli import families
 from diagd_cli.engine.chunk import CHUNK
+from diagd_cli.engine.ring import ring_for
 from diagd_cli.errors import DiagdError
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.freedoom.config import FsqImageConfig
@@ -31,6 +32,7 @@ from diagd_cli.model.transformer import Transformer
 from diagd_cli.pipeline import FRAMES_AT_ONCE
 from diagd_cli.preset import Preset
 from diagd_cli.preset_files import load_preset
+from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.weights import memory
 from diagd_cli.weights.build import build_tokenizer, build_transformer
 from diagd_cli.weights.memory import (
@@ -194,6 +196,20 @@ def test_weights_and_cache_are_what_is_allocated(dtype):
         == KVCache(preset.transformer, 3, preset.grid.length(preset.window) + 1, dtype=dtype).bytes
     )
     assert need.total == need.weights + need.cache + need.tokenizer + need.work
+
+
+def test_a_window_that_slides_takes_room_for_the_frames_in_flight():
+    """And no more, however many frames are made; a stream holds few of their pixels."""
+    preset = load_preset("freedoom")
+    rolls, slides = (Decoding("diagd", 2, 10, window=window) for window in ("roll", "slide"))
+    ring = ring_for(preset.grid, slides, preset.window)
+    need = {n: estimate(preset, frames=n, dtype="float32", decoding=slides) for n in (40, 4000)}
+    kept = KVCache(preset.transformer, 1, ring.places + 1)
+    assert need[40].cache == need[4000].cache == kept.bytes
+    assert (
+        ring.frames == 8 + 48 // 10
+    )  # of a window of 8, and others that a frame's 48 steps overlap
+    assert estimate(preset, frames=40, dtype="float32", decoding=rolls).cache < kept.bytes
 
 
 def test_a_cache_of_its_own_precision():

@@ -43,7 +43,7 @@ YARN = {"scale": 2.0, "beta_fast": 4.0, "beta_slow": 1.0, "original": [3, 40, 64
         ("freedoom", "transformer.norm_eps", 1e-6, "1e-05"),
         ("freedoom", "transformer.positions.base", 1e4, "100.0"),
         ("freedoom", "transformer.positions.kind", "rope-1d", "rope-3d"),
-        ("freedoom", "transformer.positions.absolute", True, "false"),
+        ("cosmos-4b", "transformer.positions.absolute", True, "false"),
         ("freedoom", "transformer.norm", "layer", "rms"),
         ("freedoom", "tokenizer.levels", [16, 8, 8, 4], "[8, 8, 8, 8]"),
         ("cosmos-4b", "tokenizer.levels", [5, 5, 5, 8, 8, 8], "[8, 8, 8, 5, 5, 5]"),

@@ -27,7 +27,14 @@ class Work:
         return np.maximum(self.bytes / bandwidth, self.flops / flops)
 
 
-def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: int = 0) -> Work:
+def work_of(
+    config: TransformerConfig,
+    plan: Plan,
+    batch: int,
+    item: int,
+    text: int = 0,
+    places: int | None = None,
+) -> Work:
     """What the steps of `plan` take for `batch` clips at once with numbers of `item` bytes.
 
     Bytes: every weight once but those rows of the embedding that are not looked up, and the cache
@@ -35,8 +42,10 @@ def work_of(config: TransformerConfig, plan: Plan, batch: int, item: int, text: 
     target, and the attention.
 
     text: tokens of the text that the clips attend to, whose keys and values are read too.
+    places: slots of a cache that is reused; None: it has as many as the plan has positions.
     """
-    fed, outputs, seen = plan.widths, plan.outputs, plan.extents + text
+    fed, outputs = plan.widths, plan.outputs
+    seen = np.minimum(plan.extents, places or plan.length) + text
     # numbers that a position has in the cache
     keys = 2 * config.kv_heads * config.head_dim * config.layers
     gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))

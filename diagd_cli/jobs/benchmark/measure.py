@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from diagd_cli.device import peak_memory
+from diagd_cli.engine.ring import ring_for
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.windows import fresh_plans
 from diagd_cli.errors import UsageError
@@ -153,7 +154,7 @@ def measure(
     """
     preset, new = loaded.preset, loaded.preset.new_latents(request.frames)
     plans = plans_of(preset, len(codes), request.frames, request.decoding)
-    timed = timed_steps(plans, steps)
+    timed, ring = timed_steps(plans, steps), ring_for(preset.grid, request.decoding, preset.window)
     work = [
         work_of(
             preset.transformer,
@@ -161,6 +162,7 @@ def measure(
             batch,
             loaded.dtype.itemsize,
             preset.text.length if preset.text else 0,
+            ring.places if ring.turns else None,
         )
         for plan in plans
     ]

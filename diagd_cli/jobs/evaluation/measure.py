@@ -108,11 +108,12 @@ def fidelity(frames: np.ndarray, truth: np.ndarray) -> dict:
 
 def _nll(models: Models, cases: list[Case], codes: np.ndarray) -> list[list[float]]:
     """Mean NLL (nats a token) of each new latent frame, for codes int64 [B, T, h, w] of the
-    cases.
+    cases: all by one judge, whose window is as the preset has it, whatever made the tokens.
     """
     known = models.loaded.preset.latents(len(cases[0].clip.frames))
     session = start_session(models.base, codes[:, :known], [case.request for case in cases])
-    return token_nll(session, codes).mean((2, 3)).round(6).tolist()
+    slides = models.base.preset.decoding.window == "slide"
+    return token_nll(session, codes, slides).mean((2, 3)).round(6).tolist()
 
 
 def _motion(models: Models, case: Case, frames: np.ndarray) -> tuple[list[bool | None], np.ndarray]:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from diagd_cli.errors import UsageError
-from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.decoding import Decoding, Window
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.grid import Grid
 
@@ -34,9 +34,10 @@ def combine(
     repairs: list[bool],
     grid: Grid,
     context: int,
+    windows: Sequence[Window] = ("roll",),
 ) -> Combinations:
     """NTP and the decodings `named`, each with every stand-in and with and without repair where
-    these matter.
+    these matter, and in every window.
 
     One that is out of range, or whose plan is that of another, is skipped with the reason.
 
@@ -46,7 +47,10 @@ def combine(
     decodings, skipped = [], {}
     for base in [Decoding("ntp"), *named]:
         for decoding in (
-            replace(base, stand_in=name, repair=repair) for name in stand_ins for repair in repairs
+            in_window(replace(base, stand_in=name, repair=repair), window)
+            for name in stand_ins
+            for repair in repairs
+            for window in windows
         ):
             asked = _asked(decoding)
             try:
@@ -60,6 +64,11 @@ def combine(
             elif seen[plan] != asked:
                 skipped[asked] = f"The same plan as {seen[plan]}"
     return Combinations(decodings, list(skipped.items()))
+
+
+def in_window(decoding: Decoding, window: Window) -> Decoding:
+    """The decoding in a window of that kind; one that rolls has no sinks."""
+    return replace(decoding, window=window, sinks=decoding.sinks if window == "slide" else 0)
 
 
 def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
@@ -76,8 +85,8 @@ def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
         raise problems[0]
 
 
-def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple[int, int, StandIn, bool, bool]:
-    """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots).
+def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple:
+    """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots, window, sinks).
 
     Raises UsageError when out of range.
 
@@ -85,8 +94,8 @@ def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple[int, int, Sta
     """
     k, d, stand_in, repair = decoding.resolve(grid, context)
     if (k, d) == (grid.w, grid.area):
-        return k, d, "previous-frame", True, False
-    return k, d, stand_in, repair, decoding.zero_slots
+        return k, d, "previous-frame", True, False, decoding.window, decoding.sinks
+    return k, d, stand_in, repair, decoding.zero_slots, decoding.window, decoding.sinks
 
 
 def _asked(decoding: Decoding) -> str:

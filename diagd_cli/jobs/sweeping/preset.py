@@ -28,6 +28,8 @@ def write_chosen(
     chosen = {
         "method": decoding.method,
         "stand_in": decoding.stand_in,
+        "window": decoding.window,
+        "sinks": decoding.sinks,
         **{name: getattr(decoding, name) for name in numbers},
     }
     if decoding.method in ("ntp", "zipar"):

@@ -21,6 +21,7 @@ from diagd_cli import loading, pipeline
 from diagd_cli.cli.console import Follow
 from diagd_cli.cli.guard import TRAINING_INTERRUPTED
 from diagd_cli.clip import read
+from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import Exit
 
@@ -125,25 +126,30 @@ def children_of(process):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_sigterm_ends_it_as_ctrl_c_does_and_under_nohup_sighup_does_not(start, tiny, tmp_path):
-    """The stream goes, what it has replaced is there again, and no ffmpeg goes on; the exit code
-    tells the signal.
+def test_sigterm_ends_a_stream_as_ctrl_c_does_and_under_nohup_sighup_does_not(
+    start, tiny, tmp_path
+):
+    """It is kept, and takes the place of what was there; no ffmpeg goes on; the exit code tells the
+    signal.
     """
-    old = {"walk.mp4": b"precious", "walk.json": b"{}"}
-    for name, data in old.items():
-        (tmp_path / name).write_bytes(data)
+    target = tmp_path / "walk.mp4"
+    target.write_bytes(b"precious")
+    target.with_suffix(".json").write_text("{}")
     nohup = lambda: (hear(), signal.signal(signal.SIGHUP, signal.SIG_IGN))  # noqa: E731
-    process = begun(start, tiny, tmp_path / "walk.mp4", "--force", preexec_fn=nohup)
+    process = begun(start, tiny, target, "--force", preexec_fn=nohup)
     ffmpeg = children_of(process)
-    assert ffmpeg and json.loads((tmp_path / "walk.json").read_text())["unfinished"]
+    assert ffmpeg and json.loads(target.with_suffix(".json").read_text())["unfinished"]
     process.send_signal(signal.SIGHUP)
     time.sleep(0.3)
     assert process.poll() is None
     process.terminate()
     process.terminate()  # as when a machine is shut down
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (143, "", INTERRUPTED)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == old
+    told = json.loads(target.with_suffix(".json").read_text())
+    made = f"{told['new_frames']} of 20000 new frames were made, and {target} holds them"
+    assert (process.returncode, out, err) == (143, f"{target}\n", f"error: interrupted; {made}\n")
+    assert told["stopped"] and sorted(os.listdir(tmp_path)) == ["walk.json", "walk.mp4"]
+    assert read_clip(target, told["new_frames"] + 2).first == 0
     assert not any(os.path.exists(f"/proc/{child}") for child in ffmpeg)
 
 
@@ -218,7 +224,7 @@ def test_what_a_kill_leaves_is_made_anew(start, diagd, tiny, tmp_path):
         tmp_path
         / f".diagd-{json.loads((tmp_path / 'walk.json').read_text())['unfinished']}-00000000.npz"
     ).touch()
-    done = diagd("generate", tiny.clip, *options, "--resume", "--stream")
+    done = diagd("generate", tiny.clip, *options, "--resume")
     assert done.code == 0 and sorted(os.listdir(tmp_path)) == ["walk.json", "walk.mp4"]
     assert "is there already" in diagd("generate", tiny.clip, *options, "--resume").err
 

@@ -13,8 +13,10 @@ from diagd_cli.errors import UsageError
 from diagd_cli.jobs.candidates import check_same_tokens
 from diagd_cli.jobs.evaluation import likelihood
 from diagd_cli.jobs.evaluation.likelihood import token_nll
+from diagd_cli.model.mask import Mask
 from diagd_cli.pipeline import Request, load, start_session
 from diagd_cli.preset_files import load_preset
+from diagd_cli.schedule.decoding import Decoding
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,28 @@ def test_against_a_loop_over_prefixes(loaded, monkeypatch, chunk):
     assert found.shape == (2, 6, 2, 3)
     for n in range(2):
         assert found[n] == pytest.approx(plain(loaded, codes[n], actions[n], 2, windows), abs=1e-4)
+
+
+def test_a_window_that_slides_against_a_loop_under_its_mask(loaded, monkeypatch):
+    """Seven new frames after two, of which five are seen; the cache is reused several times."""
+    monkeypatch.setattr(likelihood, "CHUNK", 4)
+    codes, actions = sample(loaded.preset, 2, 9)
+    grid, requests = (
+        loaded.preset.grid,
+        [Request(7, Decoding("ntp"), 0, actions=a) for a in actions],
+    )
+    found = token_nll(start_session(loaded, codes[:, :2], requests), codes, slides=True)
+    assert found.shape == (2, 7, 2, 3)
+    for n in range(2):
+        ids = torch.from_numpy(grid.flatten(codes[n], actions[n])[None])
+        places = torch.arange(ids.shape[1])
+        frame = places // grid.block
+        seen = (places <= places[:, None]) & (frame > frame[:, None] - 5)
+        rows = loaded.transformer(ids, places, Mask(visible=seen))[0, :, :25].log_softmax(-1)
+        t, i, j = np.indices((7, grid.h, grid.w))
+        new = torch.from_numpy(grid.position(2 + t, i, j))
+        expected = -rows[new - 1].gather(-1, ids[0, new].unsqueeze(-1)).squeeze(-1)
+        assert found[n] == pytest.approx(expected.numpy(), abs=1e-4)
 
 
 def test_actions_matter(loaded):

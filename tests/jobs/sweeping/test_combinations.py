@@ -82,3 +82,15 @@ def test_decodings_of_earlier_calls():
         good,
     ]
     assert earlier(known, decodings, GRID, 1) == [(Decoding("diagd", 2, 3), good)]
+
+
+def test_every_window():
+    slides = Decoding("diagd", 1, 3, window="slide", sinks=1)
+    found = combine([slides], *DEFAULT, GRID, 1, ("slide", "roll"))
+    assert names(found.decodings) == [
+        "NTP, slide",
+        "NTP, roll",
+        "DiagD k=1 d=3, slide, sinks 1",
+        "DiagD k=1 d=3, roll",
+    ]
+    assert [decoding.sinks for decoding in found.decodings] == [0, 0, 1, 0]

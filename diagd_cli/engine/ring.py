@@ -1,0 +1,95 @@
+"""Where a position lies in a cache that holds the newest frames alone, and what it sees there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.schedule.wavefront import LOOKS_BACK, wavefront
+from diagd_cli.tokens.grid import Grid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NEVER = 1 << 62  # the position that an empty slot holds: nobody sees it
+
+
+@dataclass(frozen=True)
+class Ring:
+    """Slots of positions: the first have one of their own, the later ones take the rest in turns.
+
+    fixed: positions 0 .. fixed-1 lie at slot = position.
+    turns: slots after them; 0 where there are no more positions than slots.
+    window: latent frames that a token sees, its own one included; 0: all.
+    sinks: latent frames at the front that it sees besides; so it does the prefix.
+    grid: how latent frames lie in the sequence.
+    """
+
+    grid: Grid
+    fixed: int
+    turns: int = 0
+    window: int = 0
+    sinks: int = 0
+
+    @property
+    def frames(self) -> int:
+        """Latent frames that take turns."""
+        return self.turns // self.grid.block
+
+    @property
+    def places(self) -> int:
+        """Slots in all."""
+        return self.fixed + self.turns
+
+    def slots(self, positions: Tensor) -> Tensor:
+        """Where positions int64 [n] lie."""
+        if not self.turns:
+            return positions
+        later = (positions - self.fixed).remainder(self.turns) + self.fixed
+        return later.where(positions >= self.fixed, positions)
+
+    def serves(self, other: Ring) -> bool:
+        """Whether it does what another one would, with as much room or more."""
+        return replace(self, turns=0) == replace(other, turns=0) and self.turns >= other.turns
+
+    def extent(self, positions: int) -> int:
+        """Slots, from the first, that `positions` positions from the first have used."""
+        return min(positions, self.places)
+
+    def sees_all(self, positions: int) -> bool:
+        """Whether of so many positions from the first each sees all before it."""
+        return not self.window or positions <= self.grid.length(self.window)
+
+    def visible(self, held: Tensor, positions: Tensor) -> Tensor:
+        """Which slots tokens see, bool [n, S]: the rule of what is visible, for all decodings.
+
+        Those that hold a position at or before their own, in the window.
+
+        held: int64 [S], the position that each slot holds, `NEVER` where none.
+        positions: int64 [n], of the tokens.
+        """
+        seen = held <= positions.unsqueeze(1)
+        if not self.window:
+            return seen
+        grid = self.grid
+        frame = (positions - grid.prefix).div(grid.block, rounding_mode="floor")
+        oldest = (frame - (self.window - 1)) * grid.block + grid.prefix
+        near = held >= oldest.unsqueeze(1)
+        return seen & (near | (held < grid.length(self.sinks)))
+
+
+def ring_for(grid: Grid, decoding: Decoding, window: int) -> Ring:
+    """Room for the window, and where it slides for the frames in flight.
+
+    grid: how latent frames lie in the sequence.
+    decoding: by which they are made.
+    window: latent frames that the model holds.
+    """
+    if decoding.window == "roll":
+        return Ring(grid, grid.length(window))
+    kept = max(decoding.sinks, decoding.stand_in == "prompt-frame")
+    # far from the first frame, where nothing is left out because it is not there
+    wave = wavefront(grid, LOOKS_BACK + window + kept, None, decoding)
+    turns = wave.frames_held(window, kept) * grid.block
+    return Ring(grid, grid.length(kept), turns, window, decoding.sinks)
