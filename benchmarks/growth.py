@@ -2,7 +2,7 @@
 DiagD as shipped.
 
 One thing grows at a time, from the shipped preset's shape; weights are random. Prefill is told
-apart: it holds what is fed again when the window rolls.
+apart. Windows slide where the preset has them do so.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         nargs="*",
         type=int,
         default=[4, 8, 16, 32, 64],
-        help="new frames; the window rolls",
+        help="new frames, as far as they go beyond the window",
     )
     parser.add_argument(
         "--grids",

@@ -98,8 +98,8 @@ class Session:
         if self.keep is not None and self.keep < self.window:
             raise ValueError(f"keep is {self.keep}: the window holds {self.window} latent frames")
         self._state: State | None = None
-        self._fed = 0  # positions, from the first, whose true tokens are in the cache
-        self._restart()
+        self._start = 0  # the latent frame with which the sequence in the cache begins
+        self._fed = 0  # its positions, from the first, whose true tokens are in the cache
 
     @property
     def latents(self) -> int:
@@ -124,17 +124,12 @@ class Session:
         """
         if self.grid.conditioning and not steer:
             self._check_steered(latents)
+        state = self._go_on(decoding)
         done = step = 0
-        sliding = decoding.window == "slide"
-        if sliding and not self._fed:  # nothing has to make room at once
-            self._start = max(self.forgotten, self.latents - self.window)
-        parts: Iterable[tuple[int, int | None]] = [(self._known, latents)]
-        if not sliding:
-            parts = window_parts(self._known, latents, self.window, self.overlap)
-        for known, new in parts:
-            if not sliding and self._known > known:
-                self._roll()
-            for step in self._extend(new, decoding, steer):
+        for known, new in self._parts(self._known, latents, decoding):
+            if self._known > known:  # the window rolls: the newest frames begin a sequence
+                self._start, self._fed = self.latents - known, 0
+            for step in self._extend(state, new, decoding, steer):
                 yield done + step
             done += step
 
@@ -152,20 +147,51 @@ class Session:
 
     def steps(self, latents: int, decoding: Decoding) -> int:
         """Steps that `extend` will take."""
-        parts: Iterable[tuple[int, int]] = [(self._known, latents)]
-        if decoding.window == "roll":
-            parts = window_parts(self._known, latents, self.window, self.overlap)
-        return sum(decoding.resolve(self.grid, known).steps(self.grid, new) for known, new in parts)
+        known = self.latents - self._first(decoding)
+        parts = self._parts(known, latents, decoding)
+        return sum(
+            decoding.resolve(self.grid, known).steps(self.grid, new or 0) for known, new in parts
+        )
 
     def release(self) -> None:
         """Give the device's memory back; what is extended afterwards starts with a prefill."""
-        self._state = None
-        self._restart()
+        self._state, self._fed = None, 0
 
     @property
     def _known(self) -> int:
         """Latent frames of the sequence, which began at `_start`."""
         return self.latents - self._start
+
+    def _parts(
+        self, known: int, latents: int | None, decoding: Decoding
+    ) -> Iterable[tuple[int, int | None]]:
+        """(known, new) latent frames of each sequence in turn; one, where the window slides."""
+        if decoding.window == "slide":
+            return [(known, latents)]
+        return window_parts(known, latents, self.window, self.overlap)
+
+    def _serves(self, decoding: Decoding) -> bool:
+        """Whether what is on the device is what the decoding needs."""
+        ring = ring_for(self.grid, decoding, self.window)
+        return self._state is not None and self._state.ring.serves(ring)
+
+    def _first(self, decoding: Decoding) -> int:
+        """The latent frame with which the sequence begins that `extend` goes on with: the one that
+        is there, or a new one, where a window that rolls needs room for a frame.
+        """
+        if self._fed and self._serves(decoding):
+            return self._start
+        known = self.window if decoding.window == "slide" else self.window - 1
+        return max(self.forgotten, self.latents - known)
+
+    def _go_on(self, decoding: Decoding) -> State:
+        """What is on the device, made anew where it does not serve the decoding."""
+        self._start = self._first(decoding)
+        if not self._serves(decoding):
+            self.release()
+            self._state = State(self, ring_for(self.grid, decoding, self.window))
+        assert self._state is not None  # it serves
+        return self._state
 
     def _check_steered(self, latents: int | None) -> None:
         if latents is None:
@@ -175,21 +201,10 @@ class Session:
             told = f"actions after {self.forgotten + steered} latent frames are known"
             raise ValueError(f"{told}, {self.forgotten + needed} are needed")
 
-    def _restart(self) -> None:
-        """Begin a sequence: with the newest latent frames that leave room in the window."""
-        self._start = max(self.forgotten, self.latents - self.window + 1)
-        self._fed = 0
-
-    def _roll(self) -> None:
-        """Drop the oldest latent frames of the window."""
-        self._start = self.latents - self.overlap
-        self._fed = 0
-
     def _extend(
-        self, latents: int | None, decoding: Decoding, steer: Steer | None
+        self, state: State, latents: int | None, decoding: Decoding, steer: Steer | None
     ) -> Iterator[int]:
         """Make latent frames of one sequence; yields steps done."""
-        state = self._state_for(decoding)
         wave = wavefront(self.grid, self._known, latents, decoding)
         started = time.perf_counter()
         if not self._fed:
@@ -220,15 +235,6 @@ class Session:
             made = self._known - wave.context
             self.times.tokens += made * self.grid.area * len(self.codes)
             self._settle(state, wave, done)
-
-    def _state_for(self, decoding: Decoding) -> State:
-        """What is on the device, made anew where it does not serve the decoding."""
-        ring = ring_for(self.grid, decoding, self.window)
-        if self._state is None or not self._state.ring.serves(ring):
-            if self._state is not None:
-                self.release()
-            self._state = State(self, ring)
-        return self._state
 
     @torch.inference_mode()
     def _place(self, state: State) -> None:
@@ -277,7 +283,7 @@ class Session:
         self._fed = end - 1 + fed
         begun = wave.context + min(-(-done // rules.d), wave.latents or done)
         if state.ring.turns and begun - state.ring.frames > max(0, self._known - self.window):
-            self._restart()  # frames in flight have taken the place of what would be seen
+            self._fed = 0  # frames in flight have taken the place of what would be seen
 
     def _seconds_since(self, started: float) -> float:
         """Seconds from time.perf_counter() = `started` until the device has done its work."""

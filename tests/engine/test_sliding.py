@@ -205,6 +205,21 @@ def test_what_is_complete_stays_when_an_extension_is_abandoned(world, config, se
     assert session.codes[0, world.context :].tolist() == codes_of(made, world, frames)
 
 
+@given(LONG, RELATIVE, SEEDS, TEMPERATURES, WINDOWS, st.integers(1, 5), st.booleans())
+def test_a_window_may_slide_and_then_roll_and_the_other_way_round(
+    world, config, seed, temperature, window, more, rolls_first
+):
+    """As a session that is opened on what there is goes on: its cache is another one."""
+    session = open_sliding(
+        replace(world, frames=world.frames + more), config, seed, window, temperature=temperature
+    )
+    first, second = world.decoding, sliding(world.decoding)
+    first, second = (first, second) if rolls_first else (second, first)
+    extend(session, world.frames, first)
+    fresh = replace(session)
+    assert extend(session, more, second).tolist() == extend(fresh, more, second).tolist()
+
+
 def span_of(world, t):
     """Positions of a frame's codes."""
     first = world.layout.position(t, 0, 0)

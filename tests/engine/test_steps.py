@@ -13,13 +13,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from diagd_cli.engine import steps
-from diagd_cli.engine.decode import decode, prefill
+from diagd_cli.engine.decode import decode, prefill, runner
+from diagd_cli.engine.ring import ring_for
 from diagd_cli.engine.sample import Sampler, Sampling
 from diagd_cli.engine.session import Times
+from diagd_cli.engine.steps import Steps
 from diagd_cli.model.cache import KVCache
 from diagd_cli.preset_files import load_preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
+from diagd_cli.schedule.wavefront import wavefront
 from diagd_cli.weights.load import random_transformer
 
 HOST = (
@@ -82,6 +85,30 @@ def test_a_step_asks_nothing_of_the_host(name, rule, tmp_path):
         for _ in walk:
             pass
     assert plan.steps > 4 and not asked.names
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+@pytest.mark.parametrize("name", ["freedoom", "mineworld-300m"])
+def test_a_step_of_a_window_that_slides_asks_nothing_of_the_host(name, rule, tmp_path):
+    """Far from the first frame, where one graph is replayed for ever."""
+    preset = load_preset(write_small(name, tmp_path))
+    model, grid, window = random_transformer(preset, 0), preset.grid, 3
+    decoding = Decoding("diagd", k=1, d=2, window="slide", sinks=1)
+    ring, wave = ring_for(grid, decoding, window), wavefront(grid, 1000, None, decoding)
+    tokens = torch.zeros(1, ring.places + 1, dtype=torch.int64)
+    sampler = Sampler(Sampling(preset.tokenizer.codebook, **rule), [0], grid)
+    walk = Steps(model, model.new_cache(1, ring.places + 1), tokens, sampler, ring=ring)
+    steps_of = runner(walk, capture=True)
+    with torch.inference_mode():
+        walk.prefill(np.arange(grid.length(998), wave.prefill))
+        steps_of.load(wave)
+        ramp = wave.first + 1
+        for step in range(ramp):
+            steps_of(step)
+        with Asked() as asked:
+            for step in range(ramp, ramp + 3 * ring.frames * decoding.d):  # around the ring, thrice
+                steps_of(step)
+    assert not asked.names and len(steps_of.graphs) == 1
 
 
 class Recording(TorchDispatchMode):
