@@ -11,8 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -25,6 +24,7 @@ from diagd_cli.engine.session import Session, Steer
 from diagd_cli.loading import Loaded, Request, load
 from diagd_cli.model.contract import TextModel
 from diagd_cli.preset import Preset
+from diagd_cli.result import Result
 from diagd_cli.stream import OnFrames, PixelStream
 from diagd_cli.tokens.fit import fit_frames
 from diagd_cli.tokens.protocols import Tokenizer
@@ -48,69 +48,6 @@ OnSteps = Callable[[int, int], None]
 
 # frames whose pixels are decoded together: a long video's would not fit, and are no faster
 FRAMES_AT_ONCE = 8
-
-
-@dataclass
-class Result:
-    """What was made of a clip; steps, seconds and rates are those of its whole batch.
-
-    pixels: uint8 [context + new, H, W, 3], as the tokenizer decodes them, to be measured; none
-        where they were handed on and not held.
-    codes: int64 [T, h, w]; where frames are not held those of the newest.
-    context: frames that were given.
-    new: frames that were made.
-    steps: of the decoding.
-    tokens: that were made for this clip.
-    seconds: by stage.
-    batch: clips that were decoded together.
-    began: when the decode began, as time.perf_counter() tells it.
-    first_frame: seconds from there until the pixels of the first new frame.
-    completed: seconds of decoding, prefill not counted, after which each new latent frame had all
-        its tokens.
-    stamp: text that `frames` bear.
-    stopped: whether it was interrupted, and holds what was made until then.
-    """
-
-    pixels: np.ndarray
-    codes: np.ndarray
-    context: int
-    new: int
-    steps: int
-    tokens: int
-    seconds: dict[str, float] = field(default_factory=dict)
-    batch: int = 1
-    began: float = 0.0
-    first_frame: float = 0.0
-    completed: list[float] = field(default_factory=list)
-    stamp: str = ""
-    stopped: bool = False
-
-    @cached_property
-    def frames(self) -> np.ndarray:
-        """What may be shown: uint8 [context + new, H, W, 3], stamped where a licence asks
-        for it.
-        """
-        return stamped(self.pixels, self.stamp)
-
-    @property
-    def rates(self) -> dict[str, float]:
-        """Throughput of the decode stage alone, over all clips of the batch."""
-        decode = max(self.seconds["decode"], 1e-9)
-        return {
-            "tokens_per_second": self.batch * self.tokens / decode,
-            "frames_per_second": self.batch * self.new / decode,
-            "ms_per_step": 1000 * decode / self.steps,
-        }
-
-    @property
-    def evenness(self) -> dict[str, float]:
-        """Seconds of decoding until the first new latent frame was complete, and between one and
-        the next: the median, the 95th percentile and the longest; 0 where there is one frame only.
-        """
-        gaps = np.diff(self.completed) if len(self.completed) > 1 else np.zeros(1)
-        middle, most = np.percentile(gaps, [50, 95])
-        first = self.completed[0] if self.completed else 0.0
-        return {"first": first, "median": middle, "p95": most, "longest": float(gaps.max())}
 
 
 def warm_up(loaded: Loaded, request: Request, context: int, batch: int = 1) -> Loaded:

@@ -20,7 +20,7 @@ FLOORS = [
     "clip sections sources",
     "preset engine",
     "preset_files",
-    "stream weights",
+    "stream weights result",
     "inputs loading",
     "pipeline",
     "report",

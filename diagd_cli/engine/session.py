@@ -3,45 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from diagd_cli.engine.decode import execute, runner
-from diagd_cli.engine.ring import Ring, ring_for
-from diagd_cli.engine.sample import Sampler, Sampling
-from diagd_cli.engine.steps import Steps
+from diagd_cli.engine.decode import execute
+from diagd_cli.engine.ring import ring_for
+from diagd_cli.engine.state import State, Times
 from diagd_cli.engine.windows import window_parts
 from diagd_cli.model.contract import Cross, Model
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.wavefront import Wavefront, wavefront
 from diagd_cli.tokens.grid import Grid
+from diagd_cli.tokens.sampling import Sampling
 
 Steer = Callable[[int], np.ndarray]  # (latent frame) -> int64 [B, A], the tokens after it
-MOST_TIMES = 1 << 16  # of frames that are told: a session may go on for ever
-
-
-@dataclass
-class Times:
-    """Seconds that were spent, and what was done in them.
-
-    prefill, decode: seconds.
-    steps: forward passes of the decoding.
-    fed: tokens that were fed in them, a clip.
-    tokens: new tokens of all clips.
-    completed: seconds of decoding after which each new latent frame had all its tokens, of the
-        newest `MOST_TIMES`.
-    """
-
-    prefill: float = 0.0
-    decode: float = 0.0
-    steps: int = 0
-    fed: int = 0
-    tokens: int = 0
-    completed: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_TIMES))
 
 
 @dataclass
@@ -290,29 +268,3 @@ class Session:
         if self.model.device.type == "cuda":
             torch.cuda.synchronize(self.model.device)
         return time.perf_counter() - started
-
-
-class State:
-    """What a session has on the device, as long as it lives: nothing here is ever made anew."""
-
-    def __init__(self, session: Session, ring: Ring):
-        batch, places = len(session.codes), ring.places + 1  # the last is where spare lanes write
-        model, device, grid = session.model, session.model.device, session.grid
-        self.ring, self.device = ring, device
-        self.cache = model.new_cache(batch, places, session.kv_dtype)
-        self.tokens = torch.zeros((batch, places), dtype=torch.int64, device=device)
-        self.sampler = Sampler(session.sampling, session.seeds, grid, device)
-        cross = session.cross
-        self.steps = Steps(model, self.cache, self.tokens, self.sampler, cross, ring)
-        self.run = runner(self.steps, session.capture)
-
-    def put(self, positions: np.ndarray, tokens: np.ndarray) -> None:
-        """Store tokens int64 [B, n] at positions int64 [n]."""
-        slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
-        self.tokens.index_copy_(1, slots, torch.as_tensor(tokens, device=self.device))
-
-    @torch.inference_mode()
-    def get(self, positions: np.ndarray) -> np.ndarray:
-        """The stored tokens int64 [B, n] at positions int64 [n]."""
-        slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
-        return self.tokens[:, slots].cpu().numpy()

@@ -16,7 +16,7 @@ from diagd_cli.engine import steps
 from diagd_cli.engine.decode import decode, prefill, runner
 from diagd_cli.engine.ring import ring_for
 from diagd_cli.engine.sample import Sampler, Sampling
-from diagd_cli.engine.session import Times
+from diagd_cli.engine.state import Times
 from diagd_cli.engine.steps import Steps
 from diagd_cli.model.cache import KVCache
 from diagd_cli.preset_files import load_preset

@@ -1,0 +1,66 @@
+"""What a session has on the device, and what it has spent."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from diagd_cli.engine.decode import runner
+from diagd_cli.engine.ring import Ring
+from diagd_cli.engine.sample import Sampler
+from diagd_cli.engine.steps import Steps
+
+if TYPE_CHECKING:
+    from diagd_cli.engine.session import Session
+
+MOST_TIMES = 1 << 16  # of frames that are told: a session may go on for ever
+
+
+@dataclass
+class Times:
+    """Seconds that were spent, and what was done in them.
+
+    prefill, decode: seconds.
+    steps: forward passes of the decoding.
+    fed: tokens that were fed in them, a clip.
+    tokens: new tokens of all clips.
+    completed: seconds of decoding after which each new latent frame had all its tokens, of the
+        newest `MOST_TIMES`.
+    """
+
+    prefill: float = 0.0
+    decode: float = 0.0
+    steps: int = 0
+    fed: int = 0
+    tokens: int = 0
+    completed: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_TIMES))
+
+
+class State:
+    """What a session has on the device, as long as it lives: nothing here is ever made anew."""
+
+    def __init__(self, session: Session, ring: Ring):
+        batch, places = len(session.codes), ring.places + 1  # the last is where spare lanes write
+        model, device, grid = session.model, session.model.device, session.grid
+        self.ring, self.device = ring, device
+        self.cache = model.new_cache(batch, places, session.kv_dtype)
+        self.tokens = torch.zeros((batch, places), dtype=torch.int64, device=device)
+        self.sampler = Sampler(session.sampling, session.seeds, grid, device)
+        cross = session.cross
+        self.steps = Steps(model, self.cache, self.tokens, self.sampler, cross, ring)
+        self.run = runner(self.steps, session.capture)
+
+    def put(self, positions: np.ndarray, tokens: np.ndarray) -> None:
+        """Store tokens int64 [B, n] at positions int64 [n]."""
+        slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
+        self.tokens.index_copy_(1, slots, torch.as_tensor(tokens, device=self.device))
+
+    @torch.inference_mode()
+    def get(self, positions: np.ndarray) -> np.ndarray:
+        """The stored tokens int64 [B, n] at positions int64 [n]."""
+        slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
+        return self.tokens[:, slots].cpu().numpy()
