@@ -41,7 +41,9 @@ SHARE = o.number(float, "a number in 0..1", 0, 1)
 SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
 LIST_HELP = "By comma; the preset's by default."
 DECODINGS_HELP = "More, by comma, each NAME, NAME:K or NAME:K:D; '' is none."
-WINDOW_HELP = "Frames of a training sample; the preset's window by default."
+WINDOW_HELP = (
+    "Frames of a training sample, more than the window where it slides; the preset's by default."
+)
 SEED_HELP = "Of what is drawn: windows, decodings, prompts."
 
 

@@ -6,12 +6,13 @@ been overwritten by then:
 
     position[b] <= position[a]    and    step[b] <= step[a] < expires[b]
 
-Two entries may stand at one position: a stand-in, and the true token that replaces it.
+and, where the window slides, b is of the newest frames that a sees, or of the sinks. Two entries
+may stand at one position: a stand-in, and the true token that replaces it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ class Entries:
     step: from when on, -1 for the prompt.
     expires: the first step at which it no longer does.
     target: flat position of the token that comes from its output, -1 for none.
+    oldest: the first position that it sees.
+    always: positions before this one are seen, too.
 
     Those with a target come first, in raster order of their targets, then the others by position.
     """
@@ -45,6 +48,8 @@ class Entries:
     step: np.ndarray
     expires: np.ndarray
     target: np.ndarray
+    oldest: np.ndarray
+    always: int = 0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -53,11 +58,19 @@ class Entries:
     def visible(self) -> np.ndarray:
         """mask[a, b], bool [N, N]: entry a sees entry b."""
         index = np.arange(len(self))
-        return visibility(self.position, self.step, self.expires)(0, 0, index[:, None], index)
+        return visibility(self.rule, self.always)(0, 0, index[:, None], index)
+
+    @property
+    def rule(self) -> Sequence[np.ndarray]:
+        """The arrays that decide what is seen: position, step, expires and oldest."""
+        return self.position, self.step, self.expires, self.oldest
 
 
-def plan_entries(plan: Plan) -> Entries:
-    """The entries of a plan that is not padded: the prompt before `plan.prefill`, then every feed.
+def plan_entries(plan: Plan, window: int = 0) -> Entries:
+    """The entries of a plan: the prompt before `plan.prefill`, then every feed.
+
+    window: latent frames that an entry sees, its own one included, besides the sinks of the
+        decoding; 0: all.
 
     Raises ValueError for a decoding that sees what is no entry.
     """
@@ -73,18 +86,34 @@ def plan_entries(plan: Plan) -> Entries:
     expires = np.full(len(source), plan.steps)
     expires[writes[:-1][again]] = step[writes[1:][again]]
 
+    grid, always = plan.grid, plan.grid.length(plan.decoding.sinks)
+    frame = (position - grid.prefix) // grid.block
+    oldest = grid.prefix + (frame - (window - 1)) * grid.block if window else np.zeros_like(frame)
+
     order = np.lexsort((step, position, target < 0))  # a target is one past its entry's position
-    return Entries(*(array[order] for array in (source, position, step, expires, target)))
+    return Entries(
+        source=source[order],
+        position=position[order],
+        step=step[order],
+        expires=expires[order],
+        target=target[order],
+        oldest=oldest[order],
+        always=always,
+    )
 
 
-def visibility(position: Any, step: Any, expires: Any) -> Callable[..., Any]:
+def visibility(rule: Sequence[Any], always: int = 0) -> Callable[..., Any]:
     """The rule of what is seen, as FlexAttention wants it: f(batch, head, a, b) of indices.
 
-    position, step, expires: NumPy arrays or tensors [N].
+    rule: position, step, expires and oldest, each a NumPy array or a tensor [N].
+    always: positions before this one are in every window.
     """
+    position, step, expires, oldest = rule
 
     def sees(batch: Any, head: Any, a: Any, b: Any) -> Any:
-        return (position[b] <= position[a]) & (step[b] <= step[a]) & (step[a] < expires[b])
+        written = (step[b] <= step[a]) & (step[a] < expires[b])
+        near = (position[b] >= oldest[a]) | (position[b] < always)
+        return (position[b] <= position[a]) & written & near
 
     return sees
 
@@ -93,8 +122,8 @@ def block_mask(entries: Entries, device: torch.device | str) -> BlockMask:
     """The mask for FlexAttention: blocks of 128 x 128 entries, without those that nobody sees."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    arrays = entries.position, entries.step, entries.expires
-    sees = visibility(*(torch.as_tensor(a, device=device) for a in arrays))
+    rule = [torch.as_tensor(array, device=device) for array in entries.rule]
+    sees = visibility(rule, entries.always)
     return create_block_mask(sees, None, None, len(entries), len(entries), device=str(device))
 
 
@@ -105,18 +134,21 @@ def entry_mask(entries: Entries, device: torch.device) -> Mask:
     return Mask(visible=torch.from_numpy(entries.visible))
 
 
-def forced_logits(model: Model, tokens: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
+def forced_logits(
+    model: Model, tokens: Tensor, plan: Plan, cross: Cross = None, window: int = 0
+) -> Tensor:
     """Logits [B, plan.new_tokens, vocab] of all new tokens in raster order, as by a plan's steps.
 
     model: what predicts, in one pass without a cache.
     tokens: int64 [B, >= plan.length], the new ones included.
-    plan: not padded.
+    plan: of any number of latent frames.
     cross: what the model attends to of a text.
+    window: latent frames that are seen where the window slides; 0: all.
 
     Equal to the cached steps' logits when these choose the same tokens, up to rounding; gradients
     flow.
     """
-    entries, device = plan_entries(plan), tokens.device
+    entries, device = plan_entries(plan, window), tokens.device
     fed = entries.source, entries.position
     source, position = (torch.as_tensor(a, device=device) for a in fed)
     mask = entry_mask(entries, device)

@@ -34,12 +34,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What a step draws from, evenly: a decoding, and how many latent frames of a window are the
+    """What a step draws from, evenly: a decoding, and how many latent frames of a sample are the
     prompt.
+
+    window: latent frames that are seen in samples over which the model's window slides; 0: all.
     """
 
     decodings: tuple[Decoding, ...]
     prompts: range
+    window: int = 0
 
     def draw(self, grid: Grid, frames: int, seed: int, step: int) -> Plan:
         """The plan of a step, for windows of `frames` latent frames: a function of (seed, step)
@@ -51,14 +54,17 @@ class Mixture:
         return build_plan(grid, prompt, frames - prompt, decoding)
 
 
-def diagonal_loss(model: Model, sequences: Tensor, plan: Plan, cross: Cross = None) -> Tensor:
+def diagonal_loss(
+    model: Model, sequences: Tensor, plan: Plan, cross: Cross = None, window: int = 0
+) -> Tensor:
     """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the
     decoding would see.
 
     sequences: int64 [B, >= plan.length], of all frames.
     cross: `Transformer.cross_context` of B texts.
+    window: latent frames that are seen, where the window slides; 0: all.
     """
-    logits = forced_logits(model, sequences, plan, cross)
+    logits = forced_logits(model, sequences, plan, cross, window)
     new = torch.as_tensor(np.sort(plan.target[plan.target >= 0]), device=sequences.device)
     return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, new].flatten())
 
@@ -102,10 +108,8 @@ def fit_diagonal(
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
         for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
-            yield (
-                diagonal_loss(called, part.to(device), plan, text_context(model, text, len(part)))
-                * weight
-            )
+            cross = text_context(model, text, len(part))
+            yield diagonal_loss(called, part.to(device), plan, cross, mixture.window) * weight
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
         return validate_decodings(model, val, mixture, frames, text)
@@ -152,8 +156,7 @@ def validate_decodings(
         plan = build_plan(grid, prompt, frames - prompt, decoding)
         nll = torch.zeros((), dtype=torch.float64, device=device)
         for n in range(len(share)):  # one at a time: the logits of a window are large
-            nll += diagonal_loss(
-                model, val.sequences(share[n : n + 1], frames).to(device), plan, cross
-            )
+            own = val.sequences(share[n : n + 1], frames).to(device)
+            nll += diagonal_loss(model, own, plan, cross, mixture.window)
         figures[f"nll/{label}"] = round(parallel.all_reduce(nll).item() / len(firsts), 4)
     return figures

@@ -3,13 +3,15 @@ engine.
 """
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import oracle
 import pytest
 import torch
 from hypothesis import given
-from strategies import SEEDS, World, build_model, configs, random_sequences, run, worlds
+from hypothesis import strategies as st
+from strategies import SEEDS, World, build_model, configs, random_sequences, run, slide, worlds
 
 from diagd_cli.engine.decode import decode_plan
 from diagd_cli.engine.forced import block_mask, forced_logits, plan_entries
@@ -46,9 +48,29 @@ def test_one_pass_gives_the_logits_of_the_cached_steps(world, config, seed):
     torch.testing.assert_close(logits, stepped_logits(model, world, truth), atol=1e-4, rtol=1e-4)
 
 
-@given(worlds())
-def test_entries_and_mask_are_those_of_the_oracle(world):
+@given(
+    worlds(frames=6), configs(("rope-1d", "rope-3d")), SEEDS, st.integers(2, 4), st.integers(0, 2)
+)
+def test_one_pass_gives_the_logits_of_a_window_that_slides(world, config, seed, window, sinks):
+    model, seen = build_model(config, world.grid, 1, seed), {}
+    truth = random_sequences(world, config, seed, batch=2)
+
+    def choose(logits, targets):
+        seen.update(zip(targets.tolist(), logits.unbind(1), strict=True))
+        return truth[:, targets]
+
+    slide(model, world, world.prompt(truth), choose, window, sinks)
+    stepped = torch.stack([seen[p] for p in world.new.tolist()], dim=1)
+    world = replace(world, decoding=replace(world.decoding, sinks=sinks, window="slide"))
+    logits = forced_logits(model, truth, world.plan(), window=window)
+    torch.testing.assert_close(logits, stepped, atol=1e-4, rtol=1e-4)
+
+
+@given(worlds(frames=5), st.sampled_from([0, 2, 3]), st.integers(0, 1))
+def test_entries_and_mask_are_those_of_the_oracle(world, window, sinks):
     """Also beyond what logits can tell: what expires, and when."""
+    world = replace(world, decoding=replace(world.decoding, sinks=sinks, window="slide"))
+    within = world.layout.within(window, sinks) if window else oracle.everything
     truth = np.arange(world.length)
     walked = oracle.walk(
         world.layout,
@@ -58,7 +80,7 @@ def test_entries_and_mask_are_those_of_the_oracle(world):
         world.known(truth),
         oracle.forced(truth),
     )
-    visible, entries = oracle.visible(walked), plan_entries(world.plan())
+    visible, entries = oracle.visible(walked, within), plan_entries(world.plan(), window)
     place = {(e.position, e.step): n for n, e in enumerate(walked)}
     order = [
         place[key] for key in zip(entries.position.tolist(), entries.step.tolist(), strict=True)

@@ -31,6 +31,7 @@ from diagd_cli.train.transformer import Phase, Windows, WindowSampler
 from diagd_cli.weights.load import load_tokenizer, load_transformer
 
 PART = "finetune"  # the folder of the run's checkpoint
+MOST_WINDOWS = 8  # that a sample may be long, where the window slides
 
 
 def finetune(request: FinetuneRequest, progress: Progress = Silent()) -> Path | None:
@@ -98,20 +99,24 @@ def decodings_and_windows(request: FinetuneRequest) -> tuple[Mixture, Windows]:
     preset = request.preset
     clip, temporal = preset.clip, preset.tokenizer.temporal
     window = clip.window if request.window is None else request.window
-    if not clip.least < window <= clip.window or (window - 1) % temporal:
+    slides = {decoding.window for decoding in request.decodings} == {"slide"}
+    longest = MOST_WINDOWS * clip.window if slides else clip.window
+    if not clip.least < window <= longest or (window - 1) % temporal:
         every = f", in steps of {temporal}" if temporal > 1 else ""
-        takes = f"{clip.least + temporal} to {clip.window}{every}"
+        takes = f"{clip.least + temporal} to {longest}{every}"
         hint = f"The preset {preset.name} takes {takes}"
         raise UsageError(f"The window is {window} frame(s)", hint)
     for decoding in request.decodings:
         decoding.resolve(preset.grid, context=1)
+        preset.check_window(decoding)
     latents = preset.latents(window)
     prompts = range(preset.latents(clip.least), min(preset.context, latents - 1) + 1)
     # Actions of other kinds have no token for "unknown".
     named = preset.actions is not None and preset.actions.kind == "names"
     phase = Phase(start=0, frames=latents, batch=request.batch, balance=request.balance)
     windows = Windows(phases=(phase,), dropout=0.1 if named else 0.0)
-    return Mixture(request.decodings, prompts), windows
+    seen = preset.window if latents > preset.window else 0
+    return Mixture(request.decodings, prompts, seen), windows
 
 
 def _shared_text(preset: Preset, embedding: Path | None, progress: Progress) -> Tensor | None:

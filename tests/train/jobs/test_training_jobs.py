@@ -3,6 +3,7 @@
 import re
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,4 +160,26 @@ def test_errors_are_raised_before_anything_is_written(world):
         finetune(FinetuneRequest(**tuning, decodings=(Decoding("diagd", k=1, d=9),)))
     with pytest.raises(UsageError, match="The window is 9 frame"):
         decodings_and_windows(FinetuneRequest(**tuning, decodings=(), window=9))
+    slides = (Decoding("ntp", window="slide"),)
+    with pytest.raises(UsageError, match=r"The window is 41 frame.*takes 3 to 40"):
+        decodings_and_windows(FinetuneRequest(**tuning, decodings=slides, window=41))
     assert not Path("runs").exists()
+
+
+def test_a_sample_may_be_longer_than_a_window_that_slides(world):
+    """Over it the window of five frames slides, in training and in validation."""
+    preset = load_preset("tiny.yaml")
+    slides = (Decoding("ntp", window="slide"), Decoding("diagd", 1, 2, window="slide"))
+    asked = FinetuneRequest(
+        data=Path("clips"),
+        out=Path("runs/long"),
+        preset=preset,
+        decodings=slides,
+        steps=1,
+        window=7,
+    )
+    mixture, windows = decodings_and_windows(asked)
+    assert (mixture.window, windows.longest) == (5, 7)
+    assert decodings_and_windows(replace(asked, window=5))[0].window == 0
+    assert finetune(asked) == Path("runs/long/preset.yaml")
+    assert load_preset("runs/long/preset.yaml").clip.window == 5
