@@ -131,6 +131,16 @@ class Session:
             decoding.resolve(self.grid, known).steps(self.grid, new or 0) for known, new in parts
         )
 
+    def rewind(self, latents: int) -> None:
+        """Go back to the first `latents` latent frames; what is on the device stays there.
+
+        Raises ValueError where there are fewer, or where they are forgotten.
+        """
+        if not self.forgotten < latents <= self.latents:
+            there = f"{self.forgotten + 1} to {self.latents}"
+            raise ValueError(f"no way back to {latents} latent frames: there are {there}")
+        self.codes, self._fed = self.codes[:, : latents - self.forgotten], 0
+
     def release(self) -> None:
         """Give the device's memory back; what is extended afterwards starts with a prefill."""
         self._state, self._fed = None, 0

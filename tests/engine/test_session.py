@@ -318,6 +318,31 @@ def test_after_a_release_everything_is_made_anew():
     assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
 
 
+@given(worlds(frames=3), configs(("rope-1d", "rope-3d")), SEEDS, TEMPERATURES, MORE, st.booleans())
+def test_a_session_that_goes_back_makes_the_same_again(
+    world, config, seed, temperature, more, slides
+):
+    """With what it has on the device, and whatever lies there by then."""
+    decoding = replace(world.decoding, window="slide" if slides else "roll")
+    frames = world.frames + more
+    model = build_model(config, world.grid, 1, seed)
+    session = open_session(
+        world, model, world.context + frames, seed, temperature=temperature, window=3, overlap=1
+    )
+    made = extend(session, frames, decoding)
+    state = session._state
+    session.rewind(world.context)
+    assert session.latents == world.context and session._state is state
+    assert extend(session, frames, decoding).tolist() == made.tolist()
+
+
+@pytest.mark.parametrize("latents", [0, 5])
+def test_there_is_no_way_back_to_what_never_was(latents):
+    session = open_session(WIDE_WORLD, build_model(WIDE, WIDE_WORLD.grid, 5, seed=3), frames=5)
+    with pytest.raises(ValueError, match=f"no way back to {latents} latent frames: there are 1 to"):
+        session.rewind(latents)
+
+
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
 def test_a_window_larger_than_needed_changes_nothing(world, config, seed, temperature, more):
     total = world.context + world.frames

@@ -16,6 +16,7 @@ import torch
 from diagd_cli.device import peak_memory
 from diagd_cli.engine.ring import ring_for
 from diagd_cli.engine.session import Session
+from diagd_cli.engine.state import Times
 from diagd_cli.engine.windows import fresh_plans
 from diagd_cli.errors import UsageError
 from diagd_cli.jobs.benchmark.limit import Work, work_of
@@ -170,9 +171,10 @@ def measure(
         torch.cuda.reset_peak_memory_stats(loaded.device)
     batched = np.repeat(codes[None], batch, axis=0)
     requests = [replace(request, seed=(request.seed + n) % 2**64) for n in range(batch)]
-    runs = []
+    runs, session = [], start_session(loaded, batched, requests)
     for n in range(repeats + 1):
-        session = start_session(loaded, batched, requests)
+        session.rewind(len(codes))
+        session.times = Times()
         if n == 0:
             for _ in islice(session.extend(new, request.decoding), min(timed.stop, WARM_UP)):
                 on_step()
@@ -180,8 +182,6 @@ def measure(
             runs.append(run_whole(session, new, request.decoding, on_step))
         else:
             runs.append(run_part(session, new, request.decoding, len(timed), on_step))
-        made = session.codes[0]
-        del session  # its cache, before there is another
     prefill, decode = map(list, zip(*runs, strict=True))
     return Timing(
         request=request,
@@ -195,7 +195,7 @@ def measure(
             *(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))
         ),
         peak=peak_memory(loaded.device),
-        codes=made if steps is None else None,
+        codes=session.codes[0] if steps is None else None,
     )
 
 

@@ -10,6 +10,7 @@ from statistics import median
 from diagd_cli.jobs.benchmark.measure import Timing
 from diagd_cli.preset import Preset
 from diagd_cli.report.bench import BenchRow, MachineSpeed, Rates
+from diagd_cli.schedule.decoding import labels
 
 
 def rows_of(timings: Sequence[Timing], preset: Preset, machine: MachineSpeed) -> list[BenchRow]:
@@ -18,8 +19,9 @@ def rows_of(timings: Sequence[Timing], preset: Preset, machine: MachineSpeed) ->
         timing.work.floors(machine.bandwidth, machine.flops[timing.dtype]) for timing in timings
     ]
     seconds = [timing.seconds(floor) for timing, floor in zip(timings, floors, strict=True)]
+    names = labels([timing.request.decoding for timing in timings], preset.grid)
     rows = []
-    for timing, floor, own in zip(timings, floors, seconds, strict=True):
+    for timing, floor, own, name in zip(timings, floors, seconds, names, strict=True):
         base, decoding = baseline(timings, timing), timing.request.decoding
         speedup = seconds[base] / own
         rates = Rates(
@@ -31,7 +33,7 @@ def rows_of(timings: Sequence[Timing], preset: Preset, machine: MachineSpeed) ->
         )
         rows.append(
             BenchRow(
-                label=decoding.label(preset.grid),
+                label=name,
                 decoding=decoding.facts(preset.grid, timing.plans[0].context),
                 dtype=timing.dtype,
                 batch=timing.batch,
