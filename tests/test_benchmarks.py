@@ -14,6 +14,7 @@ from benchmarks import (
     common,
     curves,
     decodings,
+    gpu,
     growth,
     health,
     plain_loop,
@@ -248,4 +249,44 @@ def test_a_busy_machine_is_compared_with_a_quiet_one(tiny, tmp_path, capsys, mon
         ({}, ("--threads", 2)),
         ({}, ("--threads", 1)),
         ({"GOMP_SPINCOUNT": "0"}, ("--threads", 2)),
+    ]
+
+
+def test_the_run_that_is_prepared_for_a_gpu(tmp_path, capsys):
+    """All of it, at tiny sizes on the CPU; on each of the ways it takes tokens are the same."""
+    gpu.main(["--tiny", "--device", "cpu", "--out", str(tmp_path)])
+    facts = json.loads((tmp_path / "gpu.json").read_text())
+    rows, said = facts["rows"], capsys.readouterr().out.splitlines()
+    assert facts["tiny"] and len(said) == len(rows)
+    assert not [row for row in rows if "failed" in row or "left out" in row]
+    correct = [row for row in rows if row["part"].startswith("correct")]
+    assert {row["part"] for row in correct} == {f"correct, {name}" for name in gpu.FAMILIES}
+    assert {"roll", "slide"} == {row["window"] for row in correct}
+    for row in correct:
+        assert row["graphs = eager"] == row["GPU = CPU"] == row["alone = in a batch"] == 1
+    for model in gpu.MODELS:
+        for dtype in model.dtypes:
+            own = [row for row in rows if row["part"] == f"{model.preset}, {dtype}"]
+            assert sum("tokens/s" in row for row in own) == len(model.decodings)
+            assert any("decode pixels s" in row for row in own)
+            assert any("estimated GB" in row for row in own)
+    shares = [row["share"] for row in rows if row["part"] == "profile"]
+    assert len(shares) > 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 1
+
+
+def test_a_run_for_a_gpu_that_is_cut_off_tells_what_it_has(tmp_path):
+    """A part that fails is told in a line, and what there is no time for."""
+
+    def fails(*arguments):
+        raise RuntimeError("out of memory\nand more")
+        yield
+
+    log = gpu.Log(tmp_path / "gpu.json", {"benchmark": "gpu"}, seconds=60)
+    log.take("one", lambda: fails())
+    log.ends = 0
+    log.take("two", lambda: iter([{"never": 1}]))
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert rows == [
+        {"part": "one", "failed": "RuntimeError: out of memory"},
+        {"part": "two", "left out": "no time was left"},
     ]

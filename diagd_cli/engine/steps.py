@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -163,6 +164,8 @@ class Replay:
 
     steps: whose cache and store have one place more than the ring, where lanes without a feed
         write.
+
+    `seconds` is what the steps that were captured have taken, captures included.
     """
 
     def __init__(self, steps: Steps):
@@ -171,6 +174,7 @@ class Replay:
         self.rows: dict[int, Tensor] = {}  # by width: int64 [3 * width + 1]
         self.graphs: dict[tuple[int, int], Callable[[], None]] = {}  # by width and extent
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+        self.seconds = 0.0
 
     def load(self, wave: Wavefront) -> None:
         """Make these the steps of `wave`."""
@@ -203,9 +207,11 @@ class Replay:
             source, position, target = row[:-1].view(3, width).unbind()
             self.steps.advance(source, position, target, extent, fed=row[-1:])
 
+        started = time.perf_counter()
         body()
         if step < self.last:
             self.graphs[width, extent] = capture(body, self.pool)
+        self.seconds += time.perf_counter() - started
 
 
 def lanes(plan: Plan, columns: np.ndarray, nowhere: int) -> np.ndarray:
