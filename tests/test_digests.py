@@ -20,8 +20,8 @@ from tiny import moving, save_clip
 
 DIGESTS = Path(__file__).with_suffix(".json")
 SHIPPED = {
-    "diagd, and the window rolls": ["--frames", 5, "--window", "roll"],
-    "diagd, and the window slides": ["--frames", 6],
+    "diagd, and the window rolls": ["--frames", 5],
+    "diagd, and the window slides": ["--frames", 6, "--window", "slide"],
     "fine-tuned, steered": [
         "--frames",
         1,
