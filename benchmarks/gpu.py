@@ -35,7 +35,7 @@ from diagd_cli.weights.memory import estimate
 SMALL = {"dim": 64, "mlp_dim": 128, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16}
 # of each kind of positions, conditioning and tokens
 FAMILIES = ("freedoom", "mineworld-300m", "cosmos-4b", "cosmos-5b-video2world")
-TOKENS = 4, 6  # rows and columns of a tiny frame
+TOKENS = 3, 6  # rows and columns of a tiny frame
 TINY_TOKENIZERS = {
     "cosmos-dv": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
     "vq-image": {"channels": [32] * 5, "blocks": 1, "latent": 8},
@@ -106,6 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="all models shrunken, to try the script"
     )
+    parser.add_argument(
+        "--models", nargs="*", default=[model.preset for model in MODELS], help="that are timed"
+    )
     parser.add_argument("--out", type=Path, default=common.RESULTS, help="folder of the JSON file")
     args = parser.parse_args(argv)
     device = choose_device(args.device)
@@ -116,7 +119,7 @@ def main(argv: list[str] | None = None) -> None:
     log.take("ceilings", lambda: ceilings(device, speed, args.tiny))
     for name in FAMILIES:
         log.take(f"correct, {name}", lambda name=name: correctness(name, device))
-    for model in MODELS:
+    for model in (model for model in MODELS if model.preset in args.models):
         for dtype in model.dtypes:
             log.take(
                 f"{model.preset}, {dtype}",
@@ -206,7 +209,7 @@ def speeds(
 ) -> Iterator[dict]:
     """Load a model, time its decodings, then its pixels; and the memory against the estimate."""
     preset = tiny_of(model.preset) if tiny else common.vary(model.preset)
-    kind, count = getattr(torch, dtype), min(model.steps, 8) if tiny else model.steps
+    kind, count = getattr(torch, dtype), min(model.steps, 4) if tiny else model.steps
     frames = preset.tokenizer.temporal * 3 if tiny else model.frames
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

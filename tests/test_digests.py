@@ -21,7 +21,7 @@ from tiny import moving, save_clip
 DIGESTS = Path(__file__).with_suffix(".json")
 SHIPPED = {
     "diagd, and the window rolls": ["--frames", 5],
-    "diagd, and the window slides": ["--frames", 6, "--window", "slide"],
+    "diagd, and the window slides": ["--frames", 5, "--window", "slide"],
     "fine-tuned, steered": [
         "--frames",
         1,

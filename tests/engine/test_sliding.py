@@ -28,7 +28,7 @@ from test_session import codes_of, extend, known
 from diagd_cli.schedule.decoding import Decoding
 
 WINDOWS, SINKS = st.integers(2, 4), st.integers(0, 2)
-LONG = worlds(frames=8)  # two windows and more
+LONG = worlds(frames=6)  # two windows and more
 RELATIVE = configs(kinds=("rope-1d", "rope-3d"))
 
 
