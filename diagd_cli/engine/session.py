@@ -12,7 +12,7 @@ import torch
 from diagd_cli.engine.decode import execute
 from diagd_cli.engine.ring import ring_for
 from diagd_cli.engine.state import State, Times
-from diagd_cli.engine.windows import window_parts
+from diagd_cli.engine.windows import sequences
 from diagd_cli.model.contract import Cross, Model
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.wavefront import Wavefront, wavefront
@@ -154,9 +154,7 @@ class Session:
         self, known: int, latents: int | None, decoding: Decoding
     ) -> Iterable[tuple[int, int | None]]:
         """(known, new) latent frames of each sequence in turn; one, where the window slides."""
-        if decoding.window == "slide":
-            return [(known, latents)]
-        return window_parts(known, latents, self.window, self.overlap)
+        return sequences(known, latents, decoding, self.window, self.overlap)
 
     def _serves(self, decoding: Decoding) -> bool:
         """Whether what is on the device is what the decoding needs."""

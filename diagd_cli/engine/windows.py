@@ -33,6 +33,17 @@ def window_parts(
         known, latents = known + new, None if latents is None else latents - new
 
 
+def sequences(
+    known: int, latents: int | None, decoding: Decoding, window: int, overlap: int
+) -> Iterable[tuple[int, int | None]]:
+    """(known, new) latent frames of each sequence in turn: `window_parts`, whose numbers these are;
+    one, where the window slides.
+    """
+    if decoding.window == "slide":
+        return [(known, latents)]
+    return window_parts(known, latents, window, overlap)
+
+
 def fresh_plans(
     grid: Grid,
     context: int,
@@ -56,10 +67,6 @@ def window_plans(
     window: int,
     overlap: int,
 ) -> list[Plan]:
-    """The plans of the parts that `window_parts` makes, whose numbers these are; of a window that
-    slides there is one.
-    """
-    parts: Iterable[tuple[int, int]] = [(known, latents)]
-    if decoding.window == "roll":
-        parts = window_parts(known, latents, window, overlap)
-    return [build_plan(grid, *part, decoding) for part in parts]
+    """The plan of each of the `sequences`, whose numbers these are."""
+    parts = sequences(known, latents, decoding, window, overlap)
+    return [build_plan(grid, before, new or 0, decoding) for before, new in parts]
