@@ -36,7 +36,7 @@ def nucleus(logits: Tensor, top_p: float, strict: bool = False) -> tuple[Tensor,
 
 def _counts(size: int) -> list[int]:
     """How many of the likeliest tokens are tried for a nucleus."""
-    return [count for count in (64, 256, 1024, 4096) if count < size] + [size]
+    return [count for count in (256, 1024, 4096) if count < size] + [size]
 
 
 def keep_top(logits: Tensor, top_k: int = 0, top_p: float = 1.0) -> Tensor:

@@ -19,10 +19,20 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., dim] with its last axis normed, in x's dtype."""
-        if x.dtype == torch.float32:
-            return F.rms_norm(x, (self.dim,), self.weight, self.eps)
-        y = F.rms_norm(x.float(), (self.dim,), eps=self.eps).to(x.dtype)
+        y = root_mean_square_norm(x.float(), self.eps).to(x.dtype)
         return y if self.weight is None else y * self.weight
+
+
+def root_mean_square_norm(x: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps), float32 [..., dim], over the last axis.
+
+    Where PyTorch has no kernel for it, which is on CPUs without gradients, it is made of as few
+    operations as will do: PyTorch's own six take twice as long for the few tokens of a step.
+    """
+    if x.is_cuda or torch.is_grad_enabled():
+        return F.rms_norm(x, x.shape[-1:], eps=eps)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * length.mul_(length).div_(x.shape[-1]).add_(eps).rsqrt_()
 
 
 def make_norm(config: TransformerConfig, dim: int, affine: bool = True) -> nn.Module:
