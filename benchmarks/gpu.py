@@ -136,7 +136,7 @@ def ceilings(device: torch.device, speed: dict, tiny: bool) -> Iterator[dict]:
     speed["bandwidth"] = bandwidth(device, 1 << 20 if tiny else None)
     yield {"GB/s": speed["bandwidth"] / GB}
     for dtype in (torch.float32, torch.bfloat16):
-        speed[dtype] = peak_flops(device, dtype, 64 if tiny else None)
+        speed[dtype] = peak_flops(device, dtype, side=64 if tiny else None)
         yield {"dtype": str(dtype).removeprefix("torch."), "TFLOP/s": speed[dtype] / 1e12}
 
 

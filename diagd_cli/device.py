@@ -6,25 +6,14 @@ import os
 import platform
 import re
 import shutil
-from functools import cache
 from pathlib import Path
 
 import torch
 
+from diagd_cli import processor
 from diagd_cli.errors import DiagdError, UsageError, did_you_mean
 
 CPU = torch.device("cpu")
-NATIVE_BFLOAT16 = "DIAGD_NATIVE_BFLOAT16"
-# oneDNN's names of instruction sets that have no bfloat16 products.
-_WITHOUT_BFLOAT16 = {
-    "SSE41",
-    "AVX",
-    "AVX2",
-    "AVX2_VNNI",
-    "AVX2_VNNI_2",
-    "AVX512_CORE",
-    "AVX512_CORE_VNNI",
-}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -93,32 +82,49 @@ def require_compiler(what: str, way_out: str) -> None:
 
 def native_bfloat16(device: torch.device = CPU) -> bool:
     """Whether the device has bfloat16 products (of GPUs those since Ampere); elsewhere they are
-    emulated, and slow.
-
-    Of a CPU the variable DIAGD_NATIVE_BFLOAT16 (0 or 1) says so where it is set: what one kind of
-    processor chooses can be had, and tested, on the other. Raises UsageError for another value.
+    emulated, and slow. Raises UsageError as `processor.native_bfloat16`.
     """
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    told = os.environ.get(NATIVE_BFLOAT16, "")
-    if told not in ("", "0", "1"):
-        raise UsageError(f"{NATIVE_BFLOAT16} is {told!r}", "Set it to 0 or 1, or leave it unset")
-    return told == "1" if told else _multiplies_bfloat16()
+    return processor.native_bfloat16()
 
 
-@cache
-def _multiplies_bfloat16() -> bool:
-    """What the processor has, as far as oneDNN, whose products they are, was not told to do without
-    it.
+# what --weights takes besides: for which device, and what it must have
+EIGHT_BITS = {"int8": ("cpu", "VNNI or AMX instructions"), "fp8": ("cuda", "Ada or later")}
+ADA = 8, 9  # compute capability of the first GPUs with products of float8
+
+
+def choose_weights(name: str, device: torch.device, wished: str = "float") -> str:
+    """How the Transformer's matrices are held: "" in its dtype, or "int8" or "fp8".
+
+    name: `auto` is what the preset wishes, where the device has it; `float` is "".
+    wished: by the preset.
+
+    Raises UsageError for another name, and where the device lacks what it needs.
     """
-    limit = next(
-        filter(None, (os.environ.get(f"{name}_MAX_CPU_ISA") for name in ("ONEDNN", "DNNL"))), ""
-    )
-    if limit.upper() in _WITHOUT_BFLOAT16:
+    if name in ("auto", "float"):
+        return wished if name == "auto" and _multiplies(wished, device) else ""
+    if name not in EIGHT_BITS:
+        known = ["auto", "float", *EIGHT_BITS]
+        raise UsageError(
+            f"Unknown weights {name!r}", did_you_mean(name, known, f"Use {', '.join(known)}")
+        )
+    if not _multiplies(name, device):
+        kind, needs = EIGHT_BITS[name]
+        other = next((each for each in EIGHT_BITS if _multiplies(each, device)), "float")
+        where = f"a {kind.upper()} with {needs}" if kind == "cpu" else f"a GPU, {needs}"
+        raise UsageError(
+            f"{name} weights need {where}, and {device} is none", f"Use --weights {other}"
+        )
+    return name
+
+
+def _multiplies(name: str, device: torch.device) -> bool:
+    if name not in EIGHT_BITS or EIGHT_BITS[name][0] != device.type:
         return False
-    # private: another torch may not have them
-    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+    if name == "int8":
+        return processor.native_int8()
+    return torch.cuda.get_device_capability(device) >= ADA
 
 
 def device_name(device: torch.device) -> str:

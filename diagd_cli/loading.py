@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from diagd_cli.clip.read import Clip
-from diagd_cli.device import choose_device, choose_dtype, peak_memory, require_compiler
+from diagd_cli.device import (
+    choose_device,
+    choose_dtype,
+    choose_weights,
+    peak_memory,
+    require_compiler,
+)
 from diagd_cli.errors import UsageError
 from diagd_cli.model.contract import Model
 from diagd_cli.model.linear import pack
@@ -58,6 +64,7 @@ class Loaded:
 
     tokenizer: None where it was left out.
     dtype: the Transformer's.
+    weights: "int8" or "fp8" where its blocks' matrices are of 8 bits, else "".
     seconds: that loading took.
     compile_seconds: that `warm_up` took.
     base: peak bytes of this process before anything was loaded.
@@ -71,6 +78,13 @@ class Loaded:
     seconds: float
     compile_seconds: float = 0.0
     base: int = 0
+    weights: str = ""
+
+    @property
+    def numbers(self) -> str:
+        """Its dtype and, where they are of 8 bits, its weights, in words: `bfloat16+int8`."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{dtype}+{self.weights}" if self.weights else dtype
 
     def request(
         self,
@@ -121,6 +135,7 @@ def load(
     compile: bool = False,
     tokenizer: Tokenizer | None = None,
     transformer: Model | None = None,
+    weights: str = "float",
 ) -> Loaded:
     """Load a preset's models, or make up their weights, or take models that are given.
 
@@ -131,6 +146,7 @@ def load(
     pixels: without, the tokenizer is left out (None).
     compile: the Transformer's blocks go through torch.compile when they are first used (see
         `warm_up`), instead of the packed products.
+    weights: as --weights takes it: "int8" and "fp8" hold the Transformer's matrices in 8 bits.
     tokenizer, transformer: used as they are, on their own device and in their own dtype, instead of
         the preset's.
 
@@ -145,11 +161,11 @@ def load(
         )
     if tokenizer is None and pixels:
         tokenizer = _tokenizer(preset, device, dtype, folder, random)
+    held = choose_weights(weights, device, preset.weights)
     if transformer is None:
-        transformer = _transformer(preset, device, dtype, folder, random, compile)
-    return Loaded(
-        preset, tokenizer, transformer, device, dtype, time.perf_counter() - started, base=base
-    )
+        transformer = _transformer(preset, device, dtype, held, folder, random, compile)
+    seconds = time.perf_counter() - started
+    return Loaded(preset, tokenizer, transformer, device, dtype, seconds, base=base, weights=held)
 
 
 def _tokenizer(
@@ -169,16 +185,19 @@ def _transformer(
     preset: Preset,
     device: torch.device,
     dtype: torch.dtype,
+    weights: str,
     folder: Path | None,
     random: int | None,
     compile: bool,
 ) -> Transformer:
     if compile:
         require_compiler("--compile", "leave it out")
+    if compile and weights:
+        raise UsageError(f"--compile has no products of {weights} weights", "Leave one of them out")
     if random is None:
-        transformer = load_transformer(preset, device, dtype, folder=folder)
+        transformer = load_transformer(preset, device, dtype, weights, folder=folder)
     else:
-        transformer = random_transformer(preset, random, device, dtype)
+        transformer = random_transformer(preset, random, device, dtype, weights)
     if not compile:
         pack(transformer)
         return transformer

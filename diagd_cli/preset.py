@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PlainValidator, field_validator, model_validator
@@ -53,6 +53,7 @@ class Preset(Strict):
     its folder.
 
     `inverse_weights`: of the model by which `diagd eval` judges steering; see `evaluate.inverse`.
+    `weights`: how the Transformer's matrices are held where the device has products for it.
     `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that
         is made.
     """
@@ -67,6 +68,7 @@ class Preset(Strict):
     transformer: TransformerConfig
     transformer_weights: Weights | None = None
     inverse_weights: Weights | None = None
+    weights: Literal["float", "int8", "fp8"] = "float"
     prefix: tuple[NonNegativeInt, ...] = ()
     actions: Annotated[Actions | None, PlainValidator(_read_actions)] = None
     text: Text | None = None

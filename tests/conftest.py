@@ -21,8 +21,8 @@ from typer.testing import CliRunner
 
 from diagd_cli.cli import console
 from diagd_cli.cli.app import app
-from diagd_cli.device import NATIVE_BFLOAT16
 from diagd_cli.preset_files import preset_folder
+from diagd_cli.processor import NATIVE_BFLOAT16, NATIVE_INT8
 
 torch.set_num_threads(1)
 # a suite that runs as a background job is deaf to Ctrl-C
@@ -41,7 +41,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
-    if variable != NATIVE_BFLOAT16:  # which makes the whole suite believe in another processor
+    if variable not in (
+        NATIVE_BFLOAT16,
+        NATIVE_INT8,
+    ):  # which make the whole suite believe in another processor
         del os.environ[variable]
 os.environ.pop("COLUMNS", None)  # which several processes of tests set, and which tables heed
 
@@ -114,6 +117,12 @@ def each_processor(request, monkeypatch):
     process and its children.
     """
     monkeypatch.setenv(NATIVE_BFLOAT16, request.param)
+
+
+@pytest.fixture
+def int8_processor(monkeypatch):
+    """Runs a test as on a CPU with products of int8, in this process and its children."""
+    monkeypatch.setenv(NATIVE_INT8, "1")
 
 
 @pytest.fixture(scope="session")

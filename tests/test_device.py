@@ -10,6 +10,7 @@ import torch
 
 from diagd_cli import device
 from diagd_cli.errors import UsageError
+from diagd_cli.processor import NATIVE_BFLOAT16
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -52,66 +53,53 @@ def test_a_gpu_by_number_is_made_the_current_one(monkeypatch, name, made_current
     assert made == made_current and torch.backends.cudnn.allow_tf32 == (name == "cpu")
 
 
-@pytest.fixture
-def processor(monkeypatch):
-    """Says what the processor has, and what oneDNN may use of it."""
-
-    def have(avx512: bool, amx: bool = False, **variables: str) -> None:
-        for name in (device.NATIVE_BFLOAT16, "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
-            monkeypatch.delenv(name, raising=False)
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-        device._multiplies_bfloat16.cache_clear()
-
-    yield have
-    device._multiplies_bfloat16.cache_clear()
-
-
 @pytest.mark.parametrize(
-    ("avx512", "amx"), [(False, False), (True, False), (False, True), (True, True)]
-)
-def test_bfloat16_is_native_where_the_processor_multiplies_it(processor, avx512, amx):
-    processor(avx512, amx)
-    assert device.native_bfloat16() == (avx512 or amx)
-
-
-@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
-@pytest.mark.parametrize(
-    ("limit", "native"),
+    ("asked", "on", "wished", "native", "held"),
     [
-        ("AVX2", False),
-        ("avx512_core_vnni", False),
-        ("AVX512_CORE_BF16", True),
-        ("AVX512_CORE_AMX", True),
-        ("", True),
+        ("auto", CPU, "float", True, ""),
+        ("auto", CPU, "int8", True, "int8"),
+        ("auto", CPU, "int8", False, ""),
+        ("auto", CPU, "fp8", True, ""),
+        ("float", CPU, "int8", True, ""),
+        ("int8", CPU, "float", True, "int8"),
+        ("auto", CUDA, "fp8", True, "fp8"),
+        ("auto", CUDA, "fp8", False, ""),
+        ("fp8", CUDA, "float", True, "fp8"),
     ],
 )
-def test_an_instruction_set_that_is_switched_off_is_not_there(processor, name, limit, native):
-    processor(True, True, **{name: limit})
-    assert device.native_bfloat16() == native
+def test_weights_are_of_8_bits_where_that_is_asked_for_and_the_device_has_products_for_them(
+    monkeypatch, asked, on, wished, native, held
+):
+    """What a preset wishes is no order; what is asked for on the command line is one."""
+    monkeypatch.setattr(device.processor, "native_int8", lambda: native)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda on: (9 if native else 8, 0))
+    assert device.choose_weights(asked, on, wished) == held
 
 
-@pytest.mark.parametrize(("told", "native"), [("0", False), ("1", True), ("", False)])
-def test_one_switch_makes_it_another_processor(processor, told, native):
-    processor(False, DIAGD_NATIVE_BFLOAT16=told)
-    assert device.native_bfloat16() == native
-
-
-def test_the_switch_is_0_or_1(processor):
-    processor(False, DIAGD_NATIVE_BFLOAT16="yes")
-    with pytest.raises(
-        UsageError, match=r"DIAGD_NATIVE_BFLOAT16 is 'yes'\. Set it to 0 or 1, or leave it unset"
-    ):
-        device.native_bfloat16()
+@pytest.mark.parametrize(
+    ("asked", "on", "native", "told"),
+    [
+        ("int8", CPU, False, "need a CPU with VNNI or AMX instructions, and cpu is none. .* float"),
+        ("fp8", CPU, True, "need a GPU, Ada or later, and cpu is none. Use --weights int8"),
+        ("int8", CUDA, True, "need a CPU with .*, and cuda is none. Use --weights fp8"),
+        ("fp8", CUDA, False, "need a GPU, Ada or later, and cuda is none. Use --weights float"),
+        ("int4", CPU, True, "Unknown weights 'int4'"),
+    ],
+)
+def test_it_is_said_what_weights_of_8_bits_need_and_what_to_take_instead(
+    monkeypatch, asked, on, native, told
+):
+    monkeypatch.setattr(device.processor, "native_int8", lambda: native)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda on: (9 if native else 8, 0))
+    with pytest.raises(UsageError, match=told):
+        device.choose_weights(asked, on)
 
 
 def test_the_estimate_is_of_the_dtype_that_this_processor_takes(each_processor, diagd, monkeypatch):
     """A large model, which no test can hold: float32 on the one, half of it on the other."""
     monkeypatch.setattr("diagd_cli.free_memory.free_main_memory", lambda: 10**9)
     told = {"0": "weights 16.1, cache 1.7", "1": "weights 8.0, cache 0.84"}[
-        os.environ[device.NATIVE_BFLOAT16]
+        os.environ[NATIVE_BFLOAT16]
     ]
     done = diagd("bench", "-p", "cosmos-4b", "--random-weights")
     assert done.code == 1 and told in done.err, done.err

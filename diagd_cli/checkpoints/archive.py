@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from diagd_cli.checkpoints.torchzip import TorchArchive
 from diagd_cli.checkpoints.unpickle import FETCH, StandIn, StoredTensor
 from diagd_cli.errors import WeightsError
+from diagd_cli.model.eight_bits import Scaled, blocks, fill, whole
 
 SCRIPT = "__torch__"  # the package of a TorchScript archive's classes
 # its modules and typed lists; the byte streams of TransformerEngine
@@ -32,13 +33,18 @@ LARGEST_TREE, LONGEST_NAME = 100_000, 1000
 @dataclass(frozen=True)
 class Stored:
     """A tensor in a file. `load` maps it without copying, for reading only; `release` gives back
-    what reading it took.
+    what reading it took. `scale`: of a matrix of 8 bits, what its rows are to be multiplied by.
     """
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     load: Callable[[], Tensor]
     release: Callable[[], None] = lambda: None
+    scale: Callable[[], Tensor] | None = None
+
+    def read(self) -> Tensor | Scaled:
+        """It, with the scales of its rows where it has some."""
+        return self.load() if self.scale is None else Scaled(self.load(), self.scale())
 
     def rows(self, start: int, stop: int) -> Stored:
         """Some of its rows, by the same means."""
@@ -172,21 +178,32 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         raise WeightsError(message, FETCH) from None
 
 
-def fill_rows(model: nn.Module, tensors: Iterable[tuple[str, list[Tensor]]]) -> None:
+def fill_rows(model: nn.Module, tensors: Iterable[tuple[str, list[Tensor | Scaled]]]) -> None:
     """Copy weights into `model`, casting: each tensor is the rows of a list, one under the other.
     Nothing else is allocated.
 
-    They must be all of the model's parameters.
+    They must be all of the model's parameters; the scales of weights of 8 bits come with them.
     """
     own = model.state_dict(keep_vars=True)
     unset = {name for name, _ in model.named_parameters()}
     for name, rows in tensors:
-        _fill(own[name], rows)
-        unset.discard(name)
+        scale = f"{name.removesuffix('weight')}scale"
+        _fill(own[name], rows, own.get(scale))
+        unset -= {name, scale}
     assert not unset, f"no weights for {min(unset)}"
 
 
 @torch.no_grad()
-def _fill(parameter: Tensor, rows: list[Tensor]) -> None:
-    for part, row in zip(parameter.split([len(row) for row in rows]), rows, strict=True):
-        part.copy_(row)
+def _fill(parameter: Tensor, rows: list[Tensor | Scaled], scale: Tensor | None) -> None:
+    start = 0
+    for row in rows:
+        part = slice(start, start + len(row))
+        if scale is not None:
+            fill(parameter[part], scale[part], row)
+        elif isinstance(row, Scaled):
+            for some in blocks(row.values):
+                parameter[part][some].copy_(whole(row, some))
+        else:
+            parameter[part].copy_(row)
+        start = part.stop
+    assert start == len(parameter), f"{start} rows for {len(parameter)}"

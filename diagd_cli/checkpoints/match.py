@@ -14,12 +14,13 @@ from diagd_cli.checkpoints.archive import Stored
 from diagd_cli.checkpoints.unpickle import FETCH
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.eight_bits import Scaled
 
 Shape = tuple[int, ...]
 # our parameter -> names and shapes in the file of what makes its rows
 Layout = dict[str, dict[str, Shape]]
 # our parameter, the tensors that make its rows, one under the other
-Rows = Iterator[tuple[str, list[Tensor]]]
+Rows = Iterator[tuple[str, list[Tensor | Scaled]]]
 
 
 def require(family: str, config: TransformerConfig, settings: Mapping[str, Any]) -> None:
@@ -109,6 +110,6 @@ def gather(layout: Layout, found: Mapping[str, Stored]) -> dict[str, list[Stored
 def rows(parts: Iterable[tuple[str, list[Stored]]]) -> Rows:
     """Map each parameter's tensors while they are in use, and give their memory back."""
     for name, pieces in parts:
-        yield name, [piece.load() for piece in pieces]
+        yield name, [piece.read() for piece in pieces]
         for piece in pieces:
             piece.release()

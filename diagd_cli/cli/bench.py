@@ -56,7 +56,11 @@ def bench(
     ] = None,
     batch: Annotated[str, typer.Option(help="Clips at once; several numbers by comma.")] = "1",
     dtypes: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16; several by comma.")
+        str,
+        typer.Option(
+            help="auto, float32, bfloat16 or float16, with weights of 8 bits as float32+int8; "
+            "several by comma."
+        ),
     ] = "auto",
     lengths: o.Lengths,
     repeats: Annotated[

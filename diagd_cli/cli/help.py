@@ -50,7 +50,8 @@ PANELS = {
     "Training": "lr accumulate every precision cache",
     "Output": "output out stream save-tokens picture heat race sheet html plot chart animate "
     "compare-with export-vbench write-preset question bits force resume dry-run json quiet verbose",
-    "Machine": "device dtype kv-dtype offload threads compile weights-dir random-weights token",
+    "Machine": "device dtype weights kv-dtype offload threads compile weights-dir "
+    "random-weights token",
 }
 COMMANDS = {
     "Generate": "generate compare plan",

@@ -178,6 +178,13 @@ RandomWeightsOption = Annotated[
 ]
 DeviceOption = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
 DtypeOption = Annotated[str, option("--dtype", help="auto, float32, bfloat16 or float16.")]
+WeightsOption = Annotated[
+    str,
+    option(
+        "--weights",
+        help="auto (the preset's), float, or 8 bits: int8 on CPUs, fp8 on CUDA.",
+    ),
+]
 KvDtypeOption = Annotated[
     str,
     option(
@@ -282,6 +289,7 @@ class MachineOptions:
 
     device: DeviceOption = "auto"
     dtype: DtypeOption = "auto"
+    weights: WeightsOption = "auto"
     threads: ThreadsOption = 0
     weights_dir: WeightsDirOption = None
 

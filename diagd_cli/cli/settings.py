@@ -79,7 +79,14 @@ def machine_of(
     from diagd_cli.jobs.settings import Machine
 
     return Machine(
-        options.device, options.dtype, kv_dtype, options.weights_dir, random, offload, compile
+        device=options.device,
+        dtype=options.dtype,
+        kv_dtype=kv_dtype,
+        weights_dir=options.weights_dir,
+        random_weights=random,
+        offload=offload,
+        compile=compile,
+        weights=options.weights,
     )
 
 

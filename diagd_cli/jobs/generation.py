@@ -14,7 +14,7 @@ from diagd_cli.files.atomic import STDOUT
 from diagd_cli.files.outputs import Named, check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.prompts import Prompts, find_prompts
-from diagd_cli.jobs.settings import Machine, Settings, Steering
+from diagd_cli.jobs.settings import AUTO, Machine, Settings, Steering
 from diagd_cli.jobs.targets import Target
 from diagd_cli.preset import Preset
 
@@ -74,6 +74,7 @@ class Generation:
             "actions": self.steering.actions,
             "dtype": self.machine.dtype,
             "kv_dtype": self.machine.kv_dtype,
+            **({"weights": self.machine.weights} if self.machine.weights != AUTO else {}),
         }
 
     def files(self, target: Target) -> list[Named]:

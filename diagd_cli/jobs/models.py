@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from diagd_cli.device import choose_device, choose_dtype, device_name
+from diagd_cli.device import choose_device, choose_dtype, choose_weights, device_name
 from diagd_cli.jobs.candidates import Candidate, others_of
 from diagd_cli.jobs.settings import AUTO, Machine, Settings
 from diagd_cli.loading import Loaded, load
@@ -38,6 +38,7 @@ def load_models(
     dtype = choose_dtype(
         machine.dtype, device, transformer_parameters(preset.transformer, preset.positions)
     )
+    weights = choose_weights(machine.weights, device, preset.weights)
     require(
         preset,
         device,
@@ -48,10 +49,17 @@ def load_models(
         decoding=settings.decoding,
         offload=machine.offload,
         beside=beside,
+        weights=weights,
     )
     random = settings.seed if machine.random_weights else None
     return load(
-        preset, device, dtype, folder=machine.weights_dir, random=random, compile=machine.compile
+        preset,
+        device,
+        dtype,
+        folder=machine.weights_dir,
+        random=random,
+        compile=machine.compile,
+        weights=weights or "float",
     )
 
 
@@ -77,7 +85,15 @@ def load_others(
     seed = 0 if random else None
     others = {
         preset.path: replace(
-            load(preset, loaded.device, loaded.dtype, folder=folder, random=seed, pixels=False),
+            load(
+                preset,
+                loaded.device,
+                loaded.dtype,
+                folder=folder,
+                random=seed,
+                pixels=False,
+                weights=loaded.weights or "float",
+            ),
             tokenizer=loaded.tokenizer,
         )
         for preset in others_of(candidates)
@@ -86,7 +102,7 @@ def load_others(
 
 
 def machine_facts(loaded: Loaded, named: bool = False) -> dict:
-    """Device, dtype, threads and versions in use, as reports and sidecars tell them; `named`: the
+    """What runs it, as reports and sidecars tell: device, numbers, threads, versions; `named`: the
     hardware in words too.
     """
     machine = {
@@ -94,6 +110,8 @@ def machine_facts(loaded: Loaded, named: bool = False) -> dict:
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
+    if loaded.weights:
+        machine["weights"] = loaded.weights
     if named:
         machine["name"] = device_name(loaded.device)
     return {"machine": machine, "versions": versions()}

@@ -122,7 +122,7 @@ class Steering:
 class Machine:
     """Where a model runs, in what precision, and where its files are.
 
-    device, dtype, kv_dtype: as --device, --dtype and --kv-dtype take them.
+    device, dtype, kv_dtype, weights: as --device, --dtype, --kv-dtype and --weights take them.
     weights_dir: where weight files are looked for first.
     random_weights: made-up weights of the true size, a function of the seed.
     offload: whether a tokenizer on CUDA waits in main memory while tokens are made.
@@ -136,6 +136,7 @@ class Machine:
     random_weights: bool = False
     offload: bool = False
     compile: bool = False
+    weights: str = AUTO
 
     def weights_of(self, preset: Preset) -> dict[str, str | None]:
         """What tells the weights in use from others, by part."""

@@ -139,6 +139,7 @@ def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, 
         codec_dtype=codec_dtype(loaded.device, loaded.dtype),
         offload=machine.offload and not on_cpu,
         chunk=chunk_on(loaded.device),
+        weights=loaded.weights,
     )
     base, libraries = (loaded.base, LIBRARIES) if on_cpu else (0, 0)
     return {

@@ -1,47 +1,68 @@
-"""The product that a Transformer spends its time in, by the kernel that suits its case.
+"""The layer that a Transformer spends its time in, by the product that suits its case.
 
 On CPUs, PyTorch's default for float32 reads a large matrix at a fraction of the memory's speed when
 2 to 50 tokens are multiplied, which is what a diagonal has; oneDNN's kernels on packed weights do
-not. bfloat16 without hardware for it is emulated at a tenth of float32's rate, unless a few rows
-are made float32 at a time, within the processor's cache.
+not, and so it is with bfloat16 where the processor multiplies it. Where it does not, bfloat16 is
+emulated at a tenth of float32's rate, unless a few rows are made float32 at a time, within the
+processor's cache.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diagd_cli.device import native_bfloat16
+from diagd_cli.model.eight_bits import FORMATS, fill
+from diagd_cli.model.products import Float8, Int8, Packed, can_pack, onednn
+from diagd_cli.processor import native_bfloat16
 
 EMULATION_LIMIT = 4  # up to so many tokens emulated bfloat16 is the fastest: it reads half as much
 BLOCK = 1 << 21  # numbers of a matrix that are made float32 at a time
-OPERATORS = "_linear_pointwise", "_reorder_linear_weight"  # of torch.ops.mkldnn; private
 
 
 class Linear(nn.Linear):
-    """nn.Linear; `pack` gives it weights laid out for oneDNN, and takes the plain ones."""
+    """nn.Linear; `pack` lays out its weights for a faster product, and takes the plain ones.
 
-    packed: Tensor | None = None
+    `scale`, float32 [outputs, 1], is there where the weights are of 8 bits.
+    """
+
+    product: Packed | Int8 | Float8 | None = None
+    scale: nn.Parameter | None
+
+    def __init__(self, *sizes: Any, **options: Any):
+        super().__init__(*sizes, **options)
+        self.register_parameter("scale", None)
 
     def forward(self, x: Tensor) -> Tensor:
         """The product [..., outputs] of x [..., inputs], in x's dtype."""
-        if self.packed is not None:
-            return onednn(x, self.packed, self.bias)
+        if self.product is not None:
+            return self.product(x)
         if x.dtype == torch.bfloat16 and _emulated(x):
             return _by_blocks(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
+
+    @torch.no_grad()
+    def hold(self, kind: str, rows: Tensor | None = None) -> None:
+        """Have weights of 8 bits instead, with a scale a row: those of a float matrix, or unset.
+
+        kind: a name of `FORMATS`.
+        rows: float [outputs, inputs].
+        """
+        weight = torch.empty_like(self.weight, dtype=FORMATS[kind].dtype)
+        scale = torch.empty(len(weight), 1, dtype=torch.float32, device=weight.device)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.scale = nn.Parameter(scale, requires_grad=False)
+        if rows is not None:
+            fill(weight, scale, rows)
 
 
 def _emulated(x: Tensor) -> bool:
     """Whether bfloat16 x [..., inputs] of many tokens would be emulated, and needs no gradient."""
     many = x.numel() > EMULATION_LIMIT * x.shape[-1]
     return many and not (x.is_cuda or torch.is_grad_enabled() or native_bfloat16())
-
-
-def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """oneDNN's product of float32 x [..., inputs] and weight [outputs, inputs], packed or not."""
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -58,22 +79,23 @@ def _by_blocks(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def pack(model: nn.Module) -> nn.Module:
-    """Lay out the weights of every `Linear` for oneDNN where that is faster: float32 on a CPU.
+    """Lay out the weights of every `Linear` where that is faster, or its product needs it.
 
     This is for inference only. A packed layer's `weight` is None and appears in no state_dict. A
     matrix that is also the embedding is copied. Where torch lacks the product, nothing happens.
     """
     shared = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
-        if isinstance(module, Linear) and module.weight is not None and can_pack(module.weight):
-            module.packed = torch.ops.mkldnn._reorder_linear_weight(module.weight.detach())
-            if id(module.weight) not in shared:
+        if isinstance(module, Linear) and module.weight is not None:
+            module.product = _product(module)
+            if module.product is not None and id(module.weight) not in shared:
                 module.register_parameter("weight", None)
+                module.register_parameter("scale", None)
     return model
 
 
-def can_pack(weight: Tensor) -> bool:
-    """Whether this build of torch has the packed product, for this tensor."""
-    available = torch.backends.mkldnn.is_available()
-    known = available and all(hasattr(torch.ops.mkldnn, name) for name in OPERATORS)
-    return known and weight.device.type == "cpu" and weight.dtype == torch.float32
+def _product(layer: Linear) -> Packed | Int8 | Float8 | None:
+    if layer.scale is not None:
+        kind = Int8 if layer.weight.dtype == torch.int8 else Float8
+        return kind(layer.weight, layer.scale, layer.bias)
+    return Packed(layer.weight, layer.bias) if can_pack(layer.weight) else None

@@ -10,7 +10,9 @@ from torch import nn
 
 from diagd_cli import families
 from diagd_cli.errors import WeightsError
+from diagd_cli.model.eight_bits import BY_DTYPE
 from diagd_cli.model.inverse import InverseDynamics
+from diagd_cli.model.linear import Linear
 from diagd_cli.model.transformer import Block, Transformer, deviation
 from diagd_cli.model.unset import Unset
 from diagd_cli.preset import Preset
@@ -18,17 +20,27 @@ from diagd_cli.preset import Preset
 Module = TypeVar("Module", bound=nn.Module)
 # numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
 NOISE = 1_048_583
+WIDEST = 6.0  # deviations: none of them is further out
 
 
 def build_transformer(
-    preset: Preset, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    preset: Preset,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    weights: str = "",
 ) -> Transformer:
     """The preset's Transformer with unset weights; its tables reach one position past the window
     (padding's scratch slot).
+
+    weights: how its blocks hold their matrices, a name of `eight_bits.FORMATS`; "" is in dtype. The
+        embedding and the last product are always in dtype.
     """
     coords = torch.from_numpy(preset.grid.coords(preset.positions))
     with Unset(device, dtype):
         model = Transformer(preset.transformer, coords, preset.grid.prefix)
+    for layer in model.blocks.modules() if weights else ():
+        if isinstance(layer, Linear):
+            layer.hold(weights)
     return model.to(device)  # the tables
 
 
@@ -64,11 +76,12 @@ def random_transformer(
     seed: int,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    weights: str = "",
 ) -> Transformer:
     """The preset's Transformer with random weights of the usual scale, a function of the seed; for
     inference.
     """
-    model = build_transformer(preset, device, dtype)
+    model = build_transformer(preset, device, dtype, weights)
     layers = sum(isinstance(module, Block) for module in model.modules())
     return _random(model, seed, lambda name, p: deviation(name, layers))
 
@@ -97,14 +110,26 @@ def _random(model: Module, seed: int, scale: Callable[[str, torch.Tensor], float
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(NOISE, generator=generator)
-    for name, p in model.named_parameters():
+    own = dict(model.named_parameters())
+    for name, p in own.items():
         if p.ndim == 1:
             p.fill_(1.0 if name.endswith("weight") else 0.0)
             continue
+        if name.endswith("scale"):
+            weight = f"{name.removesuffix('scale')}weight"
+            p.fill_(scale(weight, p) / _steps(own[weight].dtype))
+            continue
         start = int(torch.randint(NOISE, (), generator=generator))
-        block = (noise.roll(start) * scale(name, p)).to(p.device, p.dtype)
+        size = _steps(p.dtype) if p.dtype in BY_DTYPE else scale(name, p)
+        block = noise.roll(start) * size
+        block = (block.round_() if p.dtype == torch.int8 else block).to(p.device, p.dtype)
         flat = p.as_strided((p.numel(),), (1,))  # in the order of memory, whatever that is
         whole = p.numel() // NOISE * NOISE
         flat[:whole].view(-1, NOISE).copy_(block)
         flat[whole:].copy_(block[: p.numel() - whole])
     return model.eval().requires_grad_(False)
+
+
+def _steps(dtype: torch.dtype) -> float:
+    """What noise of deviation 1 is multiplied by in 8 bits, so that none of it is cut off."""
+    return BY_DTYPE[dtype].largest / WIDEST

@@ -48,7 +48,7 @@ __all__ = [
     "tensors",
 ]
 
-Build = Callable[[Preset, torch.device | str, torch.dtype], nn.Module]
+Build = Callable[..., nn.Module]  # of preset, device, dtype, and of Transformers `weights`
 BUILD: dict[Role, Build] = {
     "transformer": build_transformer,
     "tokenizer": build_tokenizer,
@@ -60,18 +60,21 @@ def load_transformer(
     preset: Preset,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    weights: str = "",
     *,
     files: list[Path] | None = None,
     folder: Path | None = None,
 ) -> Transformer:
     """The preset's Transformer with its weights, ready for inference.
 
+    weights: as in `build_transformer`; a file's matrices of 8 bits stay as they are.
     files: used as they are; by default those that the preset names, looked for in `folder` first,
         and verified unless they are very large.
 
     Raises WeightsError.
     """
-    return cast(Transformer, _loaded(preset, "transformer", device, dtype, files, folder))
+    held = {"weights": weights} if weights else {}
+    return cast(Transformer, _loaded(preset, "transformer", device, dtype, files, folder, **held))
 
 
 def load_tokenizer(
@@ -108,12 +111,13 @@ def _loaded(
     dtype: torch.dtype,
     files: list[Path] | None,
     folder: Path | None,
+    **held: str,
 ) -> nn.Module:
     paths = files or _verified(preset, role, folder)[1]
     rows = tensors(preset, role, paths)
     for line in deviations(preset, role, paths):
         warnings.warn(f"{preset.name}: {line}", DiagdWarning, stacklevel=3)
-    model = BUILD[role](preset, device, dtype)
+    model = BUILD[role](preset, device, dtype, **held)
     fill_rows(model, rows)
     return model.eval().requires_grad_(False)
 

@@ -20,7 +20,13 @@ from diagd_cli.errors import DiagdError
 from diagd_cli.free_memory import free_memory
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.count import COLOURS
-from diagd_cli.weights.parameters import table_bytes, tokenizer_parameters, transformer_parameters
+from diagd_cli.weights.parameters import (
+    SCALED,
+    sizes_in_8_bits,
+    table_bytes,
+    tokenizer_parameters,
+    transformer_parameters,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -64,6 +70,7 @@ def estimate(
     chunk: int = CHUNK,
     beside: Sequence[Preset] = (),
     decoding: Decoding | None = None,
+    weights: str = "",
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default
     the preset's.
@@ -72,8 +79,9 @@ def estimate(
         torch's or by name.
     offload: whether the tokenizer waits elsewhere while the Transformer works, and the cache is
         gone when it is back.
-    beside: presets whose Transformers are loaded too.
+    beside: presets whose Transformers are loaded too, at most in `dtype`.
     decoding: says how large the cache is; the preset's by default.
+    weights: "int8" or "fp8" where the blocks' matrices are of 8 bits.
     """
     config, grid, item, codec = (
         preset.transformer,
@@ -98,7 +106,7 @@ def estimate(
     tokens = max(prefill_work(config, batch, known, item, chunk), logits)
     pixels = codec_work(preset, frames, codec, batch)
     return Estimate(
-        weights=sum(_weights(each, item) for each in (preset, *beside)),
+        weights=_weights(preset, item, weights) + sum(_weights(each, item) for each in beside),
         cache=cache,
         tokenizer=tokenizer,
         work=max(tokens, pixels),
@@ -108,9 +116,13 @@ def estimate(
     )
 
 
-def _weights(preset: Preset, item: int) -> int:
+def _weights(preset: Preset, item: int, weights: str = "") -> int:
     config, places = preset.transformer, preset.positions
-    return transformer_parameters(config, places) * item + table_bytes(config, places)
+    total = transformer_parameters(config, places) * item + table_bytes(config, places)
+    if not weights:
+        return total
+    rows, numbers = sizes_in_8_bits(config)
+    return total - (item - 1) * numbers + SCALED * rows
 
 
 def codec_dtype(device: torch.device | str, dtype: torch.dtype | str) -> torch.dtype | str:
@@ -171,6 +183,7 @@ def require(
     offload: bool = False,
     beside: Sequence[Preset] = (),
     decoding: Decoding | None = None,
+    weights: str = "",
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if
     it has not.
@@ -179,6 +192,7 @@ def require(
     asked |= {
         "beside": beside,
         "decoding": decoding,
+        "weights": weights,
         "codec_dtype": codec_dtype(device, dtype),
         "offload": offload and str(device) != "cpu",
     }

@@ -13,10 +13,10 @@ from diagd_cli.checkpoints.archive import Stored, read_weights
 from diagd_cli.checkpoints.match import Rows, Shape, match, rows
 from diagd_cli.checkpoints.unpickle import FETCH
 from diagd_cli.errors import WeightsError
+from diagd_cli.model.eight_bits import FORMATS, quantise
 
 # name.scale, float32 [rows, 1]: what the int8 tensor `name` [rows, columns] is to be multiplied by
 SCALE = ".scale"
-LIMIT = 127
 
 
 def native_tensors(path: Path, expected: dict[str, Shape]) -> Rows:
@@ -32,7 +32,7 @@ def native_tensors(path: Path, expected: dict[str, Shape]) -> Rows:
 
 
 def _unpacked(path: Path, stored: Stored | None, scale: Stored) -> Stored:
-    """A matrix that is computed when it is loaded. Raises WeightsError."""
+    """A matrix with the scales of its rows. Raises WeightsError."""
     if (
         stored is None
         or stored.dtype != torch.int8
@@ -46,9 +46,7 @@ def _unpacked(path: Path, stored: Stored | None, scale: Stored) -> Stored:
         stored.release()
         scale.release()
 
-    return Stored(
-        stored.shape, scale.dtype, lambda: stored.load().to(scale.dtype) * scale.load(), release
-    )
+    return Stored(stored.shape, scale.dtype, stored.load, release, scale.load)
 
 
 def in_8_bits(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -62,10 +60,5 @@ def in_8_bits(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         if value.ndim != 2 or not value.is_floating_point():
             stored[name] = value
             continue
-        scale = (
-            value.float().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-            / LIMIT
-        )
-        stored[name] = (value.float() / scale).round().to(torch.int8)
-        stored[name + SCALE] = scale
+        stored[name], stored[name + SCALE] = quantise(value, FORMATS["int8"])
     return stored

@@ -7,6 +7,8 @@ from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.count import linear as biased
 from diagd_cli.tokens.protocols import TokenizerConfig
 
+SCALED = 4  # bytes of a scale
+
 
 def transformer_parameters(config: TransformerConfig, positions: int) -> int:
     """Parameters of a `Transformer` for that many positions, which count where they are learned."""
@@ -27,6 +29,21 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
         + ends
         + (positions * dim if config.positions.kind == "learned" else 0)
     )
+
+
+def sizes_in_8_bits(config: TransformerConfig) -> tuple[int, int]:
+    """Rows, and numbers, of the matrices in the blocks of a `Transformer`: those that weights of 8
+    bits hold, with a scale a row.
+    """
+    gates = 2 if config.activation == "swiglu" else 1
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    sizes = [(queries + 2 * keys, config.dim), (config.dim, queries)]
+    sizes += [(gates * config.mlp_dim, config.dim), (config.dim, config.mlp_dim)]
+    if config.cross_dim:
+        sizes += [(queries, config.dim), (2 * keys, config.cross_dim), (config.dim, queries)]
+    rows = sum(outputs for outputs, _ in sizes)
+    numbers = sum(outputs * inputs for outputs, inputs in sizes)
+    return config.layers * rows, config.layers * numbers
 
 
 def table_bytes(config: TransformerConfig, positions: int) -> int:

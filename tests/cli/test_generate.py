@@ -461,3 +461,44 @@ def test_a_still_image_is_a_clip_of_one_frame(generate, tiny, tmp_path):
     video = read_clip(tmp_path / "out" / "still.mp4", 4)
     # the preset's: an image has none
     assert done.code == 0 and (video.first, video.fps) == (0, 12.5)
+
+
+# ---- weights of 8 bits ---------------------------------------------------------------------------
+
+
+def test_weights_of_8_bits_are_told_and_give_the_same_tokens_by_any_number_of_threads(
+    tokens, tiny, tmp_path, int8_processor
+):
+    small = tokens("--frames", 3, "--weights", "int8")
+    told = json.loads((tmp_path / "out" / f"{tiny.clip.stem}.json").read_text())
+    assert told["machine"]["weights"] == told["settings"]["weights"] == "int8"
+    assert same(small, tokens("--frames", 3, "--weights", "int8", "--threads", 1))
+
+
+def test_without_products_of_int8_it_is_said_what_to_take_instead(generate, tiny):
+    done = generate(tiny.clip, "--weights", "int8", DIAGD_NATIVE_INT8="0")
+    assert done.code == 2
+    assert done.err == (
+        "error: int8 weights need a CPU with VNNI or AMX instructions, and cpu is none. "
+        "Use --weights float\n"
+    )
+
+
+def test_what_a_preset_wishes_is_done_where_it_can_be(diagd, tiny, tmp_path):
+    preset = tmp_path / "small.yaml"
+    preset.write_text(tiny.preset.read_text() + "weights: int8\n")
+    for name in ("transformer", "tokenizer"):
+        shutil.copy(tiny.folder / f"{name}.safetensors", tmp_path)
+    for native, weights in (("0", None), ("1", "int8")):
+        done = diagd(
+            "generate", tiny.clip, "-p", preset, "-o", tmp_path / "out", "--force", "--frames", 1,
+            DIAGD_NATIVE_INT8=native,
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        told = json.loads((tmp_path / "out" / f"{tiny.clip.stem}.json").read_text())
+        assert told["machine"].get("weights") == weights
+
+
+def test_compiled_blocks_have_no_products_of_int8(generate, tiny, int8_processor):
+    done = generate(tiny.clip, "--weights", "int8", "--compile")
+    assert done.code == 2 and "--compile has no products of int8 weights" in done.err

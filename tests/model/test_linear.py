@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from diagd_cli.model import linear
+from diagd_cli.model import linear, products
 from diagd_cli.model.linear import Linear, pack
 
 SIZES = [(48, 96), (320, 33), (7, 5)]
@@ -37,7 +37,7 @@ def test_the_matrix_that_is_the_embedding_too_stays():
     )
     model["head"].weight = model["embed"].weight
     pack(model)
-    assert model["embed"].weight.shape == (9, 4) and model["head"].packed is not None
+    assert model["embed"].weight.shape == (9, 4) and model["head"].product is not None
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -67,19 +67,19 @@ def test_training_goes_through_torch(monkeypatch):
 
 def test_half_precision_is_left_alone():
     own = pack(layer(8, 4).half())
-    assert own.packed is None and own.weight.dtype == torch.float16
+    assert own.product is None and own.weight.dtype == torch.float16
 
 
-@pytest.mark.parametrize("lacking", linear.OPERATORS)
+@pytest.mark.parametrize("lacking", products.OPERATORS)
 def test_without_a_private_operator_the_products_are_torchs_own(lacking, monkeypatch):
     """Neither of the two is promised: another build of torch may lack either."""
     monkeypatch.setattr(linear, "native_bfloat16", lambda: False)
     full, half = layer(48, 96), layer(48, 96).bfloat16()
     x = torch.randn(2, 15, 48)
     wanted = half(x.bfloat16())
-    kept = {name: getattr(torch.ops.mkldnn, name) for name in linear.OPERATORS if name != lacking}
+    kept = {name: getattr(torch.ops.mkldnn, name) for name in products.OPERATORS if name != lacking}
     monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace(**kept))
     with torch.inference_mode():
         assert torch.equal(pack(full)(x), F.linear(x, full.weight))
         torch.testing.assert_close(half(x.bfloat16()), wanted, rtol=2**-7, atol=2**-8)
-    assert full.packed is None and "weight" in full.state_dict()
+    assert full.product is None and "weight" in full.state_dict()

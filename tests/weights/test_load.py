@@ -19,6 +19,7 @@ from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.mineworld.config import VqImageConfig
 from diagd_cli.model.config import TransformerConfig
+from diagd_cli.model.eight_bits import FORMATS, quantise
 from diagd_cli.model.transformer import initialise
 from diagd_cli.preset_files import load_preset
 from diagd_cli.sources import Weights
@@ -121,6 +122,33 @@ def test_parameters_are_allocated_once(preset, role, monkeypatch):
     loaded = ROLES[role][0](preset, dtype=torch.bfloat16)
     assert [loaded] == built
     assert {name: p.data_ptr() for name, p in loaded.named_parameters()} == places
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weights", FORMATS)
+def test_matrices_of_the_blocks_are_made_8_bits_as_they_are_loaded(preset, dtype, weights):
+    """Embedding, norms and the last product stay as they are."""
+    full, loaded = load_transformer(preset), load_transformer(preset, dtype=dtype, weights=weights)
+    own, held = loaded.state_dict(), 0
+    for name, value in full.state_dict().items():
+        scale = own.get(f"{name.removesuffix('weight')}scale")
+        if scale is None:
+            assert torch.equal(own[name], value.to(dtype))
+            continue
+        wanted, held = quantise(value, FORMATS[weights]), held + 1
+        assert torch.equal(own[name].float(), wanted.values.float())
+        assert torch.equal(scale, wanted.scale)
+    assert held == 4 * preset.transformer.layers and not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_random_weights_of_8_bits_are_nearly_those_of_the_same_seed(preset):
+    full, small = (random_transformer(preset, 3, weights=weights) for weights in ("", "int8"))
+    own = small.state_dict()
+    for name, value in full.state_dict().items():
+        scale = own.get(f"{name.removesuffix('weight')}scale")
+        seen = own[name] if scale is None else own[name] * scale
+        assert (seen - value).abs().max() <= (0 if scale is None else 0.51 * scale.max())
 
 
 @pytest.mark.parametrize("kind", ["safetensors", "pt"])

@@ -198,6 +198,16 @@ def test_weights_and_cache_are_what_is_allocated(dtype):
     assert need.total == need.weights + need.cache + need.tokenizer + need.work
 
 
+@pytest.mark.parametrize("name", ["freedoom", "mineworld-300m", "cosmos-5b-video2world"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_of_8_bits_are_what_is_allocated(name, dtype):
+    """With a text's matrices, without, and with gates; nothing is allocated to count it."""
+    preset = load_preset(name)
+    model = build_transformer(preset, "meta", dtype, "int8")
+    held = sum(tensor.nbytes for tensor in [*model.parameters(), *model.buffers()])
+    assert estimate(preset, dtype=dtype, weights="int8").weights == held
+
+
 def test_a_window_that_slides_takes_room_for_the_frames_in_flight():
     """And no more, however many frames are made; a stream holds few of their pixels."""
     preset = load_preset("freedoom")

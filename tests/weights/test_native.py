@@ -49,6 +49,17 @@ def test_in_8_bits_it_is_nearly_the_same_model(tiny, small):
     assert all(torch.equal(a, b) for (_, a), (_, b) in codec)
 
 
+def test_matrices_of_8_bits_are_loaded_as_they_are_where_8_bits_are_asked_for(small):
+    stored = load_file(small.path.parent / "transformer.safetensors")
+    own = load_transformer(small, weights="int8").state_dict()
+    held = [name for name in own if name.endswith(".scale")]
+    assert len(held) == 4 * small.transformer.layers
+    for name in held:
+        weight = name.replace("scale", "weight")
+        assert torch.equal(own[weight], stored[weight])
+        assert torch.equal(own[name], stored[weight + SCALE])
+
+
 def test_a_copy_has_the_same_files(tiny, tmp_path):
     pack(load_preset(tiny.preset), tmp_path / "copy")
     for name in ("tokenizer.safetensors", "transformer.safetensors"):

@@ -10,7 +10,7 @@ import numpy as np
 
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.schedule.plan import Plan
-from diagd_cli.weights.parameters import transformer_parameters
+from diagd_cli.weights.parameters import SCALED, sizes_in_8_bits, transformer_parameters
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def work_of(
     item: int,
     text: int = 0,
     places: int | None = None,
+    weights: str = "",
 ) -> Work:
     """What the steps of `plan` take for `batch` clips at once with numbers of `item` bytes.
 
@@ -42,6 +43,7 @@ def work_of(
     target, and the attention.
 
     text: tokens of the text that the clips attend to, whose keys and values are read too.
+    weights: "int8" or "fp8" where the blocks' matrices are of 8 bits.
     places: slots of a cache that is reused; None: it has as many as the plan has positions.
     """
     fed, outputs = plan.widths, plan.outputs
@@ -53,7 +55,8 @@ def work_of(
     per_token, per_target = product_parameters(config)
     attention = 4 * config.heads * config.head_dim * config.layers * seen
     flops = 2 * (per_token * fed + per_target * outputs) + attention * fed
-    return Work(numbers * float(item), batch * flops.astype(float))
+    saved = (item - 1) * per_token - SCALED * sizes_in_8_bits(config)[0] if weights else 0
+    return Work(numbers * float(item) - saved, batch * flops.astype(float))
 
 
 def read_parameters(config: TransformerConfig) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from diagd_cli.device import device_name
+from diagd_cli.device import DTYPES, device_name
 from diagd_cli.model.linear import Linear, pack
 from diagd_cli.report.bench import MachineSpeed
 
@@ -20,25 +20,29 @@ SIDE = {"cpu": 1024, "cuda": 8192}
 SECONDS = 0.3  # for which each trial goes on
 
 
-def measure_machine(
-    device: torch.device, dtypes: Mapping[torch.dtype, Iterable[int]]
-) -> MachineSpeed:
+def measure_machine(device: torch.device, numbers: Mapping[str, Iterable[int]]) -> MachineSpeed:
     """Measure a device with the CPU threads that torch is set to.
 
-    dtypes: with the row counts to measure each at.
+    numbers: as `Loaded.numbers` names them, with the row counts to measure each at.
     """
-    names = {dtype: str(dtype).removeprefix("torch.") for dtype in dtypes}
+    kinds = {name: split(name) for name in numbers}
     return MachineSpeed(
         device=str(device),
         name=processor() if device.type == "cpu" else device_name(device),
         threads=torch.get_num_threads(),
         bandwidth=bandwidth(device),
-        flops={name: peak_flops(device, dtype) for dtype, name in names.items()},
+        flops={name: peak_flops(device, *kind) for name, kind in kinds.items()},
         flops_by_rows={
-            names[dtype]: {n: flops_at(device, dtype, n) for n in sorted(set(rows))}
-            for dtype, rows in dtypes.items()
+            name: {n: flops_at(device, *kinds[name], n) for n in sorted(set(rows))}
+            for name, rows in numbers.items()
         },
     )
+
+
+def split(numbers: str) -> tuple[torch.dtype, str]:
+    """The dtype, and how the weights are held, that `Loaded.numbers` names."""
+    dtype, _, weights = numbers.partition("+")
+    return DTYPES[dtype], weights
 
 
 @torch.inference_mode()
@@ -57,13 +61,17 @@ def bandwidth(device: torch.device, size: int | None = None) -> float:
 
 
 @torch.inference_mode()
-def peak_flops(device: torch.device, dtype: torch.dtype, side: int | None = None) -> float:
-    """FLOP/s of the product of two square matrices.
+def peak_flops(
+    device: torch.device, dtype: torch.dtype, weights: str = "", side: int | None = None
+) -> float:
+    """FLOP/s of the product of two square matrices, by weights of 8 bits where they are held so.
 
     On a CPU float32 may do it better than a narrower dtype that it has no hardware for; its rate
     counts then, because the product can be had at that rate.
     """
     side = side or SIDE[device.type]
+    if weights:
+        return flops_at(device, dtype, weights, side, side)
 
     def rate(kind: torch.dtype) -> float:
         a, b = (torch.randn(side, side, device=device).to(kind) for _ in range(2))
@@ -74,11 +82,16 @@ def peak_flops(device: torch.device, dtype: torch.dtype, side: int | None = None
 
 
 @torch.inference_mode()
-def flops_at(device: torch.device, dtype: torch.dtype, rows: int, side: int = 1024) -> float:
+def flops_at(
+    device: torch.device, dtype: torch.dtype, weights: str, rows: int, side: int = 1024
+) -> float:
     """FLOP/s of `rows` tokens through the Transformer's own `Linear`, side x side, again and
     again.
     """
-    layer = pack(Linear(side, side, bias=False, device=device, dtype=dtype).requires_grad_(False))
+    layer = Linear(side, side, bias=False, device=device, dtype=dtype).requires_grad_(False)
+    if weights:
+        layer.hold(weights, layer.weight)
+    pack(layer)
     x = torch.randn(rows, side, device=device).to(dtype)
     return 2 * rows * side**2 / best_seconds(lambda: layer(x))
 

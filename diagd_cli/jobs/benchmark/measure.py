@@ -164,6 +164,7 @@ def measure(
             loaded.dtype.itemsize,
             preset.text.length if preset.text else 0,
             ring.places if ring.turns else None,
+            loaded.weights,
         )
         for plan in plans
     ]
@@ -186,7 +187,7 @@ def measure(
     return Timing(
         request=request,
         batch=batch,
-        dtype=str(loaded.dtype).removeprefix("torch."),
+        dtype=loaded.numbers,
         plans=plans,
         timed=timed,
         prefill=prefill,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from diagd_cli.device import DTYPES, choose_device, choose_dtype
+from diagd_cli.device import choose_device, choose_dtype, choose_weights
 from diagd_cli.jobs.benchmark.machine import measure_machine
 from diagd_cli.jobs.benchmark.measure import (
     Timing,
@@ -42,20 +42,21 @@ def run(benchmark: Benchmark, progress: Progress) -> BenchReport:
     """
     preset, settings = benchmark.preset, benchmark.settings
     device = choose_device(benchmark.machine.device)
-    dtypes = dtypes_of(benchmark, device)
+    kinds = dtypes_of(benchmark, device)
     frames = settings.context + settings.frames
-    for dtype in dtypes:
-        require(preset, device, batch=max(benchmark.batches), dtype=dtype, frames=frames)
+    for dtype, weights in kinds:
+        largest = max(benchmark.batches)
+        require(preset, device, batch=largest, dtype=dtype, frames=frames, weights=weights)
     timings: list[Timing] = []
     models = []
-    for dtype in dtypes:
-        own, model = time_dtype(benchmark, device, dtype, progress)
+    for dtype, weights in kinds:
+        own, model = time_dtype(benchmark, device, dtype, weights, progress)
         timings += own
         models.append(model)
 
-    rows_by_dtype: dict[torch.dtype, set[int]] = {}
+    rows_by_dtype: dict[str, set[int]] = {}
     for timing in timings:
-        rows_by_dtype.setdefault(DTYPES[timing.dtype], set()).add(timing.rows)
+        rows_by_dtype.setdefault(timing.dtype, set()).add(timing.rows)
     with progress.stage("measuring the machine"):
         machine = measure_machine(device, rows_by_dtype)
     return BenchReport(
@@ -74,17 +75,26 @@ def run(benchmark: Benchmark, progress: Progress) -> BenchReport:
     )
 
 
-def dtypes_of(benchmark: Benchmark, device: torch.device) -> list[torch.dtype]:
-    """The dtypes asked for, each once. Raises UsageError."""
-    parameters = transformer_parameters(benchmark.preset.transformer, benchmark.preset.positions)
-    found = (choose_dtype(name.strip(), device, parameters) for name in benchmark.dtypes)
+def dtypes_of(benchmark: Benchmark, device: torch.device) -> list[tuple[torch.dtype, str]]:
+    """The dtypes asked for, each once, and how the weights are held. Raises UsageError."""
+    preset = benchmark.preset
+    parameters = transformer_parameters(preset.transformer, preset.positions)
+    found = []
+    for asked in benchmark.dtypes:
+        name, plus, weights = asked.strip().partition("+")
+        dtype = choose_dtype(name, device, parameters)
+        found.append((dtype, choose_weights(weights if plus else "float", device)))
     return list(dict.fromkeys(found))
 
 
 def time_dtype(
-    benchmark: Benchmark, device: torch.device, dtype: torch.dtype, progress: Progress
+    benchmark: Benchmark,
+    device: torch.device,
+    dtype: torch.dtype,
+    weights: str,
+    progress: Progress,
 ) -> tuple[list[Timing], ModelTimes]:
-    """Load the models in one dtype and time everything with them."""
+    """Load the models in one dtype, weights held so, and time everything with them."""
     preset, settings, machine = benchmark.preset, benchmark.settings, benchmark.machine
     cases = [(decoding, batch) for batch in benchmark.batches for decoding in benchmark.decodings]
     with progress.stage(f"loading {preset.name}"):
@@ -96,6 +106,7 @@ def time_dtype(
             random=settings.seed if machine.random_weights else None,
             pixels=benchmark.pixels,
             compile=machine.compile,
+            weights=weights or "float",
         )
     codes = draw_codes(preset, settings.context, settings.seed)
     if machine.compile:
@@ -109,8 +120,7 @@ def time_dtype(
     if benchmark.pixels:
         with progress.stage("decoding pixels"):
             pixels = pixels_of(benchmark, loaded, timings[-1].codes)
-    name = str(dtype).removeprefix("torch.")
-    return timings, ModelTimes(name, loaded.seconds, pixels, loaded.compile_seconds)
+    return timings, ModelTimes(loaded.numbers, loaded.seconds, pixels, loaded.compile_seconds)
 
 
 def time_case(
@@ -126,9 +136,7 @@ def time_case(
     total = steps_run(
         plans_of(preset, len(codes), benchmark.settings.frames, decoding), repeats, steps
     )
-    name = (
-        f"{decoding.label(preset.grid)}, batch {batch}, {str(loaded.dtype).removeprefix('torch.')}"
-    )
+    name = f"{decoding.label(preset.grid)}, batch {batch}, {loaded.numbers}"
     request, done = benchmark.settings.request(decoding), 0
     with progress.bar(name, total) as bar:
 

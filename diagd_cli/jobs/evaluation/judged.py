@@ -13,7 +13,7 @@ from diagd_cli.errors import ClipError
 from diagd_cli.jobs.evaluation.measure import Case, Models
 from diagd_cli.jobs.models import load_models, machine_facts
 from diagd_cli.jobs.prompts import Prompts
-from diagd_cli.jobs.settings import Machine, Settings
+from diagd_cli.jobs.settings import AUTO, Machine, Settings
 from diagd_cli.loading import load
 from diagd_cli.model.inverse import InverseDynamics
 from diagd_cli.preset import Preset
@@ -36,8 +36,10 @@ def load_judged(
     batch: clips that are decoded together.
     beside: presets whose Transformers are going to be loaded too.
     """
-    folder, others = machine.weights_dir, [base] if base != preset else []
+    rounded = machine.weights not in (AUTO, "float") or preset.weights != "float"
+    folder, others = machine.weights_dir, [base] if rounded or base != preset else []
     loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])
+    # weights of 8 bits are judged by those that they were
     scorer = (
         load(base, loaded.device, loaded.dtype, folder=folder, pixels=False) if others else loaded
     )

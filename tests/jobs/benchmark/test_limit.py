@@ -55,6 +55,11 @@ def test_ntp_by_hand():
     assert work.bytes.tolist() == (4 * (1984 + 16 + 2 * 8 * extents)).tolist()
     assert work.flops.tolist() == (2 * (1536 + 400) + 4 * 2 * 8 * extents).tolist()
     assert (work_of(CONFIG, plan, batch=1, item=2).bytes * 2 == work.bytes).all()
+    small = work_of(CONFIG, plan, batch=1, item=4, weights="int8")
+    # a byte for each number of the blocks' matrices, and four for each of their rows
+    rows = 16 + 8 + 8 + 16 + 32 + 16
+    assert (work.bytes - small.bytes == 3 * blocks - 4 * rows).all()
+    assert (work.flops == small.flops).all()
 
 
 def test_batch_shares_the_weights_but_neither_cache_nor_products():
