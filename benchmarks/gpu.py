@@ -25,7 +25,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import common
 from diagd_cli import Decoding, Preset, load
-from diagd_cli.device import choose_device
+from diagd_cli.device import DTYPES, choose_device
 from diagd_cli.jobs.benchmark.machine import bandwidth, peak_flops
 from diagd_cli.jobs.benchmark.measure import Timing, draw_codes, measure
 from diagd_cli.loading import Loaded, Request
@@ -42,27 +42,30 @@ TINY_TOKENIZERS = {
 }
 NTP, FAST = Decoding("ntp"), Decoding("diagd", k=1, d=1)
 GB = 1e9
+SMALLEST = "bfloat16+8 bits"
+IN_8_BITS = {"cpu": "int8", "cuda": "fp8"}
 
 
 @dataclass(frozen=True)
 class Model:
     """A preset at its true size: what is timed of it, and how many new frames are made.
 
+    numbers: dtypes, and with `+8 bits` weights of 8 bits as well.
     steps: that are timed of each decoding; all, where there are fewer.
     """
 
     preset: str
     frames: int
     decodings: tuple[Decoding, ...]
-    dtypes: tuple[str, ...] = ("bfloat16",)
+    numbers: tuple[str, ...] = ("bfloat16",)
     steps: int = 120
 
 
 MODELS = [
     Model("freedoom", 40, (NTP, Decoding("diagd", 2, 10, window="slide")), ("float32", "bfloat16")),
-    Model("cosmos-4b", 24, (NTP, Decoding("diagd", 2, 10), FAST)),
+    Model("cosmos-4b", 24, (NTP, Decoding("diagd", 2, 10), FAST), ("bfloat16", SMALLEST)),
     Model("mineworld-700m", 15, (NTP, Decoding("diagd", 2, 28), Decoding("diagd", 1, 14))),
-    Model("cosmos-12b", 24, (NTP, Decoding("diagd", 2, 10), FAST)),
+    Model("cosmos-12b", 24, (NTP, Decoding("diagd", 2, 10), FAST), ("bfloat16", SMALLEST)),
 ]
 
 
@@ -119,11 +122,12 @@ def main(argv: list[str] | None = None) -> None:
     log.take("ceilings", lambda: ceilings(device, speed, args.tiny))
     for name in FAMILIES:
         log.take(f"correct, {name}", lambda name=name: correctness(name, device))
+    log.take("correct, 8 bits", lambda: correctness(FAMILIES[0], device, IN_8_BITS[device.type]))
     for model in (model for model in MODELS if model.preset in args.models):
-        for dtype in model.dtypes:
+        for kind in model.numbers:
             log.take(
-                f"{model.preset}, {dtype}",
-                lambda model=model, dtype=dtype: speeds(model, dtype, device, speed, args.tiny),
+                f"{model.preset}, {kind}",
+                lambda model=model, kind=kind: speeds(model, kind, device, speed, args.tiny),
             )
     log.take("profile", lambda: profiled(device, args.tiny))
 
@@ -135,9 +139,15 @@ def ceilings(device: torch.device, speed: dict, tiny: bool) -> Iterator[dict]:
     """Bytes/s and FLOP/s that everything is held against; `speed` remembers them."""
     speed["bandwidth"] = bandwidth(device, 1 << 20 if tiny else None)
     yield {"GB/s": speed["bandwidth"] / GB}
-    for dtype in (torch.float32, torch.bfloat16):
-        speed[dtype] = peak_flops(device, dtype, side=64 if tiny else None)
-        yield {"dtype": str(dtype).removeprefix("torch."), "TFLOP/s": speed[dtype] / 1e12}
+    for kind in ("float32", "bfloat16", SMALLEST):
+        speed[kind] = peak_flops(device, *numbers(kind, device), side=64 if tiny else None)
+        yield {"numbers": kind, "TFLOP/s": speed[kind] / 1e12}
+
+
+def numbers(kind: str, device: torch.device) -> tuple[torch.dtype, str]:
+    """A dtype, and how weights of 8 bits are held on a device; "" where they are not."""
+    dtype, _, small = kind.partition("+")
+    return DTYPES[dtype], IN_8_BITS[device.type] if small else ""
 
 
 def tiny_of(name: str) -> Preset:
@@ -151,19 +161,21 @@ def tiny_of(name: str) -> Preset:
     return common.vary(name, clip=size | frames, transformer=SMALL, tokenizer=tokenizer)
 
 
-def correctness(name: str, device: torch.device) -> Iterator[dict]:
+def correctness(name: str, device: torch.device, weights: str = "float") -> Iterator[dict]:
     """Tokens by replayed graphs, step by step, and on the CPU; those of clips alone and in a batch.
 
-    In float32 on one device they are equal; between devices ties may be decided otherwise.
+    In float32 on one device they are equal; between devices ties may be decided otherwise, and
+    weights of 8 bits are of another format.
     """
     preset = tiny_of(name)
     frames = preset.tokenizer.temporal * min(3, preset.window - preset.context)
     decodings = [Decoding("diagd", k=2, d=3)]
     if not preset.why_rolls:
         decodings.append(replace(decodings[0], window="slide"))
+    places = [device] if weights != "float" else dict.fromkeys((device, torch.device("cpu")))
     models = {
-        where: load(preset, where, torch.float32, random=0, pixels=False)
-        for where in dict.fromkeys((device, torch.device("cpu")))
+        where: load(preset, where, torch.float32, random=0, pixels=False, weights=weights)
+        for where in places
     }
     for decoding in decodings:
         longer = frames if preset.why_rolls else 2 * preset.window
@@ -178,7 +190,7 @@ def correctness(name: str, device: torch.device) -> Iterator[dict]:
             "decoding": decoding.label(preset.grid),
             "window": decoding.window,
             "graphs = eager": share(graphs, eager),
-            "GPU = CPU": share(eager, made["cpu", False]),
+            **({"GPU = CPU": share(eager, made["cpu", False])} if weights == "float" else {}),
             "alone = in a batch": share(alone[0], graphs[1]),
         }
 
@@ -205,16 +217,17 @@ def share(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def speeds(
-    model: Model, dtype: str, device: torch.device, speed: dict, tiny: bool
+    model: Model, kind: str, device: torch.device, speed: dict, tiny: bool
 ) -> Iterator[dict]:
     """Load a model, time its decodings, then its pixels; and the memory against the estimate."""
     preset = tiny_of(model.preset) if tiny else common.vary(model.preset)
-    kind, count = getattr(torch, dtype), min(model.steps, 4) if tiny else model.steps
+    count = min(model.steps, 4) if tiny else model.steps
+    dtype, weights = numbers(kind, device)
     frames = preset.tokenizer.temporal * 3 if tiny else model.frames
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     random = None if preset.transformer_weights and not tiny and preset.name == "freedoom" else 0
-    loaded = load(preset, device, kind, random=random)
+    loaded = load(preset, device, dtype, random=random, weights=weights or "float")
     yield {"load s": loaded.seconds}
     codes = draw_codes(preset, preset.clip.context, 0)
     for decoding in model.decodings:
@@ -231,7 +244,8 @@ def speeds(
     encode_frames(loaded, shown[: preset.clip.context])
     spent = {"decode pixels s": decoded, "encode s": time.perf_counter() - started}
     yield {**spent, "frames": len(shown), "context": preset.clip.context}
-    need = estimate(preset, frames=preset.clip.context + frames, dtype=dtype)
+    whole_clip = preset.clip.context + frames
+    need = estimate(preset, frames=whole_clip, dtype=dtype, weights=weights)
     peak = torch.cuda.max_memory_allocated(device) / GB if device.type == "cuda" else None
     yield {"estimated GB": need.total / GB, "peak GB": peak}
 
@@ -248,9 +262,9 @@ def capture(loaded: Loaded, request: Request, steps: int) -> float:
     return getattr(session._state.run, "seconds", 0.0)
 
 
-def figures(timing: Timing, preset: Preset, speed: dict, dtype: torch.dtype) -> dict:
+def figures(timing: Timing, preset: Preset, speed: dict, kind: str) -> dict:
     """A timing as a row: of the whole decoding, extrapolated from the steps that were timed."""
-    floors = timing.work.floors(speed["bandwidth"], speed[dtype])
+    floors = timing.work.floors(speed["bandwidth"], speed[kind])
     seconds = timing.seconds(floors)
     return {
         "decoding": timing.request.decoding.label(preset.grid),

@@ -171,6 +171,20 @@ def run(model, plan, prompt, choose, chunk=512, cache=None, capture=False):
     return tokens[:, : prompt.shape[1]]
 
 
+def stepped_logits(model, world, truth):
+    """Logits [B, new tokens, vocab] of the engine's steps, whose choices are those of the truth [B,
+    L].
+    """
+    seen = {}
+
+    def choose(logits, targets):
+        seen.update(zip(targets.tolist(), logits.unbind(1), strict=True))
+        return truth[:, targets]
+
+    assert run(model, world.plan(), world.prompt(truth), choose).tolist() == truth.tolist()
+    return torch.stack([seen[p] for p in world.new.tolist()], dim=1)
+
+
 def slide(model, world, prompt, choose, window, sinks=0, capture=False):
     """Decode the prompt [B, L] through a window that slides; what is chosen goes to `choose`."""
     grid, decoding = world.grid, replace(world.decoding, window="slide", sinks=sinks)

@@ -252,23 +252,24 @@ def test_a_busy_machine_is_compared_with_a_quiet_one(tiny, tmp_path, capsys, mon
     ]
 
 
-def test_the_run_that_is_prepared_for_a_gpu(tmp_path, capsys):
+def test_the_run_that_is_prepared_for_a_gpu(tmp_path, capsys, int8_processor):
     """All of it, at tiny sizes on the CPU; on each of the ways it takes tokens are the same."""
-    names = ["freedoom", "mineworld-700m"]
+    names = ["freedoom", "cosmos-4b"]
     gpu.main(["--tiny", "--device", "cpu", "--models", *names, "--out", str(tmp_path)])
     facts = json.loads((tmp_path / "gpu.json").read_text())
     rows, said = facts["rows"], capsys.readouterr().out.splitlines()
     assert facts["tiny"] and len(said) == len(rows)
     assert not [row for row in rows if "failed" in row or "left out" in row]
     correct = [row for row in rows if row["part"].startswith("correct")]
-    assert {row["part"] for row in correct} == {f"correct, {name}" for name in gpu.FAMILIES}
+    parts = {f"correct, {name}" for name in (*gpu.FAMILIES, "8 bits")}
+    assert {row["part"] for row in correct} == parts
     assert {"roll", "slide"} == {row["window"] for row in correct}
     for row in correct:
-        assert row["graphs = eager"] == row["GPU = CPU"] == row["alone = in a batch"] == 1
+        assert row["graphs = eager"] == row.get("GPU = CPU", 1) == row["alone = in a batch"] == 1
     assert set(names) < {model.preset for model in gpu.MODELS}
     for model in (model for model in gpu.MODELS if model.preset in names):
-        for dtype in model.dtypes:
-            own = [row for row in rows if row["part"] == f"{model.preset}, {dtype}"]
+        for kind in model.numbers:
+            own = [row for row in rows if row["part"] == f"{model.preset}, {kind}"]
             assert sum("tokens/s" in row for row in own) == len(model.decodings)
             assert any("decode pixels s" in row for row in own)
             assert any("estimated GB" in row for row in own)

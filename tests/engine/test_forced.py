@@ -11,7 +11,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import SEEDS, World, build_model, configs, random_sequences, run, slide, worlds
+from strategies import (
+    SEEDS,
+    World,
+    build_model,
+    configs,
+    random_sequences,
+    slide,
+    stepped_logits,
+    worlds,
+)
 
 from diagd_cli.engine.decode import decode_plan
 from diagd_cli.engine.forced import block_mask, forced_logits, plan_entries
@@ -24,20 +33,6 @@ from diagd_cli.tokens.grid import Grid
 STANDING_IN = World(
     Grid(3, 4, conditioning=1), context=1, frames=2, decoding=Decoding("diagd", k=2, d=3)
 )
-
-
-def stepped_logits(model, world, truth):
-    """Logits [B, new tokens, vocab] of the engine's steps, whose choices are those of the truth [B,
-    L].
-    """
-    seen = {}
-
-    def choose(logits, targets):
-        seen.update(zip(targets.tolist(), logits.unbind(1), strict=True))
-        return truth[:, targets]
-
-    assert run(model, world.plan(), world.prompt(truth), choose).tolist() == truth.tolist()
-    return torch.stack([seen[p] for p in world.new.tolist()], dim=1)
 
 
 @given(worlds(), configs(), SEEDS)

@@ -7,8 +7,16 @@ decides.
 
 import torch
 from hypothesis import given
-from strategies import SEEDS, build_model, configs, random_sequences, run, sampler, worlds
-from test_forced import stepped_logits
+from strategies import (
+    SEEDS,
+    build_model,
+    configs,
+    random_sequences,
+    run,
+    sampler,
+    stepped_logits,
+    worlds,
+)
 
 from diagd_cli.engine.forced import forced_logits
 from diagd_cli.model.linear import Linear, pack
