@@ -46,8 +46,11 @@ class Attention(nn.Module):
         cache: LayerCache | None,
         slots: Tensor,
         extent: int,
+        onto: Tensor,
     ) -> Tensor:
-        """What tokens x [B, Q, dim] read, [B, Q, dim]: of one another, or of a cache with them."""
+        """What tokens x [B, Q, dim] read, of one another or of a cache with them, added to the
+        residual stream `onto` [B, Q, dim].
+        """
         b, n, _ = x.shape
         h, g = self.heads, self.kv_heads
         qk, v = self.qkv(x).view(b, n, h + 2 * g, self.head_dim).split([h + g, g], dim=2)
@@ -60,7 +63,8 @@ class Attention(nn.Module):
             k, v = k.transpose(1, 2), v.transpose(1, 2)
         else:
             k, v = cache.update(slots, k, v, extent)
-        return self.out(attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, n, -1))
+        seen = attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, n, -1)
+        return self.out(seen, onto)
 
 
 class CrossAttention(nn.Module):
@@ -81,11 +85,14 @@ class CrossAttention(nn.Module):
         k, v = self.kv(context).view(b, n, 2, self.kv_heads, self.head_dim).unbind(2)
         return self.k_norm(k).transpose(1, 2), v.transpose(1, 2)
 
-    def forward(self, x: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """What tokens x [B, Q, dim] read of the text's keys and values, [B, Q, dim]."""
+    def forward(self, x: Tensor, context: tuple[Tensor, Tensor], onto: Tensor) -> Tensor:
+        """What tokens x [B, Q, dim] read of the text's keys and values, added to the residual
+        stream `onto` [B, Q, dim].
+        """
         b, n, _ = x.shape
         q = self.q_norm(self.q(x).view(b, n, self.heads, self.head_dim)).transpose(1, 2)
-        return self.out(attend(q, *context, EVERYTHING).transpose(1, 2).reshape(b, n, -1))
+        seen = attend(q, *context, EVERYTHING).transpose(1, 2).reshape(b, n, -1)
+        return self.out(seen, onto)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:

@@ -36,8 +36,16 @@ class Linear(nn.Linear):
         super().__init__(*sizes, **options)
         self.register_parameter("scale", None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The product [..., outputs] of x [..., inputs], in x's dtype."""
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The product [..., outputs] of x [..., inputs], in x's dtype, added to `onto` of its
+        shape.
+        """
+        if isinstance(self.product, Packed):
+            return self.product(x, onto)
+        y = self._product(x)
+        return y if onto is None else onto + y
+
+    def _product(self, x: Tensor) -> Tensor:
         if self.product is not None:
             return self.product(x)
         if x.dtype == torch.bfloat16 and _emulated(x):

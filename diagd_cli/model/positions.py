@@ -96,8 +96,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate x [..., Q, H, D] by the tables [Q, 1, D], sin `signed`: (a, b) -> (a cos - b sin, b
     cos + a sin).
     """
-    a, b = x.chunk(2, dim=-1)
-    return torch.addcmul(x * cos, torch.cat([b, a], dim=-1), sin)
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 
 
 def absolute_table(coords: Tensor, dim: int, prefix: int) -> Tensor:

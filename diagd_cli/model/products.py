@@ -28,9 +28,12 @@ class Packed:
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight, self.bias = torch.ops.mkldnn._reorder_linear_weight(weight.detach()), bias
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The product."""
-        return onednn(x, self.weight, self.bias)
+    def __call__(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The product, added to `onto` [..., outputs], which costs no operation of its own."""
+        if onto is None:
+            return onednn(x, self.weight, self.bias)
+        pointwise = torch.ops.mkldnn._linear_pointwise.binary
+        return pointwise(x, onto, self.weight, self.bias, "add")
 
 
 class Int8:

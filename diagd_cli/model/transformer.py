@@ -140,10 +140,10 @@ class Block(nn.Module):
         context: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The residual stream [B, Q, dim] after it; context: keys and values of the text."""
-        x = x + self.attention(self.attention_norm(x), rope, mask, cache, slots, extent)
+        x = self.attention(self.attention_norm(x), rope, mask, cache, slots, extent, onto=x)
         if context is not None:
-            x = x + self.cross(self.cross_norm(x), context)
-        return x + self.mlp(self.mlp_norm(x))
+            x = self.cross(self.cross_norm(x), context, onto=x)
+        return self.mlp(self.mlp_norm(x), onto=x)
 
 
 class MLP(nn.Module):
@@ -155,12 +155,12 @@ class MLP(nn.Module):
         self.up = Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
         self.down = Linear(config.mlp_dim, config.dim, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """What is added to the residual stream x [B, Q, dim], of the same shape."""
+    def forward(self, x: Tensor, onto: Tensor) -> Tensor:
+        """What it makes of x [B, Q, dim], added to the residual stream `onto` [B, Q, dim]."""
         if self.gated:
             gate, up = self.up(x).chunk(2, dim=-1)
-            return self.down(F.silu(gate) * up)
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+            return self.down(F.silu(gate) * up, onto)
+        return self.down(F.gelu(self.up(x), approximate="tanh"), onto)
 
 
 def initialise(model: nn.Module, seed: int, std: float = 0.02) -> None:

@@ -27,8 +27,8 @@ DIAGD = Decoding("diagd", k=1, d=2)
 @settings(max_examples=15)
 @given(strategies.grids(), strategies.configs(), st.integers(1, 5), strategies.SEEDS)
 def test_maps_times_values_are_what_the_attention_gives(grid, config, chunk, seed):
-    """Any norm, rotation, grouping and bias: out(softmax(qk) v) from what is caught is the module's
-    own output.
+    """Any norm, rotation, grouping and bias: out(softmax(qk) v) from what is caught is what the
+    module adds.
     """
     model = strategies.build_model(config, grid, 2, seed)
     length = grid.length(2)
@@ -37,7 +37,9 @@ def test_maps_times_values_are_what_the_attention_gives(grid, config, chunk, see
     )
     cache, seen, given_out = KVCache(config, 1, length), [], []
     hooks = [
-        b.attention.register_forward_hook(lambda m, a, out: given_out.append(out))
+        b.attention.register_forward_hook(
+            lambda m, a, named, out: given_out.append(out - named["onto"]), with_kwargs=True
+        )
         for b in model.blocks
     ]
     with watch(model, lambda layer, q, k, slots: seen.append((layer, probabilities(q, k, slots)))):
