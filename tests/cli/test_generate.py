@@ -277,14 +277,25 @@ def test_dry_run_shows_plan_and_paths(generate, tiny, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_dry_run_does_not_import_torch(clips):
+def test_what_needs_no_torch_does_not_wait_for_it(clips, tmp_path):
+    """A dry run; and of one clip, that it is not there or that it was continued before."""
+    clip = str(clips / "rooms.mp4")
+    (tmp_path / "done.mp4").touch()
+    commands = [[clip, "--dry-run"], ["none.mp4"], [clip, "-o", "done.mp4"]]
     code = (
         "import sys\nfrom diagd_cli.cli.app import app\n"
-        f"try: app(['generate', {str(clips / 'rooms.mp4')!r}, '--dry-run'])\n"
-        "finally: assert 'torch' not in sys.modules\n"
+        f"for words in {commands}:\n"
+        "    try: app(['generate', *words])\n"
+        "    except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **run)
     assert done.returncode == 0 and "steps for 4800 tokens" in done.stdout, done.stderr
+    assert [line[:25] for line in done.stderr.splitlines()] == [
+        "error: none.mp4 does not ",
+        "error: done.mp4 exists al",
+    ]
 
 
 def test_seed_decides_the_tokens(tokens):
