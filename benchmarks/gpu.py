@@ -154,7 +154,7 @@ def tiny_of(name: str) -> Preset:
     """A preset, shrunken: frames of few tokens, a window of few frames, narrow layers."""
     shipped = common.vary(name)
     side, clip = shipped.tokenizer.spatial, shipped.clip
-    frames = {"context": 1, "window": 4, "overlap": 2} if shipped.tokenizer.temporal == 1 else {}
+    frames = {"context": 1, "window": 3, "overlap": 1} if shipped.tokenizer.temporal == 1 else {}
     size = {"height": side * TOKENS[0], "width": side * TOKENS[1], "least": min(clip.least, 1)}
     narrow = TINY_TOKENIZERS.get(shipped.tokenizer.kind, {})
     tokenizer = shipped.tokenizer.model_dump() | narrow
@@ -180,7 +180,7 @@ def correctness(name: str, device: torch.device, weights: str = "float") -> Iter
     for decoding in decodings:
         longer = frames if preset.why_rolls else 2 * preset.window
         made = {
-            (where.type, capture): tokens(models[where], decoding, longer, (0, 1, 2), capture)
+            (where.type, capture): tokens(models[where], decoding, longer, (0, 1), capture)
             for where in models
             for capture in (True, False)
         }

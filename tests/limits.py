@@ -23,6 +23,18 @@ def as_nobody():
 
 
 @contextmanager
+def small_files(size: int):
+    """No file may grow beyond `size` bytes, of this process and of what it starts."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@contextmanager
 def small_disk(folder: Path):
     """A disk of 64 KiB, mounted on `folder`. Skips the test where that may not be done."""
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 import typer
 import yaml
+from families.small import write_small_models
 from pydantic import BaseModel
+from tiny import moving, save_clip
 
 import diagd_cli
 from diagd_cli.cli.app import app
@@ -270,33 +272,11 @@ def test_table_of_presets():
         assert f"| {' | '.join(cells)} |" in (DOCS / "presets.md").read_text(), cells
 
 
-@pytest.fixture(scope="module")
-def walk(clips, tmp_path_factory):
-    """A folder with the clip that the examples name, and the actions that were recorded with it."""
-    folder = tmp_path_factory.mktemp("walk")
-    for suffix in (".mp4", ".jsonl"):
-        shutil.copy(clips / f"rooms{suffix}", folder / f"walk{suffix}")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(diagd, walk):
-    """The tokens int64 [T, h, w] that the command makes of it: two frames by seed 0."""
-    output = walk / "made.mp4"
-    assert (
-        diagd(
-            "generate", walk / "walk.mp4", "-o", output, "--frames", 2, "--seed", 0, "--save-tokens"
-        ).code
-        == 0
-    )
-    return np.load(output.with_suffix(".npz"))["codes"]
-
-
-@pytest.fixture
-def generated(made, walk, monkeypatch):
-    """The same, to be compared with what an example makes in that folder."""
-    monkeypatch.chdir(walk)
-    return made
+def codes_of(diagd, *options) -> np.ndarray:
+    """The tokens int64 [T, h, w] that the command makes of walk.mp4 by seed 0."""
+    output = ("-o", "made.mp4", "--save-tokens", "--seed", 0)
+    assert diagd("generate", "walk.mp4", *output, *options).code == 0
+    return np.load("made.npz")["codes"]
 
 
 def python_blocks() -> list[str]:
@@ -320,28 +300,39 @@ def test_the_example_of_jobs(tiny, tmp_path, monkeypatch):
     assert swept.recommended and (tmp_path / "results" / "sweep.html").exists()
 
 
-def test_python_examples(generated):
-    """They run, and make what the command makes."""
+def test_python_examples(diagd, tmp_path, monkeypatch):
+    """They run, and make what the command makes: by the shipped preset made small, and a clip of
+    its size.
+    """
+    monkeypatch.chdir(tmp_path)
+    small = write_small_models("freedoom", Path())
+    frames = moving(9, load_preset(small).clip.height, load_preset(small).clip.width)
+    save_clip(Path("walk.mp4"), frames).with_suffix(".jsonl").write_text('{"action": "left"}\n' * 9)
     blocks = python_blocks()
     names: dict = {}
     for block in (block for block in blocks if "jobs.evaluate" not in block):
+        block = block.replace('"freedoom"', f'"{small}"')
         exec(compile(block, "python.md", "exec"), names)
     assert len(blocks) > 5
-    assert names["result"].frames.shape == (6, 120, 160, 3)
-    assert (names["result"].codes == generated).all()
+    assert names["result"].frames.shape == (6, 32, 48, 3)
+    assert (names["result"].codes == codes_of(diagd, "-p", small, "--frames", 2)).all()
     assert names["made"].shape == (1, names["plan"].length)
     assert (names["made"][:, : names["ids"].shape[1]] == names["ids"]).all()
     assert names["session"].latents == names["context"] + 2
 
 
-def test_the_example_of_the_readme(generated):
+def test_the_example_of_the_readme(diagd, clips, tmp_path, monkeypatch):
+    """By the preset that ships, for a clip that has its actions beside it."""
+    monkeypatch.chdir(tmp_path)
+    for suffix in (".mp4", ".jsonl"):
+        shutil.copy(clips / f"rooms{suffix}", f"walk{suffix}")
     lines = list(code_lines(ROOT / "README.md"))
     start = lines.index("import diagd_cli as diagd")
     example = [line for line in lines[start : start + 9] if line][:5]
     assert example[-1].endswith("those of diagd generate walk.mp4 --frames 16 --seed 0")
     names: dict = {}
-    exec("\n".join(example).replace("frames=16", "frames=2"), names)
-    assert (names["result"].codes == generated).all()
+    exec("\n".join(example).replace("frames=16", "frames=1"), names)
+    assert (names["result"].codes == codes_of(diagd, "--frames", 1)).all()
 
 
 def test_everything_public_is_there():

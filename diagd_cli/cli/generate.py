@@ -111,7 +111,7 @@ def generate(
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
-        from diagd_cli.jobs.generation import Generation, check
+        from diagd_cli.jobs.generation import Generation, check, check_alone
         from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
         from diagd_cli.preset_files import load_preset
 
@@ -154,6 +154,7 @@ def generate(
         if dry_run:
             show(generation, reporter, messages.json)
             return
+        check_alone(generation)
         from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
 
         set_threads(machine.threads)

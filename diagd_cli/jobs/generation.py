@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from diagd_cli.clip.read import check_clip
 from diagd_cli.files.atomic import STDOUT
-from diagd_cli.files.outputs import Named, check_outputs
+from diagd_cli.files.outputs import Named, check_free, check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.prompts import Prompts, find_prompts
 from diagd_cli.jobs.settings import AUTO, Machine, Settings, Steering
@@ -137,3 +138,17 @@ def check(generation: Generation) -> Checked:
         [named for target in generation.targets for named in generation.files(target)], reads
     )
     return Checked(prompts, actions)
+
+
+def check_alone(generation: Generation) -> None:
+    """Of a single video, what would end it when its turn comes, which is after torch has been
+    imported: its clip cannot be opened, or its files exist already. Several fail one by one, later.
+
+    Raises ClipError, OutputError.
+    """
+    if len(generation.targets) > 1:
+        return
+    [target] = generation.targets
+    for path, _ in generation.files(target):
+        check_free(path, generation.force or generation.resume)
+    check_clip(target.clip)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import sys
 import time
 import warnings
 
@@ -139,21 +140,35 @@ def test_progress_does_not_slow_the_loop(monkeypatch):
     assert seconds / 10_000 < 50e-6  # a step of the shipped model takes some 10 ms
 
 
-def test_colour_only_where_it_is_wanted(start, monkeypatch):
-    pty = pytest.importorskip("pty")
+@pytest.fixture
+def terminal():
+    """A terminal to write to, as a file's number, and a function that reads what it shows."""
+    ours, theirs = pytest.importorskip("pty").openpty()
+    yield theirs, lambda: os.read(ours, 10_000).decode().strip()
+    os.close(ours)
+    os.close(theirs)
 
-    def shown(**environment):
-        ours, theirs = pty.openpty()
-        start(
-            "generate",
-            "none.mp4",
-            stderr=theirs,
-            env={**os.environ, "TERM": "xterm", **environment},
-        ).wait(60)
-        os.close(theirs)
-        return os.read(ours, 10_000).decode().strip()
 
-    plain = "error: none.mp4 does not exist. Check the name and the folder"
-    assert "\x1b[1;31merror:" in shown()
-    assert "31m" not in shown(NO_COLOR="1")
-    assert shown(TERM="dumb") == plain
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({}, "\x1b[1;31merror:\x1b[0m no luck"),
+        ({"NO_COLOR": "1"}, "\x1b[1merror:\x1b[0m no luck"),  # bold alone
+        ({"TERM": "dumb"}, "error: no luck"),
+    ],
+    ids=["xterm", "NO_COLOR", "dumb"],
+)
+def test_colour_only_where_it_is_wanted(terminal, monkeypatch, variables, expected):
+    for name, value in ({"TERM": "xterm"} | variables).items():
+        monkeypatch.setenv(name, value)
+    file, shown = terminal
+    with os.fdopen(os.dup(file), "w") as stderr:
+        monkeypatch.setattr(sys, "stderr", stderr)
+        Reporter().error("no luck")
+    assert shown() == expected
+
+
+def test_a_command_on_a_terminal_is_in_colour(start, terminal):
+    file, shown = terminal
+    start("generate", "none.mp4", stderr=file, env={**os.environ, "TERM": "xterm"}).wait(60)
+    assert shown().startswith("\x1b[1;31merror:\x1b[0m none.mp4 does not exist")

@@ -149,7 +149,8 @@ def test_shipped_preset(diagd, clips):
     """The real action is read from real frames; a sampled token has some nats, as a real one
     has.
     """
-    done = diagd("eval", clips / "rooms.mp4", "--decodings", "diagd:2:10", "--frames", 1, "--json")
+    options = ["--decodings", "diagd:2:10", "--context", 2, "--frames", 1, "--json"]
+    done = diagd("eval", clips / "rooms.mp4", *options)
     found = rows(done)
     row = found["DiagD k=2 d=10"]
     assert (

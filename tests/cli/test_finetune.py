@@ -8,7 +8,7 @@ import signal
 
 import pytest
 import torch
-from families.small import write_small
+from families.small import write_small_models
 from safetensors.torch import save_file
 from tiny import moving, save_clip
 
@@ -16,12 +16,7 @@ from diagd_cli.cli.finetune import decoding_set
 from diagd_cli.preset_files import load_preset
 from diagd_cli.train import diagonal
 from diagd_cli.train.recipe import write_preset
-from diagd_cli.weights.load import (
-    load_transformer,
-    random_tokenizer,
-    random_transformer,
-    save_weights,
-)
+from diagd_cli.weights.load import load_transformer, save_weights
 
 
 @pytest.fixture(scope="module")
@@ -238,18 +233,11 @@ def small(tmp_path):
             if load_preset(name).text
             else {}
         )
-        preset, entries = load_preset(write_small(name, tmp_path, **text)), {}
-        for part, model in (("tokenizer", random_tokenizer), ("transformer", random_transformer)):
-            entry = save_weights(
-                tmp_path / f"{part}.safetensors", model(preset, seed=0).state_dict()
-            )
-            entries[f"{part}_weights"] = entry.model_dump(mode="json")
-        write_small(name, tmp_path, **text, **entries).rename(tmp_path / "small.yaml")
+        write_small_models(name, tmp_path, **text)
         for split in ("train", "val"):
             save_clip(tmp_path / "data" / split / "walk.mp4", moving(17, 40, 64)).with_suffix(
                 ".jsonl"
             ).unlink()
-        return preset
 
     return write
 

@@ -55,29 +55,34 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_shipped_preset(diagd, clips, tmp_path):
-    """The main job: a real clip in, an MP4 with its context and what follows out, by the shipped
-    model.
+@pytest.fixture(scope="module")
+def shipped(clips, tmp_path_factory):
+    """A folder with what the command makes by the shipped model, in a process of its own, which has
+    done nothing before.
     """
-    done = diagd(
-        "generate",
-        clips / "rooms.mp4",
-        "--frames",
-        2,
-        "--seed",
-        1,
-        "--json",
-        "-o",
-        tmp_path / "rooms.mp4",
-    )
-    assert done.code == 0, done.err
-    video = read_clip(tmp_path / "rooms.mp4", 6)
+    folder = tmp_path_factory.mktemp("shipped")
+    options = ["--frames", "2", "--seed", "1", "--json", "-o", str(folder / "rooms.mp4")]
+    command = [sys.executable, "-m", "diagd_cli", "generate", str(clips / "rooms.mp4"), *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((folder / "rooms.json").read_text())
+    return folder
+
+
+def test_shipped_preset(shipped):
+    """The main job: a real clip in, an MP4 with its context and what follows out."""
+    video = read_clip(shipped / "rooms.mp4", 6)
     assert (video.frames.shape, video.first, video.fps) == ((6, 120, 160, 3), 0, 17.5)
-    [made] = done.objects
-    assert made == json.loads((tmp_path / "rooms.json").read_text())
+    made = json.loads((shipped / "rooms.json").read_text())
     assert made["settings"]["preset"] == "freedoom" and made["settings"]["seed"] == 1
     assert made["input"]["first"] == 40 and made["tokens"] == 2 * 15 * 20
-    assert names(tmp_path) == ["rooms.json", "rooms.mp4"]
+    assert names(shipped) == ["rooms.json", "rooms.mp4"]
+
+
+def test_the_peak_of_memory_is_as_predicted(shipped):
+    """How far it may be off is what two machines may differ by."""
+    peak = json.loads((shipped / "rooms.json").read_text())["peak_memory_bytes"]
+    assert peak["predicted"] == pytest.approx(peak["host"], rel=0.2)
 
 
 def test_mp4_holds_context_and_continuation_at_the_clips_fps(generate, tiny, tmp_path):
@@ -130,16 +135,6 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
     )
     assert 0 < told["first_frame_seconds"]["decode"] < told["first_frame_seconds"]["command"]
     assert min(told["peak_memory_bytes"].values()) > 100_000_000
-
-
-def test_the_peak_of_memory_is_as_predicted(start, clips, tmp_path):
-    """By a process of its own, which has done nothing before; how far it may be off is what two
-    machines may differ by.
-    """
-    process = start("generate", clips / "rooms.mp4", "--frames", 2, "-o", tmp_path / "out.mp4")
-    assert process.wait() == 0
-    peak = json.loads((tmp_path / "out.json").read_text())["peak_memory_bytes"]
-    assert peak["predicted"] == pytest.approx(peak["host"], rel=0.2)
 
 
 def test_a_bad_clip_does_not_stop_the_rest(generate, tiny, tmp_path):
@@ -277,14 +272,25 @@ def test_dry_run_shows_plan_and_paths(generate, tiny, tmp_path):
     assert names(tmp_path) == []
 
 
-def test_dry_run_does_not_import_torch(clips):
+def test_what_needs_no_torch_does_not_wait_for_it(clips, tmp_path):
+    """A dry run; and of one clip, that it is not there or that it was continued before."""
+    clip = str(clips / "rooms.mp4")
+    (tmp_path / "done.mp4").touch()
+    commands = [[clip, "--dry-run"], ["none.mp4"], [clip, "-o", "done.mp4"]]
     code = (
         "import sys\nfrom diagd_cli.cli.app import app\n"
-        f"try: app(['generate', {str(clips / 'rooms.mp4')!r}, '--dry-run'])\n"
-        "finally: assert 'torch' not in sys.modules\n"
+        f"for words in {commands}:\n"
+        "    try: app(['generate', *words])\n"
+        "    except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    run = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, **run)
     assert done.returncode == 0 and "steps for 4800 tokens" in done.stdout, done.stderr
+    assert [line[:25] for line in done.stderr.splitlines()] == [
+        "error: none.mp4 does not ",
+        "error: done.mp4 exists al",
+    ]
 
 
 def test_seed_decides_the_tokens(tokens):
@@ -440,17 +446,18 @@ def test_file_names_are_only_names(diagd, tiny, tmp_path, monkeypatch, name):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other file systems refuse such names")
-def test_a_file_name_that_is_not_utf8(start, tiny, tmp_path):
+def test_a_file_name_that_is_not_utf8(start, diagd, tiny, tmp_path, monkeypatch):
+    """On stdout it is what it is; in JSON, which must be UTF-8, nearly."""
+    monkeypatch.chdir(tmp_path)
     name = os.fsdecode(b"caf\xe9.mp4")
     twin(tiny, tmp_path, name)
-    process = start(
-        "generate", name, "-p", tiny.preset, "-o", "out", "-q", cwd=tmp_path, text=False
-    )
-    assert process.communicate(timeout=60) == (b"out/caf\xe9.mp4\n", b"")
-    assert (
-        json.loads((tmp_path / "out" / name).with_suffix(".json").read_text())["output"]
-        == "out/caf\ufffd.mp4"
-    )
+    options = ("generate", name, "-p", tiny.preset, "-o", "out", "-q")
+    out, err = start(*options, "--dry-run", text=False).communicate(timeout=60)
+    plan = b"caf\xe9.mp4 -> out/caf\xe9.mp4: DiagD k=1 d=2, 8 steps for 18 tokens\n"
+    assert (out, err) == (plan, b"")
+    [told] = diagd(*options, "--json").objects
+    assert told == json.loads((tmp_path / "out" / name).with_suffix(".json").read_text())
+    assert told["output"] == "out/caf\ufffd.mp4" and (tmp_path / "out" / name).exists()
 
 
 def test_a_still_image_is_a_clip_of_one_frame(generate, tiny, tmp_path):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from limits import as_nobody, small_disk
+from limits import as_nobody, small_disk, small_files
 from PIL import Image
 
 from diagd_cli.clip.image import contact_sheet, write_png
@@ -219,14 +219,9 @@ def test_disk_full(tiny_disk):
 
 
 def test_file_size_limit(tmp_path):
-    code = (
-        "import resource, sys; from pathlib import Path; from test_write import fails, noise, "
-        "save\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))\n"
-        "print(fails(save, Path(sys.argv[1]), noise(4)))\n"
-    )
-    done = subprocess.run(script(code, tmp_path / "a.mp4"), **OUTPUT)
-    assert "a.mp4 cannot be written: file too large" in done.stdout, done.stderr
+    with small_files(65536):
+        line = fails(save, tmp_path / "a.mp4", noise(4))
+    assert "a.mp4 cannot be written: file too large" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 
 from diagd_cli.preset_files import load_preset
+from diagd_cli.weights.load import random_tokenizer, random_transformer, save_weights
 
 SMALL = {
     "freedoom": {
@@ -76,6 +77,15 @@ def write_small(name: str, folder: Path, **more) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(settings))
     return path
+
+
+def write_small_models(name: str, folder: Path, **more) -> Path:
+    """Such a preset, small.yaml, with random weights beside it."""
+    preset, entries = load_preset(write_small(name, folder, **more)), {}
+    for part, model in (("tokenizer", random_tokenizer), ("transformer", random_transformer)):
+        entry = save_weights(folder / f"{part}.safetensors", model(preset, seed=0).state_dict())
+        entries[f"{part}_weights"] = entry.model_dump(mode="json")
+    return write_small(name, folder, **more, **entries).rename(folder / "small.yaml")
 
 
 def steer(clip, name):

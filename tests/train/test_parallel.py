@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 import yaml
+from conftest import Done
 from tiny import moving, save_clip
 from torch import nn
 from train.near import LOSS, assert_same_training
@@ -36,68 +37,104 @@ RECIPE = {
 }
 
 
+STEADY = RECIPE | {"transformer": RECIPE["transformer"] | {"warmup": 1, "final": 1.0}}
+# The command line once for each list of arguments, with a port to meet at; \f parts what it tells.
+IN_TURN = """
+import json, os, sys
+from diagd_cli.__main__ import main
+for port, words in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"], sys.argv = str(port), ["diagd", *words]
+    try: main()
+    except SystemExit as end: code = int(end.code or 0)
+    for stream in (sys.stdout, sys.stderr): print(f"\\f{code}\\f", end="", file=stream, flush=True)
+"""
+
+
 @pytest.fixture(scope="module")
 def world(tiny, tmp_path_factory):
+    """A folder with a preset, recipes, clips, and `broken`: clips of which one is none."""
     folder = tmp_path_factory.mktemp("world")
     shutil.copytree(tiny.folder, folder, dirs_exist_ok=True)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    for name, recipe in (("recipe", RECIPE), ("steady", STEADY)):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
     for n, split in enumerate(("train", "train", "val")):
         save_clip(folder / "data" / split / f"{n}.mp4", moving(6 + n)[n:])
+    shutil.copytree(folder / "data", folder / "broken")
+    (folder / "broken/train/0.mp4").write_bytes(b"no video")
     return folder
 
 
-def processes(count, *arguments):
-    """The command line in `count` processes that know of each other as torchrun's do, without its
-    own.
+def options(world, part, name, recipe="recipe", data="data"):
+    where = ["--out", world / name, "--recipe", world / f"{recipe}.yaml"]
+    return ["train", part, world / data, *where, "--every", 2]
+
+
+def steady(world, name):
+    return [
+        *options(world, "transformer", name, "steady"),
+        "--no-samples",
+        "-q",
+        "--precision",
+        "fp32",
+    ]
+
+
+def told(process, count) -> list[Done]:
+    """Code, stdout and stderr of each of the command lines that a process went through."""
+    out, err = (text.split("\f") for text in process.communicate(timeout=240))
+    return [Done(int(out[n + 1]), out[n], err[n]) for n in range(0, 2 * count, 2)]
+
+
+@pytest.fixture(scope="module")
+def processes(diagd, world) -> dict[str, Done]:
+    """What two processes do that know of each other as torchrun's do, by a name for each training:
+    all of them by the same two, as importing torch takes most of their time.
     """
+    assert diagd(*steady(world, "mixed"), "--steps", 3).code == 0
+    trainings = {
+        "tokenizer": [*options(world, "tokenizer", "two-fp32"), "--precision", "fp32"],
+        "mixed": steady(world, "mixed"),
+        "broken": options(world, "tokenizer", "none", data="broken"),  # what is left loses its peer
+    }
+    lines = [(free_port(), [str(word) for word in words]) for words in trainings.values()]
+    command = [sys.executable, "-c", IN_TURN, json.dumps(lines)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    machine = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(command, env={**machine, "RANK": n, "LOCAL_RANK": n}, **pipes)
+        for n in "01"
+    ]
+    both = zip(*(told(process, len(lines)) for process in started), strict=True)
+    done = [Done(max(a.code, b.code), a.out + b.out, a.err + b.err) for a, b in both]
+    return dict(zip(trainings, done, strict=True))
+
+
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    world = {
-        "WORLD_SIZE": str(count),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "diagd_cli", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    started = [
-        subprocess.Popen(
-            command, env={**os.environ, **world, "RANK": str(n), "LOCAL_RANK": str(n)}, **pipes
-        )
-        for n in range(count)
-    ]
-    told = [process.communicate(timeout=240) for process in started]
-    code = max(process.returncode for process in started)
-    return subprocess.CompletedProcess(command, code, *map("".join, zip(*told, strict=True)))
+        return free.getsockname()[1]
 
 
-def torchrun(count, *arguments):
-    """The command line in `count` processes on this machine."""
+@pytest.fixture(scope="module")
+def torchrun(world) -> dict[str, Done]:
+    """The same of the two that torchrun starts on this machine."""
     launch = [
-        sys.executable,
         "-m",
         "torch.distributed.run",
         "--standalone",
-        f"--nproc-per-node={count}",
+        "--nproc-per-node=2",
+        "-m",
+        "diagd_cli",
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launch, "-m", "diagd_cli", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
-
-
-def options(world, part, name):
-    return [
-        "train",
-        part,
-        world / "data",
-        "--out",
-        world / name,
-        "--recipe",
-        world / "recipe.yaml",
-        "--every",
-        2,
-    ]
+    training = [*options(world, "transformer", "two-bf16"), "--precision", "bf16"]
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, training)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return {"transformer": Done(done.returncode, done.stdout, done.stderr)}
 
 
 def test_more_processes_than_gpus(monkeypatch):
@@ -113,16 +150,16 @@ def test_more_processes_than_gpus(monkeypatch):
 
 @pytest.mark.parametrize(
     ("launch", "part", "precision"),
-    [(torchrun, "transformer", "bf16"), (processes, "tokenizer", "fp32")],
+    [("torchrun", "transformer", "bf16"), ("processes", "tokenizer", "fp32")],
 )
-def test_two_processes_train_what_one_does(diagd, world, launch, part, precision):
+def test_two_processes_train_what_one_does(diagd, world, request, launch, part, precision):
     how = ["--precision", precision]
     start = f"start-{precision}"
     assert diagd(*options(world, part, start), *how, "--steps", 1, "--no-samples", "-q").code == 0
     assert diagd(*options(world, part, f"one-{precision}"), *how, "-q").code == 0
-    done = launch(2, *options(world, part, f"two-{precision}"), *how)
-    assert done.returncode == 0 and "Warning" not in done.stderr, done.stderr
-    assert done.stdout == f"{world}/two-{precision}/preset.yaml\n"  # the first process alone speaks
+    done = request.getfixturevalue(launch)[part]
+    assert done.code == 0 and "Warning" not in done.err, done.err
+    assert done.out == f"{world}/two-{precision}/preset.yaml\n"  # the first process alone speaks
     one, two = (world / f"{name}-{precision}" / part for name in ("one", "two"))
     logs = [
         [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -148,15 +185,10 @@ def test_two_processes_train_what_one_does(diagd, world, launch, part, precision
     )
 
 
-def test_a_run_may_go_on_with_another_number_of_processes(diagd, world):
+def test_a_run_may_go_on_with_another_number_of_processes(diagd, world, processes):
     """Half of it alone and half in two processes, at a constant rate: as if alone all the time."""
-    steady = RECIPE | {"transformer": RECIPE["transformer"] | {"warmup": 1, "final": 1.0}}
-    (world / "steady.yaml").write_text(yaml.safe_dump(steady))
-    options = ["train", "transformer", world / "data", "--recipe", world / "steady.yaml", "--no-samples", "-q",
-               "--precision", "fp32", "--out"]  # fmt: skip
-    assert diagd(*options, world / "whole").code == 0
-    assert diagd(*options, world / "mixed", "--steps", 3).code == 0
-    assert processes(2, *options, world / "mixed").returncode == 0
+    assert processes["mixed"].code == 0, processes["mixed"].err
+    assert diagd(*steady(world, "whole")).code == 0
     checkpoints = (world / name / "transformer" / "checkpoint.pt" for name in ("whole", "mixed"))
     whole, mixed = (torch.load(path, weights_only=True) for path in checkpoints)
     assert whole["step"] == mixed["step"] == 6
@@ -164,29 +196,20 @@ def test_a_run_may_go_on_with_another_number_of_processes(diagd, world):
         assert torch.allclose(value, mixed["average"][name], atol=1e-4), name
 
 
-def test_what_stops_one_process_is_told_once(diagd, world, tmp_path, monkeypatch):
-    """The other one only loses its peer; a batch that is too small for both is told before the
-    clips are read.
-    """
-    shutil.copytree(world / "data", tmp_path / "data", ignore=shutil.ignore_patterns("cache"))
-    (tmp_path / "data/train/0.mp4").write_bytes(b"no video")
-    where = ["--recipe", world / "recipe.yaml", "--out", tmp_path / "run"]
-    done = processes(2, "train", "tokenizer", tmp_path / "data", *where)
-    assert (
-        done.returncode
-        and done.stderr.count("0.mp4 is not a video file") == 1
-        and "bug" not in done.stderr
-    )
-    assert "Another process of this training has ended. Its own message says why" in done.stderr
+def test_what_stops_one_process_is_told_once(processes):
+    """The other one only loses its peer."""
+    done = processes["broken"]
+    assert done.code and done.err.count("0.mp4 is not a video file") == 1
+    assert "bug" not in done.err
+    assert "Another process of this training has ended. Its own message says why" in done.err
+
+
+def test_a_batch_that_is_too_small_is_told_before_the_clips_are_read(diagd, world, monkeypatch):
     monkeypatch.setattr(parallel, "world_size", lambda: 2)
-    done = diagd(
-        "finetune", tmp_path / "data", "--preset", world / "tiny.yaml", "--out", tmp_path / "tuned"
-    )
-    assert (
-        done.code == 2
-        and "A batch of 1 cannot be split over 2 processes" in done.err
-        and "0.mp4" not in done.err
-    )
+    where = ["--preset", world / "tiny.yaml", "--out", world / "tuned"]
+    done = diagd("finetune", world / "broken", *where)
+    assert done.code == 2 and "A batch of 1 cannot be split over 2 processes" in done.err
+    assert "0.mp4" not in done.err
 
 
 def test_more_processes_than_windows(monkeypatch):

@@ -14,16 +14,19 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import hear
 from tiny import moving, save_clip
 
 from diagd_cli import loading, pipeline
+from diagd_cli.cli import signals
 from diagd_cli.cli.console import Follow
 from diagd_cli.cli.guard import TRAINING_INTERRUPTED
 from diagd_cli.clip import read
 from diagd_cli.clip.read import read_clip
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.errors import Exit
+from diagd_cli.train.loop import Run
 
 INTERRUPTED = "error: interrupted; nothing half-written was left\n"
 STAGES = {
@@ -153,24 +156,45 @@ def test_sigterm_ends_a_stream_as_ctrl_c_does_and_under_nohup_sighup_does_not(
     assert not any(os.path.exists(f"/proc/{child}") for child in ffmpeg)
 
 
-def test_a_training_that_is_ended_keeps_its_checkpoint(start, tiny, tmp_path):
+@pytest.fixture
+def listening(monkeypatch):
+    """This process hears the signals that the command's own does, and as it does."""
+    for heard in ("_heard", "_terminals"):
+        monkeypatch.setattr(signals, heard, [])
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    signals.listen()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("moment", ["update", "log", "save"])
+def test_a_training_that_is_ended_keeps_its_checkpoint(
+    diagd, tiny, tmp_path, monkeypatch, listening, moment
+):
+    """A real SIGTERM in the fifth step, as soon as that was done."""
     for split in ("train", "val"):
         save_clip(tmp_path / "data" / split / "a.mp4", moving(6))
-    run, options = (
-        tmp_path / "run",
-        ("--steps", 100_000, "--every", 2, "--no-samples", "-q", "--precision", "fp32"),
-    )
-    process = start("train", "tokenizer", tmp_path / "data", "-p", tiny.preset, "-o", run, *options)
-    while not (run / "tokenizer" / "log.jsonl").exists() and process.poll() is None:
-        time.sleep(0.02)
-    process.terminate()
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (143, "", f"error: {TRAINING_INTERRUPTED}\n")
-    assert os.listdir(run) == ["tokenizer"] and (run / "tokenizer" / "checkpoint.pt").exists()
+    work, run = getattr(Run, moment), tmp_path / "run"
+
+    def ended(self, *arguments, **figures):
+        work(self, *arguments, **figures)
+        if self.step >= 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(Run, moment, ended)
+    options = ("--steps", 100, "--every", 5, "--no-samples", "-q", "--precision", "fp32")
+    done = diagd("train", "tokenizer", tmp_path / "data", "-p", tiny.preset, "-o", run, *options)
+    assert (done.code, done.out, done.err) == (143, "", f"error: {TRAINING_INTERRUPTED}\n")
+    assert os.listdir(run) == ["tokenizer"]
+    assert torch.load(run / "tokenizer" / "checkpoint.pt", weights_only=True)["step"] == 5
 
 
 def test_a_terminal_that_is_closed(start, tiny, tmp_path):
-    """SIGHUP: nothing can be said any more, and all is put in order nevertheless."""
+    """SIGHUP: nothing can be said any more, and all is put in order nevertheless: what was made by
+    then is kept.
+    """
     master, slave = pty.openpty()
 
     def own_terminal():
@@ -180,7 +204,11 @@ def test_a_terminal_that_is_closed(start, tiny, tmp_path):
     streams = {"stdin": slave, "stdout": slave, "stderr": slave, "preexec_fn": own_terminal}
     process = begun(start, tiny, tmp_path / "walk.mp4", **streams)
     os.close(slave), os.close(master)
-    assert process.wait(60) == 129 and os.listdir(tmp_path) == []
+    assert process.wait(60) == 129
+    if os.listdir(tmp_path):  # a frame was complete
+        told = json.loads((tmp_path / "walk.json").read_text())
+        assert told["stopped"] and read_clip(tmp_path / "walk.mp4", told["new_frames"] + 2)
+        assert sorted(os.listdir(tmp_path)) == ["walk.json", "walk.mp4"]
 
 
 @pytest.mark.parametrize("when", ["before", "torch"])

@@ -2,16 +2,14 @@
 
 import errno
 import os
-import resource
 import shutil
 import tempfile
 from pathlib import Path
 
 import pytest
-from limits import as_nobody, small_disk
+from limits import as_nobody, small_disk, small_files
 from tiny import moving, save_clip
 
-from cli.bad.line import only_line
 from diagd_cli.clip.image import write_png
 
 
@@ -132,18 +130,9 @@ def test_disk_full_wherever_it_is_noticed(diagd, monkeypatch):
     assert diagd("plan").err == message
 
 
-def test_file_size_limit(start, tiny, tmp_path):
-    """Quietly: a processor that takes more than a few seconds would tell of its progress too."""
-    out = tmp_path / "out"
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
-
-    process = start(
-        "generate", tiny.clip, "-p", tiny.preset, "--frames", 100, "-o", out, "-q", preexec_fn=limit
-    )
-    told, errors = process.communicate(timeout=60)
-    code, line = only_line(process.returncode, told, errors, out)
+def test_file_size_limit(refused, tiny):
+    with small_files(8192):
+        code, line = refused(tiny.clip, "--frames", 100)
     hint = "The file system or a limit (ulimit -f) allows no larger file: write elsewhere"
     assert (code, line) == (1, f"out/walk.mp4 cannot be written: file too large. {hint}")
 
