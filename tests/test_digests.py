@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from families.small import steer, write_small
+from families.small import steer, write_small, write_small_models
 from safetensors.numpy import save_file
 from tiny import moving, save_clip
 
@@ -49,7 +49,7 @@ MINEWORLD = {
     "diagd": ["--frames", 3, "--decoding", "diagd", "--k", 1, "--d", 2],
     "ntp": ["--frames", 2, "--decoding", "ntp"],
     "spatial": ["--frames", 2, "--decoding", "spatial"],
-    "zipar": ["--frames", 2, "--decoding", "zipar", "--k", 2],
+    "zipar": ["--frames", 2, "--decoding", "zipar", "--k", 3],
     "greedy": ["--frames", 2, "--temperature", 0],
     "warm": [
         "--frames",
@@ -79,6 +79,9 @@ FAMILIES = {
     "wham-200m": ["--frames", 3],
     "wham-1.6b": ["--frames", 2, "--decoding", "ntp"],
 } | {f"mineworld-300m {name}": how for name, how in MINEWORLD.items()}
+# the ways of one model, each of which must be another: by weights and frames that tell them apart
+SHARP = [f"mineworld-300m {name}" for name in MINEWORLD]
+LARGER = {"height": 48, "width": 64}
 
 
 def tokens(run, folder: Path, *arguments) -> str:
@@ -108,9 +111,11 @@ def of_family(run, folder: Path, name: str) -> str:
         rows = np.random.default_rng(0).standard_normal((7, 1024)).astype(np.float32)
         save_file({"embedding": rows}, folder / "text.safetensors")
         how += ["--prompt-embedding", folder / "text.safetensors"]
-    return tokens(
-        run, folder, clip, "-p", write_small(preset, folder), "--random-weights", "--seed", 4, *how
-    )
+    if name in SHARP:
+        weights = ["-p", write_small_models(preset, folder, sharp=True, clip=LARGER)]
+    else:
+        weights = ["-p", write_small(preset, folder), "--random-weights"]
+    return tokens(run, folder, clip, *weights, "--seed", 4, *how)
 
 
 def kernels() -> str:
@@ -136,6 +141,12 @@ def test_shipped_weights(diagd, clips, tmp_path, known, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_families(diagd, tmp_path, known, name):
     assert of_family(diagd, tmp_path, name) == known["families"][name]
+
+
+def test_no_two_digests_are_the_same(known):
+    """Else they could not tell one way of decoding from another."""
+    made = [digest for kind in known.values() for digest in kind.values()]
+    assert len(made) == len(set(made))
 
 
 def test_no_digest_is_without_a_test(known):

@@ -8,6 +8,7 @@ import yaml
 from diagd_cli.preset_files import load_preset
 from diagd_cli.weights.load import random_tokenizer, random_transformer, save_weights
 
+SHARP = 12.0  # by which matrices of deviation 0.02 are multiplied
 SMALL = {
     "freedoom": {
         "clip": {"height": 32, "width": 48},
@@ -79,11 +80,17 @@ def write_small(name: str, folder: Path, **more) -> Path:
     return path
 
 
-def write_small_models(name: str, folder: Path, **more) -> Path:
-    """Such a preset, small.yaml, with random weights beside it."""
+def write_small_models(name: str, folder: Path, sharp: bool = False, **more) -> Path:
+    """Such a preset, small.yaml, with random weights beside it; with `sharp` ones the Transformer
+    has opinions, which depend on what is fed and seen, and not the noise alone decides.
+    """
     preset, entries = load_preset(write_small(name, folder, **more)), {}
-    for part, model in (("tokenizer", random_tokenizer), ("transformer", random_transformer)):
-        entry = save_weights(folder / f"{part}.safetensors", model(preset, seed=0).state_dict())
+    for part, random in (("tokenizer", random_tokenizer), ("transformer", random_transformer)):
+        model = random(preset, seed=0)
+        if sharp and part == "transformer":
+            for weight in (p for p in model.parameters() if p.ndim == 2):
+                weight.mul_(SHARP)
+        entry = save_weights(folder / f"{part}.safetensors", model.state_dict())
         entries[f"{part}_weights"] = entry.model_dump(mode="json")
     return write_small(name, folder, **more, **entries).rename(folder / "small.yaml")
 
