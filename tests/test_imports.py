@@ -12,6 +12,7 @@ import diagd_cli
 # above.
 FLOORS = [
     "errors metrics progress versions",
+    "processor",
     "device files free_memory mapping",
     "model",
     "tokens",
@@ -26,6 +27,7 @@ FLOORS = [
     "report",
     "train",
     "jobs",
+    "play",
     "cli",
     "__main__",
 ]

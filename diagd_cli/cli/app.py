@@ -20,6 +20,7 @@ from diagd_cli.cli import (
     generate,
     info,
     plan,
+    play,
     presets,
     record,
     signals,
@@ -107,6 +108,7 @@ app.command(help=finetune.HELP)(finetune.finetune)
 app.command(help=generate.HELP)(generate.generate)
 app.command(help=info.HELP)(info.info)
 app.command(help=plan.HELP)(plan.plan)
+app.command(help=play.HELP)(play.play)
 app.add_typer(presets.commands, name="presets", help=presets.HELP)
 app.command(help=record.HELP)(record.record)
 app.command(help=sweep.HELP)(sweep.sweep)

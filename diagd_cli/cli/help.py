@@ -54,7 +54,7 @@ PANELS = {
     "random-weights token",
 }
 COMMANDS = {
-    "Generate": "generate compare plan",
+    "Generate": "generate play compare plan",
     "Measure": "eval sweep bench attention vote",
     "Train": "record train finetune",
     "Models and machine": "presets weights embed info",

@@ -31,7 +31,7 @@ STAND_IN_HELP = (
 def option(*names: str, **settings: Any) -> Any:
     """An option that the variable DIAGD_NAME can set too."""
     variable = "DIAGD_" + names[0].strip("-").replace("-", "_").upper()
-    return typer.Option(*names, envvar=variable, **settings)
+    return typer.Option(*names, **{"envvar": variable, **settings})
 
 
 def number(
@@ -182,6 +182,7 @@ WeightsOption = Annotated[
     str,
     option(
         "--weights",
+        envvar="DIAGD_WEIGHT_FORMAT",  # DIAGD_WEIGHTS is the folder
         help="auto (the preset's), float, or 8 bits: int8 on CPUs, fp8 on CUDA.",
     ),
 ]

@@ -1,0 +1,157 @@
+"""diagd play: a world in the browser, live."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import webbrowser
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlencode
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
+from diagd_cli.cli.settings import machine_of, merge
+from diagd_cli.cli.threads import set_threads
+from diagd_cli.errors import DiagdError, MissingExtra
+
+if TYPE_CHECKING:
+    from diagd_cli.play.request import Playing
+
+HELP = """Walk through a generated world in the browser, live.
+
+[bold]Examples[/]
+
+  diagd play                              # the shipped world; arrow keys walk
+
+  diagd play room.mp4 --k 1 --d 10        # from a clip of one's own
+
+  diagd play --host 0.0.0.0 --token SECRET --no-browser
+"""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LARGEST_MESSAGE = 4096  # bytes that a client may send at once
+
+
+@o.grouped
+def play(
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[CLIP]...", help="Where it can begin; else the shipped ones."),
+    ] = None,
+    *,
+    preset: o.PresetOption = "freedoom",
+    decoding: o.DecodingOption = None,
+    order: o.DecodingOptions,
+    sampling: o.SamplingOptions,
+    seed: o.SeedOption = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(min=0, max=1000, help="Most frames a second, the preset's; 0: no limit."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = LOOPBACK[0],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DIAGD_PLAY_TOKEN",
+            help="What the address must have; for other machines there is always one.",
+        ),
+    ] = None,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
+    record: Annotated[
+        Path | None,
+        typer.Option(**o.FILE, help="At the end, write what was played there, an .mp4."),
+    ] = None,
+    machine: o.MachineOptions,
+    random_weights: o.RandomWeightsOption = False,
+    force: o.ForceOption = False,
+    quiet: o.QuietOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(quiet, verbose)
+    with guard(reporter):
+        from diagd_cli.play.request import Playing, shipped_clips
+        from diagd_cli.preset_files import load_preset
+
+        chosen = load_preset(preset)
+        if order.window is None and not chosen.why_rolls:
+            order = replace(order, window="slide")  # one that rolls stalls
+        settings = merge(chosen, decoding=order, sampling=sampling, seed=seed, method=decoding)
+        playing = Playing(
+            preset=chosen,
+            settings=settings,
+            clips=clips or shipped_clips(),
+            machine=machine_of(machine, random=random_weights),
+            pace=chosen.clip.fps if fps is None else fps,
+            record=record,
+            force=force,
+        )
+        playing.check()
+        if token is None and host not in LOOPBACK:
+            token = secrets.token_urlsafe(12)
+        serve(playing, reporter, host, port, token or "", browser, machine.threads)
+
+
+def serve(
+    playing: Playing,
+    reporter: Reporter,
+    host: str,
+    port: int,
+    token: str,
+    browser: bool,
+    threads: int,
+) -> None:
+    """Serve until Ctrl-C. Raises DiagdError."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(error.name or "uvicorn", "play", "diagd play") from None
+    from diagd_cli.play.app import play_app
+    from diagd_cli.play.saving import write
+
+    with closing(listen(host, port)) as listening:
+        set_threads(threads)
+        room = playing.room(reporter)
+        app = play_app(room, token, loopback=host in LOOPBACK)
+        address = address_of(listening, host, token)
+        if host not in LOOPBACK:
+            reporter.warning(f"other machines can reach it at {host}: the address has a token")
+        reporter.result(address)
+        if browser:
+            webbrowser.open(address)
+        config = uvicorn.Config(
+            app, log_level="error", ws_max_size=LARGEST_MESSAGE, timeout_graceful_shutdown=2
+        )
+        with suppress(KeyboardInterrupt):  # which is how it ends
+            uvicorn.Server(config).run(sockets=[listening])
+        if room.world.failure:
+            raise room.world.failure
+        if playing.record and room.world.take.codes:
+            write(room.loaded, room.world.take, playing.record)
+            reporter.note(f"What was played: {playing.record}")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises DiagdError where it cannot."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        hint = "Choose another --port, or 0 for any that is free"
+        raise DiagdError(f"{host}:{port} cannot be listened at: {reason}", hint) from None
+
+
+def address_of(listening: socket.socket, host: str, token: str) -> str:
+    """What to open in a browser."""
+    shown = f"[{host}]" if ":" in host else host
+    query = f"?{urlencode({'token': token})}" if token else ""
+    return f"http://{shown}:{listening.getsockname()[1]}/{query}"

@@ -1,0 +1,82 @@
+"""The server: one page, one socket, and the files of what was saved. Nothing else is served."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from diagd_cli.play.room import POLICY, Room
+from diagd_cli.play.saving import KINDS
+
+LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+RULES = (
+    "default-src 'none'; img-src 'self' blob: data:; connect-src 'self'; "
+    "script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def play_app(room: Room, token: str = "", loopback: bool = True) -> Starlette:
+    """The ASGI application of a room, to be served or mounted.
+
+    token: what the address must have as `?token=...`; "" for nobody's.
+    loopback: whether only names of this machine are answered to, so that no page elsewhere can
+        reach it by a name of its own.
+    """
+
+    def admitted(asked: HTTPConnection) -> bool:
+        host = urlsplit(f"//{asked.headers.get('host', '')}").hostname
+        if loopback and host not in LOOPBACK:
+            return False
+        given = asked.query_params.get("token", "")
+        return not token or secrets.compare_digest(given.encode(), token.encode())
+
+    async def page(request: Request) -> Response:
+        if not admitted(request):
+            return PlainTextResponse("The address lacks its token, or is another's\n", 403)
+        nonce = secrets.token_urlsafe(16)
+        text = (files("diagd_cli.play") / "page.html").read_text(encoding="utf-8")
+        headers = {
+            "Content-Security-Policy": RULES.format(nonce=nonce),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cache-Control": "no-store",
+        }
+        return HTMLResponse(text.replace("{{nonce}}", nonce), headers=headers)
+
+    async def saved(request: Request) -> Response:
+        found = room.saved.get(request.path_params["key"])
+        kinds = {address: kind for kind, address in found.addresses.items()} if found else {}
+        if found is None or request.url.path not in kinds:
+            return PlainTextResponse("There is no such file\n", 404)
+        kind = kinds[request.url.path]
+        headers = {"Content-Disposition": "attachment", "Cache-Control": "no-store"}
+        return Response(found.files[kind], media_type=KINDS[kind], headers=headers)
+
+    async def live(socket: WebSocket) -> None:
+        origin = socket.headers.get("origin")
+        # a browser says where its page is from; what is no browser need not
+        same = origin is None or urlsplit(origin).netloc == socket.headers.get("host")
+        if not (same and admitted(socket)):
+            await socket.close(POLICY)
+            return
+        await socket.accept()
+        await room.serve(socket)
+
+    @asynccontextmanager
+    async def life(app: Starlette) -> AsyncIterator[None]:
+        await room.open()
+        yield
+        await room.close()
+
+    routes = [Route("/", page), Route("/saved/{key}/{name}", saved), WebSocketRoute("/live", live)]
+    return Starlette(routes=routes, lifespan=life)

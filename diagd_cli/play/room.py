@@ -1,0 +1,308 @@
+"""Who is there: one plays, others watch. All of it runs on the event loop, but for the frames."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from pydantic import ValidationError
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from diagd_cli.clip.read import Clip
+from diagd_cli.errors import DiagdError
+from diagd_cli.families.freedoom.actions import NamedActions
+from diagd_cli.loading import Loaded
+from diagd_cli.play import protocol
+from diagd_cli.play.protocol import Ack, Act, Choose, Decode, Format, Pause, Reset, Save
+from diagd_cli.play.saving import Saved, save
+from diagd_cli.play.world import Shown, World
+from diagd_cli.schedule.decoding import Decoding
+
+UNSEEN = 2  # frames that may be on their way to a client
+MOST_WATCHERS = 16
+MESSAGES_A_SECOND = 200.0  # that a client may send
+SILENCE = 30.0  # seconds without a word of the player after which the world waits
+MOST_SAVED = 4  # takes that are kept for download
+TRY_AGAIN, POLICY = 1013, 1008  # of WebSocket's reasons to close
+
+
+@dataclass(eq=False)
+class Client:
+    """A connection. `latest`: a frame that is not sent yet; `unseen`: those that were, by number,
+    and are not acknowledged.
+    """
+
+    socket: WebSocket
+    form: Format = "jpeg"
+    latest: Shown | None = None
+    unseen: set[int] = field(default_factory=set)
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    credit: float = MESSAGES_A_SECOND
+    heard: float = field(default_factory=time.monotonic)
+
+    def allowed(self) -> bool:
+        """Whether one more message is within the rate."""
+        now = time.monotonic()
+        self.credit = min(MESSAGES_A_SECOND, self.credit + (now - self.heard) * MESSAGES_A_SECOND)
+        self.heard, self.credit = now, self.credit - 1
+        return self.credit >= 0
+
+
+class Room:
+    """A world and those who look at it.
+
+    loaded: its models.
+    clips: that it can begin with, by name; the first one is taken.
+    decoding: with which it begins.
+    decodings: that are suggested, and `decoding`'s window and stand-ins are theirs.
+    seed: of the first world.
+    pace: most frames a second.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        clips: Mapping[str, Clip],
+        decoding: Decoding,
+        decodings: list[Decoding],
+        seed: int,
+        pace: float,
+    ):
+        preset = loaded.preset
+        actions = cast(NamedActions, preset.actions)  # the command has checked
+        self.loaded, self.clips, self.decodings = loaded, clips, decodings
+        self.rows = {name: actions.encode([name])[0] for name in actions.names}
+        self.numbers = {row.tobytes(): n for n, row in enumerate(self.rows.values())}
+        self.clip = next(iter(clips))
+        self.world = World(loaded, clips[self.clip], decoding, seed, self._show, pace)
+        self.clients: list[Client] = []
+        self.player: Client | None = None
+        self.saved: dict[str, Saved] = {}
+        self.unwatched = False  # whether the world waits because nobody plays
+        self.paused = False  # by the player
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.frame: Shown | None = None
+
+    # ---- the world -------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Begin; the world waits until somebody plays."""
+        self.loop = asyncio.get_running_loop()
+        self._wait(True)
+        self.world.start()
+
+    async def close(self) -> None:
+        """End."""
+        await asyncio.to_thread(self.world.stop)
+
+    def _show(self, shown: Shown) -> None:
+        """A new frame, on the world's thread."""
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self._offer, shown)
+
+    def _offer(self, shown: Shown) -> None:
+        self.frame = shown
+        for client in self.clients:
+            client.latest = shown
+            client.due.set()
+        if self.player and time.monotonic() - self.player.heard > SILENCE:
+            self._wait(True)
+
+    def _wait(self, on: bool) -> None:
+        """Let the world wait for somebody who plays, or go on, unless the player paused it."""
+        self.unwatched = on
+        self.world.pause(on or self.paused)
+
+    # ---- clients ---------------------------------------------------------------------------------
+
+    async def serve(self, socket: WebSocket) -> None:
+        """One connection, from its first word to its last."""
+        if len(self.clients) > MOST_WATCHERS:
+            await socket.close(TRY_AGAIN, "too many watch already")
+            return
+        client = Client(socket)
+        self.clients.append(client)
+        sending = asyncio.create_task(self._send_frames(client))
+        try:
+            if self.player is None:
+                self._play(client)
+            await socket.send_json(self._hello(client))
+            await self._tell()
+            if self.frame is not None:
+                client.latest = self.frame
+                client.due.set()
+            await self._listen(client)
+        except (WebSocketDisconnect, RuntimeError):  # it is gone, maybe in the middle of a word
+            pass
+        finally:
+            sending.cancel()
+            self.clients.remove(client)
+            if self.player is client:
+                await self._hand_over()
+
+    def _play(self, client: Client) -> None:
+        self.player = client
+        self._wait(False)
+
+    async def _hand_over(self) -> None:
+        """The player has left: the first who watches plays on."""
+        self.player, self.paused = None, False
+        self._wait(True)
+        self.world.held = self.world.rest
+        if self.clients:
+            self._play(self.clients[0])
+            await self._say(self.clients[0], {"do": "role", "role": "player"})
+        await self._tell()
+
+    async def _listen(self, client: Client) -> None:
+        while True:
+            text = await client.socket.receive_text()
+            if not client.allowed():
+                await client.socket.close(POLICY, "too many messages")
+                return
+            if client is self.player and self.unwatched:
+                self._wait(False)
+            try:
+                await self._heed(client, protocol.read(text))
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"])) or "it"
+                await self._refuse(client, f"{where}: {first['msg']}")
+            except DiagdError as error:
+                await self._refuse(client, str(error))
+
+    async def _heed(self, client: Client, message: protocol.Anything) -> None:
+        """Do what a client asks for. Raises DiagdError for what cannot be done."""
+        match message:
+            case Ack():
+                client.unseen.discard(message.frame)
+                client.due.set()
+            case Choose():
+                client.form = message.format
+                await self._say(client, self._state(client))
+            case _ if client is not self.player:
+                await self._refuse(client, "somebody else plays")
+            case Act():
+                self._act(message)
+            case _:
+                await self._change(client, message)
+
+    def _act(self, message: Act) -> None:
+        row = self.rows.get(message.action)
+        if row is None:
+            known = ", ".join(self.rows)
+            raise DiagdError(f"no action {message.action[:20]!r}", f"Use {known}")
+        self.world.hold(row, message.t)
+
+    async def _change(self, client: Client, message: protocol.Anything) -> None:
+        match message:
+            case Pause():
+                self.paused = message.on
+                self.world.pause(message.on)
+            case Decode():
+                self.world.decode(self._decoding(message))
+            case Reset():
+                self._reset(message)
+            case Save():
+                await self._save(client)
+        await self._tell()
+
+    def _decoding(self, message: Decode) -> Decoding:
+        now = self.world.decoding
+        wanted = Decoding(
+            message.method,
+            message.k,
+            message.d,
+            now.stand_in,
+            now.repair,
+            window=now.window,
+            sinks=now.sinks,
+        )
+        wanted.resolve(self.loaded.preset.grid, self.loaded.preset.context)
+        return wanted
+
+    def _reset(self, message: Reset) -> None:
+        name = message.clip or self.clip
+        if name not in self.clips:
+            raise DiagdError(f"no clip {name[:20]!r}", f"Use {', '.join(self.clips)}")
+        self.clip = name
+        seed = secrets.randbelow(2**32) if message.seed is None else message.seed
+        self.world.reset(self.clips[name], seed)
+
+    async def _save(self, client: Client) -> None:
+        saved = await asyncio.to_thread(save, self.loaded, self.world.take)
+        self.saved[saved.key] = saved
+        while len(self.saved) > MOST_SAVED:
+            del self.saved[next(iter(self.saved))]
+        await self._say(client, {"do": "saved", "name": saved.name, "files": saved.addresses})
+
+    # ---- words -----------------------------------------------------------------------------------
+
+    def _hello(self, client: Client) -> dict[str, Any]:
+        preset, grid = self.loaded.preset, self.loaded.preset.grid
+        assert preset.actions is not None
+        rest = preset.actions.describe(preset.actions.rest[None])[0]
+        return {
+            "do": "hello",
+            "version": protocol.VERSION,
+            "role": "player" if client is self.player else "watcher",
+            "preset": preset.name,
+            "width": preset.clip.width,
+            "height": preset.clip.height,
+            "fps": preset.clip.fps,
+            "grid": {"h": grid.h, "w": grid.w},
+            "actions": list(self.rows),
+            "rest": rest,
+            "clips": list(self.clips),
+            "decodings": [self._facts(each) for each in self.decodings],
+            "limits": {"k": [1, grid.w], "d": [1, grid.area]},
+        }
+
+    def _state(self, client: Client) -> dict[str, Any]:
+        world = self.world
+        return {
+            "do": "state",
+            "decoding": self._facts(world.decoding),
+            "seed": world.take.seed,
+            "clip": self.clip,
+            "paused": self.paused,
+            "frames": len(world.take.codes) + world.take.forgotten,
+            "watchers": len(self.clients) - (self.player is not None),
+            "format": client.form,
+        }
+
+    def _facts(self, decoding: Decoding) -> dict[str, Any]:
+        label = decoding.label(self.loaded.preset.grid)
+        return {"method": decoding.method, "k": decoding.k, "d": decoding.d, "label": label}
+
+    async def _tell(self) -> None:
+        """Everybody how things are."""
+        for client in list(self.clients):
+            await self._say(client, self._state(client))
+
+    async def _refuse(self, client: Client, message: str) -> None:
+        await self._say(client, {"do": "error", "message": message})
+
+    async def _say(self, client: Client, words: dict[str, Any]) -> None:
+        with suppress(WebSocketDisconnect, RuntimeError):  # it is gone, which `_listen` will notice
+            await client.socket.send_json(words)
+
+    async def _send_frames(self, client: Client) -> None:
+        """The newest frame, whenever the client has seen those before it."""
+        while True:
+            await client.due.wait()
+            client.due.clear()
+            shown = client.latest
+            if shown is None or len(client.unseen) >= UNSEEN:
+                continue
+            client.latest = None
+            client.unseen.add(shown.number)
+            try:
+                await client.socket.send_bytes(protocol.pack(shown, self.numbers, client.form))
+            except (WebSocketDisconnect, RuntimeError):
+                return

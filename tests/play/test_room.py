@@ -1,0 +1,295 @@
+"""A world that is served: what a client hears, what it may ask for, and who else is there."""
+
+import io
+import json
+import urllib.error
+import urllib.request
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from play.server import Client, served, until
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from diagd_cli import Decoding, load
+from diagd_cli.clip.read import read_clip
+from diagd_cli.pipeline import to_frames
+from diagd_cli.play.room import Room
+from diagd_cli.preset_files import load_preset
+
+DIAGONAL = Decoding("diagd", k=1, d=2, window="slide")
+NTP = replace(DIAGONAL, method="ntp")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny):
+    return load(load_preset(tiny.preset))
+
+
+@pytest.fixture
+def room(loaded, tiny):
+    clips = {name: read_clip(tiny.clip, 2, start) for name, start in (("walk", 0), ("later", 3))}
+    return Room(loaded, clips, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0)
+
+
+@pytest.fixture
+def address(room):
+    with served(room) as address:
+        yield address
+
+
+@pytest.fixture
+def player(address):
+    with Client(address) as client:
+        client.word("hello")
+        yield client
+
+
+def fetched(address):
+    with urllib.request.urlopen(f"http://{address}", timeout=20) as answer:
+        return answer.read(), answer.headers
+
+
+# ---- playing -------------------------------------------------------------------------------------
+
+
+def test_a_client_is_told_what_it_can_ask_for_and_sees_the_clip_before_the_world(address):
+    with Client(address) as client:
+        hello, state = client.word("hello"), client.word("state")
+        assert hello["version"] == 1 and hello["role"] == "player"
+        assert (hello["width"], hello["height"], hello["grid"]) == (24, 16, {"h": 2, "w": 3})
+        assert hello["actions"] == ["idle", "left", "right", "none"] and hello["rest"] == "none"
+        assert hello["clips"] == ["walk", "later"]
+        assert [each["label"] for each in hello["decodings"]] == ["NTP", "DiagD k=1 d=2"]
+        assert state["decoding"]["method"] == "diagd" and state["seed"] == 7
+        frame = client.frame(lambda frame: not frame.of_clip)
+        assert frame.number >= 2 and frame.steps > 0
+        picture = Image.open(io.BytesIO(frame.picture))
+        assert picture.size == (24, 16) and picture.format == "JPEG"
+
+
+def test_what_is_held_steers_the_frames_that_begin_after_it(player):
+    player.say(do="act", action="left", t=123.5)
+    first = player.frame(lambda frame: frame.stamp == 123.5)
+    assert first.action == 1 and 0 < first.waited < 5000
+    assert player.frame().action == 1  # it is held
+    player.say(do="act", action="right", t=124.0)
+    assert player.frame(lambda frame: frame.stamp == 124.0).action == 2
+
+
+def test_pictures_without_loss_are_had_for_the_asking(player, loaded, room):
+    player.say(do="format", format="png")
+    frame = player.frame(lambda frame: frame.picture.startswith(b"\x89PNG") and not frame.of_clip)
+    pixels = np.asarray(Image.open(io.BytesIO(frame.picture)))
+    codes = room.world.take.codes[frame.number - 2]
+    assert np.array_equal(pixels, to_frames(loaded, codes[None])[0])
+
+
+def test_the_decoding_is_another_from_one_frame_to_the_next(player, room):
+    player.frame(lambda frame: not frame.of_clip)
+    player.say(do="decode", method="ntp")
+    assert player.word("state")["decoding"]["label"] == "NTP"
+    assert player.frame(lambda frame: frame.steps == 6).number  # a step a token
+    player.say(do="decode", method="diagd", k=2, d=3)
+    assert player.word("state")["decoding"]["label"] == "DiagD k=2 d=3"
+    player.frame(lambda frame: frame.steps == 3)
+    assert [d.method for _, d in room.world.take.decodings] == ["diagd", "ntp", "diagd"]
+
+
+def test_a_world_begins_anew(player, room):
+    player.frame(lambda frame: frame.number > 4)
+    player.say(do="reset", seed=9, clip="later")
+    state = player.word("state")
+    assert (state["seed"], state["clip"]) == (9, "later")
+    assert player.frame(lambda frame: frame.of_clip)
+    player.say(do="reset")
+    assert player.word("state")["clip"] == "later" and room.world.take.seed != 9
+
+
+def test_a_pause_lasts_until_it_is_over(player):
+    player.frame(lambda frame: not frame.of_clip)
+    player.say(do="pause", on=True)
+    assert player.word("state")["paused"]
+    while player.hear(0.5) is not None:  # frames in flight
+        pass
+    player.say(do="pause", on=False)
+    player.frame()
+
+
+def test_no_more_than_two_frames_are_on_their_way_and_then_comes_the_newest(address):
+    with Client(address, acknowledges=False) as client:
+        client.word("hello")
+        while client.hear(0.5) is not None:
+            pass
+        assert len(client.frames) == 2
+        client.say(do="ack", frame=client.frames[0].number)
+        assert client.frame().number > client.frames[1].number + 1
+
+
+def test_what_was_played_is_made_again_by_the_command_that_is_told(
+    player, address, room, diagd, tiny, tmp_path, monkeypatch
+):
+    """Bit for bit: the seed, and each action at the frame that it steered."""
+    for n, action in enumerate(["left", "right", "idle", "left"]):
+        player.say(do="act", action=action, t=float(n + 1))
+        player.frame(lambda frame, n=n: frame.stamp == n + 1)
+    player.say(do="save")
+    saved = player.word("saved")
+    files = {kind: fetched(address + path)[0] for kind, path in saved["files"].items()}
+    facts = json.loads(files["sidecar"])
+    (tmp_path / facts["output"]).with_suffix(".jsonl").write_bytes(files["actions"])
+    again = facts["again"].replace("-p tiny", f"-p {tiny.preset}").split()
+    monkeypatch.chdir(tmp_path)
+    done = diagd(*again[1:], "-o", "again.mp4")
+    assert done.code == 0, done.err
+    with np.load(tmp_path / "again.npz") as arrays:
+        made = arrays["codes"][2:]
+    assert len(made) == facts["new_frames"] >= 4
+    assert np.array_equal(made, np.stack(list(room.world.take.codes))[: len(made)])
+    names = [json.loads(line)["action"] for line in files["actions"].splitlines()]
+    assert {"left", "right", "idle"} <= set(names) and len(names) == len(made)
+    assert read_clip(_file(tmp_path / "saved.mp4", files["mp4"]), len(made)).frames.shape[1:] == (
+        16,
+        24,
+        3,
+    )
+
+
+def _file(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_of_several_decodings_no_command_is_told(player, room):
+    player.frame(lambda frame: not frame.of_clip)
+    player.say(do="decode", method="ntp")
+    player.frame(lambda frame: frame.steps == 6)
+    player.say(do="save")
+    path = player.word("saved")["files"]["sidecar"]
+    facts = json.loads(fetched(player.address + path)[0])
+    assert "again" not in facts and len(facts["decodings"]) == 2
+
+
+# ---- others --------------------------------------------------------------------------------------
+
+
+def test_others_watch_until_the_player_leaves(player, address):
+    with Client(address) as watcher:
+        assert watcher.word("hello")["role"] == "watcher"
+        player.wait_for(lambda heard: isinstance(heard, dict) and heard.get("watchers") == 1)
+        watcher.frame()
+        watcher.say(do="act", action="left", t=1.0)
+        assert watcher.word("error")["message"] == "somebody else plays"
+        player.socket.close()
+        assert watcher.word("role")["role"] == "player"
+        watcher.say(do="act", action="left", t=2.0)
+        watcher.frame(lambda frame: frame.stamp == 2.0)
+
+
+def test_the_world_waits_where_nobody_plays(room, address):
+    with Client(address) as client:
+        client.frame(lambda frame: not frame.of_clip)
+    until(lambda: room.unwatched)
+    with Client(address) as client:
+        client.frame(lambda frame: not frame.of_clip)
+    assert room.world.failure is None
+
+
+# ---- what should not be ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ('{"do": "dance"}', "dance"),
+        ("{", "JSON"),
+        ('["act"]', "object"),
+        ('{"do": "act", "action": "fly"}', "no action 'fly'. Use idle, left, right, none"),
+        ('{"do": "act", "action": "left", "more": 1}', "more"),
+        ('{"do": "act", "action": "left", "t": Infinity}', "t"),
+        ('{"do": "decode", "method": "diagd", "k": 0}', "k"),
+        ('{"do": "decode", "method": "diagd", "k": 2, "d": 99}', "d"),
+        ('{"do": "reset", "seed": -1}', "seed"),
+        ('{"do": "reset", "clip": "../walk"}', "no clip"),
+        ('{"do": "pause", "on": "yes"}', "on"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(player, words, told):
+    player.socket.send(words)
+    message = player.word("error")["message"]
+    assert told in message and "\n" not in message
+    player.frame()
+
+
+def test_a_client_that_floods_is_shut_out_and_harms_nobody(room, address, player):
+    with Client(address) as other:
+        with pytest.raises(ConnectionClosed):
+            for _ in range(2000):
+                other.socket.send('{"do": "dance"}')
+            while True:
+                other.socket.recv(timeout=5)
+        assert other.socket.close_code == 1008
+    player.frame()
+
+
+def test_a_message_that_is_too_long_ends_its_own_connection(address, player):
+    with Client(address) as other:
+        other.word("hello")
+        other.socket.send("x" * 10_000)
+        with pytest.raises(ConnectionClosed):
+            while True:
+                other.socket.recv(timeout=5)
+    player.frame()
+
+
+def test_garbage_and_abrupt_ends_leave_nothing_behind(room, address, player):
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        other = Client(address).__enter__()
+        for _ in range(10):
+            other.socket.send(rng.bytes(40).decode("latin-1"))
+        other.socket.socket.close()  # without a word
+    until(lambda: len(room.clients) == 1)
+    player.frame()
+    assert room.world.failure is None
+
+
+def test_pages_of_other_hosts_are_shut_out(address):
+    elsewhere = {"Origin": "http://elsewhere.example"}
+    with pytest.raises(InvalidStatus) as refused, Client(address, headers=elsewhere):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+def test_a_name_that_is_not_this_machines_is_not_answered_to(address):
+    """A page elsewhere could have its own name lead here."""
+    asked = urllib.request.Request(f"http://{address}/", headers={"Host": "elsewhere.example"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(asked, timeout=20)
+
+
+def test_a_page_of_its_own_is_let_in(address):
+    with Client(address, headers={"Origin": f"http://{address}"}) as client:
+        client.word("hello")
+
+
+def test_without_the_token_nothing_is_served(room):
+    with served(room, token="secret", loopback=False) as address:
+        for query in ("", "?token=wrong"):
+            with pytest.raises(InvalidStatus), Client(address, query=query):
+                pass
+            with pytest.raises(urllib.error.HTTPError, match="403"):
+                fetched(f"{address}/{query}")
+        with Client(address, query="?token=secret") as client:
+            client.word("hello")
+        assert fetched(f"{address}/?token=secret")
+
+
+def test_nothing_but_the_page_is_served(address):
+    content, headers = fetched(f"{address}/")
+    assert content.startswith(b"<!doctype html>") and b"{{nonce}}" not in content
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    for path in ("/page.html", "/saved/x/y.mp4", "/../pyproject.toml", "/live"):
+        with pytest.raises(urllib.error.HTTPError):
+            fetched(address + path)
