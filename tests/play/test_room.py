@@ -5,6 +5,7 @@ import json
 import urllib.error
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,6 +170,15 @@ def test_of_several_decodings_no_command_is_told(player, room):
     path = player.word("saved")["files"]["sidecar"]
     facts = json.loads(fetched(player.address + path)[0])
     assert "again" not in facts and len(facts["decodings"]) == 2
+
+
+def test_the_client_of_the_docs_walks(address):
+    page = (Path(__file__).parents[2] / "docs" / "play.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0].replace("forward", "left")
+    names: dict = {"address": address}
+    exec(compile(code, "play.md", "exec"), names)
+    assert len(names["seen"]) == 10 and names["seen"][-1][1] == 1.0
+    assert Image.open(io.BytesIO(names["seen"][-1][2])).size == (24, 16)
 
 
 # ---- others --------------------------------------------------------------------------------------
