@@ -59,6 +59,7 @@ def play(
         str | None,
         typer.Option(
             envvar="DIAGD_PLAY_TOKEN",
+            rich_help_panel="Serving",
             help="What the address must have; for other machines there is always one.",
         ),
     ] = None,
