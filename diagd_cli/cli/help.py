@@ -49,8 +49,9 @@ PANELS = {
     "Measuring": "dtypes repeats steps pixels i3d vbench-results recommend",
     "Serving": "fps host port browser",
     "Training": "lr accumulate every precision cache",
-    "Output": "output out record stream save-tokens picture heat race sheet html plot chart animate "
-    "compare-with export-vbench write-preset question bits force resume dry-run json quiet verbose",
+    "Output": "output out record stream save-tokens picture heat race sheet html plot chart "
+    "animate compare-with export-vbench write-preset question bits force resume dry-run json "
+    "quiet verbose",
     "Machine": "device dtype weights kv-dtype offload threads compile weights-dir "
     "random-weights token",
 }

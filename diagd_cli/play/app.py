@@ -14,7 +14,8 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from diagd_cli.play.room import POLICY, Room
+from diagd_cli.play.client import POLICY
+from diagd_cli.play.room import Room
 from diagd_cli.play.saving import KINDS
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}

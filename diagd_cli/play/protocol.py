@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import time
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -90,7 +91,7 @@ def read(text: str) -> Anything:
     return _ADAPTER.validate_json(text)
 
 
-def pack(shown: Shown, actions: dict[bytes, int], form: Format) -> bytes:
+def pack(shown: Shown, actions: Mapping[bytes, int], form: Format) -> bytes:
     """A frame as it is sent.
 
     actions: the number of each row of tokens, by its bytes.

@@ -6,8 +6,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -18,39 +16,16 @@ from diagd_cli.errors import DiagdError
 from diagd_cli.families.freedoom.actions import NamedActions
 from diagd_cli.loading import Loaded
 from diagd_cli.play import protocol
-from diagd_cli.play.protocol import Ack, Act, Choose, Decode, Format, Pause, Reset, Save
+from diagd_cli.play.client import POLICY, Client
+from diagd_cli.play.protocol import Ack, Act, Choose, Decode, Pause, Reset, Save
 from diagd_cli.play.saving import Saved, save
 from diagd_cli.play.world import Shown, World
 from diagd_cli.schedule.decoding import Decoding
 
-UNSEEN = 2  # frames that may be on their way to a client
 MOST_WATCHERS = 16
-MESSAGES_A_SECOND = 200.0  # that a client may send
 SILENCE = 30.0  # seconds without a word of the player after which the world waits
 MOST_SAVED = 4  # takes that are kept for download
-TRY_AGAIN, POLICY = 1013, 1008  # of WebSocket's reasons to close
-
-
-@dataclass(eq=False)
-class Client:
-    """A connection. `latest`: a frame that is not sent yet; `unseen`: those that were, by number,
-    and are not acknowledged.
-    """
-
-    socket: WebSocket
-    form: Format = "jpeg"
-    latest: Shown | None = None
-    unseen: set[int] = field(default_factory=set)
-    due: asyncio.Event = field(default_factory=asyncio.Event)
-    credit: float = MESSAGES_A_SECOND
-    heard: float = field(default_factory=time.monotonic)
-
-    def allowed(self) -> bool:
-        """Whether one more message is within the rate."""
-        now = time.monotonic()
-        self.credit = min(MESSAGES_A_SECOND, self.credit + (now - self.heard) * MESSAGES_A_SECOND)
-        self.heard, self.credit = now, self.credit - 1
-        return self.credit >= 0
+TRY_AGAIN = 1013  # of WebSocket's reasons to close
 
 
 class Room:
@@ -108,8 +83,7 @@ class Room:
     def _offer(self, shown: Shown) -> None:
         self.frame = shown
         for client in self.clients:
-            client.latest = shown
-            client.due.set()
+            client.offer(shown)
         if self.player and time.monotonic() - self.player.heard > SILENCE:
             self._wait(True)
 
@@ -127,15 +101,14 @@ class Room:
             return
         client = Client(socket)
         self.clients.append(client)
-        sending = asyncio.create_task(self._send_frames(client))
+        sending = asyncio.create_task(client.send_frames(self.numbers))
         try:
             if self.player is None:
                 self._play(client)
-            await socket.send_json(self._hello(client))
+            await client.say(self._hello(client))
             await self._tell()
             if self.frame is not None:
-                client.latest = self.frame
-                client.due.set()
+                client.offer(self.frame)
             await self._listen(client)
         except (WebSocketDisconnect, RuntimeError):  # it is gone, maybe in the middle of a word
             pass
@@ -156,7 +129,7 @@ class Room:
         self.world.held = self.world.rest
         if self.clients:
             self._play(self.clients[0])
-            await self._say(self.clients[0], {"do": "role", "role": "player"})
+            await self.clients[0].say({"do": "role", "role": "player"})
         await self._tell()
 
     async def _listen(self, client: Client) -> None:
@@ -172,21 +145,20 @@ class Room:
             except ValidationError as error:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"])) or "it"
-                await self._refuse(client, f"{where}: {first['msg']}")
+                await client.refuse(f"{where}: {first['msg']}")
             except DiagdError as error:
-                await self._refuse(client, str(error))
+                await client.refuse(str(error))
 
     async def _heed(self, client: Client, message: protocol.Anything) -> None:
         """Do what a client asks for. Raises DiagdError for what cannot be done."""
         match message:
             case Ack():
-                client.unseen.discard(message.frame)
-                client.due.set()
+                client.saw(message.frame)
             case Choose():
                 client.form = message.format
-                await self._say(client, self._state(client))
+                await client.say(self._state(client))
             case _ if client is not self.player:
-                await self._refuse(client, "somebody else plays")
+                await client.refuse("somebody else plays")
             case Act():
                 self._act(message)
             case _:
@@ -239,7 +211,7 @@ class Room:
         self.saved[saved.key] = saved
         while len(self.saved) > MOST_SAVED:
             del self.saved[next(iter(self.saved))]
-        await self._say(client, {"do": "saved", "name": saved.name, "files": saved.addresses})
+        await client.say({"do": "saved", "name": saved.name, "files": saved.addresses})
 
     # ---- words -----------------------------------------------------------------------------------
 
@@ -283,26 +255,4 @@ class Room:
     async def _tell(self) -> None:
         """Everybody how things are."""
         for client in list(self.clients):
-            await self._say(client, self._state(client))
-
-    async def _refuse(self, client: Client, message: str) -> None:
-        await self._say(client, {"do": "error", "message": message})
-
-    async def _say(self, client: Client, words: dict[str, Any]) -> None:
-        with suppress(WebSocketDisconnect, RuntimeError):  # it is gone, which `_listen` will notice
-            await client.socket.send_json(words)
-
-    async def _send_frames(self, client: Client) -> None:
-        """The newest frame, whenever the client has seen those before it."""
-        while True:
-            await client.due.wait()
-            client.due.clear()
-            shown = client.latest
-            if shown is None or len(client.unseen) >= UNSEEN:
-                continue
-            client.latest = None
-            client.unseen.add(shown.number)
-            try:
-                await client.socket.send_bytes(protocol.pack(shown, self.numbers, client.form))
-            except (WebSocketDisconnect, RuntimeError):
-                return
+            await client.say(self._state(client))

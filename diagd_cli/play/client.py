@@ -1,0 +1,91 @@
+"""A connection: what it may send, what it has not seen yet, and what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from diagd_cli.play import protocol
+from diagd_cli.play.protocol import Format
+from diagd_cli.play.world import Shown
+
+UNSEEN = 2  # frames that may be on their way
+MESSAGES_A_SECOND = 200.0  # that it may send
+PATIENCE = 5.0  # seconds for which a word to somebody who does not read is waited for
+POLICY = 1008  # WebSocket's code for a connection that is closed because of what it did
+GONE = WebSocketDisconnect, RuntimeError
+
+
+@dataclass(eq=False)
+class Client:
+    """Somebody who plays or watches.
+
+    latest: a frame that is not sent yet.
+    unseen: the numbers of those that were sent and are not acknowledged.
+    credit: messages that it may send at once.
+    heard: time.monotonic() of its last one.
+    deaf: whether it did not take a word in time.
+    """
+
+    socket: WebSocket
+    form: Format = "jpeg"
+    latest: Shown | None = None
+    unseen: set[int] = field(default_factory=set)
+    due: asyncio.Event = field(default_factory=asyncio.Event)
+    credit: float = MESSAGES_A_SECOND
+    heard: float = field(default_factory=time.monotonic)
+    deaf: bool = False
+
+    def allowed(self) -> bool:
+        """Whether one more message, which has come, is within the rate."""
+        now = time.monotonic()
+        gained = (now - self.heard) * MESSAGES_A_SECOND
+        self.heard, self.credit = now, min(MESSAGES_A_SECOND, self.credit + gained) - 1
+        return self.credit >= 0
+
+    def offer(self, shown: Shown) -> None:
+        """The newest frame, in place of one that is not sent yet."""
+        self.latest = shown
+        self.due.set()
+
+    def saw(self, number: int) -> None:
+        """It has shown a frame."""
+        self.unseen.discard(number)
+        self.due.set()
+
+    async def say(self, words: Mapping[str, Any]) -> None:
+        """Tell it something, unless it does not read: then never again, as others wait for it."""
+        if self.deaf:
+            return
+        try:
+            await asyncio.wait_for(self.socket.send_json(words), PATIENCE)
+        except TimeoutError:
+            self.deaf = True
+        except GONE:
+            pass
+
+    async def refuse(self, message: str) -> None:
+        """Tell it in one line what cannot be done."""
+        await self.say({"do": "error", "message": message})
+
+    async def send_frames(self, actions: Mapping[bytes, int]) -> None:
+        """Send the newest frame whenever those before it were seen, until it is gone.
+
+        actions: the number of each row of tokens, by its bytes.
+        """
+        with suppress(*GONE):
+            while True:
+                await self.due.wait()
+                self.due.clear()
+                shown = self.latest
+                if shown is None or len(self.unseen) >= UNSEEN:
+                    continue
+                self.latest = None
+                self.unseen.add(shown.number)
+                await self.socket.send_bytes(protocol.pack(shown, actions, self.form))
