@@ -65,7 +65,7 @@ class Client:
             return
         try:
             await asyncio.wait_for(self.socket.send_json(words), PATIENCE)
-        except TimeoutError:
+        except asyncio.TimeoutError:
             self.deaf = True
         except GONE:
             pass
