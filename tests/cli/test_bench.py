@@ -248,3 +248,17 @@ def test_existing_output(bench, tmp_path, option, name):
 def test_preset_that_is_missing(diagd, tmp_path):
     done = diagd("bench", "-p", tmp_path / "none.yaml")
     assert done.code == 2 and done.err.startswith(f"error: No preset file {tmp_path}/none.yaml")
+
+
+def test_weights_of_8_bits_beside_floats(bench, int8_processor):
+    """Each with its own NTP, its own rates of the machine, and fewer bytes to read."""
+    done = bench("--dtypes", "float32,float32+int8", "--json")
+    [report] = done.objects
+    assert done.code == 0, done.err
+    kinds = [row["dtype"] for row in report["rows"]]
+    assert kinds == ["float32", "float32", "float32+int8", "float32+int8"]
+    assert [row["baseline"] for row in report["rows"]] == [0, 0, 2, 2]
+    assert list(report["machine"]["flops"]) == ["float32", "float32+int8"]
+    assert [model["dtype"] for model in report["models"]] == ["float32", "float32+int8"]
+    done = bench("--dtypes", "int8")
+    assert done.code == 2 and "Unknown dtype 'int8'" in done.err
