@@ -54,6 +54,15 @@ def rows(done):
     return {row["label"]: row for row in done.objects[0]["rows"]}
 
 
+def test_weights_of_8_bits_are_judged_by_those_that_they_were(evaluate, int8_processor):
+    """The real tokens are as likely as ever; whoever judges is not rounded."""
+    full, small = evaluate(), evaluate("--weights", "int8")
+    truth = [rows(done)["ground truth"]["nll"]["mean"] for done in (full, small)]
+    assert truth[0] == truth[1]
+    assert small.objects[0]["machine"]["weights"] == "int8"
+    assert "weights" not in full.objects[0]["machine"]
+
+
 def test_report(evaluate):
     found = rows(evaluate("--seeds", 2, "--batch", 2))
     assert list(found) == ["ground truth", "tokenizer", "NTP", "DiagD k=1 d=2"]
