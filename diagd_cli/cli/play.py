@@ -66,7 +66,9 @@ def play(
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page.")] = True,
     record: Annotated[
         Path | None,
-        typer.Option(**o.FILE, help="At the end, write what was played there, an .mp4."),
+        typer.Option(
+            **o.FILE, help="At the end, write what was played since the last reset, an .mp4."
+        ),
     ] = None,
     machine: o.MachineOptions,
     random_weights: o.RandomWeightsOption = False,

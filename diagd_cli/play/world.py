@@ -184,6 +184,8 @@ class _Life:
                 decoding, world._switch = world.decoding, False
             self.take.decodings.append((len(self.take.codes) + self.take.forgotten, decoding))
             self._decode(decoding)
+        while self.work:  # else they would be shown after the frames with which the next one begins
+            self.work.popleft().result()
 
     def _decode(self, decoding: Decoding) -> None:
         world, session = self.world, self.session
