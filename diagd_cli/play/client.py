@@ -27,6 +27,7 @@ class Client:
     """Somebody who plays or watches.
 
     latest: a frame that is not sent yet.
+    newest: the last one that there was.
     unseen: the numbers of those that were sent and are not acknowledged.
     credit: messages that it may send at once.
     heard: time.monotonic() of its last one.
@@ -36,7 +37,8 @@ class Client:
     socket: WebSocket
     form: Format = "jpeg"
     latest: Shown | None = None
-    unseen: set[int] = field(default_factory=set)
+    newest: Shown | None = None
+    unseen: list[int] = field(default_factory=list)
     due: asyncio.Event = field(default_factory=asyncio.Event)
     credit: float = MESSAGES_A_SECOND
     heard: float = field(default_factory=time.monotonic)
@@ -51,13 +53,14 @@ class Client:
 
     def offer(self, shown: Shown) -> None:
         """The newest frame, in place of one that is not sent yet."""
-        self.latest = shown
+        self.latest = self.newest = shown
         self.due.set()
 
     def saw(self, number: int) -> None:
         """It has shown a frame."""
-        self.unseen.discard(number)
-        self.due.set()
+        if number in self.unseen:
+            self.unseen.remove(number)
+            self.due.set()
 
     async def say(self, words: Mapping[str, Any]) -> None:
         """Tell it something, unless it does not read: then never again, as others wait for it."""
@@ -87,5 +90,5 @@ class Client:
                 if shown is None or len(self.unseen) >= UNSEEN:
                     continue
                 self.latest = None
-                self.unseen.add(shown.number)
+                self.unseen.append(shown.number)
                 await self.socket.send_bytes(protocol.pack(shown, actions, self.form))

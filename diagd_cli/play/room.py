@@ -107,7 +107,7 @@ class Room:
                 self._play(client)
             await client.say(self._hello(client))
             await self._tell()
-            if self.frame is not None:
+            if self.frame is not None and client.newest is None:
                 client.offer(self.frame)
             await self._listen(client)
         except (WebSocketDisconnect, RuntimeError):  # it is gone, maybe in the middle of a word

@@ -4,7 +4,6 @@ import io
 import json
 import urllib.error
 import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +12,8 @@ from PIL import Image
 from play.server import Client, served, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from diagd_cli import Decoding, load
 from diagd_cli.clip.read import read_clip
 from diagd_cli.pipeline import to_frames
-from diagd_cli.play.room import Room
-from diagd_cli.preset_files import load_preset
-
-DIAGONAL = Decoding("diagd", k=1, d=2, window="slide")
-NTP = replace(DIAGONAL, method="ntp")
-
-
-@pytest.fixture(scope="module")
-def loaded(tiny):
-    return load(load_preset(tiny.preset))
-
-
-@pytest.fixture
-def room(loaded, tiny):
-    clips = {name: read_clip(tiny.clip, 2, start) for name, start in (("walk", 0), ("later", 3))}
-    return Room(loaded, clips, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0)
 
 
 @pytest.fixture

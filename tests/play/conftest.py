@@ -1,0 +1,24 @@
+"""A room of the tiny preset."""
+
+from dataclasses import replace
+
+import pytest
+
+from diagd_cli import Decoding, load
+from diagd_cli.clip.read import read_clip
+from diagd_cli.play.room import Room
+from diagd_cli.preset_files import load_preset
+
+DIAGONAL = Decoding("diagd", k=1, d=2, window="slide")
+NTP = replace(DIAGONAL, method="ntp")
+
+
+@pytest.fixture(scope="module")
+def loaded(tiny):
+    return load(load_preset(tiny.preset))
+
+
+@pytest.fixture
+def room(loaded, tiny):
+    clips = {name: read_clip(tiny.clip, 2, start) for name, start in (("walk", 0), ("later", 3))}
+    return Room(loaded, clips, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0)
