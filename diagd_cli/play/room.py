@@ -54,7 +54,7 @@ class Room:
         self.rows = {name: actions.encode([name])[0] for name in actions.names}
         self.numbers = {row.tobytes(): n for n, row in enumerate(self.rows.values())}
         self.clip = next(iter(clips))
-        self.world = World(loaded, clips[self.clip], decoding, seed, self._show, pace)
+        self.world = World(loaded, clips[self.clip], decoding, seed, self._show, pace, self._failed)
         self.clients: list[Client] = []
         self.player: Client | None = None
         self.saved: dict[str, Saved] = {}
@@ -79,6 +79,13 @@ class Room:
         """A new frame, on the world's thread."""
         assert self.loop is not None
         self.loop.call_soon_threadsafe(self._offer, shown)
+
+    def _failed(self, error: Exception) -> None:
+        """The world has ended before its time, on its thread: everybody is told why."""
+        assert self.loop is not None
+        message = {"do": "error", "message": f"the world has ended: {error}"}
+        for client in list(self.clients):
+            asyncio.run_coroutine_threadsafe(client.say(message), self.loop)
 
     def _offer(self, shown: Shown) -> None:
         self.frame = shown

@@ -83,6 +83,7 @@ class World:
     decoding: by which tokens are made; `decode` changes it.
     show: is called with every frame, on a thread of the world's.
     pace: most frames a second; 0 for as many as can be made.
+    failed: is called, on the world's thread, with what ended it before it was to end.
 
     Whatever an action is when the first token of a frame is due steers that frame.
     """
@@ -95,8 +96,10 @@ class World:
         seed: int,
         show: Callable[[Shown], None],
         pace: float = 0.0,
+        failed: Callable[[Exception], None] = lambda error: None,
     ):
         self.loaded, self.decoding, self.show, self.pace = loaded, decoding, show, pace
+        self.failed = failed
         assert loaded.preset.actions is not None  # whoever makes a world has checked
         self.rest = Input(loaded.preset.actions.rest)
         self.held, self.paused = self.rest, False
@@ -150,6 +153,7 @@ class World:
                     _Life(self, take, pixels).go_on()
         except Exception as error:  # told by whoever serves the world
             self.failure = error
+            self.failed(error)
 
 
 class _Life:
@@ -190,6 +194,7 @@ class _Life:
     def _decode(self, decoding: Decoding) -> None:
         world, session = self.world, self.session
         seen, steps = session.latents, 0
+        self.ends.clear()  # rates are of one decoding
         with closing(session.extend(None, decoding, self._steer)) as running:
             for _ in running:
                 steps += 1
@@ -211,6 +216,8 @@ class _Life:
             return not world.paused or world._over or world._reset
 
         with world._turn:
+            if world.paused:
+                self.ends.clear()  # and not of a pause
             world._turn.wait_for(goes_on)
             wait = self.next_due - time.perf_counter()
             if wait > 0 and not (world._over or world._reset):

@@ -13,6 +13,7 @@ from play.server import Client, served, until
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from diagd_cli.clip.read import read_clip
+from diagd_cli.errors import DiagdError
 from diagd_cli.pipeline import to_frames
 
 
@@ -186,6 +187,16 @@ def test_the_world_waits_where_nobody_plays(room, address):
     with Client(address) as client:
         client.frame(lambda frame: not frame.of_clip)
     assert room.world.failure is None
+
+
+def test_a_world_that_fails_says_why(player, room, monkeypatch):
+    def fails(codes):
+        raise DiagdError("the tokenizer is gone", "Find it")
+
+    player.frame()
+    monkeypatch.setattr(room.loaded.tokenizer, "decode", fails)
+    assert player.word("error")["message"] == "the world has ended: the tokenizer is gone. Find it"
+    assert isinstance(room.world.failure, DiagdError)
 
 
 # ---- what should not be ---------------------------------------------------------------------------
