@@ -115,7 +115,8 @@ def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
         draw(st.booleans()),
         draw(st.integers(6, 16)),
     )
-    half = draw(st.integers(3 if kind == "rope-3d" else 1, 6))
+    # two channels are too few: a layer norm divides by their difference, which rounding may be most of
+    half = draw(st.integers(3 if kind == "rope-3d" else 2, 6))
     return TransformerConfig(
         vocab=vocab,
         outputs=0 if tied else draw(st.sampled_from([0, vocab - 2])),
