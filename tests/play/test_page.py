@@ -8,7 +8,7 @@ import re
 import pytest
 from play.server import served, until
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["browser", "play.rooms"]
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from diagd_cli.clip.read import read_clip
 from diagd_cli.errors import DiagdError
 from diagd_cli.pipeline import to_frames
 
+pytest_plugins = ["play.rooms"]
+
 
 @pytest.fixture
 def address(room):
