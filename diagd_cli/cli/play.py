@@ -19,6 +19,7 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import DiagdError, MissingExtra
+from diagd_cli.play import LOOPBACK
 
 if TYPE_CHECKING:
     from diagd_cli.play.request import Playing
@@ -33,7 +34,6 @@ HELP = """Walk through a generated world in the browser, live.
 
   diagd play --host 0.0.0.0 --token SECRET --no-browser
 """
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST_MESSAGE = 4096  # bytes that a client may send at once
 
 

@@ -14,11 +14,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
+from diagd_cli.play import LOOPBACK
 from diagd_cli.play.client import POLICY
 from diagd_cli.play.room import Room
 from diagd_cli.play.saving import KINDS
 
-LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 RULES = (
     "default-src 'none'; img-src 'self' blob: data:; connect-src 'self'; "
     "script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "

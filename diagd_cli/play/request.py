@@ -11,6 +11,7 @@ from diagd_cli.errors import UsageError
 from diagd_cli.files.outputs import check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.settings import Machine, Settings
+from diagd_cli.play import ENDINGS
 from diagd_cli.preset import Preset
 from diagd_cli.preset_files import preset_folder
 from diagd_cli.progress import Progress
@@ -19,7 +20,6 @@ from diagd_cli.schedule.decoding import Decoding
 if TYPE_CHECKING:
     from diagd_cli.play.room import Room
 
-ENDINGS = ".mp4", ".jsonl", ".json"  # of a recording
 SHIPPED = "freedoom"  # whose clips are there for who names none
 
 
@@ -57,7 +57,9 @@ class Playing:
             raise UsageError(f"{preset.name} has no actions that keys stand for", hint)
         if self.record and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"The recording is {self.record}", "Give it the ending .mp4")
-        own = [self.record.with_suffix(ending) for ending in ENDINGS] if self.record else []
+        own = (
+            [self.record.with_suffix(ending) for ending in ENDINGS.values()] if self.record else []
+        )
         writes = [(path, "the recording") for path in own]
         reads = preset_inputs(preset, folder=self.machine.weights_dir) + clip_inputs(
             preset, self.clips

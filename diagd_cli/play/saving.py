@@ -17,12 +17,12 @@ from diagd_cli.errors import DiagdError
 from diagd_cli.jobs.models import machine_facts
 from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import to_frames
+from diagd_cli.play import ENDINGS
 from diagd_cli.play.world import Take
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 
 KINDS = {"mp4": "video/mp4", "actions": "application/jsonl", "sidecar": "application/json"}
-ENDINGS = {"mp4": ".mp4", "actions": ".jsonl", "sidecar": ".json"}
 AT_ONCE = 64  # frames whose pixels are made at a time
 
 
