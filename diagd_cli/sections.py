@@ -54,9 +54,10 @@ class Defaults(Strict):
     trying too.
 
     `window`: whether a full window slides or rolls; `sinks`: frames at the front that stay visible
-    where it slides; see `schedule.decoding`. `first`: smallest id that the first token of a frame
-    may have. `top_p_rule`: see `engine.filters`. `coldest`: what a temperature between 0, which is
-    greedy, and it is raised to, as official code may do.
+    where it slides; `width`: tokens that `exact` feeds in a pass; see `schedule.decoding`. `first`:
+    smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`.
+    `coldest`: what a temperature between 0, which is greedy, and it is raised to, as official code
+    may do.
     """
 
     method: Method = "diagd"
@@ -65,6 +66,7 @@ class Defaults(Strict):
     stand_in: StandIn = "previous-frame"
     window: Window = "roll"
     sinks: int = Field(default=0, ge=0)
+    width: int = Field(default=0, ge=0)
     temperature: float = Field(default=1.0, ge=0, le=1000)
     top_k: int = Field(default=0, ge=0, le=MOST_CODES)
     top_p: float = Field(default=1.0, gt=0, le=1)
@@ -76,7 +78,13 @@ class Defaults(Strict):
     @property
     def decoding(self) -> Decoding:
         return Decoding(
-            self.method, self.k, self.d, self.stand_in, window=self.window, sinks=self.sinks
+            self.method,
+            self.k,
+            self.d,
+            self.stand_in,
+            window=self.window,
+            sinks=self.sinks,
+            width=self.width,
         )
 
 

@@ -55,7 +55,10 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
             f"Cannot read the decoding {text!r}", did_you_mean(odd, WORDS, hint) if words else hint
         )
     one_of(name, METHODS, "'--decodings'")
-    chosen: dict[str, Any] = dict(zip(("k", "d"), map(int, numbers), strict=False))
+    meanings = ("width",) if name == "exact" else ("k", "d")
+    if len(numbers) > len(meanings):
+        raise UsageError(f"Cannot read the decoding {text!r}", "Write exact or exact:WINDOW")
+    chosen: dict[str, Any] = dict(zip(meanings, map(int, numbers), strict=False))
     for word in told:
         chosen |= WORDS[word]
     return replace(default, method=cast(Method, name), **chosen)

@@ -110,7 +110,8 @@ WindowOption = Annotated[
     str | None,
     option(
         "--window",
-        help="What becomes of frames that are too many for the model: slide or roll; the preset's.",
+        help="What becomes of frames that are too many for the model: slide or roll; the preset's. "
+        "For exact also how many guesses a pass checks: 64, or slide,64.",
     ),
 ]
 SinksOption = Annotated[

@@ -51,8 +51,8 @@ def merge_decoding(
     """
     one_of(method, METHODS, "'--decoding'")
     one_of(given.stand_in, STAND_INS, "'--stand-in'")
-    one_of(given.window, WINDOWS, "'--window'")
-    window = cast("Window", given.window or defaults.window)
+    name, width = read_window(given.window)
+    window = cast("Window", name or defaults.window)
     sinks = given.sinks if given.sinks is not None else defaults.sinks if window == "slide" else 0
     return Decoding(
         method=cast("Method", method or defaults.method),
@@ -62,7 +62,20 @@ def merge_decoding(
         repair=given.repair,
         window=window,
         sinks=sinks,
+        width=defaults.width if width is None else width,
     )
+
+
+def read_window(text: str | None) -> tuple[str | None, int | None]:
+    """What becomes of the window, and how many guesses a pass checks, as `--window` tells them by
+    comma. Raises typer.BadParameter for what is neither.
+    """
+    words = [word.strip() for word in (text or "").split(",") if word.strip()]
+    numbers = [int(word) for word in words if word.isdecimal()]
+    names = [word for word in words if not word.isdecimal()]
+    for name in [*names, *map(str, numbers[1:])]:
+        one_of(name, WINDOWS, "'--window'")
+    return names[-1] if names else None, numbers[0] if numbers else None
 
 
 def machine_of(

@@ -12,6 +12,7 @@ from diagd_cli.tokens.grid import Grid
 if TYPE_CHECKING:
     from torch import Tensor
 
+AHEAD = 2  # latent frames by which a clip may be ahead of the slowest of its batch
 NEVER = 1 << 62  # the position that an empty slot holds: nobody sees it
 
 
@@ -43,7 +44,7 @@ class Ring:
         return self.fixed + self.turns
 
     def slots(self, positions: Tensor) -> Tensor:
-        """Where positions int64 [n] lie."""
+        """Where positions int64 [..., n] lie."""
         if not self.turns:
             return positions
         later = (positions - self.fixed).remainder(self.turns) + self.fixed
@@ -62,20 +63,21 @@ class Ring:
         return not self.window or positions <= self.grid.length(self.window)
 
     def visible(self, held: Tensor, positions: Tensor) -> Tensor:
-        """Which slots tokens see, bool [n, S]: the rule of what is visible, for all decodings.
+        """Which slots tokens see, bool [..., n, S]: the rule of what is visible, for all decodings.
 
         Those that hold a position at or before their own, in the window.
 
-        held: int64 [S], the position that each slot holds, `NEVER` where none.
-        positions: int64 [n], of the tokens.
+        held: int64 [..., S], the position that each slot holds, `NEVER` where none.
+        positions: int64 [..., n], of the tokens.
         """
-        seen = held <= positions.unsqueeze(1)
+        held = held.unsqueeze(-2)
+        seen = held <= positions.unsqueeze(-1)
         if not self.window:
             return seen
         grid = self.grid
         frame = (positions - grid.prefix).div(grid.block, rounding_mode="floor")
         oldest = (frame - (self.window - 1)) * grid.block + grid.prefix
-        near = held >= oldest.unsqueeze(1)
+        near = held >= oldest.unsqueeze(-1)
         return seen & (near | (held < grid.length(self.sinks)))
 
 
@@ -89,6 +91,9 @@ def ring_for(grid: Grid, decoding: Decoding, window: int) -> Ring:
     if decoding.window == "roll":
         return Ring(grid, grid.length(window))
     kept = max(decoding.sinks, decoding.stand_in == "prompt-frame")
+    if decoding.method == "exact":
+        turns = (window + AHEAD) * grid.block
+        return Ring(grid, grid.length(kept), turns, window, decoding.sinks)
     # far from the first frame, where nothing is left out because it is not there
     wave = wavefront(grid, LOOKS_BACK + window + kept, None, decoding)
     turns = wave.frames_held(window, kept) * grid.block

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from diagd_cli.engine.decode import execute
-from diagd_cli.engine.ring import ring_for
+from diagd_cli.engine.ring import AHEAD, ring_for
 from diagd_cli.engine.state import State, Times
 from diagd_cli.engine.windows import sequences
 from diagd_cli.model.contract import Cross, Model
@@ -46,6 +45,8 @@ class Session:
     keep: newest latent frames that `codes` and `conditioning` remember, no fewer than `window`:
         memory does not grow then. None: all.
     forgotten: latent frames that came before `codes`.
+    live: whether what steers is not known before it is asked for: it is asked for late then, even
+        where guesses would reach further.
 
     The first extension makes a token store, a cache and a sampler on the device, and the steps that
     it takes there; they stay, with all CUDA graphs that have been captured, until `release`, or
@@ -68,6 +69,7 @@ class Session:
     capture: bool | None = None
     keep: int | None = None
     forgotten: int = 0
+    live: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
@@ -207,7 +209,7 @@ class Session:
 
         started, before, done = time.perf_counter(), self.times.decode, 0
         try:
-            for done in execute(state.run, wave, begin):
+            for done in state.execute(wave, begin, late=self.live):
                 fresh = wave.complete(done) - (self._known - wave.context)
                 if fresh:
                     self._append(state, fresh)
@@ -216,8 +218,9 @@ class Session:
                 yield done
         finally:
             self.times.decode = before + self._seconds_since(started)
-            self.times.steps += done
-            self.times.fed += wave.fed(done)
+            passes, fed = state.spent(wave, done)
+            self.times.steps += passes
+            self.times.fed += fed
             made = self._known - wave.context
             self.times.tokens += made * self.grid.area * len(self.codes)
             self._settle(state, wave, done)
@@ -267,7 +270,8 @@ class Session:
         fed = done > last or (stands and made != wave.latents)
         end = self.grid.position(self._known - 1, 0, 0) + self.grid.area
         self._fed = end - 1 + fed
-        begun = wave.context + min(-(-done // rules.d), wave.latents or done)
+        begun = -(-done // rules.d) + AHEAD * (wave.plan.decoding.method == "exact")
+        begun = wave.context + min(begun, wave.latents or begun)
         if state.ring.turns and begun - state.ring.frames > max(0, self._known - self.window):
             self._fed = 0  # frames in flight have taken the place of what would be seen
 

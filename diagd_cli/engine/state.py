@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from diagd_cli.engine.decode import runner
+from diagd_cli.engine.chunk import width_on
+from diagd_cli.engine.decode import execute, runner
+from diagd_cli.engine.exact import Exact
 from diagd_cli.engine.ring import Ring
 from diagd_cli.engine.sample import Sampler
 from diagd_cli.engine.steps import Steps
+from diagd_cli.schedule.wavefront import Wavefront
 
 if TYPE_CHECKING:
     from diagd_cli.engine.session import Session
@@ -53,6 +57,31 @@ class State:
         cross = session.cross
         self.steps = Steps(model, self.cache, self.tokens, self.sampler, cross, ring)
         self.run = runner(self.steps, session.capture)
+        self.capture, self.exact = session.capture, dict[int, Exact]()  # by width
+
+    def execute(self, wave: Wavefront, begin: Callable[[int], None], late: bool) -> Iterator[int]:
+        """Take the steps of a wavefront, as `execute` of engine.decode, or as `Exact` does."""
+        if (exact := self.checker(wave)) is None:
+            return execute(self.run, wave, begin)
+        return exact.execute(wave, begin, late)
+
+    def spent(self, wave: Wavefront, done: int) -> tuple[int, int]:
+        """Forward passes for `done` steps of what was executed last, and tokens fed in them, a
+        clip.
+        """
+        if (exact := self.checker(wave)) is None:
+            return done, wave.fed(done)
+        return exact.passes, round(exact.fed.double().mean().item())
+
+    def checker(self, wave: Wavefront) -> Exact | None:
+        """What guesses and checks the tokens of a wavefront; None where its steps make them."""
+        decoding = wave.plan.decoding
+        if decoding.method != "exact":
+            return None
+        width = decoding.width or width_on(self.device)
+        if width not in self.exact:
+            self.exact[width] = Exact(self.steps, width, self.capture)
+        return self.exact[width]
 
     def put(self, positions: np.ndarray, tokens: np.ndarray) -> None:
         """Store tokens int64 [B, n] at positions int64 [n]."""

@@ -103,6 +103,12 @@ class Steps:
         row, later = self.wave.at(step)
         return self.ring.extent(self.extents[row] + later * self.wave.plan.grid.block)
 
+    def captured_extent(self, extent: int) -> int:
+        """Slots that a graph reads where a step needs so many: one of a few numbers."""
+        places = len(self.lanes)
+        block = -(-places // (ALIGNMENT * EXTENT_CLASSES)) * ALIGNMENT
+        return min(-(-extent // block) * block, places)
+
     def __call__(self, step: int) -> None:
         """Do a step."""
         row, later = self.wave.at(step)
@@ -119,39 +125,39 @@ class Steps:
         position: Tensor,
         target: Tensor,
         extent: int,
-        fed: Tensor | None = None,
+        idle: Tensor | None = None,
     ) -> None:
         """Feed tokens, and put what the first of them give where it belongs.
 
-        source: int64 [n], whose tokens they are.
+        source: int64 [n], or [B, n] where clips differ, as below: whose tokens they are.
         position: int64 [n], where they stand.
-        target: int64 [<= n], where the new tokens go; -1, for none, where there is `fed`.
+        target: int64 [<= n], where the new tokens go; -1, for none, where there is `idle`.
         extent: slots of the cache that are read.
-        fed: int64 [1], how many of the lanes feed something; the others, and the targets that are
-            -1, write to the last place. None is all, where every target is one.
+        idle: bool [n], lanes that feed nothing; they, and the targets that are -1, write to the
+            last place. None is none, where every target is one.
         """
         slots, places = self.ring.slots(position), self.ring.slots(target)
-        if fed is not None:
-            spare = len(self.held) - 1
-            slots = slots.masked_fill(self.lanes[: len(slots)] >= fed, spare)
+        spare = len(self.lanes) - 1
+        if idle is not None:
+            slots = slots.masked_fill(idle, spare)
             places = places.masked_fill(target < 0, spare)
-        self.held.index_copy_(0, slots, position)
-        if fed is not None:
-            self.held[spare:].fill_(NEVER)
+        put(self.held, slots, position)
+        if idle is not None:
+            self.held[..., spare:].fill_(NEVER)
         logits = self.model(
-            self.tokens[:, self.ring.slots(source)],
+            take(self.tokens, self.ring.slots(source)),
             position,
             self._mask(position, extent),
             self.cache,
             extent,
-            outputs=len(target),
+            outputs=target.shape[-1],
             cross=self.cross,
             slots=slots,
         )
-        self.tokens.index_copy_(1, places, self.choose(logits, target))
+        put(self.tokens, places, self.choose(logits, target))
 
     def _mask(self, positions: Tensor, extent: int) -> Mask:
-        return Mask(visible=self.ring.visible(self.held[:extent], positions))
+        return Mask(visible=self.ring.visible(self.held[..., :extent], positions))
 
 
 class Replay:
@@ -169,8 +175,7 @@ class Replay:
     """
 
     def __init__(self, steps: Steps):
-        self.steps, self.device, places = steps, steps.device, len(steps.held)
-        self.block = -(-places // (ALIGNMENT * EXTENT_CLASSES)) * ALIGNMENT
+        self.steps, self.device = steps, steps.device
         self.rows: dict[int, Tensor] = {}  # by width: int64 [3 * width + 1]
         self.graphs: dict[tuple[int, int], Callable[[], None]] = {}  # by width and extent
         self.pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
@@ -196,8 +201,7 @@ class Replay:
     def __call__(self, step: int) -> None:
         """Do a step."""
         width, row, (number, later) = self.width, self.rows[self.width], self.steps.wave.at(step)
-        # those before the last place: nobody needs to read it
-        extent = min(-(-self.steps.extent(step) // self.block) * self.block, len(self.steps.held))
+        extent = self.steps.captured_extent(self.steps.extent(step))
         torch.add(self.plan_rows[number], self.moves[number], alpha=later, out=row)
         if (width, extent) in self.graphs:
             self.graphs[width, extent]()
@@ -205,13 +209,27 @@ class Replay:
 
         def body() -> None:
             source, position, target = row[:-1].view(3, width).unbind()
-            self.steps.advance(source, position, target, extent, fed=row[-1:])
+            idle = self.steps.lanes[:width] >= row[-1:]
+            self.steps.advance(source, position, target, extent, idle)
 
         started = time.perf_counter()
         body()
         if step < self.last:
             self.graphs[width, extent] = capture(body, self.pool)
         self.seconds += time.perf_counter() - started
+
+
+def take(store: Tensor, slots: Tensor) -> Tensor:
+    """What lies at slots int64 [n], or [B, n], of a store int64 [B, S]: int64 [B, n]."""
+    return store[:, slots] if slots.ndim == 1 else store.gather(1, slots)
+
+
+def put(store: Tensor, slots: Tensor, values: Tensor) -> None:
+    """Write values int64 [..., n] at slots int64 [n], or [B, n], of a store int64 [..., S]."""
+    if slots.ndim == 1:
+        store.index_copy_(-1, slots, values)
+    else:
+        store.scatter_(-1, slots, values)
 
 
 def lanes(plan: Plan, columns: np.ndarray, nowhere: int) -> np.ndarray:

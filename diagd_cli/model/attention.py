@@ -18,7 +18,7 @@ from diagd_cli.model.positions import rotate
 from diagd_cli.model.products import packs_bfloat16
 
 FEW = 256  # rows of queries up to which all of their scores are made at once
-Rope = tuple[Tensor, Tensor] | None  # cosines and sines [Q, 1, head_dim] of the fed positions
+Rope = tuple[Tensor, Tensor] | None  # cosines and sines [.., Q, 1, head_dim] of the fed positions
 
 
 class Attention(nn.Module):
@@ -131,10 +131,12 @@ def by_products(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None) -> Te
     """Scaled dot-product attention [B, G, R, D]; scores and weights are rounded to q's dtype.
 
     q: float [B, G, R, D]; k, v: float [B, G, S, D].
-    attn_mask: what is added to the scores, [R, S] in q's dtype; None is nothing.
+    attn_mask: what is added to the scores, [R, S] or [B, 1, R, S] in q's dtype; None is nothing.
     """
     rows, keys, values = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     added = q.new_zeros(1) if attn_mask is None else attn_mask
+    if added.ndim == 4:
+        added = added.expand(-1, q.shape[1], -1, -1).flatten(0, 1)
     scores = torch.baddbmm(added, rows, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
     return torch.bmm(scores.softmax(-1), values).view_as(q)
 

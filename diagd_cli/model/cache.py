@@ -19,14 +19,19 @@ class LayerCache(NamedTuple):
     def update(self, slots: Tensor, k: Tensor, v: Tensor, extent: int) -> tuple[Tensor, Tensor]:
         """Write new keys and values, and return what is to be read, those included.
 
-        slots: int64 [Q], where they go; what was there before is replaced.
+        slots: int64 [Q], or [B, Q] where clips differ, where they go; what was there before is
+            replaced.
         k, v: float [B, Q, kv_heads, head_dim], in the queries' dtype, not the cache's.
         extent: number of slots to read, from the first.
 
         Returns keys and values [B, kv_heads, extent, head_dim] in the queries' dtype.
         """
         for store, new in ((self.keys, k), (self.values, v)):
-            store.index_copy_(2, slots, new.transpose(1, 2).to(store.dtype))
+            rows = new.transpose(1, 2).to(store.dtype)
+            if slots.ndim == 1:
+                store.index_copy_(2, slots, rows)
+            else:
+                store.scatter_(2, slots[:, None, :, None].expand_as(rows), rows)
         return self.keys[:, :, :extent].to(k.dtype), self.values[:, :, :extent].to(k.dtype)
 
 

@@ -52,15 +52,15 @@ class Model(Protocol):
         """Logits float [B, outputs, vocab] of the first fed tokens, for what follows each of them.
 
         ids: int64 [B, Q], the tokens that are fed.
-        positions: int64 [Q], where they stand in the sequence, in any order; without end where the
-            window slides.
+        positions: int64 [Q], or [B, Q] where clips differ, where they stand in the sequence, in any
+            order; without end where the window slides.
         mask: who sees whom: the tokens of this call or, with a cache, its slots 0 .. extent-1.
         cache: of `new_cache`; the call's tokens are written into it, and then read.
         extent: slots of the cache that are read; the mask has as many columns.
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
         cross: what a model that is steered by text attends to; None where there is no text.
-        slots: int64 [Q], where in the cache they are written, over what was there; None is at slot
-            = position.
+        slots: int64 as `positions`, where in the cache they are written, over what was there; None
+            is at slot = position.
         """
         ...
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Mask:
     """Which of S keys each of Q queries sees: the first of these that is given.
 
-    visible: bool [Q, S], true where it does.
+    visible: bool [Q, S], or [B, Q, S] where clips differ; true where it does.
     blocks: a BlockMask of FlexAttention, for tokens that are many.
     causal: query n sees the keys 0 .. n, and if false all of them.
     bias: `visible` as attention kernels take it; made of it by `laid_out`, and never by hand.
@@ -33,13 +33,15 @@ class Mask:
         A Transformer calls it once a pass, so that no layer converts the matrix again.
 
         group: query heads that share a head of keys; they are laid out as group * Q queries.
-        dtype: of the queries. The bias is 0 where a key is visible, -inf elsewhere, [group * Q, S].
+        dtype: of the queries. The bias is 0 where a key is visible, -inf elsewhere, [group * Q, S],
+            or [B, 1, group * Q, S].
         """
         if self.visible is None or self.bias is not None:
             return self
         # not torch.tensor, whose value would be copied from the host, which no CUDA graph may hold
         hidden = torch.full((), -torch.inf, dtype=dtype, device=self.visible.device)
-        bias = torch.where(self.visible, torch.zeros_like(hidden), hidden).repeat(group, 1)
+        bias = torch.where(self.visible, torch.zeros_like(hidden), hidden)
+        bias = bias.repeat(group, 1) if bias.ndim == 2 else bias.repeat(1, group, 1).unsqueeze(1)
         return Mask(visible=self.visible, bias=bias)
 
 

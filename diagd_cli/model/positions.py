@@ -58,14 +58,14 @@ class Rotary:
         self._lying: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosines and `signed` sines, each [Q, 1, head_dim], of positions int64 [Q]."""
+        """Cosines and `signed` sines, each [..., Q, 1, head_dim], of positions int64 [..., Q]."""
         if positions.device not in self._lying:
             self._lying[positions.device] = self._frame(positions.device)
         places, later = self._lying[positions.device]
         index = (positions - self.prefix).clamp(min=0)  # the prefix stands at (0, 0, 0)
         t = index.div(len(places), rounding_mode="floor")
-        angles = torch.addcmul(places[index - t * len(places)], t.double().unsqueeze(1), later)
-        return angles.cos().to(dtype).unsqueeze(1), angles.sin().to(dtype).unsqueeze(1)
+        angles = torch.addcmul(places[index - t * len(places)], t.double().unsqueeze(-1), later)
+        return angles.cos().to(dtype).unsqueeze(-2), angles.sin().to(dtype).unsqueeze(-2)
 
     @torch.inference_mode(False)  # whoever comes first, training may follow
     def _frame(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -93,8 +93,8 @@ def signed(sin: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate x [..., Q, H, D] by the tables [Q, 1, D], sin `signed`: (a, b) -> (a cos - b sin, b
-    cos + a sin).
+    """Rotate x [B, Q, H, D] by the tables [Q, 1, D] or [B, Q, 1, D], sin `signed`: (a, b) -> (a cos
+    - b sin, b cos + a sin).
     """
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
 

@@ -82,13 +82,14 @@ class Transformer(nn.Module):
         """Logits [B, outputs, vocab] of the first fed tokens, for what follows each of them.
 
         ids: int64 [B, Q], the tokens that are fed.
-        positions: int64 [Q], where they stand in the sequence, in any order.
+        positions: int64 [Q], or [B, Q] where clips differ, where they stand in the sequence, in any
+            order.
         mask: who sees whom: the tokens of this call or, with a cache, its slots 0 .. extent-1.
         cache: the call's keys and values are written into it.
         extent: slots of the cache that are read, from the first.
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
         cross: per layer, keys and values of the text, from `cross_context`.
-        slots: int64 [Q], where in the cache; None is at slot = position.
+        slots: int64 as `positions`, where in the cache; None is at slot = position.
         """
         x, rope = self.embed(ids), None
         if self.learned is not None:

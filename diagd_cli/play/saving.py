@@ -114,7 +114,7 @@ def replay(preset: Preset, take: Take, frames: int, output: Path) -> str:
     words: list[object] = ["diagd", "generate", take.clip.path, "-p", preset.name]
     words += ["--start", take.clip.first, "--context", len(take.clip.frames), "--frames", frames]
     words += ["--decoding", decoding.method]
-    words += [] if decoding.method == "ntp" else ["--k", decoding.k]
+    words += [] if decoding.raster else ["--k", decoding.k]
     words += ["--d", decoding.d] if decoding.method == "diagd" else []
     words += ["--window", decoding.window, "--seed", take.seed]
     words += ["--actions", output.with_suffix(".jsonl").name, "--save-tokens"]

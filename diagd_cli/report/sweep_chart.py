@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FRONT, OTHER, BASE = "#0072B2", "#767676", "#D55E00"
 MARKERS = {
     "ntp": ("*", "NTP"),
+    "exact": ("D", "exact"),
     "diagd": ("o", "DiagD"),
     "spatial": ("s", "spatial DiagD"),
     "zipar": ("^", "ZipAR"),
@@ -71,6 +72,8 @@ def short(row: EvaluationRow, rows: Sequence[EvaluationRow]) -> str:
     facts = row.made
     if facts["method"] == "ntp":
         return "NTP"
+    if facts["method"] == "exact":
+        return f"exact {facts['width']}" if facts["width"] else "exact"
     text = f"{facts['k']}/{facts['d']}"
     others = [other.made for other in rows if other.made["method"] in ("diagd", "spatial")]
     if facts["method"] != "zipar" and len({other["stand_in"] for other in others}) > 1:

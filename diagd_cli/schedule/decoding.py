@@ -12,7 +12,7 @@ from diagd_cli.schedule.standin import StandIn
 if TYPE_CHECKING:
     from diagd_cli.tokens.grid import Grid
 
-Method = Literal["ntp", "diagd", "spatial", "zipar"]
+Method = Literal["ntp", "exact", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
 Window = Literal["roll", "slide"]
 WINDOWS: tuple[str, ...] = get_args(Window)
@@ -51,6 +51,7 @@ class Decoding:
     method: one of
 
     - `ntp`      one token at a time in raster order: k = w, d = h*w;
+    - `exact`    the very tokens of `ntp`, which are guessed, and checked many at a time;
     - `diagd`    Diagonal Decoding with k and d;
     - `spatial`  DiagD within each frame only: d = (h-1)k + w;
     - `zipar`    a row starts once k tokens of the row above exist (k is ZipAR's window), its
@@ -67,6 +68,7 @@ class Decoding:
         anew; one that slides is left by one at a time, under one wavefront over all frames, for
         which positions must be relative.
     sinks: latent frames at the front that stay visible where the window slides.
+    width: tokens that `exact` feeds in a pass at most; 0 is what suits the device.
     """
 
     method: Method = "diagd"
@@ -77,12 +79,23 @@ class Decoding:
     zero_slots: bool = False
     window: Window = "roll"
     sinks: int = 0
+    width: int = 0
+
+    @property
+    def raster(self) -> bool:
+        """Whether tokens are those of next-token prediction, in raster order."""
+        return self.method in ("ntp", "exact")
 
     def resolve(self, grid: Grid, context: int) -> Resolved:
         """What it comes to after `context` latent frames. Raises UsageError when k or d is out of
         range.
         """
-        if self.method == "ntp":
+        if self.method == "exact" and not 0 <= self.width <= grid.block:
+            allowed = (
+                f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.block}, or be 0: what suits"
+            )
+            raise UsageError(f"The window of guesses is {self.width}", allowed)
+        if self.raster:
             return Resolved(grid.w, grid.area, self.stand_in, self.repair)
         if not 1 <= self.k <= grid.w:
             allowed = f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.w}"
@@ -106,13 +119,15 @@ class Decoding:
         resolved = self.resolve(grid, context)
         window = {"window": self.window, "sinks": self.sinks}
         slots = {"zero_slots": self.zero_slots}
-        return {"method": self.method, **resolved._asdict(), **slots, **window}
+        guesses = {"width": self.width} if self.method == "exact" else {}
+        return {"method": self.method, **resolved._asdict(), **slots, **window, **guesses}
 
     def label(self, grid: Grid) -> str:
         """Short caption, such as `DiagD k=2 d=10`."""
         found = self.resolve(grid, context=1)
         return {
             "ntp": "NTP",
+            "exact": f"exact window={self.width}" if self.width else "exact",
             "diagd": f"DiagD k={found.k} d={found.d}",
             "spatial": f"spatial DiagD k={found.k}",
             "zipar": f"ZipAR window={found.k}",
@@ -132,7 +147,7 @@ def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
     found = []
     for decoding in decodings:
         label = decoding.label(grid)
-        if decoding.method != "ntp":
+        if not decoding.raster:
             label += f", {decoding.stand_in}" if several and decoding.method != "zipar" else ""
             label += "" if decoding.repair else ", no repair"
             label += ", zero slots" if decoding.zero_slots else ""

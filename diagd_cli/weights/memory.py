@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from diagd_cli import families
-from diagd_cli.engine.chunk import CHUNK, chunk_on
+from diagd_cli.engine.chunk import CHUNK, CUDA_GUESSES, chunk_on
 from diagd_cli.engine.ring import ring_for
 from diagd_cli.errors import DiagdError
 from diagd_cli.free_memory import free_memory
@@ -99,6 +99,8 @@ def estimate(
     # a step makes at most one token in each, of all frames that are in flight
     flight = ring.frames - held + 1 if ring.frames else held - preset.latents(preset.clip.least)
     rows = grid.h * max(1, flight)
+    if decoding.method == "exact":
+        rows = min(decoding.width or CUDA_GUESSES, grid.block)
     logits = batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
     known = grid.length(min(preset.context, held))
     cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)

@@ -6,7 +6,7 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import (
     SEEDS,
@@ -167,12 +167,15 @@ def test_a_stream_is_the_extension_remembered_or_not(
         span = (world.grid.h - 1) * world.rules[0] + world.grid.w
         for latent, complete in asked:  # frame `latent` + 1 starts d steps after the one before
             new = latent + 1 - world.context
-            assert complete - world.context == sum(t * d + span <= new * d for t in range(new))
+            before = sum(t * d + span <= new * d for t in range(new))
+            guessed = world.decoding.method == "exact"  # its guesses are ahead of what is known
+            assert complete - world.context in range(before - 2 * guessed, before + 1)
 
 
 @given(LONG, RELATIVE, SEEDS, WINDOWS, st.data())
 def test_what_is_complete_stays_when_an_extension_is_abandoned(world, config, seed, window, data):
     """And it goes on from there as the oracle does, with another decoding, another action."""
+    assume(world.decoding.method != "exact")  # which has no steps to stop at
     second, more = data.draw(decodings(world.grid)), data.draw(st.integers(1, 3))
     whole = world.context + world.frames + more
     session = open_sliding(replace(world, frames=world.frames + more), config, seed, window)

@@ -46,8 +46,20 @@ def work_of(
     weights: "int8" or "fp8" where the blocks' matrices are of 8 bits.
     places: slots of a cache that is reused; None: it has as many as the plan has positions.
     """
-    fed, outputs = plan.widths, plan.outputs
     seen = np.minimum(plan.extents, places or plan.length) + text
+    return work_of_passes(config, plan.widths, plan.outputs, seen, batch, item, weights)
+
+
+def work_of_passes(
+    config: TransformerConfig,
+    fed: np.ndarray,
+    outputs: np.ndarray,
+    seen: np.ndarray,
+    batch: int,
+    item: int,
+    weights: str = "",
+) -> Work:
+    """The same for passes that feed `fed`, want `outputs` and read `seen` slots, each [passes]."""
     # numbers that a position has in the cache
     keys = 2 * config.kv_heads * config.head_dim * config.layers
     gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))

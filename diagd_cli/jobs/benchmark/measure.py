@@ -19,7 +19,7 @@ from diagd_cli.engine.session import Session
 from diagd_cli.engine.state import Times
 from diagd_cli.engine.windows import fresh_plans
 from diagd_cli.errors import UsageError
-from diagd_cli.jobs.benchmark.limit import Work, work_of
+from diagd_cli.jobs.benchmark.limit import Work, work_of, work_of_passes
 from diagd_cli.pipeline import Loaded, Request, start_session, to_frames
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
@@ -41,6 +41,7 @@ class Timing:
     work: of every step.
     peak: bytes, see `device.peak_memory`.
     codes: int64 [T, h, w] of the first clip; None when it was not ended.
+    counted: passes of a decoding and tokens fed in them, a clip, where only a run can tell.
     """
 
     request: Request
@@ -53,11 +54,12 @@ class Timing:
     work: Work
     peak: dict[str, int]
     codes: np.ndarray | None
+    counted: tuple[int, int] | None = None
 
     @property
     def steps(self) -> int:
         """Steps of the whole decoding."""
-        return sum(plan.steps for plan in self.plans)
+        return self.counted[0] if self.counted else sum(plan.steps for plan in self.plans)
 
     @property
     def tokens(self) -> int:
@@ -67,7 +69,8 @@ class Timing:
     @property
     def fed(self) -> int:
         """Tokens fed to the model by the whole decoding, of all clips."""
-        return self.batch * sum(len(plan.source) for plan in self.plans)
+        each = self.counted[1] if self.counted else sum(len(plan.source) for plan in self.plans)
+        return self.batch * each
 
     @property
     def rows(self) -> int:
@@ -155,19 +158,10 @@ def measure(
     """
     preset, new = loaded.preset, loaded.preset.new_latents(request.frames)
     plans = plans_of(preset, len(codes), request.frames, request.decoding)
-    timed, ring = timed_steps(plans, steps), ring_for(preset.grid, request.decoding, preset.window)
-    work = [
-        work_of(
-            preset.transformer,
-            plan,
-            batch,
-            loaded.dtype.itemsize,
-            preset.text.length if preset.text else 0,
-            ring.places if ring.turns else None,
-            loaded.weights,
-        )
-        for plan in plans
-    ]
+    timed, guesses = timed_steps(plans, steps), request.decoding.method == "exact"
+    if guesses and steps is not None:
+        told = "--steps times a part, and how many passes exact takes only the whole can tell"
+        raise UsageError(told, "Leave --steps out")
     if loaded.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(loaded.device)
     batched = np.repeat(codes[None], batch, axis=0)
@@ -184,19 +178,45 @@ def measure(
         else:
             runs.append(run_part(session, new, request.decoding, len(timed), on_step))
     prefill, decode = map(list, zip(*runs, strict=True))
+    counted = (session.times.steps, session.times.fed) if guesses else None
     return Timing(
         request=request,
         batch=batch,
         dtype=loaded.numbers,
         plans=plans,
-        timed=timed,
+        timed=range(counted[0]) if counted else timed,
         prefill=prefill,
         decode=decode,
-        work=Work(
-            *(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))
-        ),
+        work=least_work(loaded, request.decoding, plans, batch, counted),
         peak=peak_memory(loaded.device),
         codes=session.codes[0] if steps is None else None,
+        counted=counted,
+    )
+
+
+def least_work(
+    loaded: Loaded,
+    decoding: Decoding,
+    plans: list[Plan],
+    batch: int,
+    counted: tuple[int, int] | None,
+) -> Work:
+    """What the steps of the plans take at least; `counted`: passes and tokens fed in them, where
+    those of a run are meant, each of which reads what a step reads on average.
+    """
+    preset, ring = loaded.preset, ring_for(loaded.preset.grid, decoding, loaded.preset.window)
+    config, text = preset.transformer, preset.text.length if preset.text else 0
+    places = ring.places if ring.turns else None
+    item, weights = loaded.dtype.itemsize, loaded.weights
+    if counted:
+        passes, fed = counted
+        each = np.full(passes, fed / passes)
+        seen = np.concatenate([np.minimum(p.extents, places or p.length) for p in plans]).mean()
+        reads = np.full(passes, seen + text)
+        return work_of_passes(config, each, each, reads, batch, item, weights)
+    work = [work_of(config, plan, batch, item, text, places, weights) for plan in plans]
+    return Work(
+        *(np.concatenate([getattr(part, name) for part in work]) for name in ("bytes", "flops"))
     )
 
 

@@ -35,10 +35,11 @@ def folder_of(decoding: Mapping) -> str:
     """
     method = decoding["method"]
     numbers = {"ntp": "", "diagd": f"-k{decoding['k']}-d{decoding['d']}"}
+    numbers["exact"] = f"-{decoding['width']}" if decoding.get("width") else ""
     name = method + numbers.get(method, f"-k{decoding['k']}")
     if method in ("diagd", "spatial") and decoding["stand_in"] != Decoding.stand_in:
         name += f"-{decoding['stand_in']}"
-    if method != "ntp":
+    if method not in ("ntp", "exact"):
         name += ("" if decoding["repair"] else "-no-repair") + (
             "-zero-slots" if decoding["zero_slots"] else ""
         )

@@ -86,13 +86,16 @@ def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
 
 
 def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple:
-    """What decides a decoding's tokens: (k, d, stand-in, repair, zero slots, window, sinks).
+    """What decides a decoding's tokens and steps: (k, d, stand-in, repair, zero slots, window,
+    sinks).
 
     Raises UsageError when out of range.
 
     NTP needs no stand-in and sees no empty slot: by whatever name it is asked for, it is one plan.
     """
     k, d, stand_in, repair = decoding.resolve(grid, context)
+    if decoding.method == "exact":  # the same tokens, in other passes
+        return "exact", decoding.width, decoding.window, decoding.sinks
     if (k, d) == (grid.w, grid.area):
         return k, d, "previous-frame", True, False, decoding.window, decoding.sinks
     return k, d, stand_in, repair, decoding.zero_slots, decoding.window, decoding.sinks
@@ -100,7 +103,11 @@ def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple:
 
 def _asked(decoding: Decoding) -> str:
     """A decoding as it was asked for: `diagd k=2 d=99`, which need not exist."""
-    numbers = {"ntp": "", "diagd": f" k={decoding.k} d={decoding.d}"}
+    numbers = {
+        "ntp": "",
+        "exact": f" window={decoding.width}",
+        "diagd": f" k={decoding.k} d={decoding.d}",
+    }
     return decoding.method + numbers.get(decoding.method, f" k={decoding.k}")
 
 

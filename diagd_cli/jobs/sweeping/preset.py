@@ -24,7 +24,8 @@ def write_chosen(
     from there. The preset's k and d are kept where the method has none of its own. Raises
     OutputError.
     """
-    numbers = {"ntp": (), "diagd": ("k", "d")}.get(decoding.method, ("k",))
+    own = {"ntp": (), "exact": ("width",), "diagd": ("k", "d")}
+    numbers = own.get(decoding.method, ("k",))
     chosen = {
         "method": decoding.method,
         "stand_in": decoding.stand_in,
@@ -32,7 +33,7 @@ def write_chosen(
         "sinks": decoding.sinks,
         **{name: getattr(decoding, name) for name in numbers},
     }
-    if decoding.method in ("ntp", "zipar"):
+    if decoding.raster or decoding.method == "zipar":
         chosen.pop("stand_in")  # they have no use for it
     defaults = preset.decoding.model_copy(update={**chosen, **sampling.facts})
     entries = {f"{role}_weights": moved(preset, role, path, folder) for role in get_args(Role)}
