@@ -28,7 +28,7 @@ def test_tokens_are_those_of_the_uncompiled_model(diagd, tiny, tmp_path, monkeyp
         0,
         "--save-tokens",
         "--frames",
-        1,
+        2,
     )
     plain, compiled = tmp_path / "plain.mp4", tmp_path / "compiled.mp4"
     assert diagd(*options, "-o", plain).code == 0
