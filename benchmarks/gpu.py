@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -37,7 +38,8 @@ SMALL = {"dim": 64, "mlp_dim": 128, "layers": 2, "heads": 4, "kv_heads": 2, "hea
 FAMILIES = ("freedoom", "mineworld-300m", "cosmos-4b", "cosmos-5b-video2world")
 TOKENS = 3, 6  # rows and columns of a tiny frame
 TINY_TOKENIZERS = {
-    "cosmos-dv": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
+    # of so few codes that drawing one takes no time
+    "cosmos-dv": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1, "levels": [8, 8]},
     "vq-image": {"channels": [32] * 5, "blocks": 1, "latent": 8},
 }
 NTP, FAST = Decoding("ntp"), Decoding("diagd", k=1, d=1)
@@ -158,7 +160,14 @@ def tiny_of(name: str) -> Preset:
     size = {"height": side * TOKENS[0], "width": side * TOKENS[1], "least": min(clip.least, 1)}
     narrow = TINY_TOKENIZERS.get(shipped.tokenizer.kind, {})
     tokenizer = shipped.tokenizer.model_dump() | narrow
-    return common.vary(name, clip=size | frames, transformer=SMALL, tokenizer=tokenizer)
+    layers, prefix = dict(SMALL), shipped.prefix
+    if levels := narrow.get("levels"):  # what follows the codes in the vocabulary moves up to them
+        gone = shipped.tokenizer.codebook - math.prod(levels)
+        layers |= {"outputs": math.prod(levels), "vocab": shipped.transformer.vocab - gone}
+        prefix = [token - gone for token in prefix]
+    return common.vary(
+        name, clip=size | frames, transformer=layers, tokenizer=tokenizer, prefix=prefix
+    )
 
 
 def correctness(name: str, device: torch.device, weights: str = "float") -> Iterator[dict]:

@@ -49,6 +49,16 @@ for variable in [name for name in os.environ if name.startswith("DIAGD_")]:
 os.environ.pop("COLUMNS", None)  # which several processes of tests set, and which tables heed
 
 
+# What takes long runs first: at the end of the run no process waits for the other.
+FIRST = ("test_compile", "test_parallel", "test_digests", "test_benchmarks", "test_memory", "test_diagonal",
+         "test_loop", "test_wheel", "test_portable", "test_room", "test_ballot", "test_docs")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """By whole files, whose tests share what they have made."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
+
+
 @dataclass(frozen=True)
 class Done:
     """What a run of the command line left: exit code, stdout and stderr."""

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import T5Config, T5ForConditionalGeneration
-from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 WORDS = ["<pad>", "</s>", "<unk>", "a", "robot", "walks", "through", "the", "snow"]
 
@@ -14,6 +12,10 @@ def make_t5(folder: Path, dim: int) -> Path:
     """Encoder, decoder, and a fast tokenizer that ends each prompt with </s>; `dim` numbers a
     token.
     """
+    # which takes seconds to import
+    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers.utils.logging import disable_progress_bar, enable_progress_bar
+
     config = T5Config(vocab_size=12, d_model=dim, d_kv=4, d_ff=32, num_layers=2, num_heads=4)
     torch.manual_seed(0)
     disable_progress_bar()

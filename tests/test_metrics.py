@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from tiny import moving
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from diagd_cli.metrics import psnr, ssim
 
@@ -38,6 +37,9 @@ def test_ssim_against_torchmetrics(a, b):
     """torchmetrics also averages over the 5 pixels at each edge, where its window sees the frame
     reflected; ours does not.
     """
+    # which takes seconds to import
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     x, y = (torch.from_numpy(v).movedim(-1, 1).double() / 255 for v in (a, b))
     whole, places = structural_similarity_index_measure(
         x, y, data_range=1.0, reduction="none", return_full_image=True

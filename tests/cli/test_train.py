@@ -41,7 +41,7 @@ def world(made, tmp_path):
 
 
 @pytest.fixture
-def train(diagd, world):
+def train_with_samples(diagd, world):
     def run(part, *options):
         out = ["--out", world / "run"] if "--out" not in options else []
         return diagd(
@@ -57,6 +57,12 @@ def train(diagd, world):
         )
 
     return run
+
+
+@pytest.fixture
+def train(train_with_samples):
+    """Without the samples, which take longer than all else does."""
+    return lambda part, *options: train_with_samples(part, "--no-samples", *options)
 
 
 def test_a_flat_folder_of_clips(train, world):
@@ -96,7 +102,7 @@ def test_a_transformer_does_not_go_on_with_other_codes(train, world):
     shipped with them.
     """
     assert [train(part, "-q").code for part in ("tokenizer", "transformer")] == [0, 0]
-    done = train("tokenizer", "--steps", 40)
+    done = train("tokenizer", "--steps", 16)
     assert (
         done.code == 0
         and f"Remove {world}/run/transformer, which has learnt other codes" in done.err
@@ -218,11 +224,11 @@ def test_without_actions(train, world):
     )
 
 
-def test_samples_of_the_transformer(train, world):
+def test_samples_of_the_transformer(train_with_samples, world):
     """Context and continuation, ground truth to their left: two panels of 14 times the preset's 24
     columns.
     """
-    assert train("transformer", "-q").code == 0
+    assert train_with_samples("transformer", "-q").code == 0
     samples = world / "run" / "transformer" / "samples"
     assert sorted(file.name for file in samples.iterdir()) == ["step-000002.mp4", "step-000004.mp4"]
     clip = read_clip(samples / "step-000004.mp4", context=5, start=0, future=9)
@@ -232,15 +238,15 @@ def test_samples_of_the_transformer(train, world):
     assert clip.frames.shape[2] >= 2 * 320 and np.abs(truth[0].astype(int) - made[0]).mean() > 1
 
 
-def test_samples_of_the_tokenizer(train, world):
-    assert train("tokenizer", "-q").code == 0
+def test_samples_of_the_tokenizer(train_with_samples, world):
+    assert train_with_samples("tokenizer", "-q").code == 0
     sheet = next(iter(Animation(world / "run" / "tokenizer" / "samples" / "step-000004.png")))
     assert sheet.shape == (2 * 16 + 2, 6 * 26 - 2, 3)
 
 
-def test_samples_can_be_left_out(train, world):
+def test_samples_can_be_left_out(train_with_samples, world):
     for part in ("tokenizer", "transformer"):
-        assert train(part, "--no-samples", "-q").code == 0
+        assert train_with_samples(part, "--no-samples", "-q").code == 0
         assert not (world / "run" / part / "samples").exists()
 
 
@@ -295,10 +301,10 @@ def test_no_such_folder(diagd, world):
     assert not (world / "run").exists()
 
 
-def test_inverse_dynamics_are_trained_by_one_process(train, monkeypatch):
+def test_inverse_dynamics_are_trained_by_one_process(train_with_samples, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     message = "These are 2 processes, and one trains inverse dynamics. Start it without torchrun"
-    done = train("inverse")
+    done = train_with_samples("inverse")
     assert (done.code, done.err) == (2, f"error: {message}\n")
 
 
@@ -328,7 +334,7 @@ def still(train, world):
     for part in ("tokenizer", "transformer"):
         recipe[part] |= {"lr": 1e-12, "steps": 2}
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return lambda part, *options: train(part, "--no-samples", *options)
+    return train
 
 
 @pytest.mark.parametrize("part", ["tokenizer", "transformer"])

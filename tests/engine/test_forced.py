@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import (
+    FEWER,
     SEEDS,
     World,
     build_model,
@@ -35,6 +36,7 @@ STANDING_IN = World(
 )
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_one_pass_gives_the_logits_of_the_cached_steps(world, config, seed):
     model = build_model(config, world.grid, world.context + world.frames, seed)
@@ -43,6 +45,7 @@ def test_one_pass_gives_the_logits_of_the_cached_steps(world, config, seed):
     torch.testing.assert_close(logits, stepped_logits(model, world, truth), atol=1e-4, rtol=1e-4)
 
 
+@FEWER
 @given(
     worlds(frames=6), configs(("rope-1d", "rope-3d")), SEEDS, st.integers(2, 4), st.integers(0, 2)
 )
@@ -61,6 +64,7 @@ def test_one_pass_gives_the_logits_of_a_window_that_slides(world, config, seed, 
     torch.testing.assert_close(logits, stepped, atol=1e-4, rtol=1e-4)
 
 
+@FEWER
 @given(worlds(frames=5), st.sampled_from([0, 2, 3]), st.integers(0, 1))
 def test_entries_and_mask_are_those_of_the_oracle(world, window, sinks):
     """Also beyond what logits can tell: what expires, and when."""

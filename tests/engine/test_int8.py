@@ -8,6 +8,7 @@ decides.
 import torch
 from hypothesis import given
 from strategies import (
+    FEWER,
     SEEDS,
     build_model,
     configs,
@@ -35,6 +36,7 @@ def near(seen, wanted):
     assert (seen - wanted).abs().max() <= 0.1 * wanted.std()
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p1_the_ntp_plan_is_one_causal_pass(world, config, seed):
     world = world.ntp
@@ -44,6 +46,7 @@ def test_p1_the_ntp_plan_is_one_causal_pass(world, config, seed):
     near(stepped_logits(model, world, truth), whole[:, world.new - 1])
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p2_one_masked_pass_gives_the_logits_of_the_cached_steps(world, config, seed):
     model = in_8_bits(config, world, seed)
@@ -51,6 +54,7 @@ def test_p2_one_masked_pass_gives_the_logits_of_the_cached_steps(world, config, 
     near(stepped_logits(model, world, truth), forced_logits(model, truth, world.plan()))
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p3_clips_of_a_batch_are_the_clips_alone_captured_or_not(world, config, seed):
     model, plan = in_8_bits(config, world, seed), world.plan()

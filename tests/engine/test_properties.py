@@ -8,6 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import (
+    FEWER,
     SEEDS,
     TEMPERATURES,
     WIDE,
@@ -35,6 +36,7 @@ def as_list(known, length):
 # ---- P1 ------------------------------------------------------------------------------------------
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p1_the_ntp_plan_is_a_plain_decoder(world, config, seed):
     world = world.ntp
@@ -47,6 +49,7 @@ def test_p1_the_ntp_plan_is_a_plain_decoder(world, config, seed):
     assert tokens[0].tolist() == as_list(plain, world.length)
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p1_holds_for_sampling_with_the_noise_of_seed_and_place(world, config, seed):
     world = world.ntp
@@ -66,6 +69,7 @@ def test_p1_holds_for_sampling_with_the_noise_of_seed_and_place(world, config, s
 # ---- P2 ------------------------------------------------------------------------------------------
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS, CHUNKS, st.booleans())
 def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, seed, chunk, padded):
     model = build_model(config, world.grid, world.context + world.frames, seed)
@@ -90,6 +94,7 @@ def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, s
     torch.testing.assert_close(stepped, logits[asked], atol=1e-4, rtol=1e-4)
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
     """What P2 forbids, as an ablation: empty slots take their share of the attention and give
@@ -114,6 +119,7 @@ def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
     torch.testing.assert_close(stepped, logits[asked], atol=1e-4, rtol=1e-4)
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config, seed):
     model = build_model(config, world.grid, world.context + world.frames, seed)
@@ -131,6 +137,7 @@ def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config
 # ---- P3 ------------------------------------------------------------------------------------------
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS, TEMPERATURES)
 def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperature):
     model = build_model(config, world.grid, world.context + world.frames, seed)
@@ -146,6 +153,7 @@ def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperatur
         assert together[n].tolist() == alone[0].tolist()
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS, TEMPERATURES)
 def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, temperature):
     """One width for all, a counter on the device, a longer cache than needed: what CUDA graphs
@@ -161,6 +169,7 @@ def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, tempe
     assert tokens[:, : prompt.shape[1]].tolist() == run(model, plan, prompt, choose).tolist()
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS, TEMPERATURES, CHUNKS)
 def test_p3_what_a_cache_held_before_changes_nothing(world, config, seed, temperature, chunk):
     model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
@@ -175,6 +184,7 @@ def test_p3_what_a_cache_held_before_changes_nothing(world, config, seed, temper
     )
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS)
 def test_p3_decodings_share_the_noise(world, config, seed):
     """With a model that has no opinion, the clip is the noise: the same for every decoding."""

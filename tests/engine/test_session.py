@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import (
+    FEWER,
     SEEDS,
     TEMPERATURES,
     WIDE,
@@ -64,6 +65,7 @@ def codes_of(tokens, world, frames):
     ]
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS)
 def test_ntp_frame_by_frame_is_a_plain_decoder_over_all_frames(world, config, seed):
     world, total = world.ntp, world.context + world.frames
@@ -79,6 +81,7 @@ def test_ntp_frame_by_frame_is_a_plain_decoder_over_all_frames(world, config, se
     )
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, MORE, st.data())
 def test_two_decodings_in_turn_are_the_oracles_walk_continued(world, config, seed, more, data):
     second, total = data.draw(decodings(world.grid)), world.context + world.frames + more
@@ -99,6 +102,7 @@ def test_two_decodings_in_turn_are_the_oracles_walk_continued(world, config, see
     )
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
 def test_one_extension_is_the_plan_itself(world, config, seed, temperature):
     total = world.context + world.frames
@@ -110,6 +114,7 @@ def test_one_extension_is_the_plan_itself(world, config, seed, temperature):
     assert made.ravel().tolist() == tokens[0, torch.as_tensor(world.new)].tolist()
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
 def test_clips_in_lock_step_are_the_clips_alone_also_over_a_rolling_window(
     world, config, seed, temperature, more
@@ -132,6 +137,7 @@ def test_clips_in_lock_step_are_the_clips_alone_also_over_a_rolling_window(
     assert [extend(s, frames, world.decoding)[0].tolist() for s in alone] == made[::-1].tolist()
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, st.integers(1, 4), st.booleans())
 def test_a_rolled_window_is_a_fresh_session_on_the_kept_frames(
     world, config, seed, more, zero_slots
@@ -152,6 +158,7 @@ def test_a_rolled_window_is_a_fresh_session_on_the_kept_frames(
     )
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, MORE)
 def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(
     world, config, seed, more
@@ -168,6 +175,7 @@ def test_a_window_rolls_frame_by_frame_like_a_session_opened_on_the_whole_clip(
         )
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, MORE)
 def test_noise_goes_on_when_the_window_rolls(world, config, seed, more):
     """With a model that has no opinion, the clip is the noise: the same through a small and a large
@@ -184,6 +192,7 @@ def test_noise_goes_on_when_the_window_rolls(world, config, seed, more):
     )
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, st.data())
 def test_an_extension_abandoned_before_a_frame_is_complete_leaves_no_trace(
     world, config, seed, temperature, data
@@ -230,6 +239,7 @@ def test_a_full_window_must_lose_frames(overlap):
         open_session(WIDE_WORLD, model, frames=5, window=3, overlap=overlap)
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
 def test_a_session_has_room_for_steps_that_can_be_captured(world, config, seed, temperature, more):
     """Padded lanes have a place to write to; also where the window rolls and the plan fills it."""
@@ -243,6 +253,7 @@ def test_a_session_has_room_for_steps_that_can_be_captured(world, config, seed, 
     assert made.tolist() == extend(padded, frames, world.decoding).tolist()
 
 
+@FEWER
 @given(
     worlds(frames=2),
     configs(),
@@ -325,6 +336,7 @@ def test_after_a_release_everything_is_made_anew():
     assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
 
 
+@FEWER
 @given(worlds(frames=3), configs(("rope-1d", "rope-3d")), SEEDS, TEMPERATURES, MORE, st.booleans())
 def test_a_session_that_goes_back_makes_the_same_again(
     world, config, seed, temperature, more, slides
@@ -350,6 +362,7 @@ def test_there_is_no_way_back_to_what_never_was(latents):
         session.rewind(latents)
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES, MORE)
 def test_a_window_larger_than_needed_changes_nothing(world, config, seed, temperature, more):
     total = world.context + world.frames
@@ -360,6 +373,7 @@ def test_a_window_larger_than_needed_changes_nothing(world, config, seed, temper
     assert made.tolist() == extend(roomy, world.frames, world.decoding).tolist()
 
 
+@FEWER
 @given(worlds(frames=2), configs(), SEEDS, TEMPERATURES)
 def test_a_released_session_starts_again_from_its_tokens(world, config, seed, temperature):
     """Repaired or not, a prefill feeds the truth: as in a session that is opened on the codes made
@@ -374,6 +388,7 @@ def test_a_released_session_starts_again_from_its_tokens(world, config, seed, te
     assert extend(session, 1, world.decoding).tolist() == extend(fresh, 1, world.decoding).tolist()
 
 
+@FEWER
 @given(worlds(), configs(), SEEDS, MORE)
 def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, seed, more):
     """Frame t is complete when step t*d + (h-1)*k + w is done (equation 5), also after the window

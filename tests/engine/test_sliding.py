@@ -9,6 +9,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from strategies import (
+    FEWER,
     SEEDS,
     TEMPERATURES,
     WIDE,
@@ -42,6 +43,7 @@ def open_sliding(world, config, seed, window, **options):
     return open_session(world, model, total, seed, window=window, overlap=1, **options)
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, WINDOWS, SINKS)
 def test_p1_ntp_is_a_plain_decoder_that_sees_the_window(world, config, seed, window, sinks):
     world = world.ntp
@@ -54,6 +56,7 @@ def test_p1_ntp_is_a_plain_decoder_that_sees_the_window(world, config, seed, win
     assert made[0].tolist() == codes_of(tokens, world, frames)
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, WINDOWS, SINKS, st.booleans(), st.booleans())
 def test_p2_logits_of_the_ring_are_those_of_one_masked_pass(
     world, config, seed, window, sinks, capture, zero_slots
@@ -77,6 +80,7 @@ def test_p2_logits_of_the_ring_are_those_of_one_masked_pass(
     torch.testing.assert_close(stepped, logits[asked], atol=1e-4, rtol=1e-4)
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, WINDOWS, SINKS, st.integers(1, 6), st.data())
 def test_p2_two_decodings_in_turn_are_the_oracles_walk_continued(
     world, config, seed, window, sinks, more, data
@@ -100,6 +104,7 @@ def test_p2_two_decodings_in_turn_are_the_oracles_walk_continued(
     assert np.concatenate(made, axis=1)[0].tolist() == codes_of(tokens, world, frames)
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, TEMPERATURES, WINDOWS, SINKS, st.booleans())
 def test_p3_clips_in_lock_step_are_the_clips_alone_captured_or_not(
     world, config, seed, temperature, window, sinks, capture
@@ -120,6 +125,7 @@ def test_p3_clips_in_lock_step_are_the_clips_alone_captured_or_not(
         assert own[0].tolist() == made[n].tolist()
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, TEMPERATURES)
 def test_within_the_window_nothing_slides(world, config, seed, temperature):
     total = world.context + world.frames
@@ -129,6 +135,7 @@ def test_within_the_window_nothing_slides(world, config, seed, temperature):
     assert made.tolist() == extend(rolled, world.frames, world.decoding).tolist()
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, WINDOWS)
 def test_noise_is_that_of_the_place_whatever_becomes_of_the_window(world, config, seed, window):
     session = open_sliding(world, config, seed, window, temperature=1.0)
@@ -138,6 +145,7 @@ def test_noise_is_that_of_the_place_whatever_becomes_of_the_window(world, config
     assert made.tolist() == extend(rolled, world.frames, world.decoding).tolist()
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, TEMPERATURES, WINDOWS, SINKS)
 def test_a_stream_is_the_extension_remembered_or_not(
     world, config, seed, temperature, window, sinks
@@ -172,6 +180,7 @@ def test_a_stream_is_the_extension_remembered_or_not(
             assert complete - world.context in range(before - 2 * guessed, before + 1)
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, WINDOWS, st.data())
 def test_what_is_complete_stays_when_an_extension_is_abandoned(world, config, seed, window, data):
     """And it goes on from there as the oracle does, with another decoding, another action."""
@@ -208,6 +217,7 @@ def test_what_is_complete_stays_when_an_extension_is_abandoned(world, config, se
     assert session.codes[0, world.context :].tolist() == codes_of(made, world, frames)
 
 
+@FEWER
 @given(LONG, RELATIVE, SEEDS, TEMPERATURES, WINDOWS, st.integers(1, 5), st.booleans())
 def test_a_window_may_slide_and_then_roll_and_the_other_way_round(
     world, config, seed, temperature, window, more, rolls_first

@@ -13,7 +13,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import T5EncoderModel
 
 from diagd_cli.errors import MissingExtra, UsageError
 from diagd_cli.sections import Text
@@ -90,6 +89,8 @@ class TestEmbed:
         assert torch.equal(embed(copy, PROMPT)[0], embed(t5, PROMPT)[0])
 
     def test_two_prompts_load_the_encoder_once_and_nothing_of_it_stays(self, t5, monkeypatch):
+        from transformers import T5EncoderModel  # which takes seconds to import
+
         loads, load = [], T5EncoderModel.from_pretrained
         monkeypatch.setattr(
             T5EncoderModel, "from_pretrained", lambda *a, **b: loads.append(a) or load(*a, **b)

@@ -115,7 +115,7 @@ def test_a_step_draws_its_decoding_and_its_prompt():
 def pretrained(clips, tmp_path_factory):
     """Weights of a model that has learnt the clips by next-token prediction."""
     model = new_model()
-    tuned(model, clips, tmp_path_factory.mktemp("pretrained"), (NTP,), steps=80)
+    tuned(model, clips, tmp_path_factory.mktemp("pretrained"), (NTP,), steps=60)
     return model.state_dict()
 
 
@@ -129,16 +129,16 @@ def model(pretrained):
 def test_fine_tuning_closes_the_gap_between_training_and_decoding(model, clips, tmp_path):
     """The diagonal NLL falls to near NTP's, which is not forgotten."""
     before = validate_decodings(model, clips, BOTH, FRAMES)
-    run, log = tuned(model, clips, tmp_path, (NTP, DIAGONAL), steps=60)
+    run, log = tuned(model, clips, tmp_path, (NTP, DIAGONAL), steps=40)
     after = log[-1]
-    assert run.step == 60 and log[0].items() >= before.items() and log[0]["step"] == 0
+    assert run.step == 40 and log[0].items() >= before.items() and log[0]["step"] == 0
     assert before["nll/DiagD k=1 d=2"] > before["nll/NTP"] + 1
     assert after["nll/DiagD k=1 d=2"] < before["nll/DiagD k=1 d=2"] / 2
     assert after["nll/NTP"] < before["nll/NTP"] + 0.2
 
 
 def test_more_next_token_prediction_does_not_close_it(model, clips, tmp_path):
-    tuned(model, clips, tmp_path, (NTP,), steps=60)
+    tuned(model, clips, tmp_path, (NTP,), steps=40)
     nll = validate_decodings(model, clips, BOTH, FRAMES)
     assert nll["nll/DiagD k=1 d=2"] > nll["nll/NTP"] + 1
 

@@ -39,7 +39,7 @@ WINDOWS = Windows.model_validate({"phases": [{"start": 0, "frames": 3, "batch": 
 RECIPE = {
     "preset": "tiny.yaml",
     "transformer": {
-        "steps": 30,
+        "steps": 16,
         "lr": 3.0e-3,
         "muon": 0.02,
         "warmup": 2,
@@ -47,7 +47,7 @@ RECIPE = {
         "accumulate": 2,
     },
     "windows": {
-        "phases": [{"start": 0, "frames": 2, "batch": 3}, {"start": 12, "frames": 3, "batch": 2}]
+        "phases": [{"start": 0, "frames": 2, "batch": 3}, {"start": 6, "frames": 3, "batch": 2}]
     },
 }
 
@@ -176,7 +176,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, 
     # TensorBoard reads event files in the order of their names, which tell the second
     time.sleep(1)
     stopped = torch.load(log.with_name("checkpoint.pt"), weights_only=True)["step"]
-    assert 0 < stopped < 30
+    assert 0 < stopped < 16
     assert diagd(*arguments("parts"), "--no-samples").code == 0
     whole, parts = (tmp_path / name / "transformer" for name in ("whole", "parts"))
     assert equal(*(torch.load(run / "checkpoint.pt", weights_only=True) for run in (whole, parts)))
@@ -185,7 +185,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been_killed(diagd, start, world, 
     assert (
         [line["step"] for line in lines]
         == [step for step, _ in curves["nll"]]
-        == list(range(2, 31, 2))
+        == list(range(2, 17, 2))
     )
     assert {"loss", "rate", "nll_by_frame/0", "nll_by_frame/2"} <= curves.keys()
     assert (whole.parent / "transformer.safetensors").read_bytes() == (

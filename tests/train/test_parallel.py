@@ -38,12 +38,15 @@ RECIPE = {
 
 
 STEADY = RECIPE | {"transformer": RECIPE["transformer"] | {"warmup": 1, "final": 1.0}}
-# The command line once for each list of arguments, with a port to meet at; \f parts what it tells.
+# The command line once for each list of arguments, the first as torchrun has it and the others with
+# a port of their own to meet at; \f parts what it tells.
 IN_TURN = """
 import json, os, sys
 from diagd_cli.__main__ import main
 for port, words in json.loads(sys.argv[1]):
-    os.environ["MASTER_PORT"], sys.argv = str(port), ["diagd", *words]
+    if port:
+        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
+    code, sys.argv = 0, ["diagd", *words]
     try: main()
     except SystemExit as end: code = int(end.code or 0)
     for stream in (sys.stdout, sys.stderr): print(f"\\f{code}\\f", end="", file=stream, flush=True)
@@ -79,33 +82,46 @@ def steady(world, name):
     ]
 
 
-def told(process, count) -> list[Done]:
-    """Code, stdout and stderr of each of the command lines that a process went through."""
-    out, err = (text.split("\f") for text in process.communicate(timeout=240))
+def told(folder, count) -> list[Done]:
+    """Code, stdout and stderr of each of the command lines that a process of torchrun's went
+    through.
+    """
+    out, err = ((folder / f"{name}.log").read_text().split("\f") for name in ("stdout", "stderr"))
     return [Done(int(out[n + 1]), out[n], err[n]) for n in range(0, 2 * count, 2)]
 
 
 @pytest.fixture(scope="module")
-def processes(diagd, world) -> dict[str, Done]:
-    """What two processes do that know of each other as torchrun's do, by a name for each training:
+def torchrun(diagd, world) -> dict[str, Done]:
+    """What the two processes do that torchrun starts on this machine, by a name for each training:
     all of them by the same two, as importing torch takes most of their time.
     """
     assert diagd(*steady(world, "mixed"), "--steps", 3).code == 0
     trainings = {
+        "transformer": [*options(world, "transformer", "two-bf16"), "--precision", "bf16"],
         "tokenizer": [*options(world, "tokenizer", "two-fp32"), "--precision", "fp32"],
         "mixed": steady(world, "mixed"),
         "broken": options(world, "tokenizer", "none", data="broken"),  # what is left loses its peer
     }
-    lines = [(free_port(), [str(word) for word in words]) for words in trainings.values()]
-    command = [sys.executable, "-c", IN_TURN, json.dumps(lines)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    machine = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
-    started = [
-        subprocess.Popen(command, env={**machine, "RANK": n, "LOCAL_RANK": n}, **pipes)
-        for n in "01"
-    ]
-    both = zip(*(told(process, len(lines)) for process in started), strict=True)
+    ports = [None, *(free_port() for _ in range(len(trainings) - 1))]
+    lines = [[str(word) for word in words] for words in trainings.values()]
+    (world / "in_turn.py").write_text(IN_TURN)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    logs = [f"--log-dir={world / 'logs'}", "--redirects=3"]  # a file for each stream of each
+    script = [str(world / "in_turn.py"), json.dumps([*zip(ports, lines, strict=True)])]
+    machine = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(
+        [sys.executable, *launch, *logs, *script],
+        env={**os.environ, **machine},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.returncode == 0, run.stderr
+    folders = [log.parent for log in (world / "logs").glob("*/attempt_0/*/stdout.log")]
+    assert len(folders) == 2
+    both = zip(*(told(folder, len(lines)) for folder in folders), strict=True)
     done = [Done(max(a.code, b.code), a.out + b.out, a.err + b.err) for a, b in both]
+    done[0] = Done(done[0].code, run.stdout + done[0].out, run.stderr + done[0].err)
     return dict(zip(trainings, done, strict=True))
 
 
@@ -113,28 +129,6 @@ def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-@pytest.fixture(scope="module")
-def torchrun(world) -> dict[str, Done]:
-    """The same of the two that torchrun starts on this machine."""
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "diagd_cli",
-    ]
-    training = [*options(world, "transformer", "two-bf16"), "--precision", "bf16"]
-    done = subprocess.run(
-        [sys.executable, *launch, *map(str, training)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    return {"transformer": Done(done.returncode, done.stdout, done.stderr)}
 
 
 def test_more_processes_than_gpus(monkeypatch):
@@ -148,16 +142,13 @@ def test_more_processes_than_gpus(monkeypatch):
         parallel.process_group(torch.device("cuda")).__enter__()
 
 
-@pytest.mark.parametrize(
-    ("launch", "part", "precision"),
-    [("torchrun", "transformer", "bf16"), ("processes", "tokenizer", "fp32")],
-)
-def test_two_processes_train_what_one_does(diagd, world, request, launch, part, precision):
+@pytest.mark.parametrize(("part", "precision"), [("transformer", "bf16"), ("tokenizer", "fp32")])
+def test_two_processes_train_what_one_does(diagd, world, torchrun, part, precision):
     how = ["--precision", precision]
     start = f"start-{precision}"
     assert diagd(*options(world, part, start), *how, "--steps", 1, "--no-samples", "-q").code == 0
     assert diagd(*options(world, part, f"one-{precision}"), *how, "-q").code == 0
-    done = request.getfixturevalue(launch)[part]
+    done = torchrun[part]
     assert done.code == 0 and "Warning" not in done.err, done.err
     assert done.out == f"{world}/two-{precision}/preset.yaml\n"  # the first process alone speaks
     one, two = (world / f"{name}-{precision}" / part for name in ("one", "two"))
@@ -185,9 +176,9 @@ def test_two_processes_train_what_one_does(diagd, world, request, launch, part, 
     )
 
 
-def test_a_run_may_go_on_with_another_number_of_processes(diagd, world, processes):
+def test_a_run_may_go_on_with_another_number_of_processes(diagd, world, torchrun):
     """Half of it alone and half in two processes, at a constant rate: as if alone all the time."""
-    assert processes["mixed"].code == 0, processes["mixed"].err
+    assert torchrun["mixed"].code == 0, torchrun["mixed"].err
     assert diagd(*steady(world, "whole")).code == 0
     checkpoints = (world / name / "transformer" / "checkpoint.pt" for name in ("whole", "mixed"))
     whole, mixed = (torch.load(path, weights_only=True) for path in checkpoints)
@@ -196,9 +187,9 @@ def test_a_run_may_go_on_with_another_number_of_processes(diagd, world, processe
         assert torch.allclose(value, mixed["average"][name], atol=1e-4), name
 
 
-def test_what_stops_one_process_is_told_once(processes):
+def test_what_stops_one_process_is_told_once(torchrun):
     """The other one only loses its peer."""
-    done = processes["broken"]
+    done = torchrun["broken"]
     assert done.code and done.err.count("0.mp4 is not a video file") == 1
     assert "bug" not in done.err
     assert "Another process of this training has ended. Its own message says why" in done.err

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torchmetrics.image.fid import _compute_fid
 
 from diagd_cli.jobs.evaluation.statistics import estimate, frechet
 
@@ -27,6 +26,8 @@ def test_frechet_of_known_gaussians():
 @pytest.mark.parametrize("count", [40, 5])
 def test_frechet_against_torchmetrics(count):
     """With fewer samples than features the covariances are singular."""
+    from torchmetrics.image.fid import _compute_fid  # which takes seconds to import
+
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(count, 8)) @ rng.normal(size=(8, 8)), rng.normal(1, 2, size=(count, 8))
     moments = [torch.from_numpy(m) for x in (a, b) for m in (x.mean(0), np.cov(x, rowvar=False))]
