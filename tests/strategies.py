@@ -27,8 +27,9 @@ from diagd_cli.tokens.grid import Grid
 
 SEEDS = st.integers(0, 2**31)
 TEMPERATURES = st.sampled_from([0.0, 0.7, 1.3])
-# of a property whose examples are whole decodings, in several ways each
-FEWER = settings(max_examples=settings.default.max_examples // 2)
+# of a property whose examples are whole decodings, in several ways each; all in a thorough run
+EXAMPLES = settings.default.max_examples
+FEWER = settings(max_examples=EXAMPLES if EXAMPLES > 100 else EXAMPLES // 2)
 TIE = 1e-4  # logits closer than this may be ranked differently in float32 and float64
 
 

@@ -1,4 +1,6 @@
-"""In what parts the engine feeds a prompt, and how many guesses; the estimate of memory counts on it."""
+"""In what parts the engine feeds a prompt, and how many guesses at once; the estimate of memory
+counts on it.
+"""
 
 from __future__ import annotations
 
