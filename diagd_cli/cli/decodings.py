@@ -22,6 +22,7 @@ WORDS: dict[str, dict[str, Any]] = {
     "slide": {"window": "slide"},
     "roll": {"window": "roll", "sinks": 0},
 }
+WORDS["random"] = {"guess": "random"}
 WORDS |= {stand_in: {"stand_in": stand_in} for stand_in in STAND_INS}
 PLAIN_HINT = "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10"
 DECODINGS_HELP = (
@@ -55,9 +56,7 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
             f"Cannot read the decoding {text!r}", did_you_mean(odd, WORDS, hint) if words else hint
         )
     one_of(name, METHODS, "'--decodings'")
-    meanings = ("width",) if name == "exact" else ("k", "d")
-    if len(numbers) > len(meanings):
-        raise UsageError(f"Cannot read the decoding {text!r}", "Write exact or exact:WINDOW")
+    meanings = ("width", "row") if name == "exact" else ("k", "d")
     chosen: dict[str, Any] = dict(zip(meanings, map(int, numbers), strict=False))
     for word in told:
         chosen |= WORDS[word]

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from diagd_cli.engine.ring import AHEAD, NEVER
+from diagd_cli.engine.sample import mix
 from diagd_cli.engine.steps import QUEUE_LENGTH, Steps, capture, put, take
+from diagd_cli.schedule.decoding import IN_A_ROW
 from diagd_cli.schedule.wavefront import Wavefront
 from diagd_cli.tokens.grid import Grid
 
-IN_A_ROW = 3 / 8  # of the tokens that are fed in a pass: those that may prove to be true
 NO_END = 1 << 62
 
 
@@ -36,20 +37,29 @@ class Exact:
     steps: whose cache and store have one place more than the ring, where lanes without a feed
         write.
     width: tokens that are fed in a pass at most.
+    row: how many of them, the first ones, follow one another; 0 is what has proved good.
+    codes: ids of which the first guesses are drawn; 0: they are those of the frame before.
     captured: whether passes are captured as CUDA graphs; None is where they can be.
 
     `passes` is how many there have been, and `fed` int64 [B, 1] how many tokens of each clip were
     fed in them, since `execute` began.
     """
 
-    def __init__(self, steps: Steps, width: int, captured: bool | None = None):
+    def __init__(
+        self,
+        steps: Steps,
+        width: int,
+        row: int = 0,
+        codes: int = 0,
+        captured: bool | None = None,
+    ):
         self.steps, self.device, batch = steps, steps.device, len(steps.tokens)
         self.captured = steps.tokens.is_cuda if captured is None else captured
         self.pool = torch.cuda.graph_pool_handle() if steps.tokens.is_cuda else None
         self.graphs: dict[int, Callable[[], None]] = {}  # by extent
         self.grid = grid = steps.ring.grid
-        width = min(width, grid.block)
-        self.width, self.row = width, max(1, round(width * IN_A_ROW))
+        self.width, self.drawn_of = min(width, grid.block), codes
+        self.row = min(row or max(1, round(width * IN_A_ROW)), self.width)
         self.ahead = torch.arange(grid.block, device=self.device)
         near = 0, 1, 2, grid.w - 1, grid.w, grid.w + 1
         self.near = torch.tensor(near, device=self.device)  # whose output a token changes
@@ -143,7 +153,7 @@ class Exact:
 
     def _guess(self) -> None:
         """Give every place of the frame to come a token: that of the same place one latent frame
-        earlier; where there is none, the newest true one.
+        earlier; where there is none, the newest true one; or any.
         """
         steps, slots = self.steps, self.steps.ring.slots
         goal = (self.front + 1 + self.ahead).minimum(self.limit)
@@ -151,7 +161,10 @@ class Exact:
         before = before.where(before >= self.grid.prefix, self.front)
         fresh = self._codes(goal) & (goal > self.guessed)
         places = slots(goal)
-        guesses = take(steps.tokens, slots(before)).where(fresh, take(steps.tokens, places))
+        guesses = take(steps.tokens, slots(before))
+        if self.drawn_of:
+            guesses = mix(goal).remainder(self.drawn_of)
+        guesses = guesses.where(fresh, take(steps.tokens, places))
         put(steps.tokens, places, guesses)
         self._mark(goal, True, goal <= self.guessed)
         self.guessed.copy_(goal[:, -1:].maximum(self.guessed))

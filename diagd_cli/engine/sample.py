@@ -41,7 +41,7 @@ class Sampler:
             raise ValueError(f"first is {sampling.first}: give the grid, where frames begin")
         self.sampling, self.grid = sampling, grid
         signed = torch.tensor([[_signed(seed)] for seed in seeds], device=device)
-        self.seeds = _mix(signed * _GOLDEN)  # [B, 1]
+        self.seeds = mix(signed * _GOLDEN)  # [B, 1]
         self.origin = torch.zeros(1, dtype=torch.int64, device=device)
         self.ids = torch.arange(sampling.codes, device=device)
 
@@ -65,13 +65,13 @@ class Sampler:
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:
             logits, ids = nucleus(logits, s.top_p, s.top_p_rule == "strict")
-        keys = _mix(self.seeds + (targets + self.origin) * _GOLDEN)  # [B, n]
+        keys = mix(self.seeds + (targets + self.origin) * _GOLDEN)  # [B, n]
         chosen = (logits + self._gumbel(keys, ids)).argmax(-1, keepdim=True)
         return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
 
     def _gumbel(self, keys: Tensor, ids: Tensor) -> Tensor:
         """Standard Gumbel noise float32 [..., m]; keys: int64 [...]; ids: int64 [..., m] or [m]."""
-        bits = _mix(keys.unsqueeze(-1) + ids * _GOLDEN) & 0xFFFFFF
+        bits = mix(keys.unsqueeze(-1) + ids * _GOLDEN) & 0xFFFFFF
         # the highest would round to 1: infinite noise
         uniform = ((bits.float() + 0.5) / 0x1000000).clamp(max=1 - 2**-24)
         return -torch.log(-torch.log(uniform))
@@ -81,7 +81,7 @@ def _signed(seed: int) -> int:
     return (seed & 0xFFFFFFFFFFFFFFFF) - (1 << 64 if seed & (1 << 63) else 0)
 
 
-def _mix(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64 (products wrap)."""
     x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX1
     x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX2

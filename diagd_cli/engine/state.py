@@ -16,6 +16,7 @@ from diagd_cli.engine.exact import Exact
 from diagd_cli.engine.ring import Ring
 from diagd_cli.engine.sample import Sampler
 from diagd_cli.engine.steps import Steps
+from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.wavefront import Wavefront
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ class State:
         cross = session.cross
         self.steps = Steps(model, self.cache, self.tokens, self.sampler, cross, ring)
         self.run = runner(self.steps, session.capture)
-        self.capture, self.exact = session.capture, dict[int, Exact]()  # by width
+        self.capture, self.exact = session.capture, dict[Decoding, Exact]()
+        self.codes = session.sampling.codes
 
     def execute(self, wave: Wavefront, begin: Callable[[int], None], late: bool) -> Iterator[int]:
         """Take the steps of a wavefront, as `execute` of engine.decode, or as `Exact` does."""
@@ -78,10 +80,11 @@ class State:
         decoding = wave.plan.decoding
         if decoding.method != "exact":
             return None
-        width = decoding.width or width_on(self.device)
-        if width not in self.exact:
-            self.exact[width] = Exact(self.steps, width, self.capture)
-        return self.exact[width]
+        if decoding not in self.exact:
+            width = decoding.width or width_on(self.device)
+            row, codes = decoding.row, self.codes if decoding.guess == "random" else 0
+            self.exact[decoding] = Exact(self.steps, width, row, codes, self.capture)
+        return self.exact[decoding]
 
     def put(self, positions: np.ndarray, tokens: np.ndarray) -> None:
         """Store tokens int64 [B, n] at positions int64 [n]."""

@@ -16,6 +16,9 @@ Method = Literal["ntp", "exact", "diagd", "spatial", "zipar"]
 METHODS: tuple[str, ...] = get_args(Method)
 Window = Literal["roll", "slide"]
 WINDOWS: tuple[str, ...] = get_args(Window)
+Guess = Literal["previous-frame", "random"]
+GUESSES: tuple[str, ...] = get_args(Guess)
+IN_A_ROW = 3 / 8  # of the tokens that exact feeds in a pass; see docs/exact.md
 STAND_INS: tuple[str, ...] = get_args(StandIn)
 
 
@@ -69,6 +72,10 @@ class Decoding:
         which positions must be relative.
     sinks: latent frames at the front that stay visible where the window slides.
     width: tokens that `exact` feeds in a pass at most; 0 is what suits the device.
+    row: how many of them, the first ones, follow one another without a gap; 0 is what has proved
+        good.
+    guess: what `exact` takes a token to be at first: that of the same place one frame earlier, or
+        any code.
     """
 
     method: Method = "diagd"
@@ -80,6 +87,8 @@ class Decoding:
     window: Window = "roll"
     sinks: int = 0
     width: int = 0
+    row: int = 0
+    guess: Guess = "previous-frame"
 
     @property
     def raster(self) -> bool:
@@ -95,6 +104,8 @@ class Decoding:
                 f"On a {grid.h}x{grid.w} grid it must lie in 1..{grid.block}, or be 0: what suits"
             )
             raise UsageError(f"The window of guesses is {self.width}", allowed)
+        if self.method == "exact" and not 0 <= self.row <= (self.width or self.row):
+            raise UsageError(f"{self.row} guesses are to lie in a row", f"Of {self.width} at most")
         if self.raster:
             return Resolved(grid.w, grid.area, self.stand_in, self.repair)
         if not 1 <= self.k <= grid.w:
@@ -119,15 +130,17 @@ class Decoding:
         resolved = self.resolve(grid, context)
         window = {"window": self.window, "sinks": self.sinks}
         slots = {"zero_slots": self.zero_slots}
-        guesses = {"width": self.width} if self.method == "exact" else {}
-        return {"method": self.method, **resolved._asdict(), **slots, **window, **guesses}
+        told = {"method": self.method, **resolved._asdict(), **slots, **window}
+        if self.method == "exact":
+            told |= {"width": self.width, "row": self.row, "guess": self.guess}
+        return told
 
     def label(self, grid: Grid) -> str:
         """Short caption, such as `DiagD k=2 d=10`."""
         found = self.resolve(grid, context=1)
         return {
             "ntp": "NTP",
-            "exact": f"exact window={self.width}" if self.width else "exact",
+            "exact": "exact" + (f" window={self.width}" if self.width else ""),
             "diagd": f"DiagD k={found.k} d={found.d}",
             "spatial": f"spatial DiagD k={found.k}",
             "zipar": f"ZipAR window={found.k}",
@@ -151,6 +164,9 @@ def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
             label += f", {decoding.stand_in}" if several and decoding.method != "zipar" else ""
             label += "" if decoding.repair else ", no repair"
             label += ", zero slots" if decoding.zero_slots else ""
+        if decoding.method == "exact":
+            label += f", {decoding.row} in a row" if decoding.row else ""
+            label += ", random guesses" if decoding.guess == "random" else ""
         label += f", {decoding.window}" if windows else ""
         label += f", sinks {decoding.sinks}" if sinks and decoding.sinks else ""
         found.append(label)

@@ -134,7 +134,7 @@ def test_clips_do_not_wait_for_one_another():
     session.codes[0] = 0
     decoding = exact(world, 8)
     for _ in session.extend(3, decoding):
-        front = session._state.exact[8].front.flatten().tolist()
+        front = session._state.exact[decoding].front.flatten().tolist()
         assert front[0] >= front[1]
     assert session.times.steps < 3 * world.grid.area
 
@@ -153,3 +153,14 @@ def test_actions_are_asked_for_when_guesses_get_there():
         pass
     assert [latent for latent, _ in asked] == [0, 1, 2, 3, 4]
     assert all(known in (latent, latent + 1) for latent, known in asked)
+
+
+@given(worlds(frames=2), configs(), SEEDS, st.integers(1, 12), st.integers(1, 12))
+def test_whatever_is_guessed_and_wherever_the_tokens_are_the_same(world, config, seed, width, row):
+    model = build_model(config, world.grid, world.context + world.frames, seed)
+    total = world.context + world.frames
+    session = open_session(world, model, total, seed, temperature=1.0)
+    decoding = exact(world, width)
+    decoding = replace(decoding, row=min(row, decoding.width), guess="random")
+    made = extend(replace(session), world.frames, decoding)
+    assert made.tolist() == extend(session, world.frames, NTP).tolist()

@@ -95,7 +95,8 @@ def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple:
     """
     k, d, stand_in, repair = decoding.resolve(grid, context)
     if decoding.method == "exact":  # the same tokens, in other passes
-        return "exact", decoding.width, decoding.window, decoding.sinks
+        guesses = decoding.width, decoding.row, decoding.guess
+        return "exact", *guesses, decoding.window, decoding.sinks
     if (k, d) == (grid.w, grid.area):
         return k, d, "previous-frame", True, False, decoding.window, decoding.sinks
     return k, d, stand_in, repair, decoding.zero_slots, decoding.window, decoding.sinks
