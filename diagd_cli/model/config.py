@@ -53,6 +53,10 @@ class Positions(Strict):
 class TransformerConfig(Strict):
     """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs
     are never predicted.
+
+    `attention_scale`: what products of queries and keys are multiplied by; 0 is 1/sqrt(head_dim).
+    `logit_scale`: what the last norm's output is multiplied by before the output layer. Models of
+    muP (Yang et al. 2022) have both: 1/head_dim, and the base model's width over their own.
     """
 
     vocab: Codes
@@ -63,14 +67,17 @@ class TransformerConfig(Strict):
     kv_heads: Heads
     head_dim: int = Field(gt=0, le=1024)
     mlp_dim: int = Field(gt=0, le=1 << 20)
-    activation: Literal["swiglu", "gelu-tanh"] = "swiglu"
+    activation: Literal["swiglu", "gelu-tanh", "gelu"] = "swiglu"
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = Field(default=1e-5, ge=0)
     block_norm_affine: bool = True
+    final_norm_affine: bool = True
     qk_norm: bool = False
     bias: bool = False
     tied: bool = False
     cross_dim: int = Field(default=0, ge=0, le=1 << 16)
+    attention_scale: float = Field(default=0.0, ge=0)
+    logit_scale: float = Field(default=1.0, gt=0)
     positions: Positions = Positions()
 
     @model_validator(mode="after")

@@ -41,7 +41,7 @@ class Transformer(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = make_norm(config, config.dim)
+        self.norm = make_norm(config, config.dim, config.final_norm_affine)
         self.head = Linear(config.dim, config.logits, bias=False)
         if config.tied:
             self.head.weight = self.embed.weight
@@ -103,7 +103,8 @@ class Transformer(nn.Module):
                 x = x + absolute
             layer, context = cache.layer(i) if cache else None, cross[i] if cross else None
             x = block(x, rope, mask, layer, slots, extent, context)
-        return self.head(self.norm(x if outputs is None else x[:, :outputs]))
+        x = self.norm(x if outputs is None else x[:, :outputs])
+        return self.head(x if self.config.logit_scale == 1 else x * self.config.logit_scale)
 
     def cross_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Per layer the keys and values of a text; they stay the same for a whole clip.
@@ -147,11 +148,14 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """down(silu(gate(x)) * up(x)), gate and up from one product; or down(gelu_tanh(up(x)))."""
+    """down(silu(gate(x)) * up(x)), gate and up from one product; or down(gelu(up(x))), exact or by
+    tanh.
+    """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.gated = config.activation == "swiglu"
+        self.approximate = "none" if config.activation == "gelu" else "tanh"
         self.up = Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
         self.down = Linear(config.mlp_dim, config.dim, bias=config.bias)
 
@@ -160,7 +164,7 @@ class MLP(nn.Module):
         if self.gated:
             gate, up = self.up(x).chunk(2, dim=-1)
             return self.down(F.silu(gate) * up, onto)
-        return self.down(F.gelu(self.up(x), approximate="tanh"), onto)
+        return self.down(F.gelu(self.up(x), approximate=self.approximate), onto)
 
 
 def initialise(model: nn.Module, seed: int, std: float = 0.02) -> None:

@@ -23,7 +23,8 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
     if config.cross_dim:
         block += block_norm + head_norms + linear(dim, queries) + linear(config.cross_dim, 2 * keys)
         block += linear(queries, dim)
-    ends = (config.vocab + (0 if config.tied else config.logits)) * dim + _norm(config, dim)
+    ends = (config.vocab + (0 if config.tied else config.logits)) * dim
+    ends += _norm(config, dim) if config.final_norm_affine else 0
     return (
         config.layers * block
         + ends
