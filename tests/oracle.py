@@ -91,7 +91,7 @@ class Reference:
     def _forward(self, tokens, positions, mask, zeros):
         x = self.state["embed.weight"][tokens]
         if self.hyper["positions"]["kind"] == "learned":
-            x = x + self.state["learned.weight"][positions]
+            x = x + self._learned(positions)
         for n in range(self.hyper["layers"]):
             block = f"blocks.{n}"
             x = x + self._attention(
@@ -104,6 +104,14 @@ class Reference:
             x = x + self._mlp(f"{block}.mlp", self._norm(f"{block}.mlp_norm", x))
         head = self.state["embed.weight" if self.hyper["tied"] else "head.weight"]
         return self.hyper["logit_scale"] * self._norm("norm", x) @ head.T
+
+    def _learned(self, positions):
+        if not (places := self.hyper["positions"]["places"]):
+            return self.state["learned.weight"][positions]
+        frames = [position // places for position in positions]
+        cells = [position % places for position in positions]
+        tables = (self.state[f"learned.{name}.weight"] for name in ("frames", "places"))
+        return next(tables)[frames] + next(tables)[cells]
 
     def _linear(self, name, x):
         y = x @ self.state[f"{name}.weight"].T

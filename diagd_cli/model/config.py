@@ -41,13 +41,21 @@ class Positions(Strict):
     (`rope-3d`), or a learned table.
 
     `absolute` adds the fixed 3-D sine/cosine table to the input of every layer (Cosmos
-    Video2World).
+    Video2World). `places`: tokens of a frame, where what is learned is the sum of a table of the
+    frame and one of the place in it (VaViM); 0 is one table of all positions.
     """
 
     kind: Literal["rope-1d", "rope-3d", "learned"] = "rope-1d"
     base: float = Field(default=10000.0, gt=0)
     yarn: Yarn | None = None
     absolute: bool = False
+    places: int = Field(default=0, ge=0, le=1 << 18)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Positions:
+        if self.places and self.kind != "learned":
+            raise ValueError(f"places ({self.places}) are of learned positions, not {self.kind}")
+        return self
 
 
 class TransformerConfig(Strict):

@@ -19,7 +19,7 @@ from diagd_cli.model.contract import Cross
 from diagd_cli.model.linear import Linear
 from diagd_cli.model.mask import CAUSAL, EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
-from diagd_cli.model.positions import Rotary, absolute_table
+from diagd_cli.model.positions import Rotary, absolute_table, learned_table
 
 
 class Transformer(nn.Module):
@@ -45,10 +45,10 @@ class Transformer(nn.Module):
         self.head = Linear(config.dim, config.logits, bias=False)
         if config.tied:
             self.head.weight = self.embed.weight
-        kind = config.positions.kind
-        self.learned = nn.Embedding(len(coords), config.dim) if kind == "learned" else None
-        places = config.positions, coords, prefix, config.head_dim
-        self.rotary = Rotary(*places) if self.learned is None else None
+        how = config.positions
+        learned = how.kind == "learned"
+        self.learned = learned_table(how, len(coords), config.dim) if learned else None
+        self.rotary = None if learned else Rotary(how, coords, prefix, config.head_dim)
         if config.positions.absolute:
             table = absolute_table(coords, config.dim, prefix)
             self.register_buffer("absolute", table, persistent=False)

@@ -50,7 +50,8 @@ def work_of(
     seen = np.minimum(plan.extents, places or plan.length) + text
     # numbers that a position has in the cache
     keys = 2 * config.kv_heads * config.head_dim * config.layers
-    gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))
+    tables = (config.positions.kind == "learned") + (config.positions.places > 0)
+    gathered = fed * config.dim * (batch * (not config.tied) + tables)
     numbers = read_parameters(config) + gathered + batch * keys * seen
     per_token, per_target = product_parameters(config)
     attention = 4 * config.heads * config.head_dim * config.layers * seen
