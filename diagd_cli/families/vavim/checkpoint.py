@@ -36,7 +36,7 @@ EMBEDDING, HEAD = f"{TOP}.wie.weight", "network.lm_head.weight"
 FRAMES, PLACES = f"{TOP}.wte.weight", f"{TOP}.wse.weight"
 # whose classes a checkpoint's bookkeeping may name; none is imported
 PACKAGES = (
-    *("omegaconf", "mup", "typing", "vam", "world_model", "torchmetrics", "deepspeed"),
+    *("omegaconf", "mup", "typing", "vam", "world_model", "torchmetrics", "torchdata", "deepspeed"),
     *("pytorch_lightning", "lightning", "lightning_fabric"),
 )
 # settings that no file tells
