@@ -24,6 +24,7 @@ from diagd_cli.errors import DiagdError
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.vavim.config import LlamaGenVqConfig
 from diagd_cli.families.wham.config import VitVqConfig
 from diagd_cli.free_memory import free_main_memory, free_memory
 from diagd_cli.model.cache import KVCache
@@ -106,6 +107,9 @@ CODECS = [
     VitVqConfig(height=13, width=24, patch=4, dim=8, layers=2, head_size=4, code_dim=3, codebook=7),
     VqImageConfig(codebook=9, channels=(4, 8, 8, 12), blocks=1, latent=5, code_dim=3, groups=4),
     VqImageConfig(codebook=9, channels=(4, 8), blocks=3, latent=5, groups=2),
+    LlamaGenVqConfig(
+        codebook=9, channels=4, multipliers=(2, 1, 3), blocks=1, latent=5, code_dim=3, groups=2
+    ),
     CosmosDvConfig(levels=(5, 3), channels=4, multipliers=(1, 2, 2), blocks=1, z_channels=3),
     CosmosDvConfig(
         channels=2,
@@ -166,6 +170,7 @@ def test_official_tokenizers():
             "positions": LEARNED,
         },
         {"norm": "layer", "positions": Positions(kind="rope-3d", absolute=True)},
+        {"final_norm_affine": False, "positions": Positions(kind="learned", places=5)},
     ],
 )
 def test_transformers(changes):
@@ -285,6 +290,10 @@ def measured() -> dict[str, tuple[int, int]]:
             {"channels": (64, 96)},
         ),
         "vq-image": ({"height": 128, "width": 192}, {"channels": (64, 64, 96), "codebook": 999}),
+        "llamagen-vq": (
+            {"height": 128, "width": 192},
+            {"channels": 64, "multipliers": (1, 1, 2, 2), "codebook": 999},
+        ),
         "vit-vq": (
             {"height": 180, "width": 300, "context": 8, "window": 9},
             {"dim": 256, "layers": 1, "codebook": 999},
