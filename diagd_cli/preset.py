@@ -161,8 +161,8 @@ class Preset(Strict):
         places = self.transformer.positions.places
         if places and (places != self.grid.block or self.prefix):
             raise ValueError(
-                f"transformer.positions.places ({places}) must be the {self.grid.block} tokens of a "
-                "frame, and nothing be before the first"
+                f"transformer.positions.places ({places}) must be the {self.grid.block} tokens "
+                "of a frame, and nothing be before the first"
             )
         if actions and actions.offset < codes:
             raise ValueError(

@@ -97,9 +97,7 @@ class CrossAttention(nn.Module):
         return self.out(seen, onto)
 
 
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = None
-) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
     """Scaled dot-product attention [B, H, Q, D].
 
     q: float [B, H, Q, D].
@@ -116,7 +114,9 @@ def attend(
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves what was normed or rotated in float32
         return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, scale=scale, enable_gqa=h != g)
     if mask.visible is None and mask.causal:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=h != g)
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=h != g
+        )
     bias = mask.laid_out(h // g, q.dtype).bias
     grouped = q if h == g else q.reshape(b, g, h // g * n, d)
     kernel = by_products if suits_products(grouped) else F.scaled_dot_product_attention

@@ -107,8 +107,8 @@ def learned_table(config: Positions, positions: int, dim: int) -> nn.Module:
 
 
 def learned_frames(config: Positions, positions: int) -> int:
-    """Frames that the tables of so many positions have, of `places` each; what is left over, such as
-    padding's scratch slot, has none of its own.
+    """Frames that the tables of so many positions have, of `places` each; what is left over, such
+    as padding's scratch slot, has none of its own.
     """
     return max(1, positions // config.places)
 
@@ -125,7 +125,9 @@ class FramesAndPlaces(nn.Module):
         in it.
         """
         places = self.places.num_embeddings
-        frame = positions.div(places, rounding_mode="floor").clamp(max=self.frames.num_embeddings - 1)
+        frame = positions.div(places, rounding_mode="floor").clamp(
+            max=self.frames.num_embeddings - 1
+        )
         return self.frames(frame) + self.places(positions % places)
 
 

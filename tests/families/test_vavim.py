@@ -18,7 +18,6 @@ from diagd_cli.model.mask import EVERYTHING
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 
-
 # ---- the Transformer -----------------------------------------------------------------------------
 
 

@@ -129,7 +129,10 @@ def test_names_shapes_and_counts_of_the_official_sizes_are_the_presets(size, tmp
         ({"surprise": torch.ones(2)}, "holds surprise, which the preset's model has not"),
         ({"vam__gpt__x": torch.ones(2)}, "holds VaVAM, a model of actions. Give the file of VaViM"),
         ({HEAD: torch.ones(129, 64)}, "its output layer is not the embedding"),
-        ({"network__transformer__h__1__mlp__c_fc__weight": torch.ones(7, 64)}, r"is \(7, 64\), the"),
+        (
+            {"network__transformer__h__1__mlp__c_fc__weight": torch.ones(7, 64)},
+            r"is \(7, 64\), the",
+        ),
         (
             {"network__transformer__wse__weight": torch.ones(20, 64)},
             r"positions\.places is 20 in the file, 24 in the preset",
@@ -217,7 +220,7 @@ def test_halves_of_two_tokenizers(tmp_path):
     other["quantize.embedding.weight"] = other["quantize.embedding.weight"] + 1
     save_file(codec(), tmp_path / "a.safetensors")
     save_file(other, tmp_path / "b.safetensors")
-    with pytest.raises(WeightsError, match="have different codes. Give two files of one"):
+    with pytest.raises(WeightsError, match=r"have different codes\. Give two files of one"):
         tokenizer_tensors([tmp_path / "a.safetensors", tmp_path / "b.safetensors"], vq_config())
 
 
@@ -232,7 +235,9 @@ def test_halves_of_two_tokenizers(tmp_path):
 def test_a_tokenizer_of_other_sizes(change, message):
     with pytest.raises(WeightsError, match=message):
         tokenizer_tensors([weights_of("vq16_tiny")], vq_config().model_copy(update=change))
-    with pytest.raises(WeightsError, match="lacks decoder.conv_blocks.* It is no tokenizer of Ll"):
+    with pytest.raises(
+        WeightsError, match=r"lacks decoder\.conv_blocks.* It is no tokenizer of Ll"
+    ):
         tokenizer_tensors([SAFE], vq_config())
 
 

@@ -91,7 +91,9 @@ def test_a_clip_of_another_size_is_scaled_before_it_is_encoded():
     large = frames.repeat_interleave(2, 1).repeat_interleave(2, 2)
     codes = model.encode_resized(large.numpy(), 64, 96)
     assert codes.shape == (2, 4, 6)
-    assert torch.equal(model.encode_resized(np.ascontiguousarray(frames.numpy()), 64, 96), model.encode(frames))
+    assert torch.equal(
+        model.encode_resized(np.ascontiguousarray(frames.numpy()), 64, 96), model.encode(frames)
+    )
 
 
 def test_widths_that_the_norms_do_not_divide_are_refused():

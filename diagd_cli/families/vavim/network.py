@@ -81,11 +81,12 @@ class Encoder(nn.Module):
     def __init__(self, config: LlamaGenVqConfig):
         super().__init__()
         widths, last = config.widths, len(config.widths) - 1
+        inputs = (config.channels, *widths[:-1])
         self.conv_in = nn.Conv2d(3, config.channels, 3, padding=1)
         self.conv_blocks = nn.ModuleList(
             Level(
                 config,
-                widths[max(0, n - 1)] if n else config.channels,
+                inputs[n],
                 width,
                 config.blocks,
                 attends=n == last,
@@ -110,12 +111,13 @@ class Decoder(nn.Module):
     def __init__(self, config: LlamaGenVqConfig):
         super().__init__()
         widths, last = config.widths[::-1], len(config.widths) - 1
+        inputs = (widths[0], *widths[:-1])
         self.conv_in = nn.Conv2d(config.latent, widths[0], 3, padding=1)
         self.mid = middle(config, widths[0])
         self.conv_blocks = nn.ModuleList(
             Level(
                 config,
-                widths[max(0, n - 1)],
+                inputs[n],
                 width,
                 config.blocks + 1,
                 attends=n == 0,
