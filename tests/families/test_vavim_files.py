@@ -14,6 +14,7 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.families.vavim.checkpoint import OFFICIAL, transformer_layout, transformer_tensors
 from diagd_cli.families.vavim.codec_files import tokenizer_layout, tokenizer_tensors
 from diagd_cli.families.vavim.config import LlamaGenVqConfig
+from diagd_cli.families.vavim.tokenizer import LlamaGenVqTokenizer
 from diagd_cli.preset_files import load_preset
 from diagd_cli.weights.build import build_transformer
 from diagd_cli.weights.parameters import tokenizer_parameters, transformer_parameters
@@ -198,21 +199,19 @@ def script(path, named: dict[str, Tensor]) -> None:
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 def test_every_form_of_the_tokenizer_s_file(tmp_path):
-    """One file of both halves, or one of each; a TorchScript archive may have anything before the
-    names.
-    """
+    """One file of both halves, or an archive of each, which may have anything before the names."""
     torch.save({"model": codec(), "steps": 5}, tmp_path / "whole.pt")
-    halves = [tmp_path / "encoder.jit", tmp_path / "decoder.safetensors"]
-    own = [
-        {name: t for name, t in codec().items() if name.startswith((*parts, "quantize"))}
-        for parts in (("enc", "quant_"), ("dec", "post_"))
-    ]
-    script(halves[0], {f"vq_model.{name}": tensor for name, tensor in own[0].items()})
-    save_file(own[1], halves[1])
-    for files in ([tmp_path / "whole.pt"], [weights_of("vq16_tiny")], halves):
-        assert same(tokenizer_tensors(files, vq_config()), vq()[0])
+    for file in (tmp_path / "whole.pt", weights_of("vq16_tiny")):
+        assert same(tokenizer_tensors([file], vq_config()), vq()[0])
+    tiny = LlamaGenVqConfig(codebook=7, channels=32, multipliers=(1, 1), blocks=1, latent=4)
+    model = LlamaGenVqTokenizer(tiny)
+    halves = [tmp_path / "encoder.jit", tmp_path / "decoder.jit"]
+    for path, own in zip(halves, (("enc", "quant"), ("dec", "post_", "quantize")), strict=True):
+        part = {name: t for name, t in model.state_dict().items() if name.startswith(own)}
+        script(path, {f"vq_model.{name}": tensor for name, tensor in part.items()})
+    assert same(tokenizer_tensors(halves, tiny), model)
     with pytest.raises(WeightsError, match=r"encoder\.jit lacks decoder\.conv_blocks"):
-        tokenizer_tensors(halves[:1], vq_config())
+        tokenizer_tensors(halves[:1], tiny)
 
 
 def test_halves_of_two_tokenizers(tmp_path):
