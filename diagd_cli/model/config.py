@@ -57,6 +57,12 @@ class Positions(Strict):
             raise ValueError(f"places ({self.places}) are of learned positions, not {self.kind}")
         return self
 
+    def frames(self, positions: int) -> int:
+        """Frames that tables of so many positions have, of `places` each; what is left over, such
+        as padding's scratch slot, has none of its own.
+        """
+        return max(1, positions // self.places)
+
 
 class TransformerConfig(Strict):
     """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs

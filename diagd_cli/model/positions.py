@@ -103,14 +103,7 @@ def learned_table(config: Positions, positions: int, dim: int) -> nn.Module:
     """What gives learned vectors float [Q, dim] of positions int64 [Q] below `positions`."""
     if not config.places:
         return nn.Embedding(positions, dim)
-    return FramesAndPlaces(learned_frames(config, positions), config.places, dim)
-
-
-def learned_frames(config: Positions, positions: int) -> int:
-    """Frames that the tables of so many positions have, of `places` each; what is left over, such
-    as padding's scratch slot, has none of its own.
-    """
-    return max(1, positions // config.places)
+    return FramesAndPlaces(config.frames(positions), config.places, dim)
 
 
 class FramesAndPlaces(nn.Module):

@@ -56,7 +56,7 @@ def _learned(config: TransformerConfig, positions: int) -> int:
     how = config.positions
     if how.kind != "learned" or not positions:
         return 0
-    return max(1, positions // how.places) + how.places if how.places else positions
+    return how.frames(positions) + how.places if how.places else positions
 
 
 def _norm(config: TransformerConfig, width: int) -> int:

@@ -28,7 +28,6 @@ from diagd_cli.checkpoints.match import (
 from diagd_cli.checkpoints.unpickle import StandIn
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
-from diagd_cli.model.positions import learned_frames
 
 NOT_VAVIM = "It is no VaViM file, or not a whole one"
 TOP = "network.transformer"
@@ -77,7 +76,7 @@ def transformer_tensors(path: Path, config: TransformerConfig, positions: int) -
     if any(name.startswith("vam.") for name in found):
         raise WeightsError(f"{path} holds VaVAM, a model of actions", "Give the file of VaViM")
     _compare(path, found, config)
-    frames, stored = learned_frames(config.positions, positions), found[FRAMES].shape[0]
+    frames, stored = config.positions.frames(positions), found[FRAMES].shape[0]
     if frames > stored:
         raise WeightsError(
             f"{path} has {stored} frames, the preset's window {frames}", "Lower clip.window"

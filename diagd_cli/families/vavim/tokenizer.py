@@ -71,7 +71,7 @@ def shrink(frames: Tensor, factor: float, least: tuple[int, int] = (1, 1)) -> Te
 def to_pixels(frames: Tensor, like: Tensor) -> Tensor:
     """uint8 [F, H, W, 3] -> [-1, 1], [F, 3, H, W] in the dtype and on the device of `like`."""
     pixels = frames.to(like.device).movedim(-1, 1).float()
-    return (2 * (pixels / 255) - 1).to(like.dtype)
+    return (2 * (pixels * (1 / 255)) - 1).to(like.dtype)  # to the bit as the official code
 
 
 def to_frames(pixels: Tensor) -> Tensor:
