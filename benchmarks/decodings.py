@@ -44,6 +44,13 @@ def families() -> dict[str, Family]:
             4,
             60,
         ),
+        "vavim": Family(
+            "18x32, VaViM-S's width, 4 layers",
+            common.vary("vavim-s", transformer={"layers": 4}),
+            1,
+            4,
+            60,
+        ),
         "cosmos": Family(
             "40x64, 4B's width, 1 layer",
             common.vary("cosmos-4b", transformer={"layers": 1}),

@@ -158,6 +158,12 @@ class Preset(Strict):
                 f"transformer.outputs ({self.transformer.outputs}) is below the "
                 f"tokenizer's {codes} codes"
             )
+        places = self.transformer.positions.places
+        if places and (places != self.grid.block or self.prefix):
+            raise ValueError(
+                f"transformer.positions.places ({places}) must be the {self.grid.block} tokens "
+                "of a frame, and nothing be before the first"
+            )
         if actions and actions.offset < codes:
             raise ValueError(
                 f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes"

@@ -40,10 +40,11 @@ class WeightsFile(Strict):
 
 class Source(Strict):
     """Files that together hold one model, and the Hugging Face repository that has them ("" for
-    none).
+    none). `where`: in words, for people, where else they are.
     """
 
     repo: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+)?$")
+    where: str = Field(default="", max_length=300)
     files: tuple[WeightsFile, ...] = Field(min_length=1)
 
 

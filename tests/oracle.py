@@ -91,7 +91,7 @@ class Reference:
     def _forward(self, tokens, positions, mask, zeros):
         x = self.state["embed.weight"][tokens]
         if self.hyper["positions"]["kind"] == "learned":
-            x = x + self.state["learned.weight"][positions]
+            x = x + self._learned(positions)
         for n in range(self.hyper["layers"]):
             block = f"blocks.{n}"
             x = x + self._attention(
@@ -103,7 +103,15 @@ class Reference:
             )
             x = x + self._mlp(f"{block}.mlp", self._norm(f"{block}.mlp_norm", x))
         head = self.state["embed.weight" if self.hyper["tied"] else "head.weight"]
-        return self._norm("norm", x) @ head.T
+        return self.hyper["logit_scale"] * self._norm("norm", x) @ head.T
+
+    def _learned(self, positions):
+        if not (places := self.hyper["positions"]["places"]):
+            return self.state["learned.weight"][positions]
+        frames = [position // places for position in positions]
+        cells = [position % places for position in positions]
+        tables = (self.state[f"learned.{name}.weight"] for name in ("frames", "places"))
+        return next(tables)[frames] + next(tables)[cells]
 
     def _linear(self, name, x):
         y = x @ self.state[f"{name}.weight"].T
@@ -128,7 +136,8 @@ class Reference:
             angles = self._angles(positions)
             q, k = turn(q, angles), turn(k, angles)
         k, v = (y.repeat_interleave(h // g, dim=1) for y in (k, v))
-        scores = torch.einsum("ahc,bhc->hab", q, k) / math.sqrt(size)
+        scores = torch.einsum("ahc,bhc->hab", q, k)
+        scores = scores * (self.hyper["attention_scale"] or 1 / math.sqrt(size))
         scores = scores.masked_fill(~mask, -math.inf)
         weights = (scores - scores.amax(-1, keepdim=True)).exp()
         nothing = zeros * (-scores.amax(-1)).exp()  # a score of 0 each, and a value of 0
@@ -158,6 +167,8 @@ class Reference:
         if self.hyper["activation"] == "swiglu":
             gate, up = y[:, : self.hyper["mlp_dim"]], y[:, self.hyper["mlp_dim"] :]
             y = gate / (1 + (-gate).exp()) * up
+        elif self.hyper["activation"] == "gelu":
+            y = 0.5 * y * (1 + torch.erf(y / math.sqrt(2)))
         else:
             y = 0.5 * y * (1 + (math.sqrt(2 / math.pi) * (y + 0.044715 * y**3)).tanh())
         return self._linear(f"{name}.down", y)

@@ -78,6 +78,7 @@ FAMILIES = {
     "mineworld-700m-32f": ["--frames", 3],
     "wham-200m": ["--frames", 3],
     "wham-1.6b": ["--frames", 2, "--decoding", "ntp"],
+    "vavim-s": ["--frames", 6, "--temperature", 1.3, "--top-k", 0],
 } | {f"mineworld-300m {name}": how for name, how in MINEWORLD.items()}
 # the ways of one model, each of which must be another: by weights and frames that tell them apart
 SHARP = [f"mineworld-300m {name}" for name in MINEWORLD]

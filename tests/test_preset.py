@@ -94,12 +94,25 @@ def test_aliases_that_multiply_are_harmless(tmp_path):
     assert len(str(caught.value)) < 300
 
 
+def test_a_learned_place_is_one_of_a_frame(tmp_path):
+    """The table of places would be read askew by frames of another number of tokens."""
+    settings = load_preset("vavim-s").model_dump(mode="json")
+    settings["clip"]["width"] = 256
+    message = r"transformer\.positions\.places \(576\) must be the 288 tokens of a frame"
+    with pytest.raises(ValueError, match=message):
+        Preset.model_validate(settings)
+    settings["transformer"]["positions"]["kind"] = "rope-1d"
+    with pytest.raises(ValueError, match=r"places \(576\) are of learned positions, not rope-1d"):
+        Preset.model_validate(settings)
+
+
 # ---- windows -------------------------------------------------------------------------------------
 
 WHY = {
     "freedoom": "",
     "mineworld-300m": "",
     "wham-200m": "its positions are learned, and end where the window does",
+    "vavim-s": "its positions are learned, and end where the window does",
     "cosmos-5b-video2world": "its positions are absolute, and end where the window does",
     "cosmos-4b": "the first latent frame of its tokenizer stands for one frame only",
 }

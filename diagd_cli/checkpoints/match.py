@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diagd_cli.checkpoints.archive import Stored
@@ -105,6 +106,28 @@ def flat(layout: Layout) -> dict[str, Shape]:
 def gather(layout: Layout, found: Mapping[str, Stored]) -> dict[str, list[Stored]]:
     """Our parameters -> what makes their rows."""
     return {ours: [found[name] for name in parts] for ours, parts in layout.items()}
+
+
+def resized(table: Stored, count: int) -> list[Stored]:
+    """The first `count` rows of a table, zeros where it ends."""
+    more = count - table.shape[0]
+    if more <= 0:
+        return [table.rows(0, count)]
+    shape = (more, *table.shape[1:])
+    return [table, Stored(shape, table.dtype, lambda: torch.zeros(shape))]
+
+
+def tied(
+    label: object, head: Stored, embedding: Stored, parts: Iterable[tuple[str, list[Stored]]]
+) -> Rows:
+    """The parts, once the output layer has been seen to be the embedding. Raises WeightsError where
+    it is not.
+    """
+    if not torch.equal(head.load(), embedding.load()):
+        message = f"{label}: its output layer is not the embedding, as transformer.tied says"
+        raise WeightsError(message, "Set tied: false in the preset")
+    head.release()
+    yield from rows(parts)
 
 
 def rows(parts: Iterable[tuple[str, list[Stored]]]) -> Rows:

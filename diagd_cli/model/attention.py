@@ -37,6 +37,7 @@ class Attention(nn.Module):
             self.q_norm = make_norm(config, self.head_dim)
             self.k_norm = make_norm(config, self.head_dim)
         self.qk_norm = config.qk_norm
+        self.scale = config.attention_scale or None
 
     def forward(
         self,
@@ -63,7 +64,7 @@ class Attention(nn.Module):
             k, v = k.transpose(1, 2), v.transpose(1, 2)
         else:
             k, v = cache.update(slots, k, v, extent)
-        seen = attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, n, -1)
+        seen = attend(q.transpose(1, 2), k, v, mask, self.scale).transpose(1, 2).reshape(b, n, -1)
         return self.out(seen, onto)
 
 
@@ -78,6 +79,7 @@ class CrossAttention(nn.Module):
         self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
         self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
+        self.scale = config.attention_scale or None
 
     def context(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values [B, kv_heads, N, head_dim] of a text [B, N, cross_dim]."""
@@ -91,16 +93,17 @@ class CrossAttention(nn.Module):
         """
         b, n, _ = x.shape
         q = self.q_norm(self.q(x).view(b, n, self.heads, self.head_dim)).transpose(1, 2)
-        seen = attend(q, *context, EVERYTHING).transpose(1, 2).reshape(b, n, -1)
+        seen = attend(q, *context, EVERYTHING, self.scale).transpose(1, 2).reshape(b, n, -1)
         return self.out(seen, onto)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = None) -> Tensor:
     """Scaled dot-product attention [B, H, Q, D].
 
     q: float [B, H, Q, D].
     k, v: float [B, G, S, D], in which the H/G query heads of a group share a head.
     mask: who sees whom. Blocks go to FlexAttention.
+    scale: what the products of queries and keys are multiplied by; None is 1/sqrt(D).
 
     The query heads of a group are laid out as extra queries, so that cached keys and values are
     read once, never expanded.
@@ -109,13 +112,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask) -> Tensor:
     g = k.shape[1]
     if mask.blocks is not None:
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves what was normed or rotated in float32
-        return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, enable_gqa=h != g)
+        return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, scale=scale, enable_gqa=h != g)
     if mask.visible is None and mask.causal:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
+        return F.scaled_dot_product_attention(
+            q, k, v, is_causal=True, scale=scale, enable_gqa=h != g
+        )
     bias = mask.laid_out(h // g, q.dtype).bias
     grouped = q if h == g else q.reshape(b, g, h // g * n, d)
     kernel = by_products if suits_products(grouped) else F.scaled_dot_product_attention
-    return kernel(grouped, k, v, attn_mask=bias).reshape(b, h, n, d)
+    return kernel(grouped, k, v, attn_mask=bias, scale=scale).reshape(b, h, n, d)
 
 
 def suits_products(q: Tensor) -> bool:
@@ -127,17 +132,21 @@ def suits_products(q: Tensor) -> bool:
     return few and packs_bfloat16() and not torch.is_grad_enabled()
 
 
-def by_products(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None) -> Tensor:
+def by_products(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None = None
+) -> Tensor:
     """Scaled dot-product attention [B, G, R, D]; scores and weights are rounded to q's dtype.
 
     q: float [B, G, R, D]; k, v: float [B, G, S, D].
     attn_mask: what is added to the scores, [R, S] or [B, 1, R, S] in q's dtype; None is nothing.
+    scale: as in `attend`.
     """
     rows, keys, values = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     added = q.new_zeros(1) if attn_mask is None else attn_mask
     if added.ndim == 4:
         added = added.expand(-1, q.shape[1], -1, -1).flatten(0, 1)
-    scores = torch.baddbmm(added, rows, keys.transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    scores = torch.baddbmm(added, rows, keys.transpose(1, 2), alpha=scale)
     return torch.bmm(scores.softmax(-1), values).view_as(q)
 
 

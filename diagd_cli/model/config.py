@@ -41,18 +41,36 @@ class Positions(Strict):
     (`rope-3d`), or a learned table.
 
     `absolute` adds the fixed 3-D sine/cosine table to the input of every layer (Cosmos
-    Video2World).
+    Video2World). `places`: tokens of a frame, where what is learned is the sum of a table of the
+    frame and one of the place in it (VaViM); 0 is one table of all positions.
     """
 
     kind: Literal["rope-1d", "rope-3d", "learned"] = "rope-1d"
     base: float = Field(default=10000.0, gt=0)
     yarn: Yarn | None = None
     absolute: bool = False
+    places: int = Field(default=0, ge=0, le=1 << 18)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Positions:
+        if self.places and self.kind != "learned":
+            raise ValueError(f"places ({self.places}) are of learned positions, not {self.kind}")
+        return self
+
+    def frames(self, positions: int) -> int:
+        """Frames that tables of so many positions have, of `places` each; what is left over, such
+        as padding's scratch slot, has none of its own.
+        """
+        return max(1, positions // self.places)
 
 
 class TransformerConfig(Strict):
     """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs
     are never predicted.
+
+    `attention_scale`: what products of queries and keys are multiplied by; 0 is 1/sqrt(head_dim).
+    `logit_scale`: what the last norm's output is multiplied by before the output layer. Models of
+    muP (Yang et al. 2022) have both: 1/head_dim, and the base model's width over their own.
     """
 
     vocab: Codes
@@ -63,14 +81,17 @@ class TransformerConfig(Strict):
     kv_heads: Heads
     head_dim: int = Field(gt=0, le=1024)
     mlp_dim: int = Field(gt=0, le=1 << 20)
-    activation: Literal["swiglu", "gelu-tanh"] = "swiglu"
+    activation: Literal["swiglu", "gelu-tanh", "gelu"] = "swiglu"
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = Field(default=1e-5, ge=0)
     block_norm_affine: bool = True
+    final_norm_affine: bool = True
     qk_norm: bool = False
     bias: bool = False
     tied: bool = False
     cross_dim: int = Field(default=0, ge=0, le=1 << 16)
+    attention_scale: float = Field(default=0.0, ge=0)
+    logit_scale: float = Field(default=1.0, gt=0)
     positions: Positions = Positions()
 
     @model_validator(mode="after")

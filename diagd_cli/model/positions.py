@@ -1,5 +1,5 @@
-"""How positions enter: rotary angles over a flat index or over (t, i, j), for any t, and the fixed
-3-D table of Cosmos Video2World.
+"""How positions enter: rotary angles over a flat index or over (t, i, j), for any t, the fixed 3-D
+table of Cosmos Video2World, and learned tables.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from diagd_cli.model.config import Positions, Yarn
 
@@ -97,6 +97,31 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     - b sin, b cos + a sin).
     """
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, dims=-1), sin)
+
+
+def learned_table(config: Positions, positions: int, dim: int) -> nn.Module:
+    """What gives learned vectors float [Q, dim] of positions int64 [Q] below `positions`."""
+    if not config.places:
+        return nn.Embedding(positions, dim)
+    return FramesAndPlaces(config.frames(positions), config.places, dim)
+
+
+class FramesAndPlaces(nn.Module):
+    """Learned positions as the sum of two tables: of the frame, and of the place in it."""
+
+    def __init__(self, frames: int, places: int, dim: int):
+        super().__init__()
+        self.frames, self.places = nn.Embedding(frames, dim), nn.Embedding(places, dim)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Vectors float [Q, dim] of positions int64 [Q]; what lies behind the last frame counts as
+        in it.
+        """
+        places = self.places.num_embeddings
+        frame = positions.div(places, rounding_mode="floor").clamp(
+            max=self.frames.num_embeddings - 1
+        )
+        return self.frames(frame) + self.places(positions % places)
 
 
 def absolute_table(coords: Tensor, dim: int, prefix: int) -> Tensor:

@@ -19,7 +19,7 @@ from diagd_cli.model.contract import Cross
 from diagd_cli.model.linear import Linear
 from diagd_cli.model.mask import CAUSAL, EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
-from diagd_cli.model.positions import Rotary, absolute_table
+from diagd_cli.model.positions import Rotary, absolute_table, learned_table
 
 
 class Transformer(nn.Module):
@@ -41,14 +41,14 @@ class Transformer(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        self.norm = make_norm(config, config.dim)
+        self.norm = make_norm(config, config.dim, config.final_norm_affine)
         self.head = Linear(config.dim, config.logits, bias=False)
         if config.tied:
             self.head.weight = self.embed.weight
-        kind = config.positions.kind
-        self.learned = nn.Embedding(len(coords), config.dim) if kind == "learned" else None
-        places = config.positions, coords, prefix, config.head_dim
-        self.rotary = Rotary(*places) if self.learned is None else None
+        how = config.positions
+        learned = how.kind == "learned"
+        self.learned = learned_table(how, len(coords), config.dim) if learned else None
+        self.rotary = None if learned else Rotary(how, coords, prefix, config.head_dim)
         if config.positions.absolute:
             table = absolute_table(coords, config.dim, prefix)
             self.register_buffer("absolute", table, persistent=False)
@@ -104,7 +104,8 @@ class Transformer(nn.Module):
                 x = x + absolute
             layer, context = cache.layer(i) if cache else None, cross[i] if cross else None
             x = block(x, rope, mask, layer, slots, extent, context)
-        return self.head(self.norm(x if outputs is None else x[:, :outputs]))
+        x = self.norm(x if outputs is None else x[:, :outputs])
+        return self.head(x if self.config.logit_scale == 1 else x * self.config.logit_scale)
 
     def cross_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Per layer the keys and values of a text; they stay the same for a whole clip.
@@ -148,11 +149,14 @@ class Block(nn.Module):
 
 
 class MLP(nn.Module):
-    """down(silu(gate(x)) * up(x)), gate and up from one product; or down(gelu_tanh(up(x)))."""
+    """down(silu(gate(x)) * up(x)), gate and up from one product; or down(gelu(up(x))), exact or by
+    tanh.
+    """
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.gated = config.activation == "swiglu"
+        self.approximate = "none" if config.activation == "gelu" else "tanh"
         self.up = Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
         self.down = Linear(config.mlp_dim, config.dim, bias=config.bias)
 
@@ -161,7 +165,7 @@ class MLP(nn.Module):
         if self.gated:
             gate, up = self.up(x).chunk(2, dim=-1)
             return self.down(F.silu(gate) * up, onto)
-        return self.down(F.gelu(self.up(x), approximate="tanh"), onto)
+        return self.down(F.gelu(self.up(x), approximate=self.approximate), onto)
 
 
 def initialise(model: nn.Module, seed: int, std: float = 0.02) -> None:

@@ -107,10 +107,9 @@ def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) ->
         return []
     if not source.repo:
         names = ", ".join(file.file for file in source.files)
-        report(
-            f"The {role} weights, {names}, are not on the hub: they come with the preset, or "
-            "you put them beside it"
-        )
+        own = "they come with the preset, or you put them beside it"
+        get = f"download them from {source.where}, and name their folder with --weights-dir"
+        report(f"The {role} weights, {names}, are not on the hub: {get if source.where else own}")
         return []
     return [Wanted(source.repo, file) for file in source.files]
 

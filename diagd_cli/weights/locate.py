@@ -73,8 +73,10 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
     )
     looked = ", ".join(str(folder) for folder in folders)
     of = f" of {source.repo}" if source.repo else ""
-    pull = f"fetch them with: diagd weights pull {preset.name}; or name" if source.repo else "name"
-    hint = f"Looked in {looked}; {pull} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
+    get = f"fetch them with: diagd weights pull {preset.name}; or name" if source.repo else "name"
+    if source.where and not source.repo:
+        get = f"download them from {source.where}; and name"
+    hint = f"Looked in {looked}; {get} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
     raise WeightsError(f"The {role} weights of {preset.name} are missing: no {missing}{of}", hint)
 
 

@@ -23,12 +23,9 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
     if config.cross_dim:
         block += block_norm + head_norms + linear(dim, queries) + linear(config.cross_dim, 2 * keys)
         block += linear(queries, dim)
-    ends = (config.vocab + (0 if config.tied else config.logits)) * dim + _norm(config, dim)
-    return (
-        config.layers * block
-        + ends
-        + (positions * dim if config.positions.kind == "learned" else 0)
-    )
+    ends = (config.vocab + (0 if config.tied else config.logits)) * dim
+    ends += _norm(config, dim) if config.final_norm_affine else 0
+    return config.layers * block + ends + _learned(config, positions) * dim
 
 
 def sizes_in_8_bits(config: TransformerConfig) -> tuple[int, int]:
@@ -52,6 +49,14 @@ def table_bytes(config: TransformerConfig, positions: int) -> int:
     Rotary angles are computed, of any position, from those of one frame.
     """
     return positions * 2 * config.dim if config.positions.absolute else 0
+
+
+def _learned(config: TransformerConfig, positions: int) -> int:
+    """Rows of the tables of so many positions."""
+    how = config.positions
+    if how.kind != "learned" or not positions:
+        return 0
+    return how.frames(positions) + how.places if how.places else positions
 
 
 def _norm(config: TransformerConfig, width: int) -> int:

@@ -259,7 +259,7 @@ def official(diagd, folder, *options):
 
 
 @pytest.mark.parametrize(
-    "name, window", [("cosmos-4b", 17), ("mineworld-300m", 3), ("wham-200m", 3)]
+    "name, window", [("cosmos-4b", 17), ("mineworld-300m", 3), ("wham-200m", 3), ("vavim-s", 5)]
 )
 def test_official_families(name, window, small, diagd, tmp_path):
     small(name)

@@ -65,6 +65,19 @@ SMALL = {
             "mlp_dim": 128,
         },
     },
+    "vavim": {
+        "clip": {"height": 32, "width": 48},
+        "tokenizer": {"channels": 32, "multipliers": [1] * 5, "blocks": 1, "latent": 8},
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 2,
+            "kv_heads": 2,
+            "head_dim": 16,
+            "mlp_dim": 128,
+            "positions": {"kind": "learned", "places": 6},
+        },
+    },
 }
 
 

@@ -79,3 +79,17 @@ def test_without_a_mask_everything_is_seen():
     torch.testing.assert_close(
         by_products(q, q, q, None), torch.nn.functional.scaled_dot_product_attention(q, q, q)
     )
+
+
+@pytest.mark.parametrize("kernel", ["causal", "masked", "products"])
+def test_a_scale_of_one_s_own_is_that_of_the_queries(kernel, multiplies):
+    """By every kernel: 0.05 instead of 1/sqrt(16) is what queries of a fifth of the size give."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 9, 16) for _ in range(3))
+    mask = Mask() if kernel == "causal" else Mask(visible=torch.tril(torch.ones(9, 9)).bool())
+    dtype = torch.bfloat16 if kernel == "products" else torch.float32
+    with torch.inference_mode():
+        seen = attend(q.to(dtype), k.to(dtype), v.to(dtype), mask, 0.05).float()
+    limit = 0.03 if kernel == "products" else 1e-6  # of bfloat16: a few parts in 2^8
+    torch.testing.assert_close(seen, attend(0.2 * q, k, v, mask), atol=limit, rtol=0.02)
+    assert (seen - attend(q, k, v, mask)).abs().max() > 0.1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from diagd_cli.model.config import Positions
-from diagd_cli.model.positions import Rotary, absolute_table, rope_table, signed
+from diagd_cli.model.positions import Rotary, absolute_table, learned_table, rope_table, signed
 from diagd_cli.tokens.grid import Grid
 
 
@@ -72,3 +72,15 @@ def test_positions_do_not_end(kind):
         cos, sin = rotary(frame * grid.block + pair, torch.float64)
         apart.append(cos[0] * cos[1] + sin[0] * sin[1])  # the cosine of the difference
     torch.testing.assert_close(*apart, atol=1e-8, rtol=0)
+
+
+def test_learned_frames_and_places_add_up():
+    """Position p is place p % places of frame p // places; what is behind the last frame, such as
+    padding's scratch slot, counts as in it.
+    """
+    table = learned_table(Positions(kind="learned", places=6), 3 * 6 + 1, dim=4)
+    assert [tuple(p.shape) for p in table.parameters()] == [(3, 4), (6, 4)]
+    seen = table(torch.tensor([0, 7, 17, 18]))
+    rows = [(0, 0), (1, 1), (2, 5), (2, 0)]
+    wanted = [table.frames.weight[t] + table.places.weight[n] for t, n in rows]
+    assert torch.equal(seen, torch.stack(wanted))

@@ -7,6 +7,7 @@ from families.golden_preset import preset_of
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.vavim.config import LlamaGenVqConfig
 from diagd_cli.families.wham.config import VitVqConfig
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Block
@@ -41,6 +42,16 @@ WHAM = {
     "activation": "gelu-tanh",
     "positions": Positions(kind="learned"),
 }
+VAVIM = {
+    "norm": "layer",
+    "block_norm_affine": False,
+    "final_norm_affine": False,
+    "tied": True,
+    "activation": "gelu",
+    "attention_scale": 1 / 24,
+    "logit_scale": 2.0,
+    "positions": Positions(kind="learned", places=6),
+}
 FRAMES = {"height": 32, "width": 48, "window": 9}
 PRESETS = {
     "fsq-image": preset_of(
@@ -63,6 +74,11 @@ PRESETS = {
             height=32, width=48, patch=8, dim=32, layers=1, head_size=8, code_dim=8, codebook=256
         ),
         TransformerConfig(**SIZES, **WHAM),
+        **FRAMES,
+    ),
+    "llamagen-vq": preset_of(
+        LlamaGenVqConfig(codebook=256, channels=32, multipliers=(1,) * 5, blocks=1, latent=8),
+        TransformerConfig(**SIZES, **VAVIM),
         **FRAMES,
     ),
 }
@@ -100,7 +116,10 @@ def test_parameters_are_made_in_their_dtype_and_tables_keep_theirs(preset, dtype
 def test_tables_reach_past_the_window_and_rotary_positions_everywhere(preset):
     """A window of 9 frames is 2 latent frames of Cosmos."""
     model, length = build_transformer(preset), preset.grid.length(preset.window)
-    if model.learned is not None:
+    if preset.transformer.positions.places:
+        assert (len(model.learned.frames.weight), len(model.learned.places.weight)) == (9, 6)
+        assert torch.equal(model.learned(torch.tensor([length])), model.learned(torch.tensor([48])))
+    elif model.learned is not None:
         assert len(model.learned.weight) == length + 1
     else:
         cos, sin = model.rotary(torch.tensor([0, length, 10**9]), torch.float32)
@@ -196,7 +215,7 @@ def test_random_tokenizers_make_many_codes_and_pictures(preset):
 
 def test_every_shipped_preset_can_be_built():
     """Without allocating it: as shapes."""
-    for name in ("freedoom", "cosmos-4b", "mineworld-300m", "wham-200m"):
+    for name in ("freedoom", "cosmos-4b", "mineworld-300m", "wham-200m", "vavim-s"):
         preset = load_preset(name)
         for build in (build_transformer, build_tokenizer):
             assert all(p.is_meta for p in build(preset, "meta").parameters())

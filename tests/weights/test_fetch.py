@@ -123,6 +123,17 @@ def test_a_broken_connection_goes_on_where_it_broke(hub, make, tmp_path, monkeyp
     assert ranges == [None, "bytes=100000-"]
 
 
+def test_weights_that_are_elsewhere(hub, make, tmp_path, lines):
+    """What the hub has is fetched, and where the rest is, is told."""
+    there = {"sources": [{"where": "https://example.com", "files": [{"file": "big.pt"}]}]}
+    paths = pull(make(transformer_weights=there), tmp_path, None, lines.append)
+    assert [path.read_bytes() for path in paths] == [SMALL]
+    assert lines[0] == (
+        "The transformer weights, big.pt, are not on the hub: download them from "
+        "https://example.com, and name their folder with --weights-dir"
+    )
+
+
 def test_weights_that_are_not_on_the_hub(hub, make, tmp_path, lines):
     preset = make(transformer_weights={"file": "mine.safetensors"}, tokenizer_weights=None)
     assert pull(preset, tmp_path, None, lines.append) == [] and not hub.asked

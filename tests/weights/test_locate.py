@@ -99,6 +99,16 @@ def test_what_is_missing_is_named_for_the_source_that_has_most(tiny, tmp_path):
     )
 
 
+def test_where_else_missing_files_are_is_told(tiny, tmp_path):
+    """Of a source that the hub does not have."""
+    place = "https://example.com/files, in two parts"
+    preset = preset_with(tmp_path, tiny, pair() | {"where": place})
+    with pytest.raises(WeightsError) as caught:
+        locate(preset, "tokenizer", tmp_path)
+    wanted = f"; download them from {place}; and name their folder with --weights-dir or DIAGD_W"
+    assert wanted in caught.value.hint
+
+
 @pytest.mark.parametrize("kind, name", [("sha256", "SHA-256"), ("md5", "MD5")])
 def test_checksums(tmp_path, kind, name):
     path = tmp_path / "a"

@@ -144,6 +144,10 @@ def measured() -> dict[str, tuple[int, int]]:
             {"channels": (64, 96)},
         ),
         "vq-image": ({"height": 128, "width": 192}, {"channels": (64, 64, 96), "codebook": 999}),
+        "llamagen-vq": (
+            {"height": 128, "width": 192},
+            {"channels": 64, "multipliers": (1, 1, 2, 2), "codebook": 999},
+        ),
         "vit-vq": (
             {"height": 180, "width": 300, "context": 8, "window": 9},
             {"dim": 256, "layers": 1, "codebook": 999},

@@ -7,6 +7,7 @@ from diagd_cli import families
 from diagd_cli.families.cosmos.config import CosmosDvConfig
 from diagd_cli.families.freedoom.config import FsqImageConfig
 from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.families.vavim.config import LlamaGenVqConfig
 from diagd_cli.families.wham.config import VitVqConfig
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.transformer import Transformer
@@ -75,6 +76,9 @@ CODECS = [
     VitVqConfig(height=13, width=24, patch=4, dim=8, layers=2, head_size=4, code_dim=3, codebook=7),
     VqImageConfig(codebook=9, channels=(4, 8, 8, 12), blocks=1, latent=5, code_dim=3, groups=4),
     VqImageConfig(codebook=9, channels=(4, 8), blocks=3, latent=5, groups=2),
+    LlamaGenVqConfig(
+        codebook=9, channels=4, multipliers=(2, 1, 3), blocks=1, latent=5, code_dim=3, groups=2
+    ),
     CosmosDvConfig(levels=(5, 3), channels=4, multipliers=(1, 2, 2), blocks=1, z_channels=3),
     CosmosDvConfig(
         channels=2,
@@ -128,6 +132,7 @@ def test_official_tokenizers():
             "positions": LEARNED,
         },
         {"norm": "layer", "positions": Positions(kind="rope-3d", absolute=True)},
+        {"final_norm_affine": False, "positions": Positions(kind="learned", places=5)},
     ],
 )
 def test_transformers(changes):

@@ -56,6 +56,7 @@ YARN = {"scale": 2.0, "beta_fast": 4.0, "beta_slow": 1.0, "original": [3, 40, 64
         ("mineworld-300m", "tokenizer.groups", 16, "32"),
         ("mineworld-300m", "tokenizer.norm_eps", 1e-5, "1e-06"),
         ("wham-200m", "tokenizer.head_size", 128, "64"),
+        ("vavim-s", "transformer.logit_scale", 1.0, "0.3333333333333333"),
     ],
 )
 def test_a_setting_that_no_shipped_preset_of_the_family_has(

@@ -14,8 +14,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from diagd_cli.checkpoints.archive import Stored, read_weights
 from diagd_cli.checkpoints.match import (
     Layout,
@@ -26,7 +24,9 @@ from diagd_cli.checkpoints.match import (
     match,
     matrix,
     require,
+    resized,
     rows,
+    tied,
 )
 from diagd_cli.errors import WeightsError
 from diagd_cli.families.wham.config import VitVqConfig
@@ -104,10 +104,10 @@ def transformer_tensors(
             f"{path} has {stored} positions, the preset needs {positions - 1}", "Lower clip.window"
         )
     parts = gather(layout, found)
-    parts["learned.weight"] = _resized(parts["learned.weight"][0], positions)
+    parts["learned.weight"] = resized(parts["learned.weight"][0], positions)
     (head,), (embedding,) = parts.pop("head.weight"), parts["embed.weight"]
     if config.tied:
-        return _tied(path, head, embedding, parts.items())
+        return tied(path, head, embedding, parts.items())
     return rows({**parts, "head.weight": [head.rows(0, config.logits)]}.items())
 
 
@@ -135,28 +135,6 @@ def _part(path: Path, prefix: str) -> dict[str, Stored]:
         for name, stored in found.items()
         if not (name.startswith(other) or IGNORED.fullmatch(name))
     }
-
-
-def _resized(table: Stored, count: int) -> list[Stored]:
-    """The first `count` rows of a table, zeros where it ends."""
-    more = count - table.shape[0]
-    if more <= 0:
-        return [table.rows(0, count)]
-    shape = (more, *table.shape[1:])
-    return [table, Stored(shape, table.dtype, lambda: torch.zeros(shape))]
-
-
-def _tied(
-    path: Path, head: Stored, embedding: Stored, parts: Iterable[tuple[str, list[Stored]]]
-) -> Rows:
-    """The parts, once the output layer has been seen to be the embedding. Raises WeightsError where
-    it is not.
-    """
-    if not torch.equal(head.load(), embedding.load()):
-        message = f"{path}: its output layer is not the embedding, as transformer.tied says"
-        raise WeightsError(message, "Set tied: false in the preset")
-    head.release()
-    yield from rows(parts)
 
 
 def transformer_layout(config: TransformerConfig, positions: int) -> Layout:

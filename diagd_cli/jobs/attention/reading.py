@@ -125,10 +125,11 @@ def watch(model: Transformer, see: See) -> Iterator[None]:
 
 def queries_of(attention: Attention, product: Tensor, rope: tuple[Tensor, Tensor] | None) -> Tensor:
     """Queries [B, Q, H, D], normed and rotated, in the output [B, Q, (H + 2G) * D] of an
-    attention's `qkv`.
+    attention's `qkv`; so that products with keys are to be divided by sqrt(D), whatever its scale.
     """
     q = product.unflatten(-1, (-1, attention.head_dim))[:, :, : attention.heads]
     q = attention.q_norm(q) if attention.qk_norm else q
+    q = q if attention.scale is None else q * (attention.scale * attention.head_dim**0.5)
     return q if rope is None else rotate(q, *rope)
 
 

@@ -62,7 +62,8 @@ def work_of_passes(
     """The same for passes that feed `fed`, want `outputs` and read `seen` slots, each [passes]."""
     # numbers that a position has in the cache
     keys = 2 * config.kv_heads * config.head_dim * config.layers
-    gathered = fed * config.dim * (batch * (not config.tied) + (config.positions.kind == "learned"))
+    tables = (config.positions.kind == "learned") + (config.positions.places > 0)
+    gathered = fed * config.dim * (batch * (not config.tied) + tables)
     numbers = read_parameters(config) + gathered + batch * keys * seen
     per_token, per_target = product_parameters(config)
     attention = 4 * config.heads * config.head_dim * config.layers * seen
