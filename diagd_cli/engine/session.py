@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,8 @@ class Session:
     keep: newest latent frames that `codes` and `conditioning` remember, no fewer than `window`:
         memory does not grow then. None: all.
     forgotten: latent frames that came before `codes`.
+    before: of each clip, latent frames of its video that came before those with which the session
+        began; None: none. What is drawn depends on the place in the video.
 
     The first extension makes a token store, a cache and a sampler on the device, and the steps that
     it takes there; they stay, with all CUDA graphs that have been captured, until `release`, or
@@ -68,6 +70,7 @@ class Session:
     capture: bool | None = None
     keep: int | None = None
     forgotten: int = 0
+    before: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
@@ -231,7 +234,9 @@ class Session:
         rows[:, : steering.shape[1]] = steering[:, : codes.shape[1]]
         tokens = self.grid.flatten(codes, rows, self.prefix)
         state.put(np.arange(tokens.shape[1]), tokens)
-        state.sampler.origin.fill_(self._start * self.grid.block)
+        before = np.array(self.before or [0] * len(codes), dtype=np.int64)
+        places = torch.from_numpy((before + self._start) * self.grid.block)
+        state.sampler.origin.copy_(places[:, None])
 
     def _steer(self, state: State, latent: int, steer: Steer | None) -> None:
         """Put the tokens after a latent frame where the steps read them."""
