@@ -24,8 +24,8 @@ class Sampler:
     grid: how latent frames lie in the sequence, for a sampling with `first`.
     device: where the logits will be.
 
-    `origin`, int64 [B, 1], is the place in each clip's video of position 0: a window that rolls goes
-    on drawing fresh noise. It is written in place, where a CUDA graph that draws reads it.
+    `origin`, int64 [B, 1], is the place of position 0 in each clip's video: a window that rolls
+    goes on drawing fresh noise. It is written in place, where a CUDA graph that draws reads it.
 
     Raises ValueError for a sampling with `first` without a grid.
     """

@@ -44,7 +44,8 @@ def test_it_serves_until_ctrl_c_and_leaves_what_was_played(tiny, tmp_path):
     ("options", "told"),
     [
         (["-p", "cosmos-4b"], "cosmos-4b makes 8 frames at once, and cannot be played"),
-        (["-p", "wham-200m"], "wham-200m has no actions that keys stand for"),
+        (["-p", "wham-200m"], "wham-200m has no clips of its own. Name one"),
+        (["--sessions", "9"], "'--sessions': Input should be less than or equal to 8"),
         (["--record", "walk.gif"], "The recording is walk.gif. Give it the ending .mp4"),
         (["nowhere.mp4"], "nowhere.mp4"),
         (["--k", "40"], "k"),

@@ -1,4 +1,4 @@
-"""A room of the tiny preset."""
+"""Rooms of the tiny preset."""
 
 from dataclasses import replace
 
@@ -22,3 +22,10 @@ def loaded(tiny):
 def room(loaded, tiny):
     clips = {name: read_clip(tiny.clip, 2, start) for name, start in (("walk", 0), ("later", 3))}
     return Room(loaded, clips, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0)
+
+
+@pytest.fixture
+def shared(loaded, tiny):
+    """A room where two can play, with as much context as the window holds."""
+    clips = {name: read_clip(tiny.clip, 5, start) for name, start in (("walk", 0), ("later", 3))}
+    return Room(loaded, clips, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0, sessions=2)

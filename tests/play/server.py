@@ -11,7 +11,7 @@ from websockets.sync.client import connect
 
 from diagd_cli.cli.play import LARGEST_MESSAGE, listen
 from diagd_cli.play import protocol
-from diagd_cli.play.app import play_app
+from diagd_cli.play.app import room_app
 
 PATIENCE = 20.0  # seconds for what should happen soon
 
@@ -20,7 +20,7 @@ PATIENCE = 20.0  # seconds for what should happen soon
 def served(room, token="", loopback=True):
     """A room at an address of this machine, `host:port`."""
     with contextlib.closing(listen("127.0.0.1", 0)) as socket:
-        app = play_app(room, token, loopback)
+        app = room_app(room, token, loopback)
         config = uvicorn.Config(app, log_level="error", ws_max_size=LARGEST_MESSAGE)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None

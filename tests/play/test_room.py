@@ -68,7 +68,7 @@ def test_pictures_without_loss_are_had_for_the_asking(player, loaded, room):
     player.say(do="format", format="png")
     frame = player.frame(lambda frame: frame.picture.startswith(b"\x89PNG") and not frame.of_clip)
     pixels = np.asarray(Image.open(io.BytesIO(frame.picture)))
-    codes = room.world.take.codes[frame.number - 2]
+    codes = room.places[0].walk.take.codes[frame.number - 2]
     assert np.array_equal(pixels, to_frames(loaded, codes[None])[0])
 
 
@@ -80,7 +80,7 @@ def test_the_decoding_is_another_from_one_frame_to_the_next(player, room):
     player.say(do="decode", method="diagd", k=2, d=3)
     assert player.word("state")["decoding"]["label"] == "DiagD k=2 d=3"
     player.frame(lambda frame: frame.steps == 3)
-    assert [d.method for _, d in room.world.take.decodings] == ["diagd", "ntp", "diagd"]
+    assert [d.method for _, d in room.places[0].walk.take.begun] == ["diagd", "ntp", "diagd"]
 
 
 def test_a_world_begins_anew(player, room):
@@ -90,7 +90,7 @@ def test_a_world_begins_anew(player, room):
     assert (state["seed"], state["clip"]) == (9, "later")
     assert player.frame(lambda frame: frame.of_clip)
     player.say(do="reset")
-    assert player.word("state")["clip"] == "later" and room.world.take.seed != 9
+    assert player.word("state")["clip"] == "later" and room.places[0].walk.take.seed != 9
 
 
 def test_a_pause_lasts_until_it_is_over(player):
@@ -132,7 +132,7 @@ def test_what_was_played_is_made_again_by_the_command_that_is_told(
     with np.load(tmp_path / "again.npz") as arrays:
         made = arrays["codes"][2:]
     assert len(made) == facts["new_frames"] >= 4
-    assert np.array_equal(made, np.stack(list(room.world.take.codes))[: len(made)])
+    assert np.array_equal(made, np.stack(list(room.places[0].walk.take.codes))[: len(made)])
     names = [json.loads(line)["action"] for line in files["actions"].splitlines()]
     assert {"left", "right", "idle"} <= set(names) and len(names) == len(made)
     assert read_clip(_file(tmp_path / "saved.mp4", files["mp4"]), len(made)).frames.shape[1:] == (
@@ -147,14 +147,16 @@ def _file(path, content):
     return path
 
 
-def test_of_several_decodings_no_command_is_told(player, room):
+def test_of_several_decodings_the_command_makes_the_frames_of_the_first(player, room):
     player.frame(lambda frame: not frame.of_clip)
     player.say(do="decode", method="ntp")
     player.frame(lambda frame: frame.steps == 6)
     player.say(do="save")
     path = player.word("saved")["files"]["sidecar"]
     facts = json.loads(fetched(player.address + path)[0])
-    assert "again" not in facts and len(facts["decodings"]) == 2
+    ends = [each["from_frame"] for each in facts["decodings"]]
+    assert ends == [0, facts["again_frames"]] and facts["again_frames"] < facts["new_frames"]
+    assert f"--frames {facts['again_frames']} --decoding diagd" in facts["again"]
 
 
 def test_the_client_of_the_docs_walks(address):
@@ -185,7 +187,7 @@ def test_others_watch_until_the_player_leaves(player, address):
 def test_the_world_waits_where_nobody_plays(room, address):
     with Client(address) as client:
         client.frame(lambda frame: not frame.of_clip)
-    until(lambda: room.unwatched)
+    until(lambda: room.places[0].unwatched)
     with Client(address) as client:
         client.frame(lambda frame: not frame.of_clip)
     assert room.world.failure is None
