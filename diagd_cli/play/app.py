@@ -87,4 +87,6 @@ def room_app(
         await room.close()
 
     routes = [Route("/", page), Route("/saved/{key}/{name}", saved), WebSocketRoute("/live", live)]
-    return Starlette(routes=routes, lifespan=life)
+    app = Starlette(routes=routes, lifespan=life)
+    app.state.room = room
+    return app

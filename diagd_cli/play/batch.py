@@ -14,6 +14,7 @@ from diagd_cli.clip.image import stamped
 from diagd_cli.engine.session import Session
 from diagd_cli.loading import Request
 from diagd_cli.pipeline import start_session, to_frames
+from diagd_cli.play.playable import remembered
 from diagd_cli.play.take import Input, Shown
 from diagd_cli.play.walk import Member
 from diagd_cli.schedule.decoding import Decoding
@@ -42,7 +43,7 @@ class Batch:
         self.ends: deque[float] = deque(maxlen=RATED + 1)  # when frames were complete
         self.next_due = 0.0
         preset = world.loaded.preset
-        self.known = min([preset.window, *(take.known for _, take in members)])
+        self.known = min([remembered(preset), *(take.known for _, take in members)])
         for walk, take in members:
             if not take.begun:
                 for number, frame in enumerate(take.start.frames):

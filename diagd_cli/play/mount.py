@@ -30,7 +30,8 @@ def play_app(
     within: Sequence[str] = (),
 ) -> Starlette:
     """The page of `diagd play`, its socket and its files as an ASGI application, which works at any
-    path: `Starlette(routes=[Mount("/world", play_app(load("freedoom")))])`.
+    path: `Starlette(routes=[Mount("/world", play_app(load("freedoom")))])`. Its `state.room` is who
+    is there.
 
     loaded: the models; they serve this application alone while somebody plays.
     clips: with which a world can begin; the shipped ones by default.

@@ -1,4 +1,4 @@
-"""Which presets can be played."""
+"""Which presets can be played, and how many frames a walk is continued from."""
 
 from __future__ import annotations
 
@@ -15,3 +15,10 @@ def playable(preset: Preset) -> Playable:
         return cast(Playable, preset.actions)
     hint = "Take a preset with actions, such as freedoom"
     raise UsageError(f"{preset.name} has no actions that keys stand for", hint)
+
+
+def remembered(preset: Preset) -> int:
+    """Frames from which a walk goes on when a batch is formed anew: what a window that rolls keeps,
+    or a clip's context if that is more. Feeding them again is what others wait for then.
+    """
+    return max(preset.clip.context, preset.clip.overlap)

@@ -14,7 +14,7 @@ from diagd_cli.files.outputs import check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.settings import AUTO, Machine, Settings
 from diagd_cli.play import ENDINGS, recording
-from diagd_cli.play.playable import playable
+from diagd_cli.play.playable import playable, remembered
 from diagd_cli.preset import Preset
 from diagd_cli.preset_files import preset_folder
 from diagd_cli.progress import Progress
@@ -122,11 +122,11 @@ def read_starts(
     paths: list[Path], preset: Preset, context: int, sessions: int = 1
 ) -> dict[str, Clip]:
     """Clips by name, each with the context with which a walk begins: where several play, whose
-    walks are decoded together, as many frames as the window holds and all of the clips have.
+    walks go on from equally many frames, as many as they remember, if all of the clips have them.
 
     Raises DiagdError for a clip that cannot be read, or beside which lie the actions of others.
     """
-    most = preset.clip.window if sessions > 1 else context
+    most = max(context, remembered(preset)) if sessions > 1 else context
     found = {path.stem: read_clip(path, context, 0, most - context) for path in paths}
     count = min(context + len(clip.future) for clip in found.values())
     for clip in found.values():

@@ -145,7 +145,7 @@ class Take:
         codes = [*self.start.codes, *_last(self.codes, count)][-count:]
         rows = [*self.start.rows, *_last(self.rows, count)]
         kept = np.array(rows[len(rows) - (count - 1) :], dtype=np.int64)
-        return np.stack(codes), kept.reshape(count - 1, -1)
+        return np.stack(codes), kept.reshape(count - 1, self.start.rows.shape[1])
 
 
 def _last(values: deque[np.ndarray], count: int) -> list[np.ndarray]:

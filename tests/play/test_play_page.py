@@ -6,7 +6,13 @@ import json
 import re
 
 import pytest
-from play.server import served, until
+from families.small import steer, write_small
+from play.server import served, serving, until
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from tiny import moving, save_clip
+
+from diagd_cli import load, play_app
 
 pytest_plugins = ["browser", "play.rooms"]
 
@@ -70,3 +76,50 @@ def test_the_pause_and_the_way_back_to_a_clip(walk, room):
 def test_a_narrow_page_has_no_sideways_scroll(walk):
     walk.set_viewport_size({"width": 360, "height": 740})
     assert walk.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_two_play_and_a_third_watches_whom_he_likes(new_tab, shared):
+    with served(shared) as address, new_tab() as one, new_tab() as two, new_tab() as third:
+        for tab in (one, two, third):
+            tab.goto(f"http://{address}/")
+            tab.locator("#preset").filter(has_text="tiny").wait_for()
+        one.locator("#presence").filter(has_text="You play, 2 play, 1 watches").wait_for()
+        one.keyboard.down("ArrowLeft")
+        two.keyboard.down("ArrowRight")
+        third.locator("#steered").filter(has_text="left").wait_for()
+        third.get_by_role("button", name="Player 2").click()
+        third.locator("#steered").filter(has_text="right").wait_for()
+        one.keyboard.press("n")
+        two.locator("#status").filter(has_text="for all who play").wait_for()
+
+
+def test_the_page_works_under_a_path(page, tiny, loaded):
+    """Mounted in another application, its socket and its files are found below its own address."""
+    app = Starlette(routes=[Mount("/world", play_app(loaded, [tiny.clip], seed=2**60 + 1))])
+    with serving(app) as address:
+        page.goto(f"http://{address}/world")
+        page.locator("#from").filter(has_text=str(2**60 + 1)).wait_for()
+        page.locator("#steps").filter(has_text=re.compile(r"\d")).wait_for()
+        page.click("#again")  # with the same seed, whose digits a number would lose
+        page.locator("#from").filter(has_text=str(2**60 + 1)).wait_for()
+        page.locator("#steps").filter(has_text=re.compile(r"\d")).wait_for()
+        page.click("#save")
+        with page.expect_download() as had:
+            page.locator("#saved a").nth(2).click()
+        assert json.loads(had.value.path().read_text())["seed"] == 2**60 + 1
+
+
+def test_keys_are_held_together_where_the_actions_can_be(page, tmp_path):
+    preset = write_small("mineworld-300m", tmp_path)
+    clip = save_clip(tmp_path / "walk.mp4", moving(8, 32, 48))
+    steer(clip, "mineworld")
+    app = play_app(load(preset, random=0), [clip])
+    with serving(app) as address:
+        page.goto(f"http://{address}/")
+        page.locator("#steps").filter(has_text=re.compile(r"\d")).wait_for()
+        for key in ("w", " ", "ArrowLeft"):
+            page.keyboard.down(key)
+        page.locator("#steered").filter(has_text="forward, jump, look left").wait_for()
+        assert page.get_by_role("button", name="jump").get_attribute("aria-pressed") == "true"
+        page.keyboard.up(" ")
+        page.locator("#held").filter(has_text=re.compile("^forward, look left$")).wait_for()

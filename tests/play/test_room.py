@@ -8,10 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from families.small import steer, write_small_models
 from PIL import Image
-from play.server import Client, served, until
+from play.server import Client, served, serving, until
+from tiny import moving, save_clip
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from diagd_cli import load, load_preset, play_app
+from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import read_clip
 from diagd_cli.errors import DiagdError
 from diagd_cli.pipeline import to_frames
@@ -300,3 +304,61 @@ def test_nothing_but_the_page_is_served(address):
     for path in ("/page.html", "/saved/x/y.mp4", "/../pyproject.toml", "/live"):
         with pytest.raises(urllib.error.HTTPError):
             fetched(address + path)
+
+
+# ---- other families' actions ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "row"),
+    [
+        (
+            "mineworld-300m",
+            ["forward", "jump", "look left", "left", "right"],
+            {"forward": 1, "jump": 1, "camera": [0.0, pytest.approx(-15, abs=3)]},
+        ),
+        ("wham-200m", ["forward", "button 0", "look up"], [1] + [0] * 11 + [5, 10, 5, 10]),
+    ],
+)
+def test_presets_whose_keys_are_held_together_are_played_and_made_again(
+    name, held, row, diagd, tmp_path, monkeypatch
+):
+    """Where the window cannot slide it rolls. What is opposed cancels out."""
+    path = write_small_models(name, tmp_path)
+    preset = load_preset(path)
+    clip = save_clip(tmp_path / "walk.mp4", moving(12, preset.clip.height, preset.clip.width))
+    steer(clip, name)
+    app = play_app(load(preset), [clip], seed=3)
+    with serving(app) as address, Client(address) as client:
+        hello = client.word("hello")
+        assert hello["several"] and hello["rest"] == "" and hello["keys"]["Space"] in held
+        client.say(do="act", actions=held, t=1.0)
+        frame = client.frame(lambda frame: frame.stamp == 1.0)
+        assert {hello["actions"][n] for n in range(32) if frame.names >> n & 1} == set(held)
+        client.say(do="act", actions=[], t=2.0)
+        assert client.frame(lambda frame: frame.stamp == 2.0).names == 0
+        client.say(do="act", actions=["fly"])
+        assert client.word("error")["message"].startswith("no action 'fly'. Use forward, back")
+        client.say(do="save")
+        saved = client.word("saved")
+        files = {kind: fetched(address + where)[0] for kind, where in saved["files"].items()}
+    facts = json.loads(files["sidecar"])
+    actions = _file((tmp_path / facts["output"]).with_suffix(".jsonl"), files["actions"])
+    assert row in preset.actions.describe(preset.actions.read(actions))
+    monkeypatch.chdir(tmp_path)
+    again = facts["again"].replace(f"-p {preset.name}", f"-p {path}").split()
+    done = diagd(*again[1:], "-o", "again.mp4")
+    assert done.code == 0, done.err
+    with np.load("again.npz") as arrays:
+        codes = arrays["codes"][facts["input"]["context"] :]
+    [place] = app.state.room.places
+    assert len(codes) == facts["new_frames"] == facts["again_frames"] >= 2
+    assert np.array_equal(codes, np.stack(list(place.walk.take.codes))[: len(codes)])
+    assert np.array_equal(place.frame.pixels, shown(place))
+
+
+def shown(place):
+    """Pixels of its newest frame, with the preset's stamp."""
+    loaded, take = place.room.loaded, place.walk.take
+    codes = take.codes[place.frame.number - len(take.clip.frames)]
+    return stamped(to_frames(loaded, codes[None]), loaded.preset.stamp)[0]
