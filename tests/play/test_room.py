@@ -1,7 +1,9 @@
 """A world that is served: what a client hears, what it may ask for, and who else is there."""
 
+import asyncio
 import io
 import json
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -14,6 +16,7 @@ from play.server import Client, served, serving, until
 from tiny import moving, save_clip
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from benchmarks.visitors import come_and_go, malformed, vanish
 from diagd_cli import load, load_preset, play_app
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import read_clip
@@ -255,15 +258,17 @@ def test_a_message_that_is_too_long_ends_its_own_connection(address, player):
 
 
 def test_garbage_and_abrupt_ends_leave_nothing_behind(room, address, player):
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        other = Client(address).__enter__()
-        for _ in range(10):
-            other.socket.send(rng.bytes(40).decode("latin-1"))
-        other.socket.socket.close()  # without a word
+    """A thousand messages that cannot be read, a hundred who vanish, fifty who come and go."""
+    player.frame(lambda frame: not frame.of_clip)  # what is only made once is there now
+    tasks, threads = len(asyncio.all_tasks(room.loop)), threading.active_count()
+    assert malformed(address, 1000) == 1000
+    vanish(address, 100)
+    come_and_go(address, 50)
     until(lambda: len(room.clients) == 1)
-    player.frame()
-    assert room.world.failure is None
+    until(lambda: len(asyncio.all_tasks(room.loop)) <= tasks)
+    until(lambda: threading.active_count() <= threads)
+    number = room.places[0].frame.number
+    assert player.frame(lambda frame: frame.number > number) and room.world.failure is None
 
 
 def test_pages_of_other_hosts_are_shut_out(address):
