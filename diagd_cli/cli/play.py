@@ -19,7 +19,7 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import DiagdError
-from diagd_cli.play import LOOPBACK
+from diagd_cli.play import LARGEST_MESSAGE, LOOPBACK
 from diagd_cli.play.mount import require_server
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ HELP = """Walk through a generated world in the browser, live.
 
   diagd play --host 0.0.0.0 --token SECRET --no-browser
 """
-LARGEST_MESSAGE = 4096  # bytes that a client may send at once
 
 
 @o.grouped

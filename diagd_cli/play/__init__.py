@@ -6,6 +6,7 @@ LOOPBACK = "127.0.0.1", "localhost", "::1"  # names of this machine
 # of the files of what was played, beside each other
 ENDINGS = {"mp4": ".mp4", "actions": ".jsonl", "sidecar": ".json"}
 MOST_SESSIONS = 8
+LARGEST_MESSAGE = 4096  # characters that a client may send at once
 
 
 def recording(record: Path, place: int) -> Path:

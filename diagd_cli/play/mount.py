@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +67,9 @@ def play_app(
 
 def require_server(purpose: str) -> None:
     """Raise MissingExtra unless all is installed that a served world needs."""
-    for name in ("starlette", "uvicorn", "websockets"):
-        if find_spec(name) is None:
-            raise MissingExtra(name, "play", purpose)
+    try:
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+        import websockets  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra(error.name or "uvicorn", "play", purpose) from None

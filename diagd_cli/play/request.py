@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from diagd_cli.clip.read import Clip, read_clip
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import DiagdError, UsageError
 from diagd_cli.files.outputs import check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.settings import AUTO, Machine, Settings
@@ -76,12 +76,21 @@ class Playing:
     def room(self, progress: Progress) -> Room:
         """Load the models and read the clips. Raises DiagdError."""
         from diagd_cli.jobs.models import load_models
+        from diagd_cli.weights.memory import ONE_CLIP
 
         preset, settings = self.preset, self.settings
-        with progress.stage(f"loading {preset.name}"):
-            loaded = load_models(
-                preset, settings, self.machine, frames=preset.clip.window, batch=self.sessions
-            )
+        try:
+            with progress.stage(f"loading {preset.name}"):
+                loaded = load_models(
+                    preset,
+                    settings,
+                    self.machine,
+                    frames=preset.clip.window,
+                    batch=self.sessions,
+                )
+        except DiagdError as error:
+            error.hint = error.hint.replace(ONE_CLIP, "Use --sessions 1")
+            raise
         return self.room_of(loaded)
 
     def room_of(self, loaded: Loaded) -> Room:

@@ -16,7 +16,7 @@ from diagd_cli.clip.read import Clip
 from diagd_cli.errors import DiagdError
 from diagd_cli.jobs.settings import seeds_from
 from diagd_cli.loading import Loaded
-from diagd_cli.play import protocol, recording
+from diagd_cli.play import LARGEST_MESSAGE, protocol, recording
 from diagd_cli.play.client import POLICY, Client
 from diagd_cli.play.holding import Holding
 from diagd_cli.play.place import Place
@@ -28,7 +28,7 @@ from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.sampling import Sampling
 
 MOST_WATCHERS = 16
-TRY_AGAIN = 1013  # of WebSocket's reasons to close
+TOO_LONG, TRY_AGAIN = 1009, 1013  # of WebSocket's reasons to close
 
 
 class Room:
@@ -173,6 +173,9 @@ class Room:
     async def _listen(self, client: Client) -> None:
         while True:
             text = await client.socket.receive_text()
+            if len(text) > LARGEST_MESSAGE:  # which the server in front of it may have let through
+                await client.socket.close(TOO_LONG, "the message is too long")
+                return
             if not client.allowed():
                 await client.socket.close(POLICY, "too many messages")
                 return

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import uvicorn
 from websockets.sync.client import connect
 
-from diagd_cli.cli.play import LARGEST_MESSAGE, listen
-from diagd_cli.play import protocol
+from diagd_cli.cli.play import listen
+from diagd_cli.play import LARGEST_MESSAGE, protocol
 from diagd_cli.play.app import room_app
 
 PATIENCE = 20.0  # seconds for what should happen soon
@@ -22,10 +22,10 @@ def served(room, token="", loopback=True):
 
 
 @contextlib.contextmanager
-def serving(app):
+def serving(app, limit=LARGEST_MESSAGE):
     """An application at an address of this machine, `host:port`."""
     with contextlib.closing(listen("127.0.0.1", 0)) as socket:
-        config = uvicorn.Config(app, log_level="error", ws_max_size=LARGEST_MESSAGE)
+        config = uvicorn.Config(app, log_level="error", ws_max_size=limit)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None
         thread = threading.Thread(target=lambda: server.run(sockets=[socket]))

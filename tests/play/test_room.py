@@ -3,6 +3,8 @@
 import asyncio
 import io
 import json
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -16,12 +18,14 @@ from play.server import Client, served, serving, until
 from tiny import moving, save_clip
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import diagd_cli
 from benchmarks.visitors import come_and_go, malformed, vanish
 from diagd_cli import load, load_preset, play_app
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import read_clip
-from diagd_cli.errors import DiagdError
+from diagd_cli.errors import DiagdError, MissingExtra
 from diagd_cli.pipeline import to_frames
+from diagd_cli.play.app import room_app
 
 pytest_plugins = ["play.rooms"]
 
@@ -166,13 +170,48 @@ def test_of_several_decodings_the_command_makes_the_frames_of_the_first(player, 
     assert f"--frames {facts['again_frames']} --decoding diagd" in facts["again"]
 
 
-def test_the_client_of_the_docs_walks(address):
+def example(about, forward="forward", **names):
+    """What the docs' example leaves, of the one that names something."""
     page = (Path(__file__).parents[2] / "docs" / "play.md").read_text()
-    code = page.split("```python\n")[1].split("```")[0].replace("forward", "left")
-    names: dict = {"address": address}
+    [code] = [block for block in page.split("```python\n")[1:] if about in block.split("```")[0]]
+    code = code.split("```")[0].replace("forward", forward)
     exec(compile(code, "play.md", "exec"), names)
+    return names
+
+
+def test_the_client_of_the_docs_walks(address):
+    names = example("websockets", address=address, forward="left")
     assert len(names["seen"]) == 10 and names["seen"][-1][1] == 1.0
     assert Image.open(io.BytesIO(names["seen"][-1][2])).size == (24, 16)
+
+
+def test_the_application_of_the_docs_is_mounted_under_a_path(tiny, monkeypatch):
+    """Its lifespan is not called there: it begins when it is first asked for."""
+    monkeypatch.chdir(tiny.folder)  # where walk.mp4 is
+    monkeypatch.setattr(diagd_cli, "load", lambda name: load(str(tiny.preset)))
+    app = example("Mount")["app"]
+    with (
+        serving(app) as address,
+        Client(f"{address}/world") as one,
+        Client(f"{address}/world") as two,
+    ):
+        assert one.word("hello")["sessions"] == 2 and two.word("hello")["role"] == "player"
+        two.frame(lambda frame: not frame.of_clip)
+        two.say(do="save")
+        path = two.word("saved")["files"]["actions"]
+        assert fetched(f"{address}/world{path}")[0].startswith(b'{"action": ')
+        assert fetched(f"{address}/world")[0].startswith(b"<!doctype html>")
+
+
+def test_the_application_says_what_is_not_installed(loaded, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtra, match=r"play_app needs the package uvicorn. Install .*play"):
+        play_app(loaded)
+
+
+def test_it_is_imported_without_a_server():
+    code = "import sys, diagd_cli; diagd_cli.play_app; assert 'starlette' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- others --------------------------------------------------------------------------------------
@@ -247,14 +286,21 @@ def test_a_client_that_floods_is_shut_out_and_harms_nobody(room, address, player
     player.frame()
 
 
-def test_a_message_that_is_too_long_ends_its_own_connection(address, player):
-    with Client(address) as other:
+@pytest.mark.parametrize("limit", [4096, 1 << 24])
+def test_a_message_that_is_too_long_ends_its_own_connection(room, limit):
+    """Also where the server that the room is mounted in would let it through."""
+    with (
+        serving(room_app(room), limit) as address,
+        Client(address) as player,
+        Client(address) as other,
+    ):
         other.word("hello")
         other.socket.send("x" * 10_000)
         with pytest.raises(ConnectionClosed):
             while True:
                 other.socket.recv(timeout=5)
-    player.frame()
+        assert other.socket.close_code == 1009
+        player.frame()
 
 
 def test_garbage_and_abrupt_ends_leave_nothing_behind(room, address, player):
