@@ -41,6 +41,7 @@ from diagd_cli.model.inverse import read_motion
 from diagd_cli.play.request import own_decoding, shipped_clips, suggestions
 from diagd_cli.weights.load import load_inverse
 
+KEYS = "forward", "left", "forward+right", "right", "back"
 SETTLED = 5.0  # seconds after which what is gone should be gone
 
 
@@ -210,37 +211,42 @@ def here(app) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
 
 def judge(args: argparse.Namespace) -> list[dict]:
     """How often the inverse dynamics model reads the key that was held: from frames that came over
-    the socket, and from real ones of the clips, chance aside.
+    the socket, of all clips in turn, and from real ones of these clips.
     """
     preset = load_preset(args.preset)
-    inverse = load_inverse(preset, torch.device("cpu"), None)
-    names = list(preset.actions.keys)
-    rows = [{"frames": "real", **accuracy(inverse, *real(preset, args.clip))}]
+    inverse, names = load_inverse(preset, torch.device("cpu"), None), list(preset.actions.keys)
+    clips = [Path(clip) for clip in args.clip] or shipped_clips(preset)
+    hits = [hit for clip in clips for hit in read_back(inverse, *recorded(preset, clip))]
+    rows = [{"frames": "real", "pairs": len(hits), "read as held": float(np.mean(hits))}]
     with served(args, 1) as address, closing(Visitor(address)) as visitor:
         for decoding in suggestions(preset, own_decoding(preset))[2:]:  # NTP takes long
             visitor.say(do="decode", method=decoding.method, k=decoding.k, d=decoding.d)
-            pictures, steered = walk(visitor, args.judge, ["forward", "left", "forward", "right"])
-            frames = np.stack([np.asarray(Image.open(io.BytesIO(each))) for each in pictures])
-            found = accuracy(inverse, frames, [names[n] for n in steered], names)
-            rows.append({"frames": decoding.label(preset.grid), **found})
+            hits = []
+            for clip in clips:
+                walked = walk(visitor, clip.stem, -(-args.judge // len(clips)), KEYS)
+                pixels = [np.asarray(Image.open(io.BytesIO(each.picture))) for each in walked]
+                held = [names[each.action] for each in walked[1:]]
+                hits += read_back(inverse, np.stack(pixels), held, names)
+            row = {"pairs": len(hits), "read as held": float(np.mean(hits))}
+            rows.append({"frames": decoding.label(preset.grid), **row})
     for row in rows:
         row["share of real"] = row["read as held"] / rows[0]["read as held"]
     return rows
 
 
-def accuracy(inverse, frames: np.ndarray, held: list[str], names: list[str]) -> dict:
+def read_back(inverse, frames: np.ndarray, held: list[str], names: list[str]) -> list[bool]:
+    """Of each pair of frames, whether what was held is read from them."""
     read, _ = read_motion(inverse, frames)
-    hits = [names[n] == name for n, name in zip(read.tolist(), held, strict=True)]
-    return {"pairs": len(hits), "read as held": float(np.mean(hits))}
+    return [names[n] == name for n, name in zip(read.tolist(), held, strict=True)]
 
 
-def real(preset, clips: list[str]) -> tuple[np.ndarray, list[str], list[str]]:
-    """Frames of the first clip that was recorded with its actions, these, and all names."""
-    path = Path((clips or shipped_clips(preset))[0])
-    rows = preset.actions.read(path.with_suffix(".jsonl"))
-    frames = read_clip(path, 1, 0, len(rows) - 1)
-    frames = np.concatenate([frames.frames, frames.future])
-    return frames, preset.actions.describe(rows)[: len(frames) - 1], list(preset.actions.keys)
+def recorded(preset, clip: Path) -> tuple[np.ndarray, list[str], list[str]]:
+    """Frames of a clip, the actions that were recorded between them, and the names of all."""
+    rows = preset.actions.read(clip.with_suffix(".jsonl"))
+    found = read_clip(clip, 1, 0, len(rows) - 1)
+    frames = np.concatenate([found.frames, found.future])
+    held = preset.actions.describe(rows)[: len(frames) - 1]
+    return frames, held, list(preset.actions.keys)
 
 
 if __name__ == "__main__":

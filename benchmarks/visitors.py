@@ -119,24 +119,25 @@ def play(visitor: Visitor, seconds: float, keys: Iterable[str]) -> Played:
     return played
 
 
-def walk(visitor: Visitor, count: int, keys: Iterable[str]) -> tuple[list[bytes], list[int]]:
-    """Pictures, without loss, of frames one after another, and the number of the action that
-    steered each but the first; keys change when they are seen.
+def walk(visitor: Visitor, clip: str, count: int, keys: Iterable[str]) -> list[Frame]:
+    """Begin anew from a clip and press another key whenever the last one was seen, for so many
+    frames; pictures without loss of all of them, one after another, and of the one before.
     """
     visitor.say(do="format", format="png")
-    keys, stamp = cycle(keys), 0.0
-    frames: list[Frame] = []
+    visitor.say(do="reset", seed=1, clip=clip)
+    while visitor.word("state")["clip"] != clip:
+        pass
+    keys, stamp, frames = cycle(keys), 0.0, []
     while len(frames) <= count:
         if not stamp or (frames and frames[-1].stamp == stamp):
             stamp = time.perf_counter()
             visitor.say(do="act", action=next(keys), t=stamp)
         frame = visitor.frame()
-        if frame.action == NO_ACTION or not frame.picture.startswith(b"\x89PNG"):
-            continue
         if frames and frame.number != frames[-1].number + 1:
-            frames.clear()  # one was left out, since it came too late
-        frames.append(frame)
-    return [frame.picture for frame in frames], [frame.action for frame in frames[1:]]
+            frames.clear()  # one was left out, since it came too late, or it is of another clip
+        if frame.action != NO_ACTION and frame.picture.startswith(b"\x89PNG"):
+            frames.append(frame)
+    return frames
 
 
 # ---- harm ----------------------------------------------------------------------------------------
