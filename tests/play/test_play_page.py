@@ -2,19 +2,27 @@
 saved.
 """
 
+import io
 import json
 import re
 
+import numpy as np
 import pytest
 from families.small import steer, write_small
+from PIL import Image
 from play.server import served, serving, until
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from tiny import moving, save_clip
 
-from diagd_cli import load, play_app
+from diagd_cli import Decoding, load, play_app
+from diagd_cli.model.inverse import read_motion
+from diagd_cli.play.protocol import HEADER
+from diagd_cli.weights.load import load_inverse
 
 pytest_plugins = ["browser", "play.rooms"]
+
+LEFT = 3  # the number of the shipped preset's action
 
 
 @pytest.fixture
@@ -93,10 +101,12 @@ def test_two_play_and_a_third_watches_whom_he_likes(new_tab, shared):
         two.locator("#status").filter(has_text="for all who play").wait_for()
 
 
-def test_the_page_works_under_a_path(page, tiny, loaded):
-    """Mounted in another application, its socket and its files are found below its own address."""
-    app = Starlette(routes=[Mount("/world", play_app(loaded, [tiny.clip], seed=2**60 + 1))])
-    with serving(app) as address:
+def test_the_page_works_under_a_path(page, tiny, loaded, diagd, tmp_path, monkeypatch):
+    """Mounted in another application, its socket and its files are found below its own address;
+    what is saved there can be made again.
+    """
+    world = play_app(loaded, [tiny.clip], seed=2**60 + 1)
+    with serving(Starlette(routes=[Mount("/world", world)])) as address:
         page.goto(f"http://{address}/world")
         page.locator("#from").filter(has_text=str(2**60 + 1)).wait_for()
         page.locator("#steps").filter(has_text=re.compile(r"\d")).wait_for()
@@ -104,9 +114,20 @@ def test_the_page_works_under_a_path(page, tiny, loaded):
         page.locator("#from").filter(has_text=str(2**60 + 1)).wait_for()
         page.locator("#steps").filter(has_text=re.compile(r"\d")).wait_for()
         page.click("#save")
-        with page.expect_download() as had:
-            page.locator("#saved a").nth(2).click()
-        assert json.loads(had.value.path().read_text())["seed"] == 2**60 + 1
+        for link in page.locator("#saved a").all():
+            with page.expect_download() as had:
+                link.click()
+            had.value.save_as(tmp_path / had.value.suggested_filename)
+    [sidecar] = tmp_path.glob("*.json")
+    facts = json.loads(sidecar.read_text())
+    assert facts["seed"] == 2**60 + 1
+    monkeypatch.chdir(tmp_path)
+    again = facts["again"].replace("-p tiny", f"-p {tiny.preset}").split()
+    assert diagd(*again[1:], "-o", "again.mp4").code == 0
+    with np.load("again.npz") as arrays:
+        codes = arrays["codes"][facts["input"]["context"] :]
+    played = np.stack(list(world.state.room.places[0].walk.take.codes))
+    assert len(codes) == facts["again_frames"] and np.array_equal(codes, played[: len(codes)])
 
 
 def test_keys_are_held_together_where_the_actions_can_be(page, tmp_path):
@@ -123,3 +144,37 @@ def test_keys_are_held_together_where_the_actions_can_be(page, tmp_path):
         assert page.get_by_role("button", name="jump").get_attribute("aria-pressed") == "true"
         page.keyboard.up(" ")
         page.locator("#held").filter(has_text=re.compile("^forward, look left$")).wait_for()
+
+
+def test_the_key_that_is_held_is_read_back_from_the_frames_that_come(page):
+    """By the model that judges steering, of a world that is switched to NTP and back before."""
+    world = load("freedoom")
+    diagonal = Decoding("diagd", k=1, d=10, window="slide")
+    app, came = play_app(world, decoding=diagonal, seed=1, pace=0), []
+    take = lambda message: came.append(message)  # noqa: E731  (the driver takes no method of a list)
+    page.on("websocket", lambda socket: socket.on("framereceived", take))
+    with serving(app) as address:
+        page.goto(f"http://{address}/")
+        page.locator("#preset").filter(has_text="freedoom").wait_for()
+        page.check("#lossless")
+        page.uncheck("#mapped")  # whose animation takes the world's processor
+        for method in ("ntp", "diagd"):
+            page.keyboard.press("n")
+            until(lambda method=method: app.state.room.world.decoding.method == method)
+        page.keyboard.down("ArrowLeft")
+        # only while the page is at work are its frames handed over
+        until(lambda: page.evaluate("1") and len(turned(came)) > 4, patience=60)
+    inverse = load_inverse(world.preset, world.device, None)
+    names, frames = world.preset.actions.names, turned(came)
+    read, _ = read_motion(inverse, np.stack(frames))
+    hits = [names[n] == "left" for n in read.tolist()]
+    assert np.mean(hits) >= 0.8 * 0.93  # which is what it reads from the clips themselves
+
+
+def turned(came):
+    """Pixels of the newest frames, all of which were steered to the left."""
+    frames = [message for message in came if isinstance(message, bytes)]
+    left = [HEADER.unpack_from(message)[8] == LEFT for message in frames]
+    count = left[::-1].index(False) if False in left else 0
+    pictures = [message[HEADER.size :] for message in frames[len(frames) - count :]]
+    return [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
