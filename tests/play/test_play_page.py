@@ -114,10 +114,12 @@ def test_the_page_works_under_a_path(page, tiny, loaded, diagd, tmp_path, monkey
         page.locator("#from").filter(has_text=str(2**60 + 1)).wait_for()
         page.locator("#steps").filter(has_text=re.compile(r"\d")).wait_for()
         page.click("#save")
+        page.locator("#saved a").nth(2).wait_for()
         for link in page.locator("#saved a").all():
             with page.expect_download() as had:
                 link.click()
             had.value.save_as(tmp_path / had.value.suggested_filename)
+        page.close()
     [sidecar] = tmp_path.glob("*.json")
     facts = json.loads(sidecar.read_text())
     assert facts["seed"] == 2**60 + 1
@@ -144,6 +146,7 @@ def test_keys_are_held_together_where_the_actions_can_be(page, tmp_path):
         assert page.get_by_role("button", name="jump").get_attribute("aria-pressed") == "true"
         page.keyboard.up(" ")
         page.locator("#held").filter(has_text=re.compile("^forward, look left$")).wait_for()
+        page.close()
 
 
 def test_the_key_that_is_held_is_read_back_from_the_frames_that_come(page):
@@ -163,7 +166,8 @@ def test_the_key_that_is_held_is_read_back_from_the_frames_that_come(page):
             until(lambda method=method: app.state.room.world.decoding.method == method)
         page.keyboard.down("ArrowLeft")
         # only while the page is at work are its frames handed over
-        until(lambda: page.evaluate("1") and len(turned(came)) > 4, patience=60)
+        until(lambda: page.wait_for_timeout(200) or len(turned(came)) > 4, patience=120)
+        page.close()
     inverse = load_inverse(world.preset, world.device, None)
     names, frames = world.preset.actions.names, turned(came)
     read, _ = read_motion(inverse, np.stack(frames))
