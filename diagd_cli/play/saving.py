@@ -151,10 +151,12 @@ class Again:
         words += ["--decoding", decoding.method]
         words += [] if decoding.method == "ntp" else ["--k", decoding.k]
         words += ["--d", decoding.d] if decoding.method == "diagd" else []
-        words += ["--stand-in", decoding.stand_in] if decoding.method != "ntp" else []
+        default = self.preset.decoding
+        other = decoding.method != "ntp" and decoding.stand_in != default.stand_in
+        words += ["--stand-in", decoding.stand_in] if other else []
         words += [] if decoding.repair else ["--no-repair"]
         words += ["--window", decoding.window]
-        words += ["--sinks", decoding.sinks] if decoding.sinks else []
+        words += ["--sinks", decoding.sinks] if decoding.sinks != default.sinks else []
         words += [*(self.words or ()), "--seed", self.take.seed]
         words += ["--actions", output.with_suffix(".jsonl").name, "--save-tokens"]
         return shlex.join(map(str, words))
