@@ -46,6 +46,7 @@ bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks.decodings
 	$(BIN)/python -m benchmarks.growth
 	$(BIN)/python -m benchmarks.busy --frames 8
+	$(BIN)/python -m benchmarks.play
 
 docs: .venv/installed-docs
 	$(BIN)/python -m diagd_cli.cli.reference > docs/cli.md

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # what `__getattr__` finds, for type checkers and editors
     from diagd_cli.pipeline import Result as Result
     from diagd_cli.pipeline import continue_clip as continue_clip
     from diagd_cli.pipeline import continue_clips as continue_clips
+    from diagd_cli.play.mount import play_app as play_app
     from diagd_cli.preset import Preset as Preset
     from diagd_cli.preset_files import load_preset as load_preset
     from diagd_cli.preset_files import preset_names as preset_names
@@ -61,6 +62,7 @@ _PUBLIC = {
     "errors": ("DiagdError", "DiagdWarning"),
     "model.contract": ("Model",),
     "model.mask": ("Mask",),
+    "play.mount": ("play_app",),
 }
 _MODULE = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = ["__version__", *_MODULE]

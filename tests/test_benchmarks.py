@@ -3,6 +3,7 @@ same tokens.
 """
 
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -18,10 +19,11 @@ from benchmarks import (
     growth,
     health,
     plain_loop,
+    play,
     step,
 )
 from benchmarks.common import Lap, Prompted
-from diagd_cli import Decoding, random_transformer
+from diagd_cli import Decoding, load, play_app, random_transformer
 
 GROWTH = [
     "--frames",
@@ -257,6 +259,38 @@ def test_a_busy_machine_is_compared_with_a_quiet_one(tiny, tmp_path, capsys, mon
         ({}, ("--threads", 1)),
         ({"GOMP_SPINCOUNT": "0"}, ("--threads", 2)),
     ]
+
+
+def test_what_those_get_who_play(tiny, bench, monkeypatch):
+    @contextmanager
+    def served(args, sessions):  # without a process of its own, which takes seconds to start
+        app = play_app(load(args.preset), args.clip, seed=1, pace=0, sessions=sessions)
+        with play.here(app) as (address, _):
+            yield address
+
+    monkeypatch.setattr(play, "served", served)
+    options = ["--preset", str(tiny.preset), "--clip", str(tiny.clip), "--seconds", "0.3"]
+    rows = bench(play, *options, "--players", "1", "2")
+    assert [(row["decoding"], row["players"]) for row in rows] == [
+        ("NTP", 1),
+        ("spatial DiagD k=1", 1),
+        ("DiagD k=1 d=2", 1),
+        ("DiagD k=1 d=2", 2),
+    ]
+    for row in rows:
+        assert 0 < row["key to picture, median ms"] <= row["95th percentile"]
+        assert row["tokens/s"] == pytest.approx(row["frames/s each"] * row["players"] * 6)
+
+
+def test_a_long_play_tells_what_grows_and_what_is_left(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(play, "SETTLED", 0.5)
+    monkeypatch.setattr(play, "harass", lambda address: (0, play.come_and_go(address, 2)))
+    options = ["--preset", str(tiny.preset), "--clip", str(tiny.clip), "--soak", "0.01"]
+    play.main([*options, "--threads", "1", "--out", str(tmp_path)])
+    first, gone, closed = json.loads((tmp_path / "play_soak.json").read_text())["rows"]
+    assert first["minute"] == 1 and first["connections"] == 1 and first["frames/s"] > 0
+    assert gone["connections"] == 0 and gone["tasks"] < first["tasks"]
+    assert closed["threads"] == 0
 
 
 def test_the_run_that_is_prepared_for_a_gpu(tmp_path, capsys, int8_processor, monkeypatch):

@@ -18,8 +18,9 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
-from diagd_cli.errors import DiagdError, MissingExtra
-from diagd_cli.play import LOOPBACK
+from diagd_cli.errors import DiagdError
+from diagd_cli.play import LARGEST_MESSAGE, LOOPBACK
+from diagd_cli.play.mount import require_server
 
 if TYPE_CHECKING:
     from diagd_cli.play.request import Playing
@@ -32,9 +33,10 @@ HELP = """Walk through a generated world in the browser, live.
 
   diagd play room.mp4 --k 1 --d 10        # from a clip of one's own
 
+  diagd play --sessions 4                 # four people, each in a world of his own
+
   diagd play --host 0.0.0.0 --token SECRET --no-browser
 """
-LARGEST_MESSAGE = 4096  # bytes that a client may send at once
 
 
 @o.grouped
@@ -53,6 +55,9 @@ def play(
         float | None,
         typer.Option(min=0, max=1000, help="Most frames a second, the preset's; 0: no limit."),
     ] = None,
+    sessions: Annotated[
+        int, typer.Option(min=1, max=8, help="How many can play at once, in one batch.")
+    ] = 1,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = LOOPBACK[0],
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
     token: Annotated[
@@ -88,7 +93,8 @@ def play(
         playing = Playing(
             preset=chosen,
             settings=settings,
-            clips=clips or shipped_clips(),
+            clips=clips or shipped_clips(chosen),
+            sessions=sessions,
             machine=machine_of(machine, random=random_weights),
             pace=chosen.clip.fps if fps is None else fps,
             record=record,
@@ -110,19 +116,16 @@ def serve(
     threads: int,
 ) -> None:
     """Serve until Ctrl-C. Raises DiagdError."""
-    try:
-        import starlette  # noqa: F401
-        import uvicorn
-        import websockets  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra(error.name or "uvicorn", "play", "diagd play") from None
-    from diagd_cli.play.app import play_app
+    require_server("diagd play")
+    import uvicorn
+
+    from diagd_cli.play.app import room_app
     from diagd_cli.play.saving import write
 
     with closing(listen(host, port)) as listening:
         set_threads(threads)
         room = playing.room(reporter)
-        app = play_app(room, token, loopback=host in LOOPBACK)
+        app = room_app(room, token, loopback=host in LOOPBACK)
         address = address_of(listening, host, token)
         if host not in LOOPBACK:
             reporter.warning(f"other machines can reach it at {host}: the address has a token")
@@ -136,9 +139,9 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
         if room.world.failure:
             raise room.world.failure
-        if playing.record and room.world.take.codes:
-            write(room.loaded, room.world.take, playing.record)
-            reporter.note(f"What was played: {playing.record}")
+        for take, path in room.takes(playing.record) if playing.record else ():
+            write(room.loaded, take, path, room.words)
+            reporter.note(f"What was played: {path}")
 
 
 def listen(host: str, port: int) -> socket.socket:

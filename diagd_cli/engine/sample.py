@@ -24,8 +24,8 @@ class Sampler:
     grid: how latent frames lie in the sequence, for a sampling with `first`.
     device: where the logits will be.
 
-    `origin`, int64 [1], is the place in the video of position 0: a window that rolls goes on
-    drawing fresh noise. It is written in place, where a CUDA graph that draws reads it.
+    `origin`, int64 [B, 1], is the place of position 0 in each clip's video: a window that rolls
+    goes on drawing fresh noise. It is written in place, where a CUDA graph that draws reads it.
 
     Raises ValueError for a sampling with `first` without a grid.
     """
@@ -42,7 +42,7 @@ class Sampler:
         self.sampling, self.grid = sampling, grid
         signed = torch.tensor([[_signed(seed)] for seed in seeds], device=device)
         self.seeds = mix(signed * _GOLDEN)  # [B, 1]
-        self.origin = torch.zeros(1, dtype=torch.int64, device=device)
+        self.origin = torch.zeros_like(self.seeds)
         self.ids = torch.arange(sampling.codes, device=device)
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:

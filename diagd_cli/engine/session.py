@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,8 @@ class Session:
     forgotten: latent frames that came before `codes`.
     live: whether what steers is not known before it is asked for: it is asked for late then, even
         where guesses would reach further.
+    before: of each clip, latent frames of its video that came before those with which the session
+        began; None: none. What is drawn depends on the place in the video.
 
     The first extension makes a token store, a cache and a sampler on the device, and the steps that
     it takes there; they stay, with all CUDA graphs that have been captured, until `release`, or
@@ -70,6 +72,7 @@ class Session:
     keep: int | None = None
     forgotten: int = 0
     live: bool = False
+    before: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
@@ -234,7 +237,9 @@ class Session:
         rows[:, : steering.shape[1]] = steering[:, : codes.shape[1]]
         tokens = self.grid.flatten(codes, rows, self.prefix)
         state.put(np.arange(tokens.shape[1]), tokens)
-        state.sampler.origin.fill_(self._start * self.grid.block)
+        before = np.array(self.before or [0] * len(codes), dtype=np.int64)
+        places = torch.from_numpy((before + self._start) * self.grid.block)
+        state.sampler.origin.copy_(places[:, None])
 
     def _steer(self, state: State, latent: int, steer: Steer | None) -> None:
         """Put the tokens after a latent frame where the steps read them."""

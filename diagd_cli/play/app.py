@@ -22,16 +22,23 @@ from diagd_cli.play.saving import KINDS
 RULES = (
     "default-src 'none'; img-src 'self' blob: data:; connect-src 'self'; "
     "script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "frame-ancestors {within}"
 )
+NOWHERE = "'none'"
 
 
-def play_app(room: Room, token: str = "", loopback: bool = True) -> Starlette:
+def room_app(
+    room: Room, token: str = "", loopback: bool = True, within: str = NOWHERE
+) -> Starlette:
     """The ASGI application of a room, to be served or mounted.
 
     token: what the address must have as `?token=...`; "" for nobody's.
     loopback: whether only names of this machine are answered to, so that no page elsewhere can
         reach it by a name of its own.
+    within: the origins of pages that may show it in a frame.
+
+    The world begins when the application does; mounted in another one, which tells it nothing of
+    that, when it is first asked for.
     """
 
     def admitted(asked: HTTPConnection) -> bool:
@@ -44,10 +51,11 @@ def play_app(room: Room, token: str = "", loopback: bool = True) -> Starlette:
     async def page(request: Request) -> Response:
         if not admitted(request):
             return PlainTextResponse("The address lacks its token, or is another's\n", 403)
+        room.open()
         nonce = secrets.token_urlsafe(16)
         text = (files("diagd_cli.play") / "page.html").read_text(encoding="utf-8")
         headers = {
-            "Content-Security-Policy": RULES.format(nonce=nonce),
+            "Content-Security-Policy": RULES.format(nonce=nonce, within=within),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cache-Control": "no-store",
@@ -55,11 +63,10 @@ def play_app(room: Room, token: str = "", loopback: bool = True) -> Starlette:
         return HTMLResponse(text.replace("{{nonce}}", nonce), headers=headers)
 
     async def saved(request: Request) -> Response:
-        found = room.saved.get(request.path_params["key"])
-        kinds = {address: kind for kind, address in found.addresses.items()} if found else {}
-        if found is None or request.url.path not in kinds:
+        found, name = room.saved(request.path_params["key"]), request.path_params["name"]
+        kind = found.kinds.get(name) if found else None
+        if found is None or kind is None:
             return PlainTextResponse("There is no such file\n", 404)
-        kind = kinds[request.url.path]
         headers = {"Content-Disposition": "attachment", "Cache-Control": "no-store"}
         return Response(found.files[kind], media_type=KINDS[kind], headers=headers)
 
@@ -75,9 +82,11 @@ def play_app(room: Room, token: str = "", loopback: bool = True) -> Starlette:
 
     @asynccontextmanager
     async def life(app: Starlette) -> AsyncIterator[None]:
-        await room.open()
+        room.open()
         yield
         await room.close()
 
     routes = [Route("/", page), Route("/saved/{key}/{name}", saved), WebSocketRoute("/live", live)]
-    return Starlette(routes=routes, lifespan=life)
+    app = Starlette(routes=routes, lifespan=life)
+    app.state.room = room
+    return app

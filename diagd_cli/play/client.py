@@ -7,13 +7,16 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from diagd_cli.play import protocol
 from diagd_cli.play.protocol import Format
-from diagd_cli.play.world import Shown
+from diagd_cli.play.take import Shown
+
+if TYPE_CHECKING:
+    from diagd_cli.play.place import Place
 
 UNSEEN = 2  # frames that may be on their way
 MESSAGES_A_SECOND = 200.0  # that it may send
@@ -26,6 +29,7 @@ GONE = WebSocketDisconnect, RuntimeError
 class Client:
     """Somebody who plays or watches.
 
+    place: where.
     latest: a frame that is not sent yet.
     newest: the last one that there was.
     unseen: the numbers of those that were sent and are not acknowledged.
@@ -35,6 +39,7 @@ class Client:
     """
 
     socket: WebSocket
+    place: Place
     form: Format = "jpeg"
     latest: Shown | None = None
     newest: Shown | None = None
@@ -43,6 +48,17 @@ class Client:
     credit: float = MESSAGES_A_SECOND
     heard: float = field(default_factory=time.monotonic)
     deaf: bool = False
+
+    @property
+    def plays(self) -> bool:
+        """Whether it plays; else it watches."""
+        return self.place.player is self
+
+    def look_at(self, place: Place) -> None:
+        """Be where somebody plays, and see the newest frame there."""
+        self.place = place
+        if place.frame is not None:
+            self.offer(place.frame)
 
     def allowed(self) -> bool:
         """Whether one more message, which has come, is within the rate."""
@@ -77,11 +93,8 @@ class Client:
         """Tell it in one line what cannot be done."""
         await self.say({"do": "error", "message": message})
 
-    async def send_frames(self, actions: Mapping[bytes, int]) -> None:
-        """Send the newest frame whenever those before it were seen, until it is gone.
-
-        actions: the number of each row of tokens, by its bytes.
-        """
+    async def send_frames(self) -> None:
+        """Send the newest frame whenever those before it were seen, until it is gone."""
         with suppress(*GONE):
             while True:
                 await self.due.wait()
@@ -91,4 +104,4 @@ class Client:
                     continue
                 self.latest = None
                 self.unseen.append(shown.number)
-                await self.socket.send_bytes(protocol.pack(shown, actions, self.form))
+                await self.socket.send_bytes(protocol.pack(shown, self.form))

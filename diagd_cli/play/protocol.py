@@ -8,18 +8,16 @@ from __future__ import annotations
 import io
 import struct
 import time
-from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, model_validator
 
-from diagd_cli.play.world import Shown
+from diagd_cli.play.take import NO_ACTION, Shown
 
 VERSION = 1
 HEADER = struct.Struct("<BBHIddffHHI")
-NO_ACTION = 0xFFFF
 QUALITY = 90  # of JPEG
 Format = Literal["jpeg", "png"]
 
@@ -38,11 +36,23 @@ class Ack(Message):
 
 
 class Act(Message):
-    """An action is held from now on; t: the client's own time."""
+    """An action is held from now on, or several, or none; t: the client's own time."""
 
     do: Literal["act"]
-    action: str = Field(max_length=60)
+    action: str | None = Field(default=None, max_length=60)
+    actions: list[Annotated[str, Field(max_length=60)]] | None = Field(default=None, max_length=32)
     t: float = 0.0
+
+    @model_validator(mode="after")
+    def _either(self) -> Act:
+        if (self.action is None) == (self.actions is None):
+            raise ValueError("give action or actions")
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """What is held."""
+        return [self.action] if self.action is not None else self.actions or []
 
 
 class Decode(Message):
@@ -54,11 +64,17 @@ class Decode(Message):
     d: int = Field(default=1, ge=1, le=100_000)
 
 
+def _whole(given: object) -> object:
+    """A number that is spelt, as a browser must tell one above 2^53."""
+    plain = isinstance(given, str) and given.isascii() and given.isdigit() and len(given) <= 20
+    return int(str(given)) if plain else given
+
+
 class Reset(Message):
     """Begin anew: by another seed where none is given, and with the same clip."""
 
     do: Literal["reset"]
-    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    seed: Annotated[int | None, BeforeValidator(_whole)] = Field(default=None, ge=0, lt=2**64)
     clip: str | None = Field(default=None, max_length=200)
 
 
@@ -76,13 +92,20 @@ class Choose(Message):
     format: Format
 
 
+class Watch(Message):
+    """See what is played at another place."""
+
+    do: Literal["watch"]
+    place: int = Field(ge=0)
+
+
 class Save(Message):
     """Have what was played as files."""
 
     do: Literal["save"]
 
 
-Anything = Ack | Act | Decode | Reset | Pause | Choose | Save
+Anything = Ack | Act | Decode | Reset | Pause | Choose | Watch | Save
 _ADAPTER: TypeAdapter[Anything] = TypeAdapter(Annotated[Anything, Field(discriminator="do")])
 
 
@@ -91,13 +114,9 @@ def read(text: str) -> Anything:
     return _ADAPTER.validate_json(text)
 
 
-def pack(shown: Shown, actions: Mapping[bytes, int], form: Format) -> bytes:
-    """A frame as it is sent.
-
-    actions: the number of each row of tokens, by its bytes.
-    """
+def pack(shown: Shown, form: Format) -> bytes:
+    """A frame as it is sent."""
     steered = shown.steered
-    action = actions.get(steered.row.tobytes(), NO_ACTION) if steered else NO_ACTION
     came = steered.came if steered else 0.0
     header = HEADER.pack(
         VERSION,
@@ -108,9 +127,9 @@ def pack(shown: Shown, actions: Mapping[bytes, int], form: Format) -> bytes:
         1000 * (time.perf_counter() - came) if came else 0.0,
         shown.tokens_per_second,
         shown.frames_per_second,
-        action,
+        steered.action if steered else NO_ACTION,
         0,
-        0,
+        steered.names if steered else 0,
     )
     return header + picture(shown.pixels, form)
 

@@ -6,18 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from diagd_cli.clip.read import read_clip
-from diagd_cli.errors import UsageError
+import numpy as np
+
+from diagd_cli.clip.read import Clip, read_clip
+from diagd_cli.errors import DiagdError, UsageError
 from diagd_cli.files.outputs import check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
-from diagd_cli.jobs.settings import Machine, Settings
-from diagd_cli.play import ENDINGS
+from diagd_cli.jobs.settings import AUTO, Machine, Settings
+from diagd_cli.play import ENDINGS, recording
+from diagd_cli.play.playable import playable, remembered
 from diagd_cli.preset import Preset
 from diagd_cli.preset_files import preset_folder
 from diagd_cli.progress import Progress
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.actions import recorded_beside
 
 if TYPE_CHECKING:
+    from diagd_cli.loading import Loaded
     from diagd_cli.play.room import Room
 
 SHIPPED = "freedoom"  # whose clips are there for who names none
@@ -29,6 +34,7 @@ class Playing:
 
     clips: with which it can begin; the first is taken.
     pace: most frames a second; 0 for as many as can be made.
+    sessions: how many can play at once.
     record: the MP4 of what was played, at the end.
     force: replace one that exists.
     """
@@ -38,6 +44,7 @@ class Playing:
     clips: list[Path]
     machine: Machine = Machine()
     pace: float = 0.0
+    sessions: int = 1
     record: Path | None = None
     force: bool = False
 
@@ -52,14 +59,14 @@ class Playing:
                 "played",
                 hint,
             )
-        if not getattr(preset.actions, "names", ()):
-            hint = "Take a preset with actions of kind names, such as freedoom"
-            raise UsageError(f"{preset.name} has no actions that keys stand for", hint)
+        playable(preset)
+        if self.settings.decoding.window == "roll" and not preset.overlap:
+            hint = "Let the window slide, or set clip.overlap in the preset"
+            raise UsageError(f"The window of {preset.name} cannot roll: its overlap is 0", hint)
         if self.record and self.record.suffix.lower() != ".mp4":
             raise UsageError(f"The recording is {self.record}", "Give it the ending .mp4")
-        own = (
-            [self.record.with_suffix(ending) for ending in ENDINGS.values()] if self.record else []
-        )
+        records = [recording(self.record, n) for n in range(self.sessions)] if self.record else []
+        own = [path.with_suffix(ending) for path in records for ending in ENDINGS.values()]
         writes = [(path, "the recording") for path in own]
         reads = preset_inputs(preset, folder=self.machine.weights_dir) + clip_inputs(
             preset, self.clips
@@ -69,19 +76,97 @@ class Playing:
     def room(self, progress: Progress) -> Room:
         """Load the models and read the clips. Raises DiagdError."""
         from diagd_cli.jobs.models import load_models
-        from diagd_cli.play.room import Room
+        from diagd_cli.weights.memory import ONE_CLIP
 
         preset, settings = self.preset, self.settings
-        clips = {path.stem: read_clip(path, settings.context, 0) for path in self.clips}
-        with progress.stage(f"loading {preset.name}"):
-            loaded = load_models(preset, settings, self.machine, frames=preset.clip.window)
-        suggested = suggestions(preset, settings.decoding)
-        return Room(loaded, clips, settings.decoding, suggested, settings.seed, self.pace)
+        try:
+            with progress.stage(f"loading {preset.name}"):
+                loaded = load_models(
+                    preset,
+                    settings,
+                    self.machine,
+                    frames=preset.clip.window,
+                    batch=self.sessions,
+                )
+        except DiagdError as error:
+            error.hint = error.hint.replace(ONE_CLIP, "Use --sessions 1")
+            raise
+        return self.room_of(loaded)
+
+    def room_of(self, loaded: Loaded) -> Room:
+        """Read the clips; the models are there already. Raises DiagdError."""
+        from diagd_cli.play.room import Room
+
+        settings = self.settings
+        return Room(
+            loaded,
+            read_starts(self.clips, self.preset, settings.context, self.sessions),
+            settings.decoding,
+            suggestions(self.preset, settings.decoding),
+            settings.seed,
+            self.pace,
+            self.sessions,
+            settings.sampling,
+            self.words,
+        )
+
+    @property
+    def words(self) -> list[object] | None:
+        """What `diagd generate` must be told besides to have the same models and sampling; None
+        where it cannot: made-up weights are of the seed with which the room began.
+        """
+        machine, own = self.machine, self.preset.sampling().facts
+        if machine.random_weights:
+            return None
+        words: list[object] = []
+        for name, value in self.settings.sampling.facts.items():
+            words += [f"--{name.replace('_', '-')}", value] if value != own[name] else []
+        for name in ("device", "dtype", "weights", "weights_dir"):
+            value = getattr(machine, name)
+            words += [f"--{name.replace('_', '-')}", value] if value not in (AUTO, None) else []
+        return words
 
 
-def shipped_clips() -> list[Path]:
-    """The clips in the package."""
-    return sorted((preset_folder() / SHIPPED / "clips").glob("*.mp4"))
+def read_starts(
+    paths: list[Path], preset: Preset, context: int, sessions: int = 1
+) -> dict[str, Clip]:
+    """Clips by name, each with the context with which a walk begins: where several play, whose
+    walks go on from equally many frames, as many as they remember, if all of the clips have them.
+
+    Raises DiagdError for a clip that cannot be read, or beside which lie the actions of others.
+    """
+    most = max(context, remembered(preset)) if sessions > 1 else context
+    found = {path.stem: read_clip(path, context, 0, most - context) for path in paths}
+    count = min(context + len(clip.future) for clip in found.values())
+    for clip in found.values():
+        if preset.actions:
+            recorded_beside(clip.path, preset.actions, count)
+    return {
+        name: replace(
+            clip, frames=np.concatenate([clip.frames, clip.future])[:count], future=clip.future[:0]
+        )
+        for name, clip in found.items()
+    }
+
+
+def shipped_clips(preset: Preset) -> list[Path]:
+    """The clips in the package. Raises UsageError for a preset that has other actions than they."""
+    clips = sorted((preset_folder() / SHIPPED / "clips").glob("*.mp4"))
+    if preset.actions is None:
+        return clips
+    try:
+        for clip in clips:
+            recorded_beside(clip, preset.actions, 1)
+    except UsageError:
+        hint = f"Name one with which it can begin: diagd play CLIP -p {preset.name}"
+        raise UsageError(f"{preset.name} has no clips of its own", hint) from None
+    return clips
+
+
+def own_decoding(preset: Preset) -> Decoding:
+    """The preset's, with a window that slides where it can: one that rolls stalls."""
+    own = preset.decoding.decoding
+    return own if preset.why_rolls else replace(own, window="slide")
 
 
 def suggestions(preset: Preset, decoding: Decoding) -> list[Decoding]:

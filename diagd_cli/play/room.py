@@ -1,43 +1,52 @@
-"""Who is there: one plays, others watch. All of it runs on the event loop, but for the frames."""
+"""Who is there: some play, others watch. All of it runs on the event loop, but for the frames."""
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
-from collections.abc import Mapping
-from typing import Any, cast
+import atexit
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from diagd_cli.clip.read import Clip
 from diagd_cli.errors import DiagdError
-from diagd_cli.families.freedoom.actions import NamedActions
+from diagd_cli.jobs.settings import seeds_from
 from diagd_cli.loading import Loaded
-from diagd_cli.play import protocol
+from diagd_cli.play import LARGEST_MESSAGE, protocol, recording
 from diagd_cli.play.client import POLICY, Client
-from diagd_cli.play.protocol import Ack, Act, Choose, Decode, Pause, Reset, Save
-from diagd_cli.play.saving import Saved, save
-from diagd_cli.play.world import Shown, World
+from diagd_cli.play.holding import Holding
+from diagd_cli.play.place import Place
+from diagd_cli.play.protocol import Ack, Act, Choose, Watch
+from diagd_cli.play.saving import Saved
+from diagd_cli.play.take import Shown, Start, Take
+from diagd_cli.play.world import World
 from diagd_cli.schedule.decoding import Decoding
+from diagd_cli.tokens.sampling import Sampling
 
 MOST_WATCHERS = 16
-SILENCE = 30.0  # seconds without a word of the player after which the world waits
-MOST_SAVED = 4  # takes that are kept for download
-TRY_AGAIN = 1013  # of WebSocket's reasons to close
+TOO_LONG, TRY_AGAIN = 1009, 1013  # of WebSocket's reasons to close
 
 
 class Room:
-    """A world and those who look at it.
+    """A world and those who play in it or look at it.
 
     loaded: its models.
-    clips: that it can begin with, by name; the first one is taken.
+    clips: that a walk can begin with, by name, all of equally many frames; the places begin with
+        one after the other.
     decoding: with which it begins.
     decodings: that are suggested, and `decoding`'s window and stand-ins are theirs.
-    seed: of the first world.
+    seed: of the first place's walk; the others' are those after it.
     pace: most frames a second.
+    sessions: how many can play at once.
+    sampling: how tokens are drawn; None is the preset's.
+    words: what a command line must say besides to have the same models; None where none has them.
     """
+
+    EXACT = 2**53 - 1  # beyond it a browser's numbers lose digits
 
     def __init__(
         self,
@@ -47,38 +56,41 @@ class Room:
         decodings: list[Decoding],
         seed: int,
         pace: float,
+        sessions: int = 1,
+        sampling: Sampling | None = None,
+        words: Sequence[object] | None = (),
     ):
-        preset = loaded.preset
-        actions = cast(NamedActions, preset.actions)  # the command has checked
-        self.loaded, self.clips, self.decodings = loaded, clips, decodings
-        self.rows = {name: actions.encode([name])[0] for name in actions.names}
-        self.numbers = {row.tobytes(): n for n, row in enumerate(self.rows.values())}
-        self.clip = next(iter(clips))
-        self.world = World(loaded, clips[self.clip], decoding, seed, self._show, pace, self._failed)
+        self.loaded, self.decodings, self.words = loaded, decodings, words
+        self.holding = Holding(loaded.preset)
+        self.starts = {name: Start(loaded, clip) for name, clip in clips.items()}
+        names = list(clips)
+        self.places = [
+            Place(self, n, names[n % len(names)], own, partial(self._show, n))
+            for n, own in enumerate(seeds_from(seed, sessions))
+        ]
+        walks, starts = [place.walk for place in self.places], list(self.starts.values())
+        self.world = World(loaded, walks, decoding, sampling, pace, self._failed, starts)
         self.clients: list[Client] = []
-        self.player: Client | None = None
-        self.saved: dict[str, Saved] = {}
-        self.unwatched = False  # whether the world waits because nobody plays
-        self.paused = False  # by the player
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.frame: Shown | None = None
 
     # ---- the world -------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Begin; the world waits until somebody plays."""
-        self.loop = asyncio.get_running_loop()
-        self._wait(True)
-        self.world.start()
+    def open(self) -> None:
+        """Begin, unless it has begun; the world waits until somebody plays."""
+        if self.loop is None:
+            self.loop = asyncio.get_running_loop()
+            self.world.start()
+            atexit.register(self.world.stop)  # mounted in another application, nobody closes it
 
     async def close(self) -> None:
         """End."""
         await asyncio.to_thread(self.world.stop)
+        atexit.unregister(self.world.stop)
 
-    def _show(self, shown: Shown) -> None:
+    def _show(self, number: int, shown: Shown) -> None:
         """A new frame, on the world's thread."""
         assert self.loop is not None
-        self.loop.call_soon_threadsafe(self._offer, shown)
+        self.loop.call_soon_threadsafe(self._offer, self.places[number], shown)
 
     def _failed(self, error: Exception) -> None:
         """The world has ended before its time, on its thread: everybody is told why."""
@@ -87,66 +99,88 @@ class Room:
         for client in list(self.clients):
             asyncio.run_coroutine_threadsafe(client.say(message), self.loop)
 
-    def _offer(self, shown: Shown) -> None:
-        self.frame = shown
+    def _offer(self, place: Place, shown: Shown) -> None:
+        place.look(shown)
         for client in self.clients:
-            client.offer(shown)
-        if self.player and time.monotonic() - self.player.heard > SILENCE:
-            self._wait(True)
+            if client.place is place:
+                client.offer(shown)
 
-    def _wait(self, on: bool) -> None:
-        """Let the world wait for somebody who plays, or go on, unless the player paused it."""
-        self.unwatched = on
-        self.world.pause(on or self.paused)
+    def saved(self, key: str) -> Saved | None:
+        """What was saved under a key that nobody can guess."""
+        return next((place.saved[key] for place in self.places if key in place.saved), None)
+
+    def takes(self, record: Path) -> list[tuple[Take, Path]]:
+        """What was played at each place since its last reset, and the file for it: of the first
+        place the one that is named, of others -2, -3 and so on.
+        """
+        return [
+            (place.walk.take, recording(record, place.number))
+            for place in self.places
+            if place.played and place.walk.take.codes
+        ]
 
     # ---- clients ---------------------------------------------------------------------------------
 
     async def serve(self, socket: WebSocket) -> None:
         """One connection, from its first word to its last."""
-        if len(self.clients) > MOST_WATCHERS:
+        self.open()
+        if len(self.clients) >= MOST_WATCHERS + len(self.places):
             await socket.close(TRY_AGAIN, "too many watch already")
             return
-        client = Client(socket)
+        client, sending = Client(socket, self.places[0]), None
         self.clients.append(client)
-        sending = asyncio.create_task(client.send_frames(self.numbers))
         try:
-            if self.player is None:
-                self._play(client)
+            self._seat()
             await client.say(self._hello(client))
+            sending = asyncio.create_task(client.send_frames())
             await self._tell()
-            if self.frame is not None and client.newest is None:
-                client.offer(self.frame)
+            if client.newest is None:
+                client.look_at(client.place)
             await self._listen(client)
         except (WebSocketDisconnect, RuntimeError):  # it is gone, maybe in the middle of a word
             pass
         finally:
-            sending.cancel()
+            if sending:
+                sending.cancel()
             self.clients.remove(client)
-            if self.player is client:
-                await self._hand_over()
+            await self._leave(client)
 
-    def _play(self, client: Client) -> None:
-        self.player = client
-        self._wait(False)
+    def _seat(self) -> list[Client]:
+        """Those who wait play where there is room, the first of them first; who watches a place
+        where nobody plays watches one where somebody does. Returns those who play now.
+        """
+        seated = []
+        for client in self.clients:
+            free = [place for place in self.places if place.player is None]
+            if not client.plays and free:
+                client.look_at(free[0])
+                free[0].take(client)
+                seated.append(client)
+        played = [place for place in self.places if place.player]
+        for client in self.clients:
+            if played and client.place.player is None:
+                client.look_at(played[0])
+        return seated
 
-    async def _hand_over(self) -> None:
-        """The player has left: the first who watches plays on."""
-        self.player, self.paused = None, False
-        self._wait(True)
-        self.world.held = self.world.rest
-        if self.clients:
-            self._play(self.clients[0])
-            await self.clients[0].say({"do": "role", "role": "player"})
+    async def _leave(self, client: Client) -> None:
+        """Somebody has left: another one may play."""
+        if client.plays:
+            client.place.free()
+        for other in self._seat():
+            await other.say({"do": "role", "role": "player", "place": other.place.number})
         await self._tell()
 
     async def _listen(self, client: Client) -> None:
         while True:
             text = await client.socket.receive_text()
+            if len(text) > LARGEST_MESSAGE:  # which the server in front of it may have let through
+                await client.socket.close(TOO_LONG, "the message is too long")
+                return
             if not client.allowed():
                 await client.socket.close(POLICY, "too many messages")
                 return
-            if client is self.player and self.unwatched:
-                self._wait(False)
+            if client.plays and client.place.unwatched:
+                client.place.wait(False)
             try:
                 await self._heed(client, protocol.read(text))
             except ValidationError as error:
@@ -163,103 +197,56 @@ class Room:
                 client.saw(message.frame)
             case Choose():
                 client.form = message.format
-                await client.say(self._state(client))
-            case _ if client is not self.player:
+                await client.say(client.place.state(client))
+            case Watch():
+                await self._watch(client, message.place)
+            case _ if not client.plays:
                 await client.refuse("somebody else plays")
             case Act():
-                self._act(message)
+                client.place.act(message)
             case _:
-                await self._change(client, message)
+                await client.place.change(client, message)
+                await self._tell()
 
-    def _act(self, message: Act) -> None:
-        row = self.rows.get(message.action)
-        if row is None:
-            known = ", ".join(self.rows)
-            raise DiagdError(f"no action {message.action[:20]!r}", f"Use {known}")
-        self.world.hold(row, message.t)
-
-    async def _change(self, client: Client, message: protocol.Anything) -> None:
-        match message:
-            case Pause():
-                self.paused = message.on
-                self.world.pause(message.on)
-            case Decode():
-                self.world.decode(self._decoding(message))
-            case Reset():
-                self._reset(message)
-            case Save():
-                await self._save(client)
+    async def _watch(self, client: Client, number: int) -> None:
+        """Somebody who does not play watches another place. Raises DiagdError."""
+        if client.plays:
+            raise DiagdError("who plays sees what he plays", "Leave, and come back to watch")
+        if number >= len(self.places) or not self.places[number].player:
+            raise DiagdError(f"nobody plays at place {number}", "Watch one that state.players has")
+        client.look_at(self.places[number])
         await self._tell()
-
-    def _decoding(self, message: Decode) -> Decoding:
-        now = self.world.decoding
-        wanted = Decoding(
-            message.method,
-            message.k,
-            message.d,
-            now.stand_in,
-            now.repair,
-            window=now.window,
-            sinks=now.sinks,
-        )
-        wanted.resolve(self.loaded.preset.grid, self.loaded.preset.context)
-        return wanted
-
-    def _reset(self, message: Reset) -> None:
-        name = message.clip or self.clip
-        if name not in self.clips:
-            raise DiagdError(f"no clip {name[:20]!r}", f"Use {', '.join(self.clips)}")
-        self.clip = name
-        seed = secrets.randbelow(2**32) if message.seed is None else message.seed
-        self.world.reset(self.clips[name], seed)
-
-    async def _save(self, client: Client) -> None:
-        saved = await asyncio.to_thread(save, self.loaded, self.world.take)
-        self.saved[saved.key] = saved
-        while len(self.saved) > MOST_SAVED:
-            del self.saved[next(iter(self.saved))]
-        await client.say({"do": "saved", "name": saved.name, "files": saved.addresses})
 
     # ---- words -----------------------------------------------------------------------------------
 
     def _hello(self, client: Client) -> dict[str, Any]:
-        preset, grid = self.loaded.preset, self.loaded.preset.grid
-        assert preset.actions is not None
-        rest = preset.actions.describe(preset.actions.rest[None])[0]
+        preset, grid, holding = self.loaded.preset, self.loaded.preset.grid, self.holding
         return {
             "do": "hello",
             "version": protocol.VERSION,
-            "role": "player" if client is self.player else "watcher",
+            "role": "player" if client.plays else "watcher",
             "preset": preset.name,
             "width": preset.clip.width,
             "height": preset.clip.height,
             "fps": preset.clip.fps,
             "grid": {"h": grid.h, "w": grid.w},
-            "actions": list(self.rows),
-            "rest": rest,
-            "clips": list(self.clips),
-            "decodings": [self._facts(each) for each in self.decodings],
+            "actions": holding.names,
+            "rest": holding.resting,
+            "several": holding.actions.several,
+            "keys": holding.keys,
+            "clips": list(self.starts),
+            "decodings": [self.facts(each) for each in self.decodings],
             "limits": {"k": [1, grid.w], "d": [1, grid.area]},
+            "sessions": len(self.places),
+            "place": client.place.number,
         }
 
-    def _state(self, client: Client) -> dict[str, Any]:
-        world = self.world
-        return {
-            "do": "state",
-            "decoding": self._facts(world.decoding),
-            "seed": world.take.seed,
-            "clip": self.clip,
-            "paused": self.paused,
-            "frames": len(world.take.codes) + world.take.forgotten,
-            "watchers": len(self.clients) - (self.player is not None),
-            "format": client.form,
-        }
-
-    def _facts(self, decoding: Decoding) -> dict[str, Any]:
+    def facts(self, decoding: Decoding) -> dict[str, Any]:
+        """A decoding as clients are told of it."""
         label = decoding.label(self.loaded.preset.grid)
         return {"method": decoding.method, "k": decoding.k, "d": decoding.d, "label": label}
 
     async def _tell(self) -> None:
         """Everybody how things are."""
         for client in list(self.clients):
-            await client.say(self._state(client))
+            await client.say(client.place.state(client))

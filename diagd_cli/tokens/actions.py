@@ -5,13 +5,14 @@ Each kind of action - names here, Minecraft's keys in `minecraft`, a gamepad's i
 record of a preset with the same few members: `size` tokens a frame, `vocabulary` ids from `offset`
 on, `rest` (the row where nothing is known), `read` and `parse` (rows of a file, or of the text of
 --actions), `describe` (rows as JSON can hold them), and `suffixes` of the files that may lie beside
-a clip.
+a clip. Those that can be played have `keys`, `several`, `hold` and `lines` too.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,42 @@ if TYPE_CHECKING:
     from diagd_cli.tokens.protocols import Actions
 
 ACTION_FILES = (".jsonl", ".json", ".npz")
+
+
+WALKING = {  # by what a keyboard has for it, whatever its layout
+    "forward": ("KeyW", "ArrowUp"),
+    "back": ("KeyS", "ArrowDown"),
+    "left": ("KeyA", "ArrowLeft"),
+    "right": ("KeyD", "ArrowRight"),
+}
+LOOKING = {
+    "look up": ("ArrowUp",),
+    "look down": ("ArrowDown",),
+    "look left": ("ArrowLeft",),
+    "look right": ("ArrowRight",),
+}
+OPPOSED = (
+    ("forward", "back"),
+    ("left", "right"),
+    ("look up", "look down"),
+    ("look left", "look right"),
+)
+
+
+def held(names: Sequence[str], known: Collection[str]) -> set[str]:
+    """What is left of names that are held at once, without what is opposed; those joined by + are
+    taken apart, where there are others. Raises UsageError for one that is not known.
+    """
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no action {name[:20]!r}", f"Use {', '.join(known)}")
+    if len(names) == 1:
+        return set(names)
+    left = {part for name in names for part in name.split("+")}
+    for pair in OPPOSED:
+        if left.issuperset(pair):
+            left -= set(pair)
+    return left
 
 
 def is_file(text: str) -> bool:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -108,4 +109,31 @@ class Actions(Protocol):
 
     def model_dump(self, *, mode: str = "python") -> dict[str, Any]:
         """Its settings by name, as every record of pydantic gives them."""
+        ...
+
+
+@runtime_checkable
+class Playable(Actions, Protocol):
+    """Actions that somebody can hold while frames are made, as `diagd play` needs them."""
+
+    @property
+    def keys(self) -> Mapping[str, tuple[str, ...]]:
+        """What can be held, by name, and the keys that suggest themselves for it, as a browser's
+        `KeyboardEvent.code` calls them; none for what has no usual key.
+        """
+        ...
+
+    @property
+    def several(self) -> bool:
+        """Whether any of them can be held together; else a frame has one of them."""
+        ...
+
+    def hold(self, names: Sequence[str]) -> np.ndarray:
+        """The row int64 [size] of what is held at once, nothing or some of `keys`; what is opposed
+        cancels out. Raises UsageError for another name.
+        """
+        ...
+
+    def lines(self, rows: np.ndarray) -> list[Any]:
+        """Rows int64 [n, size] as objects of a file that `read` takes, one a frame."""
         ...

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from diagd_cli.preset import Preset
     from diagd_cli.schedule.decoding import Decoding
 
+ONE_CLIP = "Make one clip at a time"
 SAMPLED = 28  # bytes that choosing a token takes for each code
 LIBRARIES = 100_000_000  # bytes that torch and its libraries take when they are first used on a CPU
 
@@ -227,7 +228,7 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
 
     fewer = {"frames": preset.clip.context + 1}
     changes: dict[str, dict[str, Any]] = {
-        "Make one clip at a time": {"batch": 1},
+        ONE_CLIP: {"batch": 1},
         "Ask for fewer --frames": fewer,
     }
     if itemsize(asked["dtype"]) > 2:

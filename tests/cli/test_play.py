@@ -44,7 +44,8 @@ def test_it_serves_until_ctrl_c_and_leaves_what_was_played(tiny, tmp_path):
     ("options", "told"),
     [
         (["-p", "cosmos-4b"], "cosmos-4b makes 8 frames at once, and cannot be played"),
-        (["-p", "wham-200m"], "wham-200m has no actions that keys stand for"),
+        (["-p", "wham-200m"], "wham-200m has no clips of its own. Name one"),
+        (["--sessions", "9"], "'--sessions': Input should be less than or equal to 8"),
         (["--record", "walk.gif"], "The recording is walk.gif. Give it the ending .mp4"),
         (["nowhere.mp4"], "nowhere.mp4"),
         (["--k", "40"], "k"),
@@ -54,6 +55,13 @@ def test_it_serves_until_ctrl_c_and_leaves_what_was_played(tiny, tmp_path):
 def test_it_refuses_in_one_line(diagd, options, told):
     done = diagd("play", "--no-browser", *options)
     assert done.code in (1, 2) and told in done.err and done.err.count("\n") == 1, done.err
+
+
+def test_more_sessions_than_memory_has_room_for_are_refused_at_the_start(diagd, monkeypatch):
+    monkeypatch.setattr("diagd_cli.weights.memory.free_memory", lambda device: 200_000_000)
+    done = diagd("play", "--no-browser", "--sessions", 8)
+    assert done.code == 1 and "freedoom needs about" in done.err, done.err
+    assert "Use --sessions 1" in done.err and done.err.count("\n") == 1
 
 
 def test_other_machines_need_a_token(diagd, monkeypatch, tiny):

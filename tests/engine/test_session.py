@@ -389,6 +389,29 @@ def test_a_released_session_starts_again_from_its_tokens(world, config, seed, te
 
 
 @FEWER
+@given(worlds(frames=2), configs(), SEEDS, st.integers(1, 10**6))
+def test_each_clip_of_a_batch_draws_by_its_own_place_in_its_video(world, config, seed, before):
+    """P3 for clips that stand at different frames of their videos, also where the window rolls."""
+    total, frames = world.context + world.frames, world.frames + 1
+    model = build_model(config, world.grid, total, seed)
+    session = open_session(world, model, total + 1, seed, batch=2, temperature=1.0)
+    session.before = [0, before]
+    alone = [
+        replace(
+            session,
+            codes=session.codes[n : n + 1],
+            conditioning=session.conditioning[n : n + 1],
+            seeds=[session.seeds[n]],
+            before=[session.before[n]],
+        )
+        for n in range(2)
+    ]
+    made = extend(session, frames, world.decoding)
+    for n, one in enumerate(alone):
+        assert extend(one, frames, world.decoding)[0].tolist() == made[n].tolist()
+
+
+@FEWER
 @given(worlds(), configs(), SEEDS, MORE)
 def test_complete_frames_are_told_with_the_codes_that_they_keep(world, config, seed, more):
     """Frame t is complete when step t*d + (h-1)*k + w is done (equation 5), also after the window

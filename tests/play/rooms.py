@@ -1,4 +1,4 @@
-"""A room of the tiny preset."""
+"""Rooms of the tiny preset."""
 
 from dataclasses import replace
 
@@ -19,6 +19,16 @@ def loaded(tiny):
 
 
 @pytest.fixture
-def room(loaded, tiny):
-    clips = {name: read_clip(tiny.clip, 2, start) for name, start in (("walk", 0), ("later", 3))}
-    return Room(loaded, clips, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0)
+def beginnings(tiny):
+    return {name: read_clip(tiny.clip, 2, start) for name, start in (("walk", 0), ("later", 3))}
+
+
+@pytest.fixture
+def room(loaded, beginnings):
+    return Room(loaded, beginnings, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0)
+
+
+@pytest.fixture
+def shared(loaded, beginnings):
+    """A room where two can play."""
+    return Room(loaded, beginnings, DIAGONAL, [NTP, DIAGONAL], seed=7, pace=60.0, sessions=2)

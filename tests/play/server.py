@@ -9,19 +9,23 @@ from dataclasses import dataclass, field
 import uvicorn
 from websockets.sync.client import connect
 
-from diagd_cli.cli.play import LARGEST_MESSAGE, listen
-from diagd_cli.play import protocol
-from diagd_cli.play.app import play_app
+from diagd_cli.cli.play import listen
+from diagd_cli.play import LARGEST_MESSAGE, protocol
+from diagd_cli.play.app import room_app
 
 PATIENCE = 20.0  # seconds for what should happen soon
 
 
-@contextlib.contextmanager
 def served(room, token="", loopback=True):
     """A room at an address of this machine, `host:port`."""
+    return serving(room_app(room, token, loopback))
+
+
+@contextlib.contextmanager
+def serving(app, limit=LARGEST_MESSAGE):
+    """An application at an address of this machine, `host:port`."""
     with contextlib.closing(listen("127.0.0.1", 0)) as socket:
-        app = play_app(room, token, loopback)
-        config = uvicorn.Config(app, log_level="error", ws_max_size=LARGEST_MESSAGE)
+        config = uvicorn.Config(app, log_level="error", ws_max_size=limit)
         server = uvicorn.Server(config)
         server.install_signal_handlers = lambda: None
         thread = threading.Thread(target=lambda: server.run(sockets=[socket]))
@@ -53,6 +57,7 @@ class Frame:
     stamp: float
     waited: float
     action: int
+    names: int
     picture: bytes
 
 
@@ -69,7 +74,9 @@ class Client:
 
     def __enter__(self):
         url = f"ws://{self.address}/live{self.query}"
-        self.socket = connect(url, additional_headers=self.headers, max_size=None).__enter__()
+        # without a bound, else what is not read yet keeps it from closing
+        limits = {"max_size": None, "max_queue": None}
+        self.socket = connect(url, additional_headers=self.headers, **limits).__enter__()
         return self
 
     def __exit__(self, *_):
@@ -87,12 +94,12 @@ class Client:
         if isinstance(heard, str):
             self.words.append(json.loads(heard))
             return self.words[-1]
-        version, of_clip, steps, number, stamp, waited, _, _, action, _, _ = (
+        version, of_clip, steps, number, stamp, waited, _, _, action, _, names = (
             protocol.HEADER.unpack_from(heard)
         )
         assert version == 1
         picture = heard[protocol.HEADER.size :]
-        frame = Frame(bool(of_clip), steps, number, stamp, waited, action, picture)
+        frame = Frame(bool(of_clip), steps, number, stamp, waited, action, names, picture)
         self.frames.append(frame)
         if self.acknowledges:
             self.say(do="ack", frame=number)

@@ -1,20 +1,31 @@
 """A world that is served: what a client hears, what it may ask for, and who else is there."""
 
+import asyncio
 import io
 import json
+import subprocess
+import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import numpy as np
 import pytest
+from families.small import steer, write_small_models
 from PIL import Image
-from play.server import Client, served, until
+from play.server import Client, served, serving, until
+from tiny import moving, save_clip
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import diagd_cli
+from benchmarks.visitors import come_and_go, malformed, vanish
+from diagd_cli import load, load_preset, play_app
+from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import read_clip
-from diagd_cli.errors import DiagdError
+from diagd_cli.errors import DiagdError, MissingExtra
 from diagd_cli.pipeline import to_frames
+from diagd_cli.play.app import room_app
 
 pytest_plugins = ["play.rooms"]
 
@@ -68,7 +79,7 @@ def test_pictures_without_loss_are_had_for_the_asking(player, loaded, room):
     player.say(do="format", format="png")
     frame = player.frame(lambda frame: frame.picture.startswith(b"\x89PNG") and not frame.of_clip)
     pixels = np.asarray(Image.open(io.BytesIO(frame.picture)))
-    codes = room.world.take.codes[frame.number - 2]
+    codes = room.places[0].walk.take.codes[frame.number - 2]
     assert np.array_equal(pixels, to_frames(loaded, codes[None])[0])
 
 
@@ -80,7 +91,7 @@ def test_the_decoding_is_another_from_one_frame_to_the_next(player, room):
     player.say(do="decode", method="diagd", k=2, d=3)
     assert player.word("state")["decoding"]["label"] == "DiagD k=2 d=3"
     player.frame(lambda frame: frame.steps == 3)
-    assert [d.method for _, d in room.world.take.decodings] == ["diagd", "ntp", "diagd"]
+    assert [d.method for _, d in room.places[0].walk.take.begun] == ["diagd", "ntp", "diagd"]
 
 
 def test_a_world_begins_anew(player, room):
@@ -90,7 +101,7 @@ def test_a_world_begins_anew(player, room):
     assert (state["seed"], state["clip"]) == (9, "later")
     assert player.frame(lambda frame: frame.of_clip)
     player.say(do="reset")
-    assert player.word("state")["clip"] == "later" and room.world.take.seed != 9
+    assert player.word("state")["clip"] == "later" and room.places[0].walk.take.seed != 9
 
 
 def test_a_pause_lasts_until_it_is_over(player):
@@ -132,7 +143,7 @@ def test_what_was_played_is_made_again_by_the_command_that_is_told(
     with np.load(tmp_path / "again.npz") as arrays:
         made = arrays["codes"][2:]
     assert len(made) == facts["new_frames"] >= 4
-    assert np.array_equal(made, np.stack(list(room.world.take.codes))[: len(made)])
+    assert np.array_equal(made, np.stack(list(room.places[0].walk.take.codes))[: len(made)])
     names = [json.loads(line)["action"] for line in files["actions"].splitlines()]
     assert {"left", "right", "idle"} <= set(names) and len(names) == len(made)
     assert read_clip(_file(tmp_path / "saved.mp4", files["mp4"]), len(made)).frames.shape[1:] == (
@@ -147,23 +158,60 @@ def _file(path, content):
     return path
 
 
-def test_of_several_decodings_no_command_is_told(player, room):
+def test_of_several_decodings_the_command_makes_the_frames_of_the_first(player, room):
     player.frame(lambda frame: not frame.of_clip)
     player.say(do="decode", method="ntp")
     player.frame(lambda frame: frame.steps == 6)
     player.say(do="save")
     path = player.word("saved")["files"]["sidecar"]
     facts = json.loads(fetched(player.address + path)[0])
-    assert "again" not in facts and len(facts["decodings"]) == 2
+    ends = [each["from_frame"] for each in facts["decodings"]]
+    assert ends == [0, facts["again_frames"]] and facts["again_frames"] < facts["new_frames"]
+    assert f"--frames {facts['again_frames']} --decoding diagd" in facts["again"]
+
+
+def example(about, forward="forward", **names):
+    """What the docs' example leaves, of the one that names something."""
+    page = (Path(__file__).parents[2] / "docs" / "play.md").read_text()
+    [code] = [block for block in page.split("```python\n")[1:] if about in block.split("```")[0]]
+    code = code.split("```")[0].replace("forward", forward)
+    exec(compile(code, "play.md", "exec"), names)
+    return names
 
 
 def test_the_client_of_the_docs_walks(address):
-    page = (Path(__file__).parents[2] / "docs" / "play.md").read_text()
-    code = page.split("```python\n")[1].split("```")[0].replace("forward", "left")
-    names: dict = {"address": address}
-    exec(compile(code, "play.md", "exec"), names)
+    names = example("websockets", address=address, forward="left")
     assert len(names["seen"]) == 10 and names["seen"][-1][1] == 1.0
     assert Image.open(io.BytesIO(names["seen"][-1][2])).size == (24, 16)
+
+
+def test_the_application_of_the_docs_is_mounted_under_a_path(tiny, monkeypatch):
+    """Its lifespan is not called there: it begins when it is first asked for."""
+    monkeypatch.chdir(tiny.folder)  # where walk.mp4 is
+    monkeypatch.setattr(diagd_cli, "load", lambda name: load(str(tiny.preset)))
+    app = example("Mount")["app"]
+    with (
+        serving(app) as address,
+        Client(f"{address}/world") as one,
+        Client(f"{address}/world") as two,
+    ):
+        assert one.word("hello")["sessions"] == 2 and two.word("hello")["role"] == "player"
+        two.frame(lambda frame: not frame.of_clip)
+        two.say(do="save")
+        path = two.word("saved")["files"]["actions"]
+        assert fetched(f"{address}/world{path}")[0].startswith(b'{"action": ')
+        assert fetched(f"{address}/world")[0].startswith(b"<!doctype html>")
+
+
+def test_the_application_says_what_is_not_installed(loaded, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(MissingExtra, match=r"play_app needs the package uvicorn. Install .*play"):
+        play_app(loaded)
+
+
+def test_it_is_imported_without_a_server():
+    code = "import sys, diagd_cli; diagd_cli.play_app; assert 'starlette' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 # ---- others --------------------------------------------------------------------------------------
@@ -185,7 +233,7 @@ def test_others_watch_until_the_player_leaves(player, address):
 def test_the_world_waits_where_nobody_plays(room, address):
     with Client(address) as client:
         client.frame(lambda frame: not frame.of_clip)
-    until(lambda: room.unwatched)
+    until(lambda: room.places[0].unwatched)
     with Client(address) as client:
         client.frame(lambda frame: not frame.of_clip)
     assert room.world.failure is None
@@ -238,26 +286,35 @@ def test_a_client_that_floods_is_shut_out_and_harms_nobody(room, address, player
     player.frame()
 
 
-def test_a_message_that_is_too_long_ends_its_own_connection(address, player):
-    with Client(address) as other:
+@pytest.mark.parametrize("limit", [4096, 1 << 24])
+def test_a_message_that_is_too_long_ends_its_own_connection(room, limit):
+    """Also where the server that the room is mounted in would let it through."""
+    with (
+        serving(room_app(room), limit) as address,
+        Client(address) as player,
+        Client(address) as other,
+    ):
         other.word("hello")
         other.socket.send("x" * 10_000)
         with pytest.raises(ConnectionClosed):
             while True:
                 other.socket.recv(timeout=5)
-    player.frame()
+        assert other.socket.close_code == 1009
+        player.frame()
 
 
 def test_garbage_and_abrupt_ends_leave_nothing_behind(room, address, player):
-    rng = np.random.default_rng(0)
-    for _ in range(30):
-        other = Client(address).__enter__()
-        for _ in range(10):
-            other.socket.send(rng.bytes(40).decode("latin-1"))
-        other.socket.socket.close()  # without a word
+    """A thousand messages that cannot be read, a hundred who vanish, fifty who come and go."""
+    player.frame(lambda frame: not frame.of_clip)  # what is only made once is there now
+    tasks, threads = len(asyncio.all_tasks(room.loop)), threading.active_count()
+    assert malformed(address, 1000) == 1000
+    vanish(address, 100)
+    come_and_go(address, 50)
     until(lambda: len(room.clients) == 1)
-    player.frame()
-    assert room.world.failure is None
+    until(lambda: len(asyncio.all_tasks(room.loop)) <= tasks)
+    until(lambda: threading.active_count() <= threads)
+    number = room.places[0].frame.number
+    assert player.frame(lambda frame: frame.number > number) and room.world.failure is None
 
 
 def test_pages_of_other_hosts_are_shut_out(address):
@@ -298,3 +355,61 @@ def test_nothing_but_the_page_is_served(address):
     for path in ("/page.html", "/saved/x/y.mp4", "/../pyproject.toml", "/live"):
         with pytest.raises(urllib.error.HTTPError):
             fetched(address + path)
+
+
+# ---- other families' actions ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "row"),
+    [
+        (
+            "mineworld-300m",
+            ["forward", "jump", "look left", "left", "right"],
+            {"forward": 1, "jump": 1, "camera": [0.0, pytest.approx(-15, abs=3)]},
+        ),
+        ("wham-200m", ["forward", "button 0", "look up"], [1] + [0] * 11 + [5, 10, 5, 10]),
+    ],
+)
+def test_presets_whose_keys_are_held_together_are_played_and_made_again(
+    name, held, row, diagd, tmp_path, monkeypatch
+):
+    """Where the window cannot slide it rolls. What is opposed cancels out."""
+    path = write_small_models(name, tmp_path)
+    preset = load_preset(path)
+    clip = save_clip(tmp_path / "walk.mp4", moving(12, preset.clip.height, preset.clip.width))
+    steer(clip, name)
+    app = play_app(load(preset), [clip], seed=3)
+    with serving(app) as address, Client(address) as client:
+        hello = client.word("hello")
+        assert hello["several"] and hello["rest"] == "" and hello["keys"]["Space"] in held
+        client.say(do="act", actions=held, t=1.0)
+        frame = client.frame(lambda frame: frame.stamp == 1.0)
+        assert {hello["actions"][n] for n in range(32) if frame.names >> n & 1} == set(held)
+        client.say(do="act", actions=[], t=2.0)
+        assert client.frame(lambda frame: frame.stamp == 2.0).names == 0
+        client.say(do="act", actions=["fly"])
+        assert client.word("error")["message"].startswith("no action 'fly'. Use forward, back")
+        client.say(do="save")
+        saved = client.word("saved")
+        files = {kind: fetched(address + where)[0] for kind, where in saved["files"].items()}
+    facts = json.loads(files["sidecar"])
+    actions = _file((tmp_path / facts["output"]).with_suffix(".jsonl"), files["actions"])
+    assert row in preset.actions.describe(preset.actions.read(actions))
+    monkeypatch.chdir(tmp_path)
+    again = facts["again"].replace(f"-p {preset.name}", f"-p {path}").split()
+    done = diagd(*again[1:], "-o", "again.mp4")
+    assert done.code == 0, done.err
+    with np.load("again.npz") as arrays:
+        codes = arrays["codes"][facts["input"]["context"] :]
+    [place] = app.state.room.places
+    assert len(codes) == facts["new_frames"] == facts["again_frames"] >= 2
+    assert np.array_equal(codes, np.stack(list(place.walk.take.codes))[: len(codes)])
+    assert np.array_equal(place.frame.pixels, shown(place))
+
+
+def shown(place):
+    """Pixels of its newest frame, with the preset's stamp."""
+    loaded, take = place.room.loaded, place.walk.take
+    codes = take.codes[place.frame.number - len(take.clip.frames)]
+    return stamped(to_frames(loaded, codes[None]), loaded.preset.stamp)[0]

@@ -5,15 +5,16 @@ clips of their own.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from diagd_cli.errors import UsageError, did_you_mean
 from diagd_cli.model.config import Strict
-from diagd_cli.tokens.actions import action_lines, is_file, repeated
+from diagd_cli.tokens.actions import WALKING, action_lines, held, is_file, repeated
 
 
 class NamedActions(Strict):
@@ -51,6 +52,32 @@ class NamedActions(Strict):
     def suffixes(self) -> tuple[str, ...]:
         """Endings of an action file beside a clip."""
         return (".jsonl",)
+
+    @property
+    def keys(self) -> Mapping[str, tuple[str, ...]]:
+        """See `tokens.protocols.Playable`."""
+        return {name: WALKING.get(name, ()) for name in self.names}
+
+    @property
+    def several(self) -> bool:
+        """A frame has one action, whose name may join directions by +."""
+        return False
+
+    def hold(self, names: Sequence[str]) -> np.ndarray:
+        """The row int64 [1] of what is held: of several names, the action that joins their
+        directions, or else one that is among them; of none, standing still.
+        """
+        parts = held(names, self.names)
+        found = [name for name in self.names if name in parts]
+        if len(names) > 1:
+            joined = [name for name in self.names if set(name.split("+")) == parts]
+            found = joined + found
+        still = "idle" if "idle" in self.names else self.none
+        return self.encode([found[0] if found else still])[0]
+
+    def lines(self, rows: np.ndarray) -> list[Any]:
+        """See `tokens.protocols.Playable`."""
+        return [{"action": name} for name in self.describe(rows)]
 
     def encode(self, names: list[str]) -> np.ndarray:
         """Rows int64 [n, 1] of action names. Raises ValueError when one is unknown."""

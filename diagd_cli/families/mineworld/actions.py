@@ -25,7 +25,7 @@ from pydantic import Field
 
 from diagd_cli.errors import UsageError, did_you_mean
 from diagd_cli.model.config import Strict
-from diagd_cli.tokens.actions import action_lines, is_file, repeated
+from diagd_cli.tokens.actions import LOOKING, WALKING, action_lines, held, is_file, repeated
 
 HOTBAR = tuple(f"hotbar.{n}" for n in range(1, 10))
 KEYS = (  # in the order of their ids
@@ -47,6 +47,14 @@ STILL = {**dict.fromkeys(sorted(KEYS), 0), "camera": [0.0, 0.0]}
 NEEDED = (*(key for slot in SLOTS for key in slot), "camera")
 EXAMPLE = 'Write one object a line, such as {"forward": 1, ..., "camera": [0, 0]}'
 
+LOOK = 15.0  # degrees by which a held key turns the camera in a frame
+PLAYED = {  # what can be held, and its keys
+    **{name: keys[:1] for name, keys in WALKING.items()},
+    **{"jump": ("Space",), "sneak": ("ShiftLeft",), "sprint": ("KeyR",), "attack": ("KeyF",)},
+    **{"use": ("KeyE",), "drop": ("KeyQ",), "pickItem": ("KeyC",)},
+    **LOOKING,
+    **{name: (f"Digit{n}",) for n, name in enumerate(HOTBAR, 1)},
+}
 DEGREES_PER_DOT = 360 / 2400  # of the recorder's mouse
 BUTTONS = {0: "attack", 1: "use", 2: "pickItem"}
 KEYBOARD = {
@@ -104,6 +112,30 @@ class MinecraftActions(Strict):
     def names(self) -> tuple[str, ...]:
         """None: a frame has many tokens."""
         return ()
+
+    @property
+    def keys(self) -> Mapping[str, tuple[str, ...]]:
+        """See `tokens.protocols.Playable`."""
+        return PLAYED
+
+    @property
+    def several(self) -> bool:
+        """Keys are held together, and the camera turns besides."""
+        return True
+
+    def hold(self, names: Sequence[str]) -> np.ndarray:
+        """The row int64 [size] of keys that are held, and of `LOOK` degrees for a camera that
+        turns. Raises UsageError for an unknown name.
+        """
+        left = held(names, PLAYED)
+        pitch = LOOK * (("look down" in left) - ("look up" in left))
+        yaw = LOOK * (("look right" in left) - ("look left" in left))
+        pressed = dict.fromkeys(left - LOOKING.keys(), 1)
+        return self.rows([{**STILL, **pressed, "camera": [pitch, yaw]}])[0]
+
+    def lines(self, rows: np.ndarray) -> list[Any]:
+        """Whole action dictionaries; see `tokens.protocols.Playable`."""
+        return [self.decode(row) for row in rows.tolist()]
 
     @property
     def suffixes(self) -> tuple[str, ...]:

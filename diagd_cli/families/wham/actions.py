@@ -10,9 +10,10 @@ numbers: buttons 0 or 1, then sticks as bins 0..10. Token of button b: offset + 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -20,7 +21,7 @@ from pydantic import Field
 from diagd_cli.errors import UsageError
 from diagd_cli.files.npz import DAMAGED, LARGEST
 from diagd_cli.model.config import Strict
-from diagd_cli.tokens.actions import action_lines, is_file
+from diagd_cli.tokens.actions import LOOKING, WALKING, action_lines, held, is_file
 
 BUTTONS, STICKS, BINS = 12, 4, 11
 VALUES = BUTTONS + STICKS
@@ -31,6 +32,21 @@ BOUNDARIES = np.array([-1.05, -0.95, -0.75, -0.5, -0.25, -0.05, 0.05, 0.25, 0.5,
 _SIZES = np.array([2] * BUTTONS + [BINS] * STICKS)
 _STARTS = np.cumsum(_SIZES) - _SIZES
 NEUTRAL = np.array([0] * BUTTONS + [BINS // 2] * STICKS, dtype=np.float32)
+
+# The order of buttons is not published; that sticks are left x, left y, right x, right y, with up
+# and right at their upper ends, is what the official examples look like.
+PUSHES = {
+    **{"left": (0, 0), "right": (0, BINS - 1), "back": (1, 0), "forward": (1, BINS - 1)},
+    **{"look left": (2, 0), "look right": (2, BINS - 1)},
+    **{"look down": (3, 0), "look up": (3, BINS - 1)},
+}
+PRESSES = [f"button {n}" for n in range(BUTTONS)]
+PLAYED = {  # what can be held, and its keys
+    **{name: keys[:1] for name, keys in WALKING.items()},
+    **LOOKING,
+    **dict(zip(PRESSES, [("Space",), *((f"Digit{n}",) for n in range(1, 10))], strict=False)),
+    **{PRESSES[10]: ("KeyQ",), PRESSES[11]: ("KeyE",)},
+}
 
 _FORMS = ({"buttons": BUTTONS, "sticks": STICKS}, {"action": VALUES})
 _JSONL = (
@@ -64,6 +80,33 @@ class GamepadActions(Strict):
     def names(self) -> tuple[str, ...]:
         """None: a frame has many tokens."""
         return ()
+
+    @property
+    def keys(self) -> Mapping[str, tuple[str, ...]]:
+        """See `tokens.protocols.Playable`."""
+        return PLAYED
+
+    @property
+    def several(self) -> bool:
+        """Buttons are held together, and sticks are pushed besides."""
+        return True
+
+    def hold(self, names: Sequence[str]) -> np.ndarray:
+        """The row int64 [size] of buttons that are held and sticks that are pushed to their ends.
+        Raises UsageError for an unknown name.
+        """
+        action = NEUTRAL.copy()
+        for name in held(names, PLAYED):
+            if name in PUSHES:
+                stick, end = PUSHES[name]
+                action[BUTTONS + stick] = end
+            else:
+                action[PRESSES.index(name)] = 1
+        return encode_actions(action, self.offset)
+
+    def lines(self, rows: np.ndarray) -> list[Any]:
+        """See `tokens.protocols.Playable`."""
+        return [{"action": values} for values in self.describe(rows)]
 
     @property
     def suffixes(self) -> tuple[str, ...]:
