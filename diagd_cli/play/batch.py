@@ -63,7 +63,7 @@ class Batch:
         session.before = self.before = [take.known - self.known for _, take in self.members]
         # the window is the preset's, however few frames were asked for
         session.window, session.overlap = preset.window, preset.overlap
-        session.keep = preset.window
+        session.keep, session.live = preset.window, True
         return session
 
     @property
