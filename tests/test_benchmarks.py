@@ -15,6 +15,7 @@ from benchmarks import (
     common,
     curves,
     decodings,
+    exact,
     gpu,
     growth,
     health,
@@ -113,6 +114,23 @@ def test_the_plain_loop_makes_our_tokens(bench):
         ("plain loop, eager", "31/31"),
         ("diagd, NTP", "31/31"),
     ]
+
+
+def test_guesses_make_the_tokens_of_our_ntp(bench, tiny, tmp_path):
+    picture = tmp_path / "proved.png"
+    options = ["--preset", str(tiny.preset), "--clips", str(tiny.clip), "--frames", "2"]
+    options += ["--windows", "4", "--raster", "3", "--picture", str(picture)]
+    rows = bench(exact, *options)
+    names = [row["decoding"] for row in rows]
+    assert names[:4] == [
+        "NTP",
+        "exact, 7 guesses, in a row, random",
+        "exact, 3 guesses, in a row",
+        "exact, 4 guesses, ours",
+    ]
+    assert all(row["same"] == "100%" for row in rows if "exact" in row["decoding"])
+    assert all(row["passes a frame"] <= rows[0]["passes a frame"] for row in rows)
+    assert Image.open(picture).size == (exact.PIXELS * (2 * 3 + 1), exact.PIXELS * 2)
 
 
 def test_decodings_are_compared_with_our_ntp(bench):

@@ -159,6 +159,10 @@ def describe(facts: dict) -> list[str]:
     per_step = facts["tokens_per_step"]
     rolls = f" in {facts['windows']} windows" if facts["windows"] > 1 else ""
     frames, h, w = facts["grid"]
+    if facts["method"] == "exact":
+        made = f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens"
+        most = f"in at most {facts['steps']} passes{rolls}: how many depends on the guesses"
+        return [f"{facts['label']}, the tokens of next-token prediction", f"{made} {most}"]
     return [
         f"{facts['label']}, stand-in {facts['stand_in']}{'' if facts['repair'] else ', no repair'}",
         f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens in "

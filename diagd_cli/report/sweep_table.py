@@ -47,7 +47,8 @@ def write_csv(path: Path, rows: Sequence[EvaluationRow]) -> None:
     """Write rows of a sweep as CSV with a header, atomically. Raises OutputError."""
     lines = [record(row) for row in rows]
     with atomic(path) as part, part.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
+        names = dict.fromkeys(name for line in lines for name in line)  # some have more to tell
+        writer = csv.DictWriter(file, list(names), restval="")
         writer.writeheader()
         writer.writerows(lines)
 

@@ -87,18 +87,17 @@ def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
 
 def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple:
     """What decides a decoding's tokens and steps: (k, d, stand-in, repair, zero slots, window,
-    sinks).
+    sinks), and how tokens are guessed where they are.
 
     Raises UsageError when out of range.
 
     NTP needs no stand-in and sees no empty slot: by whatever name it is asked for, it is one plan.
     """
     k, d, stand_in, repair = decoding.resolve(grid, context)
-    if decoding.method == "exact":  # the same tokens, in other passes
-        guesses = decoding.width, decoding.row, decoding.guess
-        return "exact", *guesses, decoding.window, decoding.sinks
     if (k, d) == (grid.w, grid.area):
-        return k, d, "previous-frame", True, False, decoding.window, decoding.sinks
+        plan = k, d, "previous-frame", True, False, decoding.window, decoding.sinks
+        guesses = decoding.width, decoding.row, decoding.guess
+        return (*plan, *guesses) if decoding.method == "exact" else plan
     return k, d, stand_in, repair, decoding.zero_slots, decoding.window, decoding.sinks
 
 
