@@ -24,6 +24,7 @@ from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import encode, start_session
 
 PIXELS = 8  # of the picture, each way, a token
+GOLDEN = 0.618
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -116,22 +117,23 @@ def name_of(walk: Decoding, loaded: Loaded) -> str:
 
 
 def draw(session: Session, loaded: Loaded, args) -> None:
-    """Frames side by side, brighter the later a token was known: by next-token prediction's order
-    it would be a ramp.
-    """
+    """Frames side by side, a colour for each pass: runs of one colour proved to be true at once."""
     grid, known, seen, passes = loaded.preset.grid, session.latents, 0, 0
     when = np.zeros(args.frames * grid.area)
     for done in session.extend(args.frames, Decoding("exact")):
         passes += 1
         when[seen:done], seen = passes, done
     session.rewind(known)
-    shade = (255 * when / passes).astype(np.uint8).reshape(args.frames, grid.h, grid.w)
-    gap = np.full((grid.h, 1), 255, np.uint8)
+    shade = when.reshape(args.frames, grid.h, grid.w)
+    gap = np.full((grid.h, 1), np.nan)
     line = np.concatenate([part for frame in shade for part in (frame, gap)][:-1], axis=1)
-    image = Image.fromarray(line)
-    image.resize((line.shape[1] * PIXELS, grid.h * PIXELS), Image.Resampling.NEAREST).save(
-        args.picture
-    )
+    # neighbouring hues are far apart, and later passes are brighter
+    hue, value = (line * GOLDEN) % 1, 0.45 + 0.5 * line / passes
+    parts = np.stack([hue, np.full_like(line, 0.55), value], axis=2)
+    colours = np.where(np.isnan(line)[:, :, None], [0, 0, 1], parts)
+    image = Image.fromarray((255 * colours).astype(np.uint8), "HSV").convert("RGB")
+    size = line.shape[1] * PIXELS, grid.h * PIXELS
+    image.resize(size, Image.Resampling.NEAREST).save(args.picture)
 
 
 if __name__ == "__main__":
