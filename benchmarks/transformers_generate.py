@@ -13,6 +13,7 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -24,8 +25,9 @@ from benchmarks import common
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, Preset, load_transformer, random_transformer
 from diagd_cli.device import DTYPES
-from diagd_cli.model.linear import pack
+from diagd_cli.model.linear import Linear, pack
 from diagd_cli.model.transformer import Transformer
+from diagd_cli.processor import native_int8
 
 # Tokens a second of the authors' own loop on one thread of a 2-core server: size 512, 4 frames,
 # float32, top-p 0.8. Not measured in the same run, so for orientation only.
@@ -71,23 +73,24 @@ def contest(size: str, args) -> list[dict]:
     preset = common.plain_mineworld(size, 1 + args.frames)
     theirs = llama(preset)
     model = same_weights(theirs, preset)
-    half = Prompted(preset, copy.deepcopy(model).bfloat16(), context=1, frames=args.frames)
-    ours = Prompted(preset, pack(model), context=1, frames=args.frames)
-    contestants = {}
+    ours = {
+        name: Prompted(preset, each, context=1, frames=args.frames)
+        for name, each in packed(model).items()
+    }
+    prompt, contestants = ours["float32"].prompt, {}
     for name in args.dtypes:
         model = copy.deepcopy(theirs).to(DTYPES[name]) if name != "float32" else theirs
         for cache in ("dynamic", "static", *(["static, compiled"] if args.compile else [])):
-            run = partial(generate, model, ours.prompt, args.tokens, cache)
+            run = partial(generate, model, prompt, args.tokens, cache)
             contestants[f"transformers, {cache}, {name}"] = run
     best_of = list(contestants)
     for decoding in decodings(preset).values():
-        plan = ours.plan(decoding)
+        plan = ours["float32"].plan(decoding)
         if decoding.method == "ntp":  # one more than is timed: the first is not
             plan = common.pick(plan, np.arange(args.tokens + 1))
-        label = f"diagd, {decoding.label(preset.grid)}, float32"
-        contestants[label] = partial(ours.run, plan, common.greedy(preset))
-        if decoding.method == "ntp":
-            contestants["diagd, NTP, bfloat16"] = partial(half.run, plan, common.greedy(preset))
+        for name, each in ours.items():
+            label = f"diagd, {decoding.label(preset.grid)}, {name}"
+            contestants[label] = partial(each.run, plan, common.greedy(preset))
     laps = common.interleave(contestants, args.repeats)
     best = max(common.figures(laps[name])["tokens/s"] for name in best_of)
     reference = laps["diagd, NTP, float32"][0].ids
@@ -109,6 +112,17 @@ def contest(size: str, args) -> list[dict]:
             }
         )
     return rows
+
+
+def packed(model: Transformer) -> dict[str, Transformer]:
+    """A float32 model in each form that diagd takes, laid out for this processor."""
+    forms = {"float32": model, "bfloat16": copy.deepcopy(model).bfloat16()}
+    if native_int8():
+        forms["float32+int8"] = copy.deepcopy(model)
+        for layer in forms["float32+int8"].blocks.modules():
+            if isinstance(layer, Linear):
+                layer.hold("int8", layer.weight)
+    return {name: cast(Transformer, pack(each)) for name, each in forms.items()}
 
 
 def orientation(size: str, repeats: int) -> list[dict]:
