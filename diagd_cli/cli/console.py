@@ -20,10 +20,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Column
 from rich.text import Text
 
-from diagd_cli.cli.explain import explain
 from diagd_cli.cli.layout import wrapped
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import DiagdWarning, OutputError
+from diagd_cli.explain import explain
 
 POLL = 0.2  # seconds between looks at the clock's display
 ROOMY = 100  # columns of a terminal with room for a long bar

@@ -265,6 +265,29 @@ class SteeringOptions:
 
 
 @dataclass(frozen=True)
+class ManyOptions:
+    """Which of many clips, beside those that are named."""
+
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .jsonl, .csv or .parquet file of clips in their place, a row each: clip, and "
+            "its own actions, prompt, seed, frames and output; paths are relative to it. Rows that "
+            "fail are told in failures.jsonl."
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        option(
+            "--shard",
+            metavar="<I/N>",
+            help="The I-th of N parts of the clips, 1/N to N/N: for as many machines that know "
+            "nothing of each other. A clip's part depends on it alone.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class Trials:
     """Over what a measurement goes."""
 
