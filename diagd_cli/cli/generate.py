@@ -13,10 +13,10 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.settings import machine_of, merge, steering_of
 from diagd_cli.cli.threads import set_threads
-from diagd_cli.errors import Exit
+from diagd_cli.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from diagd_cli.jobs.generation import Generation, Video
+    from diagd_cli.jobs.generation import Checked, Generation, Made, Video
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
 
@@ -169,7 +169,7 @@ def generate(
             force=force,
             resume=resume,
             manifest=many.manifest,
-            failures=failures_file(many.manifest, output, shard),
+            failures=failures_file(many, output, shard),
         )
         checked = check(generation)
         if not generation.targets:
@@ -178,19 +178,44 @@ def generate(
             show(generation, reporter, messages.json)
             return
         check_alone(generation)
-        from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
-
-        set_threads(machine.threads)
-
-        def tell_video(video: Video) -> None:
-            if video.sidecar:
-                reporter.result(video.sidecar if messages.json else str(video.output))
-
-        made = run(generation, reporter, tell_video, reporter.started, checked)
+        made = make(generation, checked, many, machine, reporter, messages.json)
         if made.failed:
             which = generation.failures or ", ".join(map(str, made.failed))
             reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {which}")
     raise typer.Exit(Exit.FAILED if made.failed else Exit.OK)
+
+
+def make(
+    generation: Generation,
+    checked: Checked,
+    many: o.ManyOptions,
+    machine: o.MachineOptions,
+    reporter: Reporter,
+    json: bool,
+) -> Made:
+    """Make the videos: here, by a process for each GPU, or on a cluster."""
+    from diagd_cli.files.atomic import STDOUT
+    from diagd_cli.jobs.devices import ALL
+
+    def tell(video: Video) -> None:
+        if video.output != STDOUT:
+            reporter.result(video.sidecar or {} if json else str(video.output))
+
+    if many.workers and not many.ray:
+        raise UsageError("--workers are Ray's, and no --ray is given", "Add --ray local")
+    if many.ray:
+        from diagd_cli.cli.rows import cluster_of
+        from diagd_cli.jobs.cluster import generate_on_ray
+
+        return generate_on_ray(generation, cluster_of(many, machine.threads), reporter, tell)
+    if machine.device == ALL:
+        from diagd_cli.jobs.devices import all_devices, generate_on_devices
+
+        return generate_on_devices(generation, all_devices(), reporter, tell)
+    from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
+
+    set_threads(machine.threads)
+    return run(generation, reporter, tell, reporter.started, checked)
 
 
 def show(generation: Generation, reporter: Reporter, json: bool) -> None:

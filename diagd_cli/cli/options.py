@@ -285,6 +285,23 @@ class ManyOptions:
             "nothing of each other. A clip's part depends on it alone.",
         ),
     ] = None
+    ray: Annotated[
+        str | None,
+        option(
+            "--ray",
+            metavar="<address>",
+            help="Make them on a Ray cluster: local (one of this machine's devices), auto (the one "
+            "that runs here), HOST:PORT or ray://HOST:PORT.",
+        ),
+    ] = None
+    workers: Annotated[
+        str | None,
+        option(
+            "--workers",
+            metavar="<min:max>",
+            help="Workers on Ray, a GPU or --threads CPUs each; as many as there are by default.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from diagd_cli.cli.options import ManyOptions
 from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import STDOUT
+from diagd_cli.jobs.cluster import LOCAL, Cluster
 from diagd_cli.jobs.manifest import read_manifest
-from diagd_cli.jobs.targets import TOKENS, VIDEO, Row, Shard, Target
+from diagd_cli.jobs.targets import TOKENS, VIDEO, Row, Shard, Target, is_folder
 from diagd_cli.preset import Preset
 
 
@@ -35,14 +38,27 @@ def rows_of(
     return [Row(clip) for clip in clips]
 
 
-def failures_file(manifest: Path | None, output: str | None, shard: Shard | None) -> Path | None:
-    """Where it is told what has failed of a manifest, or of one shard of it, whose folder others
-    have too.
+def failures_file(many: ManyOptions, output: str | None, shard: Shard | None) -> Path | None:
+    """Where it is told what has failed of a manifest or on a cluster; None where that is told on
+    stderr alone. A shard's file has a name of its own, since the folder is that of all.
     """
-    if not manifest:
+    if not (many.manifest or many.ray):
         return None
     name = f"failures-{shard.number}-of-{shard.count}" if shard else "failures"
-    return (manifest.parent if output is None else Path(output)) / f"{name}.jsonl"
+    if output is None:
+        folder = many.manifest.parent if many.manifest else Path()
+    else:
+        folder = Path(output) if is_folder(output) else Path(output).parent
+    return folder / f"{name}.jsonl"
+
+
+def cluster_of(many: ManyOptions, threads: int) -> Cluster:
+    """The cluster of --ray, with --workers MIN:MAX or N. Raises UsageError."""
+    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", many.workers or "1:1")
+    least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= least <= most:
+        raise UsageError(f"--workers {many.workers} is not MIN:MAX", "Give 2:8, or 8 for 8:8")
+    return Cluster(many.ray or LOCAL, least, most if many.workers else None, max(1, threads))
 
 
 def check_stream(given: Mapping[str, object], output: str | None) -> None:

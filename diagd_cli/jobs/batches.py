@@ -16,12 +16,12 @@ from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
 from diagd_cli.jobs import sidecar
 from diagd_cli.jobs.failures import failures_of
 from diagd_cli.jobs.generation import Checked, Generation, Made, Video, check
-from diagd_cli.jobs.models import cache_dtype, load_models
+from diagd_cli.jobs.models import cache_dtype, load_for
 from diagd_cli.jobs.output import Output
 from diagd_cli.jobs.targets import Target
 from diagd_cli.jobs.work import Reader, Work
 from diagd_cli.loading import Loaded
-from diagd_cli.pipeline import Result, continue_clips, warm_up
+from diagd_cli.pipeline import Result, continue_clips
 from diagd_cli.progress import Progress, Silent
 
 
@@ -60,12 +60,13 @@ class Run:
         progress: Progress,
         on_video: Callable[[Video], object],
         started: float,
+        loaded: Loaded | None = None,
     ):
         self.generation, self.progress, self.prompts = generation, progress, checked.prompts
         self.on_video, self.started = on_video, started
         self.reader = Reader(generation, checked, progress, self.attempt, self.done)
         self.size = min(generation.batch, len(generation.targets))
-        self.loaded: Loaded | None = None
+        self.loaded = loaded
         self.made = Made()
 
     def make_all(self) -> None:
@@ -100,29 +101,9 @@ class Run:
         """The models, loaded once, when the first clip needs them; the text encoder has come and
         gone before.
         """
+        self.prompts.embed(self.progress)
         if self.loaded is None:
-            preset, settings, machine = (
-                self.generation.preset,
-                self.generation.settings,
-                self.generation.machine,
-            )
-            self.prompts.embed(self.progress)
-            with self.progress.stage(f"loading {preset.name}"):
-                self.loaded = load_models(
-                    preset,
-                    settings,
-                    machine,
-                    batch=self.size,
-                    frames=self.generation.frames_held,
-                )
-            if machine.compile:  # before there is something to time
-                with self.progress.stage("compiling"):
-                    context = preset.latents(settings.context)
-                    self.loaded = warm_up(self.loaded, settings.request(), context, self.size)
-            if machine.offload and self.loaded.device.type == "cpu":
-                self.progress.note(
-                    "--offload changes nothing on the CPU: the tokenizer is in main memory anyway"
-                )
+            self.loaded = load_for(self.generation, self.size, self.progress)
         return self.loaded
 
     def make(self, group: list[Work]) -> None:
@@ -190,7 +171,7 @@ class Run:
         """Write what is left of one video, and its sidecar last: all of its files or none; tell
         what was made.
         """
-        path, began, told = work.target.output, time.perf_counter(), None
+        path, began = work.target.output, time.perf_counter()
         with together() as held:
             with self.progress.stage("writing"):
                 if self.generation.preset.pixels:
@@ -218,4 +199,4 @@ class Run:
             f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), "
             f"{sidecar.gaps_text(result)}seed {work.target.seed}"
         )
-        self.done(Video(path, told))
+        self.done(Video(path))

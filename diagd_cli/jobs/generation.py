@@ -4,6 +4,7 @@ models are loaded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -38,6 +39,9 @@ class Generation:
     manifest: the file that the targets were read from, which is not written over.
     failures: a JSONL file that tells of each target that failed; without one, a single target's
         failure is raised.
+    again: the targets may have been made by a process that was killed before it could tell: what
+        is whole and has these settings is kept, also without `resume`.
+    room: new frames that memory must have room for, where those of the targets are fewer.
     """
 
     preset: Preset
@@ -53,12 +57,14 @@ class Generation:
     resume: bool = False
     manifest: Path | None = None
     failures: Path | None = None
+    again: bool = False
+    room: int = 0
 
     @cached_property  # each sidecar asks
     def frames_held(self) -> int:
         """Most frames of a video that are in memory at once."""
         settings = self.settings
-        longest = max((self.frames_of(target) for target in self.targets), default=settings.frames)
+        longest = max([self.room, *map(self.frames_of, self.targets)])
         whole = settings.context + longest
         return min(whole, settings.context + HELD) if self.stream else whole
 
@@ -110,15 +116,19 @@ class Generation:
         return [(target.output, "the output"), *tokens, sidecar_file]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Video:
-    """A video that is there: its path, its sidecar (None on stdout), and whether it was there
-    before.
-    """
+    """A video that is there, and whether it was there before."""
 
     output: Path
-    sidecar: dict | None
     kept: bool = False
+
+    @property
+    def sidecar(self) -> dict | None:
+        """What lies beside it, read when it is asked for; None on stdout. Raises OSError."""
+        if self.output == STDOUT:
+            return None
+        return json.loads(self.output.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,10 +45,10 @@ class Prompts:
         """Run the text encoder for every prompt, before the Transformer needs the memory. Raises
         DiagdError.
         """
-        if self.embedded or not (self.texts or self.others or self.embedding):
-            return
-        with progress.stage("reading the prompt"):
-            self.embedded = self._embeddings(progress)
+        wanted = {""} if self.embedding else {*self.texts.values(), *self.others}
+        if wanted - self.embedded.keys():
+            with progress.stage("reading the prompt"):
+                self.embedded = self._embeddings(progress)
 
     def _embeddings(self, progress: Progress) -> dict[str, Tensor]:
         text, dim = self.preset.text, self.preset.transformer.cross_dim

@@ -76,11 +76,15 @@ class Reader:
                     yield work
 
     def check_free(self, target: Target) -> None:
-        """Raise OutputError where a video's files exist already, unless they may be replaced."""
-        free = self.generation.force or (
-            self.generation.resume and sidecar.made_before(target.output) is not None
+        """Raise OutputError where a video's files exist already, unless they may be replaced, or
+        are looked at later.
+        """
+        generation = self.generation
+        free = generation.force or (
+            (generation.resume or generation.again)
+            and sidecar.made_before(target.output) is not None
         )
-        for path, _ in self.generation.files(target):
+        for path, _ in generation.files(target):
             check_free(path, free)
 
     def read(self, path: Path, context: int) -> Clip:
@@ -104,11 +108,19 @@ class Reader:
         return clip_actions(clip.path, preset.actions, asked, clip.first, context, frames)
 
     def keep(self, work: Work) -> bool:
-        """Whether a video is there already, made with these settings."""
-        output = work.target.output
-        made = sidecar.made_before(output) if self.generation.resume else None
-        if not made or not sidecar.matches(self.generation, self.checked.prompts, made, work):
+        """Whether a video is there already, made with these settings. Raises OutputError for
+        another that may not be replaced.
+        """
+        generation, output = self.generation, work.target.output
+        looks = generation.resume or generation.again
+        made = sidecar.made_before(output) if looks else None
+        if not made:
+            return False
+        same = sidecar.matches(generation, self.checked.prompts, made, work)
+        if not (same or generation.resume or generation.force):
+            check_free(output.with_suffix(".json"), force=False)
+        if not same or not sidecar.is_whole(generation, made, output):
             return False
         self.progress.note(f"{output} is there already, with these settings")
-        self.on_kept(Video(output, made, kept=True))
+        self.on_kept(Video(output, kept=True))
         return True
