@@ -34,6 +34,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate clips/*.mp4 -o out/ --shard 2/8       # an eighth of them
 
+  diagd generate clips/*.mp4 -o out/ --ray auto        # on a Ray cluster
+
   diagd generate walk.mp4 --samples 4 --batch 4        # four continuations
 
   diagd generate walk.mp4 --stream -o - | ffplay -     # watch it being made

@@ -177,7 +177,9 @@ RandomWeightsOption = Annotated[
         "--random-weights", help="Made-up weights of the true size, to measure speed and memory."
     ),
 ]
-DeviceOption = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str, option("--device", help="auto, cpu, cuda or cuda:N; for generate also cuda:all.")
+]
 DtypeOption = Annotated[str, option("--dtype", help="auto, float32, bfloat16 or float16.")]
 WeightsOption = Annotated[
     str,

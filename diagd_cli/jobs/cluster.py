@@ -26,7 +26,7 @@ from diagd_cli.errors import DiagdError, MissingExtra, UsageError, one_line
 from diagd_cli.explain import explain
 from diagd_cli.jobs.generation import Generation, Made, Video
 from diagd_cli.jobs.targets import Target
-from diagd_cli.jobs.workers import Outcome, Worker, alone, batches, collect
+from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, without_targets
 from diagd_cli.progress import Progress, Silent
 
 LOCAL = "local"
@@ -152,7 +152,7 @@ def outcomes(ray: Any, generation: Generation, cluster: Cluster) -> Iterator[Out
     ledger = ray.remote(Ledger).options(name=LEDGER, num_cpus=0, scheduling_strategy=here).remote()
     told = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
         Task,
-        fn_constructor_args=(alone(generation), os.getcwd(), cluster.threads, ledger),
+        fn_constructor_args=(without_targets(generation), os.getcwd(), cluster.threads, ledger),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
             min_size=cluster.least,

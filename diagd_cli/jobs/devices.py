@@ -14,7 +14,7 @@ from diagd_cli.errors import DiagdError, UsageError
 from diagd_cli.explain import explain
 from diagd_cli.jobs.generation import Generation, Made, Video
 from diagd_cli.jobs.targets import Target
-from diagd_cli.jobs.workers import Outcome, Worker, alone, batches, collect
+from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, without_targets
 from diagd_cli.progress import Progress, Silent
 
 ALL = "cuda:all"
@@ -54,7 +54,7 @@ def outcomes(generation: Generation, devices: Sequence[str]) -> Iterator[Outcome
     free = context.SimpleQueue()
     for device in devices:
         free.put(device)
-    given = (free, alone(generation), os.getcwd())
+    given = (free, without_targets(generation), os.getcwd())
     pool = ProcessPoolExecutor(len(devices), context, initializer=_begin, initargs=given)
     try:
         futures = [pool.submit(_make, batch) for batch in batches(generation)]

@@ -59,7 +59,7 @@ class Worker:
                 f"The folder {folder} is not on {platform.node()}: {error.strerror}",
                 "Workers need the same folders as the machine that asks",
             ) from None
-        self.generation = alone(generation)
+        self.generation = without_targets(generation)
         self.embedded: dict = {}
         self.tidied: set[Path] = set()
         # a text encoder needs the memory before the Transformer does, and waits for the prompts
@@ -91,7 +91,7 @@ class Worker:
         ]
 
 
-def alone(generation: Generation) -> Generation:
+def without_targets(generation: Generation) -> Generation:
     """A generation without its targets, which go to the workers by and by."""
     longest = max(map(generation.frames_of, generation.targets), default=0)
     return replace(generation, targets=(), room=longest, failures=UNWRITTEN)
