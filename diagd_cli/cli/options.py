@@ -293,7 +293,7 @@ class ManyOptions:
             "--ray",
             metavar="<address>",
             help="Make them on a Ray cluster: local (one of this machine's devices), auto (the one "
-            "that runs here), HOST:PORT or ray://HOST:PORT.",
+            "that runs here), or HOST:PORT.",
         ),
     ] = None
     workers: Annotated[

@@ -42,7 +42,7 @@ class Cluster:
     """Where workers run, and how many of them.
 
     address: `local` starts a cluster of this machine's devices, `auto` finds the one that runs
-        here; or HOST:PORT, ray://HOST:PORT.
+        here; or HOST:PORT.
     least, most: workers; None: as many as there are devices when the work begins.
     threads: CPUs of each.
     """
