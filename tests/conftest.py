@@ -51,7 +51,8 @@ os.environ.pop("COLUMNS", None)  # which several processes of tests set, and whi
 
 # What takes long runs first: at the end of the run no process waits for the other.
 FIRST = ("test_compile", "test_parallel", "test_digests", "test_benchmarks", "test_memory", "test_diagonal",
-         "test_loop", "test_wheel", "test_portable", "test_room", "test_ballot", "test_docs")  # fmt: skip
+         "test_loop", "test_wheel", "test_portable", "test_room", "test_ballot", "test_docs", "test_cluster",
+         "test_devices")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

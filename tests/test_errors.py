@@ -8,8 +8,8 @@ import os
 import pytest
 import torch
 
-from diagd_cli.cli.explain import explain
 from diagd_cli.errors import ClipError, DiagdError, WeightsError
+from diagd_cli.explain import explain
 
 OUT_OF_MEMORY = "Out of memory. Ask for fewer --frames, use a smaller preset, or free some memory"
 

@@ -14,7 +14,7 @@ FLOORS = [
     "errors metrics progress versions",
     "processor",
     "device files free_memory mapping",
-    "model",
+    "explain model",
     "tokens",
     "checkpoints schedule",
     "families",

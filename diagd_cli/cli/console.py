@@ -20,10 +20,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from rich.table import Column
 from rich.text import Text
 
-from diagd_cli.cli.explain import explain
 from diagd_cli.cli.layout import wrapped
 from diagd_cli.cli.threads import THREADS
 from diagd_cli.errors import DiagdWarning, OutputError
+from diagd_cli.explain import explain
 
 POLL = 0.2  # seconds between looks at the clock's display
 ROOMY = 100  # columns of a terminal with room for a long bar
@@ -37,6 +37,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False, verbose: bool = False):
         self.quiet, self.verbose = quiet, verbose
+        self.out = sys.stdout  # which Ray's own words are kept from
         # as good as the start of the command: what is imported before is light
         self.started = time.perf_counter()
         plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
@@ -44,6 +45,7 @@ class Reporter:
         self.err = Console(
             stderr=True, highlight=False, emoji=False, no_color=plain or None, soft_wrap=True
         )
+        self.drawn: Progress | None = None  # a bar that is on the terminal
         self.live = self.err.is_terminal and not quiet and os.environ.get("TERM") != "dumb"
 
     def result(self, value: str | dict) -> None:
@@ -51,12 +53,23 @@ class Reporter:
         BrokenPipeError.
         """
         try:
-            sys.stdout.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
-            sys.stdout.flush()
+            with self.room():
+                self.out.write((value if isinstance(value, str) else json.dumps(value)) + "\n")
+                self.out.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
             raise stdout_failure(error) from None
+
+    @contextmanager
+    def room(self) -> Iterator[None]:
+        """No bar is in the way of what is written to the same terminal by others than rich."""
+        bar = self.drawn if self.out.isatty() else None
+        if bar:
+            bar.stop()
+        yield
+        if bar:
+            bar.start()
 
     def note(self, message: str, whole: bool = False) -> None:
         """Lines on stderr. On a terminal they break between words, unless they are to be copied as
@@ -151,10 +164,15 @@ class Bar:
                 TimeRemainingColumn(table_column=whole.copy()),
             )
             self.progress = Progress(
-                *columns, console=reporter.err, transient=True, auto_refresh=False
+                *columns,
+                console=reporter.err,
+                transient=True,
+                auto_refresh=False,
+                redirect_stdout=False,  # else results would go to stderr
             )
             self.task = self.progress.add_task(name, total=total, text="")
             self.progress.start()
+            reporter.drawn = self.progress
 
     def update(self, done: int, text: Callable[[float], str] = lambda seconds: "") -> None:
         """Report `done` steps; text(seconds so far) is asked for only when something is drawn."""
@@ -179,7 +197,7 @@ class Bar:
     def close(self) -> None:
         if self.progress:
             self.progress.stop()
-            self.progress = None
+            self.progress = self.reporter.drawn = None
 
 
 _STAGES = {"encode": "encoding", "decode": "prefill", "pixels": "decoding pixels"}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +16,7 @@ from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import Exit, UsageError
 
 if TYPE_CHECKING:
-    from diagd_cli.jobs.generation import Generation, Video
-    from diagd_cli.jobs.targets import Target
+    from diagd_cli.jobs.generation import Checked, Generation, Made, Video
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
 
@@ -31,6 +29,12 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
   diagd generate clips/*.mp4 -o out/ --seed 1 --resume # only what is missing
 
   diagd generate clips/*.mp4 -o out/ --batch 4         # four clips at a time
+
+  diagd generate --manifest clips.csv -o out/          # each with its own seed
+
+  diagd generate clips/*.mp4 -o out/ --shard 2/8       # an eighth of them
+
+  diagd generate clips/*.mp4 -o out/ --ray auto        # on a Ray cluster
 
   diagd generate walk.mp4 --samples 4 --batch 4        # four continuations
 
@@ -47,9 +51,11 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 @o.grouped
 def generate(
     clips: Annotated[
-        list[Path], typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens.")
-    ],
+        list[Path] | None,
+        typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens."),
+    ] = None,
     *,
+    many: o.ManyOptions,
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
     decoding: o.DecodingOption = None,
@@ -111,8 +117,15 @@ def generate(
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
+        from diagd_cli.cli.rows import (
+            check_stream,
+            failures_file,
+            rows_of,
+            stream_target,
+            suffix_of,
+        )
         from diagd_cli.jobs.generation import Generation, check, check_alone
-        from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
+        from diagd_cli.jobs.targets import continuations, parse_shard
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
@@ -124,15 +137,24 @@ def generate(
             "--offload": offload,
             "--json": messages.json,
             "--resume": resume,
+            "--save-tokens": save_tokens,
         }
-        given |= {"--save-tokens": save_tokens}
-        targets = stream_target(clips, output, settings.seed, samples, given)
+        check_stream(given, output)
+        rows = rows_of(clips or [], many.manifest, output, chosen)
+        shard = parse_shard(many.shard) if many.shard else None
         generation = Generation(
             preset=chosen,
             settings=settings,
-            targets=targets
-            or continuations(
-                clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS
+            targets=stream_target(rows, settings.seed, samples)
+            if output == "-"
+            else continuations(
+                rows,
+                output,
+                settings.seed,
+                samples,
+                suffix_of(chosen),
+                drawn=seed is None,
+                shard=shard,
             ),
             steering=steering_of(steering),
             machine=machine_of(
@@ -148,64 +170,54 @@ def generate(
             save_tokens=save_tokens,
             force=force,
             resume=resume,
-            any_seed=seed is None,
+            manifest=many.manifest,
+            failures=failures_file(many, output, shard),
         )
         checked = check(generation)
+        if not generation.targets:
+            reporter.note(f"The shard {shard} holds none of the {len(rows)} clips")
         if dry_run:
             show(generation, reporter, messages.json)
             return
         check_alone(generation)
-        from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
-
-        set_threads(machine.threads)
-
-        def tell_video(video: Video) -> None:
-            if video.sidecar:
-                reporter.result(video.sidecar if messages.json else str(video.output))
-
-        made = run(generation, reporter, tell_video, reporter.started, checked)
+        made = make(generation, checked, many, machine, reporter, messages.json)
         if made.failed:
-            names = ", ".join(map(str, made.failed))
-            reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {names}")
+            which = generation.failures or ", ".join(map(str, made.failed))
+            reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {which}")
     raise typer.Exit(Exit.FAILED if made.failed else Exit.OK)
 
 
-def stream_target(
-    clips: list[Path], output: str | None, seed: int, samples: int, given: Mapping[str, object]
-) -> list[Target] | None:
-    """The stream to stdout where one is asked for, else None; `given` is what else was. Raises
-    UsageError.
-    """
-    from diagd_cli.jobs.targets import Target
+def make(
+    generation: Generation,
+    checked: Checked,
+    many: o.ManyOptions,
+    machine: o.MachineOptions,
+    reporter: Reporter,
+    json: bool,
+) -> Made:
+    """Make the videos: here, by a process for each GPU, or on a cluster."""
+    from diagd_cli.files.atomic import STDOUT
+    from diagd_cli.jobs.devices import ALL
 
-    if given["--stream"] and given["--offload"]:
-        raise UsageError(
-            "--stream needs the tokenizer while --offload takes it away", "Leave one of them out"
-        )
-    if given["--stream"] and given["--resume"]:
-        raise UsageError(
-            "A --stream that ended early cannot be gone on with by --resume",
-            "Leave --stream out, or make it anew with --force",
-        )
-    if output != "-":
-        return None
-    if not given["--stream"]:
-        raise UsageError(
-            "-o - writes a video to stdout, which only --stream can", "Add --stream, or name a file"
-        )
-    if len(clips) * samples > 1:
-        raise UsageError(f"-o - is one stream for {len(clips) * samples} videos", "Name a folder")
-    for name in ("--json", "--resume", "--save-tokens"):
-        if given[name]:
-            raise UsageError(
-                f"-o - fills stdout with the video and leaves no file for {name}",
-                f"Leave {name} out",
-            )
-    if sys.stdout.isatty():
-        raise UsageError(
-            "-o - would write a video to the terminal", "Pipe it into a player: | ffplay -"
-        )
-    return [Target(clips[0], Path(output), seed)]
+    def tell(video: Video) -> None:
+        if video.output != STDOUT:
+            reporter.result(video.sidecar or {} if json else str(video.output))
+
+    if many.workers and not many.ray:
+        raise UsageError("--workers are Ray's, and no --ray is given", "Add --ray local")
+    if many.ray:
+        from diagd_cli.cli.rows import cluster_of
+        from diagd_cli.jobs.cluster import generate_on_ray
+
+        return generate_on_ray(generation, cluster_of(many, machine.threads), reporter, tell)
+    if machine.device == ALL:
+        from diagd_cli.jobs.devices import all_devices, generate_on_devices
+
+        return generate_on_devices(generation, all_devices(), reporter, tell)
+    from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
+
+    set_threads(machine.threads)
+    return run(generation, reporter, tell, reporter.started, checked)
 
 
 def show(generation: Generation, reporter: Reporter, json: bool) -> None:
@@ -213,12 +225,17 @@ def show(generation: Generation, reporter: Reporter, json: bool) -> None:
     from diagd_cli.jobs.plans import summary
 
     preset, settings = generation.preset, generation.settings
-    new, context = preset.new_latents(settings.frames), preset.latents(settings.context)
-    facts = summary(preset.grid, context, new, settings.decoding, preset)
+    context = preset.latents(settings.context)
+
+    @cache
+    def plan(frames: int) -> dict:
+        return summary(preset.grid, context, preset.new_latents(frames), settings.decoding, preset)
+
     for target in generation.targets:
+        facts = plan(generation.frames_of(target))
         if json:
             told = {"input": str(target.clip), "output": str(target.output)}
-            reporter.result({**told, "settings": generation.choices(target.seed), "plan": facts})
+            reporter.result({**told, "settings": generation.choices(target), "plan": facts})
         else:
             steps = f"{facts['steps']} steps for {facts['tokens']} tokens"
             reporter.result(f"{target.clip} -> {target.output}: {facts['label']}, {steps}")

@@ -39,8 +39,8 @@ OTHERS = "Options"
 KEEP = "\u00a0"  # a space between words that stay together
 # where an option is, by its name; one that means something else in some command says so itself
 PANELS = {
-    "Input": "preset base-preset recipe init context start grid key episodes scenarios height "
-    "width",
+    "Input": "manifest shard preset base-preset recipe init context start grid key episodes "
+    "scenarios height width",
     "Decoding": "frames decoding decodings k d stand-in stand-ins repair repairs window "
     "windows sinks balance batch",
     "Sampling": "temperature top-p top-p-rule top-k seed seeds samples",
@@ -53,7 +53,7 @@ PANELS = {
     "animate compare-with export-vbench write-preset question bits force resume dry-run json "
     "quiet verbose",
     "Machine": "device dtype weights kv-dtype offload threads compile weights-dir "
-    "random-weights token",
+    "random-weights token ray workers",
 }
 COMMANDS = {
     "Generate": "generate play compare plan",

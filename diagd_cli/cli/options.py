@@ -177,7 +177,9 @@ RandomWeightsOption = Annotated[
         "--random-weights", help="Made-up weights of the true size, to measure speed and memory."
     ),
 ]
-DeviceOption = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[
+    str, option("--device", help="auto, cpu, cuda or cuda:N; for generate also cuda:all.")
+]
 DtypeOption = Annotated[str, option("--dtype", help="auto, float32, bfloat16 or float16.")]
 WeightsOption = Annotated[
     str,
@@ -262,6 +264,46 @@ class SteeringOptions:
     prompt: PromptOption = None
     prompt_file: PromptFileOption = None
     prompt_embedding: PromptEmbeddingOption = None
+
+
+@dataclass(frozen=True)
+class ManyOptions:
+    """Which of many clips, beside those that are named."""
+
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="A .jsonl, .csv or .parquet file of clips in their place, a row each: clip, and "
+            "its own actions, prompt, seed, frames and output; paths are relative to it. Rows that "
+            "fail are told in failures.jsonl."
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        option(
+            "--shard",
+            metavar="<I/N>",
+            help="The I-th of N parts of the clips, 1/N to N/N: for as many machines that know "
+            "nothing of each other. A clip's part depends on it alone.",
+        ),
+    ] = None
+    ray: Annotated[
+        str | None,
+        option(
+            "--ray",
+            metavar="<address>",
+            help="Make them on a Ray cluster: local (one of this machine's devices), auto (the one "
+            "that runs here), or HOST:PORT.",
+        ),
+    ] = None
+    workers: Annotated[
+        str | None,
+        option(
+            "--workers",
+            metavar="<min:max>",
+            help="Workers on Ray, a GPU or --threads CPUs each; as many as there are by default.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 
-from diagd_cli.clip.read import Clip, read_clip
 from diagd_cli.errors import Stopped
+from diagd_cli.explain import explain
 from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
-from diagd_cli.files.outputs import check_free
 from diagd_cli.jobs import sidecar
+from diagd_cli.jobs.failures import failures_of
 from diagd_cli.jobs.generation import Checked, Generation, Made, Video, check
-from diagd_cli.jobs.models import cache_dtype, load_models
+from diagd_cli.jobs.models import cache_dtype, load_for
 from diagd_cli.jobs.output import Output
 from diagd_cli.jobs.targets import Target
+from diagd_cli.jobs.work import Reader, Work
 from diagd_cli.loading import Loaded
-from diagd_cli.pipeline import Result, continue_clips, warm_up
+from diagd_cli.pipeline import Result, continue_clips
 from diagd_cli.progress import Progress, Silent
-from diagd_cli.tokens.actions import clip_actions
 
 
 def generate(
@@ -48,22 +45,9 @@ def generate(
     began = time.perf_counter() if started is None else started
     checked = checked or check(generation)
     run = Run(generation, checked, progress or Silent(), on_video, began)
-    run.make_all()
+    with failures_of(run.made, generation.failures):
+        run.make_all()
     return run.made
-
-
-MOST_ACTIONS = 1_000_000  # rows that are written out
-
-
-@dataclass(frozen=True, eq=False)
-class Work:
-    """A video to make, whose clip has been read; actions: rows int64 [context + frames, A] that
-    steer it.
-    """
-
-    target: Target
-    clip: Clip
-    actions: np.ndarray | None
 
 
 class Run:
@@ -76,94 +60,38 @@ class Run:
         progress: Progress,
         on_video: Callable[[Video], object],
         started: float,
+        loaded: Loaded | None = None,
     ):
-        self.generation, self.progress = generation, progress
-        self.prompts, self.asked = checked.prompts, checked.actions
+        self.generation, self.progress, self.prompts = generation, progress, checked.prompts
         self.on_video, self.started = on_video, started
+        self.reader = Reader(generation, checked, progress, self.attempt, self.done)
         self.size = min(generation.batch, len(generation.targets))
-        self.alone = len(generation.targets) == 1
-        self.loaded: Loaded | None = None
+        self.loaded = loaded
         self.made = Made()
 
     def make_all(self) -> None:
         """Make every video that is missing, in batches as they fill up."""
-        waiting: dict[int, list[Work]] = {}  # by context frames: those of a batch have equally many
-        for work in self.ready():
-            group = waiting.setdefault(len(work.clip.frames), [])
+        waiting: dict[tuple[int, int], list[Work]] = {}
+        for work in self.reader.ready():
+            group = waiting.setdefault(work.shape, [])
             group.append(work)
             if len(group) == self.size:
-                self.make(waiting.pop(len(work.clip.frames)))
+                self.make(waiting.pop(work.shape))
         for group in waiting.values():
             self.make(group)
 
     @contextmanager
-    def attempt(self, *clips: Path) -> Iterator[None]:
-        """What goes wrong with one clip of several, or one batch, is told, and the next one
+    def attempt(self, *targets: Target) -> Iterator[None]:
+        """What goes wrong with one video of several, or one batch, is told, and the next one
         follows.
         """
         try:
             yield
         except Exception as error:
-            if self.alone or isinstance(error, BrokenPipeError):
+            if self.generation.alone or isinstance(error, BrokenPipeError):
                 raise
             self.progress.failure(error)
-            self.made.failed.extend(clip for clip in clips if clip not in self.made.failed)
-
-    def ready(self) -> Iterator[Work]:
-        """The videos that are to be made and may be; each clip is read once for all of its
-        samples.
-        """
-        for path, samples in groupby(self.generation.targets, key=lambda target: target.clip):
-            allowed, clip = [], None
-            for target in samples:
-                with self.attempt(path):
-                    self.check_free(target)
-                    allowed.append(target)
-            with self.attempt(path):
-                clip, actions = self.read(path) if allowed else (None, None)
-            if clip is None:
-                continue
-            for target in allowed:
-                work, missing = Work(target, clip, actions), False
-                with self.attempt(path):
-                    missing = not self.keep(work)
-                if missing:
-                    yield work
-
-    def check_free(self, target: Target) -> None:
-        """Raise OutputError where a video's files exist already, unless they may be replaced."""
-        free = self.generation.force or (
-            self.generation.resume and sidecar.made_before(target.output) is not None
-        )
-        for path, _ in self.generation.files(target):
-            check_free(path, free)
-
-    def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
-        """A clip's context and what steers its continuation."""
-        preset, settings = (
-            self.generation.preset,
-            self.generation.settings.for_clip(path, self.generation.preset),
-        )
-        clip = read_clip(path, settings.context, self.generation.start, tell=self.progress.note)
-        preset.check_kind(path, clip.frames)
-        context = len(clip.frames)
-        if clip.damage:
-            last = clip.first + context - 1
-            self.progress.note(
-                f"{path} is {clip.damage}; it is continued after frame {last} (frames count from 0)"
-            )
-        frames = min(settings.frames, MOST_ACTIONS)  # the last one goes on
-        return clip, clip_actions(path, preset.actions, self.asked, clip.first, context, frames)
-
-    def keep(self, work: Work) -> bool:
-        """Whether a video is there already, made with these settings."""
-        output = work.target.output
-        made = sidecar.made_before(output) if self.generation.resume else None
-        if not made or not sidecar.matches(self.generation, self.prompts, made, work):
-            return False
-        self.progress.note(f"{output} is there already, with these settings")
-        self.done(Video(output, made, kept=True))
-        return True
+            self.made.failures.update(dict.fromkeys(targets, explain(error)))
 
     def done(self, video: Video) -> None:
         self.made.videos.append(video)
@@ -173,29 +101,9 @@ class Run:
         """The models, loaded once, when the first clip needs them; the text encoder has come and
         gone before.
         """
+        self.prompts.embed(self.progress)
         if self.loaded is None:
-            preset, settings, machine = (
-                self.generation.preset,
-                self.generation.settings,
-                self.generation.machine,
-            )
-            self.prompts.embed(self.progress)
-            with self.progress.stage(f"loading {preset.name}"):
-                self.loaded = load_models(
-                    preset,
-                    settings,
-                    machine,
-                    batch=self.size,
-                    frames=self.generation.frames_held,
-                )
-            if machine.compile:  # before there is something to time
-                with self.progress.stage("compiling"):
-                    context = preset.latents(settings.context)
-                    self.loaded = warm_up(self.loaded, settings.request(), context, self.size)
-            if machine.offload and self.loaded.device.type == "cpu":
-                self.progress.note(
-                    "--offload changes nothing on the CPU: the tokenizer is in main memory anyway"
-                )
+            self.loaded = load_for(self.generation, self.size, self.progress)
         return self.loaded
 
     def make(self, group: list[Work]) -> None:
@@ -208,24 +116,24 @@ class Run:
         outputs: dict[Output, Work] = {}
         try:
             for work in group:
-                with self.attempt(work.target.clip):
+                with self.attempt(work.target):
                     fps = sidecar.fps(generation, work.clip)
-                    output = Output(work.target.output, fps, generation.stream, self.alone)
+                    output = Output(work.target.output, fps, generation.stream, generation.alone)
                     if generation.stream:
                         output.begin(clip.height, clip.width, sidecar.unfinished(generation, work))
                     outputs[output] = work
             results: list[Result] = []
-            with self.attempt(*(work.target.clip for work in outputs.values())):
+            with self.attempt(*(work.target for work in outputs.values())):
                 results = (
                     self.decode(loaded, list(outputs.values()), list(outputs)) if outputs else []
                 )
             # none, where all have failed
             for (output, work), result in zip(outputs.items(), results, strict=False):
-                with self.attempt(work.target.clip):
+                with self.attempt(work.target):
                     self.finish(loaded, output, work, result)
             if any(result.stopped for result in results):
                 kept = ", ".join(str(output.target) for output in outputs)
-                made = f"{results[0].new} of {generation.settings.frames} new frames"
+                made = f"{results[0].new} of {group[0].settings.frames} new frames"
                 raise Stopped(f"{made} were made, and {kept} holds them")
         finally:
             for output in outputs:
@@ -233,21 +141,18 @@ class Run:
 
     def decode(self, loaded: Loaded, group: list[Work], outputs: list[Output]) -> list[Result]:
         """What the pipeline makes of the clips."""
-        settings, preset, clips = (
-            self.generation.settings,
-            self.generation.preset,
-            [work.clip for work in group],
-        )
+        preset, frames = self.generation.preset, group[0].settings.frames
+        clips = [work.clip for work in group]
         requests = [
-            settings.request(
-                actions=work.actions, text=self.prompts.of(work.clip.path), seed=work.target.seed
+            work.settings.request(
+                actions=work.actions, text=self.prompts.of(work.clip.path, work.target.prompt)
             )
             for work in group
         ]
         stream, spooled = self.generation.stream, self.generation.save_tokens
         name = clips[0].path.name if len(group) == 1 else f"{len(group)} clips"
-        tokens = len(group) * preset.new_latents(settings.frames) * preset.grid.area
-        with self.progress.follow(name, tokens, len(group) * settings.frames) as follow:
+        tokens = len(group) * preset.new_latents(frames) * preset.grid.area
+        with self.progress.follow(name, tokens, len(group) * frames) as follow:
             return continue_clips(
                 loaded,
                 clips,
@@ -266,7 +171,7 @@ class Run:
         """Write what is left of one video, and its sidecar last: all of its files or none; tell
         what was made.
         """
-        path, began, told = work.target.output, time.perf_counter(), None
+        path, began = work.target.output, time.perf_counter()
         with together() as held:
             with self.progress.stage("writing"):
                 if self.generation.preset.pixels:
@@ -278,7 +183,7 @@ class Run:
             result.seconds["write"] = time.perf_counter() - began
             first = sidecar.first_frame(result, self.started)
             if path != STDOUT:
-                about = self.prompts.about(work.clip.path)
+                about = self.prompts.about(work.clip.path, work.target.prompt)
                 told = sidecar.describe(
                     self.generation, loaded, work, result, held.at(path), first, about
                 )
@@ -294,4 +199,4 @@ class Run:
             f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), "
             f"{sidecar.gaps_text(result)}seed {work.target.seed}"
         )
-        self.done(Video(path, told))
+        self.done(Video(path))

@@ -4,8 +4,10 @@ models are loaded.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from diagd_cli.jobs.prompts import Prompts, find_prompts
 from diagd_cli.jobs.settings import AUTO, Machine, Settings, Steering
 from diagd_cli.jobs.targets import Target
 from diagd_cli.preset import Preset
+from diagd_cli.tokens.actions import is_file
 
 HELD = 64  # frames of a stream that wait for their pixels, or to be written
 
@@ -33,7 +36,12 @@ class Generation:
     save_tokens: write the token grid beside the MP4, as .npz with `codes` and `context`.
     force: replace outputs that exist.
     resume: keep outputs that were made with these settings, and make what is missing.
-    any_seed: with `resume`, whether a video by another seed will do.
+    manifest: the file that the targets were read from, which is not written over.
+    failures: a JSONL file that tells of each target that failed; without one, a single target's
+        failure is raised.
+    again: the targets may have been made by a process that was killed before it could tell: what
+        is whole and has these settings is kept, also without `resume`.
+    room: new frames that memory must have room for, where those of the targets are fewer.
     """
 
     preset: Preset
@@ -47,13 +55,17 @@ class Generation:
     save_tokens: bool = False
     force: bool = False
     resume: bool = False
-    any_seed: bool = False
+    manifest: Path | None = None
+    failures: Path | None = None
+    again: bool = False
+    room: int = 0
 
-    @property
+    @cached_property  # each sidecar asks
     def frames_held(self) -> int:
         """Most frames of a video that are in memory at once."""
         settings = self.settings
-        whole = settings.context + settings.frames
+        longest = max([self.room, *map(self.frames_of, self.targets)])
+        whole = settings.context + longest
         return min(whole, settings.context + HELD) if self.stream else whole
 
     @property
@@ -61,18 +73,34 @@ class Generation:
         """The clips that are continued, each once."""
         return list(dict.fromkeys(target.clip for target in self.targets))
 
-    def choices(self, seed: int) -> dict:
+    @property
+    def alone(self) -> bool:
+        """Whether a failure is raised, since there is nothing else to go on with."""
+        return len(self.targets) == 1 and not self.failures
+
+    def frames_of(self, target: Target) -> int:
+        """New frames of a video."""
+        return target.frames or self.settings.frames
+
+    def settings_of(self, target: Target) -> Settings:
+        """The settings of one video. Raises UsageError where the preset cannot make so many frames,
+        or takes no still image.
+        """
+        settings = replace(self.settings, frames=self.frames_of(target), seed=target.seed)
+        return settings.for_clip(target.clip, self.preset)
+
+    def choices(self, target: Target) -> dict:
         """What decides an output, as its sidecar tells it, and as a resumed run compares it."""
         preset, settings = self.preset, self.settings
         return {
             "decoding": settings.decoding.facts(preset.grid, preset.context),
-            "frames": settings.frames,
+            "frames": self.frames_of(target),
             "context": settings.context,
-            "seed": seed,
+            "seed": target.seed,
             **settings.sampling.facts,
             "preset": preset.name,
             "clip": preset.clip.model_dump(),
-            "actions": self.steering.actions,
+            "actions": target.actions or self.steering.actions,
             "dtype": self.machine.dtype,
             "kv_dtype": self.machine.kv_dtype,
             **({"weights": self.machine.weights} if self.machine.weights != AUTO else {}),
@@ -88,25 +116,34 @@ class Generation:
         return [(target.output, "the output"), *tokens, sidecar_file]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Video:
-    """A video that is there: its path, its sidecar (None on stdout), and whether it was there
-    before.
-    """
+    """A video that is there, and whether it was there before."""
 
     output: Path
-    sidecar: dict | None
     kept: bool = False
+
+    @property
+    def sidecar(self) -> dict | None:
+        """What lies beside it, read when it is asked for; None on stdout. Raises OSError."""
+        if self.output == STDOUT:
+            return None
+        return json.loads(self.output.with_suffix(".json").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What a generation has made, in the order of completion, and the clips of which something
-    failed.
+    """What a generation has made, in the order of completion, and why others failed, in a line
+    each.
     """
 
     videos: list[Video] = field(default_factory=list)
-    failed: list[Path] = field(default_factory=list)
+    failures: dict[Target, str] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> list[Path]:
+        """The clips of which something failed."""
+        return list(dict.fromkeys(target.clip for target in self.failures))
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,15 +165,29 @@ def check(generation: Generation) -> Checked:
     preset, steering, machine = generation.preset, generation.steering, generation.machine
     if generation.stream:
         preset.require_pixels("--stream")
-    actions = preset.parse_actions(steering.actions)
-    prompts = find_prompts(preset, generation.clips, steering, machine.random_weights)
+    steered = read_steering(generation)
     reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)
     reads += clip_inputs(
         preset, generation.clips, steering.actions, steering.prompt_file, steering.prompt_embedding
     )
-    check_outputs(
-        [named for target in generation.targets for named in generation.files(target)], reads
-    )
+    own = dict.fromkeys(target.actions for target in generation.targets if target.actions)
+    reads += [(Path(actions), "the actions") for actions in own if is_file(actions)]
+    reads += [(generation.manifest, "the manifest")] if generation.manifest else []
+    writes = [named for target in generation.targets for named in generation.files(target)]
+    if generation.failures:
+        check_free(generation.failures, generation.force or generation.resume)
+        writes.append((generation.failures, "the failures"))
+    check_outputs(writes, reads)
+    return steered
+
+
+def read_steering(generation: Generation) -> Checked:
+    """What steers all clips. Raises UsageError."""
+    preset, steering, targets = generation.preset, generation.steering, generation.targets
+    actions = preset.parse_actions(steering.actions)
+    shared = list(dict.fromkeys(target.clip for target in targets if target.prompt is None))
+    own = dict.fromkeys(target.prompt for target in targets if target.prompt is not None)
+    prompts = find_prompts(preset, shared, steering, generation.machine.random_weights, own)
     return Checked(prompts, actions)
 
 
@@ -146,7 +197,7 @@ def check_alone(generation: Generation) -> None:
 
     Raises ClipError, OutputError.
     """
-    if len(generation.targets) > 1:
+    if not generation.alone:
         return
     [target] = generation.targets
     for path, _ in generation.files(target):

@@ -10,9 +10,12 @@ import torch
 
 from diagd_cli.device import choose_device, choose_dtype, choose_weights, device_name
 from diagd_cli.jobs.candidates import Candidate, others_of
+from diagd_cli.jobs.generation import Generation
 from diagd_cli.jobs.settings import AUTO, Machine, Settings
 from diagd_cli.loading import Loaded, load
+from diagd_cli.pipeline import warm_up
 from diagd_cli.preset import Preset
+from diagd_cli.progress import Progress
 from diagd_cli.versions import versions
 from diagd_cli.weights.memory import require
 from diagd_cli.weights.parameters import transformer_parameters
@@ -61,6 +64,22 @@ def load_models(
         compile=machine.compile,
         weights=weights or "float",
     )
+
+
+def load_for(generation: Generation, batch: int, progress: Progress) -> Loaded:
+    """A generation's models, ready for batches of so many clips. Raises DiagdError."""
+    preset, settings, machine = generation.preset, generation.settings, generation.machine
+    with progress.stage(f"loading {preset.name}"):
+        loaded = load_models(preset, settings, machine, batch=batch, frames=generation.frames_held)
+    if machine.compile:  # before there is something to time
+        with progress.stage("compiling"):
+            context = preset.latents(settings.context)
+            loaded = warm_up(loaded, settings.request(), context, batch)
+    if machine.offload and loaded.device.type == "cpu":
+        progress.note(
+            "--offload changes nothing on the CPU: the tokenizer is in main memory anyway"
+        )
+    return loaded
 
 
 def cache_dtype(machine: Machine, device: torch.device) -> torch.dtype | None:

@@ -23,9 +23,9 @@ from diagd_cli.weights.locate import digest
 from diagd_cli.weights.memory import LIBRARIES, codec_dtype, estimate
 
 if TYPE_CHECKING:
-    from diagd_cli.jobs.batches import Work
     from diagd_cli.jobs.generation import Generation
     from diagd_cli.jobs.prompts import Prompts
+    from diagd_cli.jobs.work import Work
 
 CPU = "cpu"
 
@@ -71,7 +71,7 @@ def unfinished(generation: Generation, work: Work) -> dict:
     about = {"output": path_text(work.target.output), "unfinished": process_name()}
     return {
         **about,
-        "settings": generation.choices(work.target.seed),
+        "settings": generation.choices(work.target),
         "input": source(generation, work.clip),
     }
 
@@ -97,7 +97,7 @@ def describe(
     return {
         "output": path_text(work.target.output),
         "output_sha256": digest(written),
-        "settings": generation.choices(work.target.seed),
+        "settings": generation.choices(work.target),
         "input": source(generation, work.clip),
         "weights": machine.weights_of(preset),
         "steered_by": steered_by(preset, work.actions, result),
@@ -166,13 +166,13 @@ def made_before(target: Path) -> dict | None:
 
 
 def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) -> bool:
-    """Whether a sidecar tells of these settings, this input and the MP4 that is there."""
+    """Whether a sidecar tells of these settings and this input."""
     if "unfinished" in made or "stopped" in made:
         return False
-    clip, output, preset = work.clip, work.target.output, generation.preset
+    clip, preset = work.clip, generation.preset
     # Of the actions their text may differ; steered_by is what it means.
-    free = {"actions", "seed"} if generation.any_seed else {"actions"}
-    wanted = generation.choices(work.target.seed)
+    free = {"actions", "seed"} if work.target.drawn and generation.resume else {"actions"}
+    wanted = generation.choices(work.target)
     before = made["settings"]
     # before there was a choice
     before = {**before, "decoding": {"window": "roll", "sinks": 0, **before["decoding"]}}
@@ -186,6 +186,11 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     steered, weights = steered_by(preset, work.actions), generation.machine.weights_of(preset)
     own = (clip.sha256, clip.first, steered, weights)
     text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
-    same = told == wanted and found == own and text == prompts.about(clip.path)
+    prompt = prompts.about(clip.path, work.target.prompt)
+    return told == wanted and found == own and text == prompt
+
+
+def is_whole(generation: Generation, made: dict, output: Path) -> bool:
+    """Whether a video and its tokens are those that its sidecar tells of."""
     tokens = not generation.save_tokens or output.with_suffix(".npz").is_file()
-    return same and tokens and output.is_file() and digest(output) == made["output_sha256"]
+    return tokens and output.is_file() and digest(output) == made["output_sha256"]

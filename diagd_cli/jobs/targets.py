@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,59 +18,138 @@ SLASHES = ("/", os.sep)  # at the end of a folder's name
 
 
 @dataclass(frozen=True)
+class Row:
+    """A clip, and what it has of its own where that is not the command's.
+
+    actions, prompt: as --actions and --prompt take them.
+    frames: new ones.
+    key: what tells it from others on every machine, JSON; of a clip alone its path as it was given.
+    """
+
+    clip: Path
+    actions: str | None = None
+    prompt: str | None = None
+    seed: int | None = None
+    frames: int | None = None
+    output: Path | None = None
+    key: str = ""
+
+    @property
+    def name(self) -> str:
+        """What it is told from others by."""
+        return self.key or row_key({"clip": self.clip.as_posix()})
+
+
+def row_key(values: dict[str, object]) -> str:
+    """The same text for the same values, whatever their order and the file that they are read
+    from.
+    """
+    told = {name: value for name, value in values.items() if value is not None}
+    return json.dumps(told, sort_keys=True, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` parts of any set of rows, numbered from 1.
+
+    A row's part follows from its SHA-256 alone: machines need not know of each other, and a row
+    that is added moves none of the others.
+    """
+
+    number: int
+    count: int
+
+    def holds(self, row: Row) -> bool:
+        """Whether a row is in this part."""
+        digest = hashlib.sha256(row.name.encode()).digest()
+        return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def parse_shard(text: str) -> Shard:
+    """Reads I/N. Raises UsageError for what is none."""
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text.strip())
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UsageError(
+            f"The shard {text!r} is not I/N with I in 1..N", "The first of eight is 1/8"
+        )
+    return Shard(int(match[1]), int(match[2]))
+
+
+@dataclass(frozen=True)
 class Target:
-    """One video to make: the continuation of a clip by a seed."""
+    """One video to make: the continuation of a clip by a seed.
+
+    frames, actions, prompt: None for the command's.
+    drawn: the seed is one that nobody asked for, and a resumed run takes another for as good.
+    """
 
     clip: Path
     output: Path
     seed: int
+    frames: int | None = None
+    actions: str | None = None
+    prompt: str | None = None
+    drawn: bool = False
 
 
 def continuations(
-    clips: Sequence[Path | str],
+    clips: Sequence[Path | str | Row],
     output: Path | str | None = None,
     seed: int = 0,
     samples: int = 1,
     suffix: str = VIDEO,
+    *,
+    drawn: bool = False,
+    shard: Shard | None = None,
 ) -> list[Target]:
-    """Continuations of clips, by seeds SEED, SEED+1, ... each, at the paths of `output_paths`.
+    """Continuations of clips, by seeds SEED, SEED+1, ... each, at the paths of `output_paths`, or
+    where a row says.
+
+    seed, drawn: of clips that have no seed of their own; whether nobody has asked for it.
+    shard: leaves those of other shards out.
+
     Raises UsageError.
     """
-    paths, seeds = [Path(clip) for clip in clips], seeds_from(seed, samples)
-    pairs = [(clip, own) for clip in paths for own in seeds]
-    return [
-        Target(clip, target, own)
-        for (clip, own), target in zip(
-            pairs, output_paths(paths, output, samples, suffix), strict=True
-        )
-    ]
+    rows = [clip if isinstance(clip, Row) else Row(Path(clip)) for clip in clips]
+    outputs = iter(output_paths(rows, output, samples, suffix))
+    targets = []
+    for row in rows:
+        mine = shard is None or shard.holds(row)
+        first = seed if row.seed is None else row.seed
+        own = (row.frames, row.actions, row.prompt, drawn and row.seed is None)
+        for each in seeds_from(first, samples):
+            target = Target(row.clip, next(outputs), each, *own)
+            targets += [target] if mine else []
+    return targets
 
 
 def output_paths(
-    clips: list[Path], output: str | Path | None, samples: int = 1, suffix: str = VIDEO
+    clips: Sequence[Path | Row], output: str | Path | None, samples: int = 1, suffix: str = VIDEO
 ) -> list[Path]:
-    """The paths of each clip's samples in turn: FILE, FOLDER/CLIP.mp4, or by default
-    CLIP-continued.mp4 here.
+    """The paths of each clip's samples in turn: a row's own output, FILE, FOLDER/CLIP.mp4, or by
+    default CLIP-continued.mp4 here.
 
-    A folder is one that exists, ends with a slash, or has no dot in its name. Several samples of a
-    clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ...
+    Several samples of a clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ...
 
     suffix: what they end in, in the place of .mp4.
 
     Raises UsageError.
     """
+    rows = [clip if isinstance(clip, Row) else Row(clip) for clip in clips]
     path = Path(output or "")
-    if output is None:
-        targets = [Path(f"{clip.stem}-continued{suffix}") for clip in clips]
-    elif str(output).endswith(SLASHES) or os.path.isdir(path) or not path.suffix:
-        targets = [path / f"{clip.stem}{suffix}" for clip in clips]
+    if output is None or is_folder(output):
+        names = "{}" if output is not None else "{}-continued"
+        targets = [row.output or path / (names.format(row.clip.stem) + suffix) for row in rows]
     elif path.suffix.lower() != suffix:
         raise UsageError(
             f"-o {output} does not end in {suffix}",
             f"Name an {suffix} file or a folder, such as {path}/",
         )
-    elif len(clips) > 1:
-        raise UsageError(f"-o {output} is one file for {len(clips)} clips", "Name a folder")
+    elif len(rows) > 1:
+        raise UsageError(f"-o {output} is one file for {len(rows)} clips", "Name a folder")
     else:
         targets = [path]
     numbers = [f"-{n + 1}" for n in range(samples)] if samples > 1 else [""]
@@ -75,9 +157,16 @@ def output_paths(
         target.with_name(f"{target.stem}{n}{target.suffix}") for target in targets for n in numbers
     ]
     taken: dict[Path, Path] = {}
-    for clip, target in zip([clip for clip in clips for _ in numbers], targets, strict=True):
+    for clip, target in zip([row.clip for row in rows for _ in numbers], targets, strict=True):
         if target in taken:
             pair = f"{taken[target]} and {clip} would both be written to {target}"
             raise UsageError(pair, "Rename one, or run them apart")
         taken[target] = clip
     return targets
+
+
+def is_folder(output: str | Path) -> bool:
+    """Whether an output is a folder: one that exists, ends with a slash, or has no dot in its
+    name.
+    """
+    return str(output).endswith(SLASHES) or os.path.isdir(output) or not Path(output).suffix

@@ -182,7 +182,7 @@ def test_version(diagd):
         ("plan --compare_with ntp", "No such option: --compare_with. Did you mean --compare-with? "
                                     "See: diagd plan --help"),
         ("plan --xyzzy", "No such option: --xyzzy. See: diagd plan --help"),
-        ("generate", "Missing argument 'CLIPS...'. See: diagd generate --help"),
+        ("generate", "No clip is given. Name clips, or a file of them by --manifest"),
         ("plan -p freedom", "Unknown preset 'freedom'. Did you mean freedoom?"),
         ("plan --decoding NTP", "Invalid value for '--decoding': 'NTP' is not one of ntp, exact, diagd, "
                                 "spatial, zipar. Did you "

@@ -1,0 +1,142 @@
+"""--ray: what a Ray cluster of two nodes makes is what one process makes, also where workers die."""
+
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+from tiny import moving, save_clip
+
+from diagd_cli.errors import DiagdError, UsageError
+from diagd_cli.jobs.cluster import LEDGER, Cluster, Ledger, devices, packed, unpacked
+from diagd_cli.jobs.targets import Target
+
+CLIPS = 8
+
+
+def test_a_death_counts_against_a_clip_that_was_alone():
+    ledger = Ledger()
+    ledger.begin([0, 1], "a")
+    ledger.begin([2], "b")
+    assert ledger.before([3]) == {} and ledger.at_work() == {0: "a", 1: "a", 2: "b"}
+    ledger.end([2])
+    assert ledger.before([0, 1, 2]) == {0: [], 1: []}  # whose worker is asked for again
+    for worker in "cd":
+        ledger.begin([0], worker)
+        before = ledger.before([0, 1])
+    assert before == {0: ["c", "d"], 1: []} and ledger.at_work() == {}
+
+
+def test_targets_travel_as_text(tmp_path):
+    odd = tmp_path / os.fsdecode(b"\xff.mp4")
+    batch = {
+        3: Target(odd, odd, 2**64 - 1, 5, "left*2", "two\ndoors", True),
+        4: Target(odd, odd, 0),
+    }
+    assert unpacked(packed(batch)) == batch and packed(batch).isascii()
+
+
+def test_which_devices_workers_take():
+    both, none = {"CPU": 8.0, "GPU": 2.0}, {"CPU": 1.0}
+    assert devices(both, "auto", Cluster()) == ("cuda", {"num_gpus": 1, "num_cpus": 1}, 2)
+    assert devices(both, "cpu", Cluster(threads=3)) == ("cpu", {"num_cpus": 3}, 2)
+    assert devices(none, "auto", Cluster()) == ("cpu", {"num_cpus": 1}, 1)
+    assert devices(none, "cuda", Cluster(most=4))[2] == 0  # which it may be given
+    with pytest.raises(DiagdError, match="The cluster has no CUDA for a worker"):
+        devices(none, "cuda", Cluster())
+    with pytest.raises(DiagdError, match="no CPU for a worker of 2 threads"):
+        devices(none, "auto", Cluster(threads=2))
+    with pytest.raises(UsageError, match="--ray chooses among devices, and cuda:1 is one"):
+        devices(both, "cuda:1", Cluster())
+
+
+@pytest.mark.parametrize(
+    "options, told",
+    [
+        (["--ray", "local", "--stream"], "--ray makes whole files, and --stream none"),
+        (["--ray", "local", "--workers", "3:2"], "--workers 3:2 is not MIN:MAX. Give 2:8"),
+        (["--workers", "2"], "--workers are Ray's, and no --ray is given. Add --ray local"),
+    ],
+)
+def test_what_cannot_be_asked(diagd, tiny, tmp_path, options, told):
+    done = diagd("generate", tiny.clip, "-p", tiny.preset, "-o", tmp_path / "out", *options)
+    assert done.code == 2 and f"error: {told}" in done.err and not (tmp_path / "out").exists()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of two nodes of one CPU each, in processes of their own."""
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'diagd[ray]'")
+    from ray.cluster_utils import Cluster as Nodes
+
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+    nodes.add_node(num_cpus=1)
+    nodes.wait_for_nodes()
+    yield nodes.address
+    ray.shutdown()
+    nodes.shutdown()
+
+
+@pytest.fixture
+def killed(cluster):
+    """Kills every worker that is seen to make the video of a number, and tells their names."""
+    import ray
+
+    names, ended = [], threading.Event()
+
+    def watch(number):
+        while not ended.wait(0.05):
+            if not ray.is_initialized():
+                continue
+            try:
+                ledger = ray.get_actor(LEDGER)
+                name = ray.get(ledger.at_work.remote()).get(number)
+            except Exception:  # the work has not begun, or has ended
+                continue
+            if name and name not in names:
+                names.append(name)
+                os.kill(int(name.split()[1]), signal.SIGKILL)
+
+    watcher = threading.Thread(target=lambda: watch(CLIPS))
+    watcher.start()
+    yield names
+    ended.set()
+    watcher.join()
+
+
+def test_two_nodes_make_what_one_process_makes(diagd, tiny, tmp_path, cluster, killed):
+    """The last row's workers are killed while they make it: it is put aside by its name, what was
+    in their batch is made by others, and nothing is lost or made twice.
+    """
+    clips = [save_clip(tmp_path / f"{n}.mp4", moving(3 + n)) for n in range(CLIPS)]
+    rows = [{"clip": str(clip), "seed": n} for n, clip in enumerate(clips)]
+    rows.append({"clip": str(tiny.clip), "frames": 20_000, "output": "deadly.mp4"})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ("-p", tiny.preset, "--dtype", "float32", "--save-tokens", "--json", "--seed", 1)
+    many = ("--manifest", tmp_path / "rows.jsonl", "--batch", 2, "-o", tmp_path / "many")
+    done = diagd("generate", *options, *many, "--ray", cluster)
+    assert done.code == 1 and len(killed) == 2 + 1, done.err  # in a batch, and twice alone
+    [failure] = map(json.loads, (tmp_path / "many" / "failures.jsonl").read_text().splitlines())
+    assert failure["output"] == f"{tmp_path}/many/deadly.mp4" and failure["frames"] == 20_000
+    assert failure["error"].endswith(f"is put aside: its workers died ({', '.join(killed[1:])})")
+
+    made = {told["output"]: told for told in done.objects}
+    assert len(made) == len(done.objects) == CLIPS
+    assert {told["batch"] for told in made.values()} == {1, 2}
+    assert len({told["machine"]["threads"] for told in made.values()}) == 1
+    for n, clip in enumerate(clips):
+        alone = diagd("generate", clip, *options[:-1], n, "-o", tmp_path / "one/").objects[0]
+        told = made[f"{tmp_path}/many/{n}.mp4"]
+        for key in ("settings", "input", "steered_by", "output_sha256", "new_frames", "tokens"):
+            assert told[key] == alone[key], key
+        for suffix in (".npz", ".mp4"):
+            one, other = (tmp_path / name / f"{n}{suffix}" for name in ("one", "many"))
+            assert suffix == ".npz" or one.read_bytes() == other.read_bytes()
+            if suffix == ".npz":
+                with np.load(one) as here, np.load(other) as there:
+                    assert (here["codes"] == there["codes"]).all()
+    left = sorted(path.name for path in (tmp_path / "many").iterdir())
+    names = [f"{n}{suffix}" for n in range(CLIPS) for suffix in (".json", ".mp4", ".npz")]
+    assert left == sorted([*names, "failures.jsonl"])
