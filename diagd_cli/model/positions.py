@@ -21,7 +21,9 @@ def rope_angles(config: Positions, coords: Tensor, head_dim: int) -> Tensor:
     """
     if config.kind == "rope-1d":
         index = torch.arange(len(coords), dtype=torch.float64)
-        return torch.outer(index, _frequencies(head_dim, config.base).double())
+        own = torch.tensor(config.frequencies, dtype=torch.float32)
+        frequency = own if config.frequencies else _frequencies(head_dim, config.base)
+        return torch.outer(index, frequency.double())
     spatial, temporal = _axis_sizes(head_dim)
     parts = [
         torch.outer(coords[:, axis].double(), _axis_frequencies(size, axis, config).double())
