@@ -111,6 +111,14 @@ def worlds(draw, frames: int = 3) -> World:
 
 
 @st.composite
+def positions(draw, kind: str, half: int) -> Positions:
+    told = kind == "rope-1d" and draw(st.booleans())
+    turns = tuple(1 / 2 ** (n + draw(st.integers(0, 2))) for n in range(half)) if told else ()
+    base = draw(st.sampled_from([100.0, 10000.0]))
+    return Positions(kind=kind, base=base, frequencies=turns)
+
+
+@st.composite
 def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
     kind = draw(st.sampled_from(kinds))
     heads, tied, vocab = (
@@ -136,9 +144,9 @@ def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
         attention_scale=draw(st.sampled_from([0.0, 0.1, 0.6])),
         logit_scale=draw(st.sampled_from([1.0, 1 / 3, 2.0])),
         qk_norm=draw(st.booleans()),
-        bias=draw(st.booleans()),
+        bias=draw(st.sampled_from([False, True, "qkv", "attention", "mlp"])),
         tied=tied,
-        positions=Positions(kind=kind, base=draw(st.sampled_from([100.0, 10000.0]))),
+        positions=draw(positions(kind, half)),
     )
 
 

@@ -18,13 +18,13 @@ FOLDER is as save_pretrained leaves it: config.json and safetensors, in one file
 
 [bold]Examples[/]
 
-  diagd presets from-hf Llama/ --grid 24x24 --codes 8192 --offset 32000 > mine.yaml
+  diagd presets from-hf Llama/ --grid 24x24 --codes 8192 --offset 32000 > a.yaml
 
-  diagd presets from-hf Llama/ --grid 16x16 --offset 32000 --tokenizer vavim-s -o mine.yaml
+  diagd presets from-hf Llama/ --grid 18x32 --tokenizer vavim-s -o mine.yaml
 """
 
 
-PANEL = "Model and clips"
+PANEL = "Input"
 
 
 def rows_and_columns(text: str) -> tuple[int, int]:

@@ -26,7 +26,7 @@ HELP = """List, show and check presets.
 
   diagd presets check mine.yaml     # keys, sizes and weights of one's own
 
-  diagd presets from-hf Llama/ --grid 24x24 --codes 8192 --offset 32000 -o mine.yaml
+  diagd presets from-hf Llama/ --grid 24x24 --codes 8192 > mine.yaml
 """
 
 
