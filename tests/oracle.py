@@ -141,6 +141,9 @@ class Reference:
         if self.hyper["positions"]["kind"] != "learned":
             angles = self._angles(positions)
             q, k = turn(q, angles), turn(k, angles)
+            if self.hyper["positions"]["prefix"] == "zero":
+                there = torch.tensor([p >= self.layout.prefix for p in positions])[:, None, None]
+                q, k = q * there, k * there
         k, v = (y.repeat_interleave(h // g, dim=1) for y in (k, v))
         scores = torch.einsum("ahc,bhc->hab", q, k)
         scores = scores * (self.hyper["attention_scale"] or 1 / math.sqrt(size))
@@ -159,6 +162,9 @@ class Reference:
             return torch.outer(torch.tensor(positions).double(), torch.tensor(own).double())
         if self.hyper["positions"]["kind"] == "rope-1d":
             parts = [(size, positions)]
+        elif self.hyper["positions"]["kind"] == "rope-2d":
+            _, i, j = zip(*(self.layout.coordinates(p) for p in positions), strict=True)
+            parts = [(size // 2, i), (size // 2, j)]
         else:
             space = 2 * (size // 6)
             t, i, j = zip(*(self.layout.coordinates(p) for p in positions), strict=True)

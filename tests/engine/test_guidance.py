@@ -170,7 +170,9 @@ def made(session, world):
 
 
 @FEWER
-@given(st.data(), configs(kinds=("rope-1d", "rope-3d")), SEEDS, TEMPERATURES, st.booleans())
+@given(
+    st.data(), configs(kinds=("rope-1d", "rope-2d", "rope-3d")), SEEDS, TEMPERATURES, st.booleans()
+)
 def test_p3_guided_clips_of_a_batch_are_the_clips_alone(data, config, seed, temperature, capture):
     world = data.draw(worlds())
     guidance = data.draw(guidances(world))
@@ -185,7 +187,7 @@ def test_p3_guided_clips_of_a_batch_are_the_clips_alone(data, config, seed, temp
 
 
 @FEWER
-@given(st.data(), configs(kinds=("rope-1d", "rope-3d")), SEEDS, TEMPERATURES)
+@given(st.data(), configs(kinds=("rope-1d", "rope-2d", "rope-3d")), SEEDS, TEMPERATURES)
 def test_exact_makes_the_tokens_of_guided_ntp(data, config, seed, temperature):
     world = data.draw(worlds())
     guidance = data.draw(guidances(world))
