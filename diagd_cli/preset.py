@@ -192,12 +192,20 @@ class Preset(Strict):
         return families.tokenizer_kind(self.tokenizer.kind).pixels
 
     def require_pixels(self, what: str) -> None:
-        """Raise UsageError where there is no tokenizer; `what` cannot do without."""
+        """Raise UsageError where there is no tokenizer, or no video; `what` cannot do without."""
+        if self.still:
+            hint = "Use diagd generate"
+            raise UsageError(f"The preset {self.name} makes images, and {what} needs videos", hint)
         if not self.pixels:
             hint = "Use diagd generate, which takes and makes files of tokens"
             raise UsageError(
                 f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint
             )
+
+    @property
+    def still(self) -> bool:
+        """Whether single images are made, not videos."""
+        return self.clip.window == 1
 
     def check_kind(self, path: Path, frames: np.ndarray, pixels: bool | None = None) -> None:
         """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way

@@ -11,7 +11,7 @@ import typer
 
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
-from diagd_cli.cli.guard import guard
+from diagd_cli.cli.guard import UsageProblem, guard
 from diagd_cli.cli.settings import machine_of, merge, steering_of
 from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import Exit, UsageError
@@ -19,6 +19,7 @@ from diagd_cli.errors import Exit, UsageError
 if TYPE_CHECKING:
     from diagd_cli.jobs.generation import Generation, Video
     from diagd_cli.jobs.targets import Target
+    from diagd_cli.preset import Preset
 
 HELP = """Continue video clips: each MP4 holds the clip's context and the frames made after it.
 
@@ -40,6 +41,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate walk.mp4 --stream --frames 100000     # until Ctrl-C
 
+  diagd generate -p llamagen-c2i-b-256 --label 207     # an image, of a class
+
   diagd generate walk.mp4 --dry-run                    # plan and paths only
 """
 
@@ -47,8 +50,12 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 @o.grouped
 def generate(
     clips: Annotated[
-        list[Path], typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens.")
-    ],
+        list[Path] | None,
+        typer.Argument(
+            help="Video files, images, WHAM's .npz, or files of tokens; none for a preset that "
+            "makes images."
+        ),
+    ] = None,
     *,
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
@@ -57,6 +64,7 @@ def generate(
     sampling: o.SamplingOptions,
     seed: o.SeedOption = None,
     steering: o.SteeringOptions,
+    guiding: o.GuidanceOptions,
     start: Annotated[
         int | None,
         typer.Option(
@@ -69,7 +77,8 @@ def generate(
             "-o",
             "--output",
             metavar="<path>",
-            help="An .mp4 file, or a folder/; with --stream also -, YUV4MPEG on stdout.",
+            help="An .mp4 file (.png of an image), or a folder/; with --stream also -, YUV4MPEG on "
+            "stdout.",
         ),
     ] = None,
     batch: Annotated[
@@ -112,11 +121,11 @@ def generate(
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
         from diagd_cli.jobs.generation import Generation, check, check_alone
-        from diagd_cli.jobs.targets import TOKENS, VIDEO, continuations
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, order, sampling, seed, decoding, endless=stream)
+        given_clips = clips_of(chosen, clips, guiding)
+        settings = merge(chosen, lengths, order, sampling, seed, decoding, stream, guiding.guidance)
         o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
         o.one_of(offload, ("tokenizer",), "'--offload'")
         given = {
@@ -126,14 +135,12 @@ def generate(
             "--resume": resume,
         }
         given |= {"--save-tokens": save_tokens}
-        targets = stream_target(clips, output, settings.seed, samples, given)
+        targets = stream_target(given_clips, output, settings.seed, samples, given)
         generation = Generation(
             preset=chosen,
             settings=settings,
             targets=targets
-            or continuations(
-                clips, output, settings.seed, samples, VIDEO if chosen.pixels else TOKENS
-            ),
+            or targets_of(chosen, given_clips, guiding, output, settings.seed, samples),
             steering=steering_of(steering),
             machine=machine_of(
                 machine,
@@ -168,6 +175,33 @@ def generate(
             names = ", ".join(map(str, made.failed))
             reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {names}")
     raise typer.Exit(Exit.FAILED if made.failed else Exit.OK)
+
+
+def clips_of(preset: Preset, clips: list[Path] | None, guiding: o.GuidanceOptions) -> list[Path]:
+    """The clips; none for a preset that makes images of nothing. Raises UsageError."""
+    if clips and (preset.still or guiding.label):
+        told = "makes images of nothing" if preset.still else "takes a label, and no clip with it"
+        raise UsageError(f"The preset {preset.name} {told}", f"Leave {clips[0]} out")
+    if not clips and preset.clip.context:
+        raise UsageProblem("Missing argument 'CLIPS...'")
+    return clips or []
+
+
+def targets_of(
+    preset: Preset,
+    clips: list[Path],
+    guiding: o.GuidanceOptions,
+    output: str | None,
+    seed: int,
+    samples: int,
+) -> list[Target]:
+    """What is made of the clips, or of nothing. Raises UsageError and typer.BadParameter."""
+    from diagd_cli.jobs.targets import continuations, of_nothing, suffix_of
+
+    if clips:
+        return continuations(clips, output, seed, samples, suffix_of(preset))
+    labels = [] if guiding.label is None else o.numbers(guiding.label, 0, "--label")
+    return of_nothing(preset, labels, output, seed, samples)
 
 
 def stream_target(
@@ -217,8 +251,10 @@ def show(generation: Generation, reporter: Reporter, json: bool) -> None:
     facts = summary(preset.grid, context, new, settings.decoding, preset)
     for target in generation.targets:
         if json:
-            told = {"input": str(target.clip), "output": str(target.output)}
-            reporter.result({**told, "settings": generation.choices(target.seed), "plan": facts})
+            clip = None if generation.of_nothing else str(target.clip)
+            told = {"input": clip, "output": str(target.output)}
+            reporter.result({**told, "settings": generation.choices(target), "plan": facts})
         else:
             steps = f"{facts['steps']} steps for {facts['tokens']} tokens"
-            reporter.result(f"{target.clip} -> {target.output}: {facts['label']}, {steps}")
+            of = "nothing" if generation.of_nothing else target.clip
+            reporter.result(f"{of} -> {target.output}: {facts['label']}, {steps}")

@@ -140,6 +140,9 @@ class Run:
 
     def read(self, path: Path) -> tuple[Clip, np.ndarray | None]:
         """A clip's context and what steers its continuation."""
+        if self.generation.of_nothing:
+            own, frames = self.generation.preset.actions, self.generation.settings.frames
+            return Clip.nothing(path), clip_actions(path, own, self.asked, 0, 0, frames)
         preset, settings = (
             self.generation.preset,
             self.generation.settings.for_clip(path, self.generation.preset),
@@ -240,7 +243,10 @@ class Run:
         )
         requests = [
             settings.request(
-                actions=work.actions, text=self.prompts.of(work.clip.path), seed=work.target.seed
+                actions=work.actions,
+                text=self.prompts.of(work.clip.path),
+                seed=work.target.seed,
+                label=work.target.label,
             )
             for work in group
         ]

@@ -59,16 +59,24 @@ class Generation:
     @property
     def clips(self) -> list[Path]:
         """The clips that are continued, each once."""
-        return list(dict.fromkeys(target.clip for target in self.targets))
+        own = [] if self.of_nothing else [target.clip for target in self.targets]
+        return list(dict.fromkeys(own))
 
-    def choices(self, seed: int) -> dict:
+    @property
+    def of_nothing(self) -> bool:
+        """Whether there are no clips, and all begins with the prefix."""
+        return not self.settings.context
+
+    def choices(self, target: Target) -> dict:
         """What decides an output, as its sidecar tells it, and as a resumed run compares it."""
         preset, settings = self.preset, self.settings
+        guided = preset.guided(settings.guidance)
+        guidance = guided and {"scale": guided.scale, "tokens": guided.tokens}
         return {
             "decoding": settings.decoding.facts(preset.grid, preset.context),
             "frames": settings.frames,
             "context": settings.context,
-            "seed": seed,
+            "seed": target.seed,
             **settings.sampling.facts,
             "preset": preset.name,
             "clip": preset.clip.model_dump(),
@@ -76,6 +84,8 @@ class Generation:
             "dtype": self.machine.dtype,
             "kv_dtype": self.machine.kv_dtype,
             **({"weights": self.machine.weights} if self.machine.weights != AUTO else {}),
+            **({"label": target.label} if preset.labels else {}),
+            **({"guidance": guidance} if guidance else {}),
         }
 
     def files(self, target: Target) -> list[Named]:
@@ -151,4 +161,5 @@ def check_alone(generation: Generation) -> None:
     [target] = generation.targets
     for path, _ in generation.files(target):
         check_free(path, generation.force or generation.resume)
-    check_clip(target.clip)
+    if not generation.of_nothing:
+        check_clip(target.clip)

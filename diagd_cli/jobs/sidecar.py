@@ -54,7 +54,9 @@ def fps(generation: Generation, clip: Clip) -> float:
 
 
 def source(generation: Generation, clip: Clip) -> dict:
-    """What a sidecar tells of the clip that is continued."""
+    """What a sidecar tells of the clip that is continued; of none, that it is none."""
+    if generation.of_nothing:
+        return {"path": None, "sha256": "", "first": clip.first}
     told = {
         "path": path_text(clip.path),
         "sha256": clip.sha256,
@@ -71,7 +73,7 @@ def unfinished(generation: Generation, work: Work) -> dict:
     about = {"output": path_text(work.target.output), "unfinished": process_name()}
     return {
         **about,
-        "settings": generation.choices(work.target.seed),
+        "settings": generation.choices(work.target),
         "input": source(generation, work.clip),
     }
 
@@ -97,7 +99,7 @@ def describe(
     return {
         "output": path_text(work.target.output),
         "output_sha256": digest(written),
-        "settings": generation.choices(work.target.seed),
+        "settings": generation.choices(work.target),
         "input": source(generation, work.clip),
         "weights": machine.weights_of(preset),
         "steered_by": steered_by(preset, work.actions, result),
@@ -159,7 +161,7 @@ def made_before(target: Path) -> dict | None:
         made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
         if "unfinished" in made and is_running(made["unfinished"]):
             return None
-        told = made["settings"]["preset"] and made["input"]["sha256"]
+        told = made["settings"]["preset"] and isinstance(made["input"]["sha256"], str)
         return made if told and ("unfinished" in made or made["output_sha256"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -172,7 +174,7 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     clip, output, preset = work.clip, work.target.output, generation.preset
     # Of the actions their text may differ; steered_by is what it means.
     free = {"actions", "seed"} if generation.any_seed else {"actions"}
-    wanted = generation.choices(work.target.seed)
+    wanted = generation.choices(work.target)
     before = made["settings"]
     # before there was a choice
     before = {**before, "decoding": {"window": "roll", "sinks": 0, **before["decoding"]}}

@@ -9,18 +9,55 @@ from pathlib import Path
 
 from diagd_cli.errors import UsageError
 from diagd_cli.jobs.settings import seeds_from
+from diagd_cli.preset import Preset
 
-VIDEO, TOKENS = ".mp4", ".npz"  # what an output ends in: by the preset, which may have no tokenizer
+# what an output ends in: by the preset, which may have no tokenizer, or make images
+VIDEO, TOKENS, IMAGE = ".mp4", ".npz", ".png"
+CONTINUED = "-continued"
 SLASHES = ("/", os.sep)  # at the end of a folder's name
 
 
 @dataclass(frozen=True)
 class Target:
-    """One video to make: the continuation of a clip by a seed."""
+    """One video to make: the continuation of a clip by a seed; or an image of nothing, which has a
+    name in place of the clip's.
+
+    label: what is to be seen, for a preset with `labels`.
+    """
 
     clip: Path
     output: Path
     seed: int
+    label: int | None = None
+
+
+def suffix_of(preset: Preset) -> str:
+    """What outputs end in."""
+    return TOKENS if not preset.pixels else IMAGE if preset.still else VIDEO
+
+
+def of_nothing(
+    preset: Preset,
+    labels: Sequence[int] = (),
+    output: Path | str | None = None,
+    seed: int = 0,
+    samples: int = 1,
+) -> list[Target]:
+    """What is made without a clip: of each label, or with none of anything, by seeds SEED, SEED+1,
+    ...; called PRESET-LABEL.png where `output` says nothing. Raises UsageError.
+    """
+    for label in labels:
+        preset.prefix_of(label)
+    suffix, seeds = suffix_of(preset), seeds_from(seed, samples)
+    asked: list[int | None] = [*dict.fromkeys(labels)] or [None]
+    names = [preset.name if label is None else f"{preset.name}-{label}" for label in asked]
+    paths = [Path(f"{name}{suffix}") for name in names]
+    outputs = output_paths(paths, output, samples, suffix, ending="")
+    each = [(path, label, own) for path, label in zip(paths, asked, strict=True) for own in seeds]
+    return [
+        Target(path, target, own, label)
+        for (path, label, own), target in zip(each, outputs, strict=True)
+    ]
 
 
 def continuations(
@@ -44,7 +81,11 @@ def continuations(
 
 
 def output_paths(
-    clips: list[Path], output: str | Path | None, samples: int = 1, suffix: str = VIDEO
+    clips: list[Path],
+    output: str | Path | None,
+    samples: int = 1,
+    suffix: str = VIDEO,
+    ending: str = CONTINUED,
 ) -> list[Path]:
     """The paths of each clip's samples in turn: FILE, FOLDER/CLIP.mp4, or by default
     CLIP-continued.mp4 here.
@@ -53,12 +94,13 @@ def output_paths(
     clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ...
 
     suffix: what they end in, in the place of .mp4.
+    ending: of the default's name.
 
     Raises UsageError.
     """
     path = Path(output or "")
     if output is None:
-        targets = [Path(f"{clip.stem}-continued{suffix}") for clip in clips]
+        targets = [Path(f"{clip.stem}{ending}{suffix}") for clip in clips]
     elif str(output).endswith(SLASHES) or os.path.isdir(path) or not path.suffix:
         targets = [path / f"{clip.stem}{suffix}" for clip in clips]
     elif path.suffix.lower() != suffix:

@@ -18,6 +18,7 @@ from diagd_cli.checkpoints.archive import Stored, read_weights
 from diagd_cli.checkpoints.match import (
     Layout,
     Rows,
+    Shape,
     compare,
     flat,
     gather,
@@ -116,7 +117,9 @@ def transformer_layout(config: TransformerConfig) -> Layout:
     }
     for i in range(config.layers):
         ours, key = f"blocks.{i}", f"layers.{i}"
-        gates = {f"{key}.feed_forward.{name}.weight": (mlp, dim) for name in ("w1", "w3")}
+        gates: dict[str, Shape] = {
+            f"{key}.feed_forward.{name}.weight": (mlp, dim) for name in ("w1", "w3")
+        }
         layout |= {
             f"{ours}.attention.qkv.weight": {f"{key}.attention.wqkv.weight": (3 * width, dim)},
             f"{ours}.attention.out.weight": {f"{key}.attention.wo.weight": (dim, width)},
