@@ -193,14 +193,18 @@ class Preset(Strict):
 
     def require_pixels(self, what: str) -> None:
         """Raise UsageError where there is no tokenizer, or no video; `what` cannot do without."""
-        if self.still:
-            hint = "Use diagd generate"
-            raise UsageError(f"The preset {self.name} makes images, and {what} needs videos", hint)
+        self.require_videos(what)
         if not self.pixels:
             hint = "Use diagd generate, which takes and makes files of tokens"
             raise UsageError(
                 f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint
             )
+
+    def require_videos(self, what: str) -> None:
+        """Raise UsageError where images are made; `what` goes on from clips."""
+        if self.still:
+            hint = "Use diagd generate"
+            raise UsageError(f"The preset {self.name} makes images, and {what} needs videos", hint)
 
     @property
     def still(self) -> bool:

@@ -179,8 +179,10 @@ def generate(
 
 def clips_of(preset: Preset, clips: list[Path] | None, guiding: o.GuidanceOptions) -> list[Path]:
     """The clips; none for a preset that makes images of nothing. Raises UsageError."""
-    if clips and (preset.still or guiding.label):
-        told = "makes images of nothing" if preset.still else "takes a label, and no clip with it"
+    if guiding.label is not None and preset.labels is None:
+        raise UsageError(f"The preset {preset.name} takes no labels", "Leave --label out")
+    if clips and (preset.still or guiding.label is not None):
+        told = "makes images of nothing" if preset.still else "takes a clip or a label"
         raise UsageError(f"The preset {preset.name} {told}", f"Leave {clips[0]} out")
     if not clips and preset.clip.context:
         raise UsageProblem("Missing argument 'CLIPS...'")

@@ -148,8 +148,9 @@ class Session:
 
         Raises ValueError where there are fewer, or where they are forgotten.
         """
-        if not self.forgotten < latents <= self.latents:
-            there = f"{self.forgotten + 1} to {self.latents}"
+        least = self.forgotten + (not self.grid.prefix or self.forgotten > 0)
+        if not least <= latents <= self.latents:
+            there = f"{least} to {self.latents}"
             raise ValueError(f"no way back to {latents} latent frames: there are {there}")
         self.codes, self._fed = self.codes[:, : latents - self.forgotten], 0
 

@@ -238,7 +238,8 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
         if estimate(preset, **{**asked, **change}).total <= free:
             yield way
     others = [load_preset(name) for name in preset_names()]
-    family = [other for other in others if other.tokenizer.kind == preset.tokenizer.kind]
+    same = preset.tokenizer.kind, preset.still
+    family = [other for other in others if (other.tokenizer.kind, other.still) == same]
     sizes = {
         other.name: estimate(other, **{**asked, "decoding": None}).total
         for other in family
