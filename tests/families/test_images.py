@@ -1,12 +1,17 @@
 """Images of nothing but a label, through the command line: LlamaGen's preset, shrunk."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from families.small import write_small_models
 from PIL import Image
 
+from diagd_cli.clip.read import Clip
+from diagd_cli.errors import PresetError
+from diagd_cli.pipeline import continue_clip, load
 from diagd_cli.preset_files import load_preset
 
 
@@ -99,6 +104,14 @@ def test_what_images_are_not(diagd, preset, tmp_path, tiny):
     assert done.code == 2 and "has no guidance" in done.err
 
 
+def test_the_same_from_python(image, preset):
+    loaded = load(preset)
+    request = loaded.request(label=3, guidance=2.5, seed=0)
+    result = continue_clip(loaded, Clip.nothing(Path("dog")), request)
+    assert result.codes.tolist() == image("--label", 3, "--guidance", 2.5)[0]
+    assert result.frames.shape == (1, 64, 80, 3)
+
+
 def test_commands_that_need_no_clip(diagd, preset):
     for words in (("plan",), ("bench", "--repeats", 1), ("generate", "--dry-run", "--label", 1)):
         done = diagd(*words, "-p", preset)
@@ -106,10 +119,6 @@ def test_commands_that_need_no_clip(diagd, preset):
 
 
 def test_presets_that_cannot_be(preset, tmp_path):
-    import yaml
-
-    from diagd_cli.errors import PresetError
-
     shipped = yaml.safe_load(preset.read_text())
     for change, told in (
         ({"prefix": [], "guidance": None}, "clip.least 0 needs a prefix"),
