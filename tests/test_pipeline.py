@@ -177,7 +177,7 @@ def test_frames_are_complete_at_the_steps_that_the_plan_says(
             clock[0] += 1
             yield done
 
-    monkeypatch.setattr("diagd_cli.engine.session.execute", ticking)
+    monkeypatch.setattr("diagd_cli.engine.state.execute", ticking)
     result = continue_clip(
         loaded, read_clip(tiny.clip, 2), request(loaded, frames=frames, decoding=decoding)
     )

@@ -47,7 +47,7 @@ PANELS = {
     "Steering": "actions prompt prompt-file prompt-embedding label guidance",
     "Looking": "layer head frame radius",
     "Measuring": "dtypes repeats steps pixels i3d vbench-results recommend",
-    "Serving": "fps host port browser",
+    "Serving": "fps sessions host port browser",
     "Training": "lr accumulate every precision cache",
     "Output": "output out record stream save-tokens picture heat race sheet html plot chart "
     "animate compare-with export-vbench write-preset question bits force resume dry-run json "

@@ -115,21 +115,30 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
         return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, scale=scale, enable_gqa=h != g)
     if mask.visible is None and mask.causal:
         return F.scaled_dot_product_attention(
-            q, k, v, is_causal=True, scale=scale, enable_gqa=h != g
+            q, k.contiguous(), v, is_causal=True, scale=scale, enable_gqa=h != g
         )
     bias = mask.laid_out(h // g, q.dtype).bias
     grouped = q if h == g else q.reshape(b, g, h // g * n, d)
-    kernel = by_products if suits_products(grouped) else F.scaled_dot_product_attention
-    return kernel(grouped, k, v, attn_mask=bias, scale=scale).reshape(b, h, n, d)
+    if suits_products(grouped):
+        return by_products(grouped, k, v, bias, scale).reshape(b, h, n, d)
+    # a cache's keys may lie across, for `by_products`, and PyTorch's kernel is slow with those
+    seen = F.scaled_dot_product_attention(grouped, k.contiguous(), v, attn_mask=bias, scale=scale)
+    return seen.reshape(b, h, n, d)
 
 
 def suits_products(q: Tensor) -> bool:
-    """Whether attention of q [B, G, R, D] is two products: bfloat16, of few tokens, on a processor
-    that multiplies it. PyTorch's own kernel reads a cache of bfloat16 at half of their speed there,
-    and one of float32 as fast as they do.
+    """Whether attention of q [B, G, R, D] is two products: of few tokens, where `reads_products`."""
+    few = reads_products(q.dtype, q.device) and q.shape[2] <= FEW
+    return few and not torch.is_grad_enabled()
+
+
+def reads_products(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether it is two products: of bfloat16, on a processor that multiplies it.
+
+    PyTorch's own kernel reads a cache of bfloat16 at half of their speed there, and one of float32
+    as fast as they do.
     """
-    few = q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.shape[2] <= FEW
-    return few and packs_bfloat16() and not torch.is_grad_enabled()
+    return dtype == torch.bfloat16 and device.type == "cpu" and packs_bfloat16()
 
 
 def by_products(

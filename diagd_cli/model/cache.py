@@ -40,6 +40,9 @@ class KVCache:
 
     Keys are stored after norm and rotation. Which slots hold something is not recorded here: the
     plan knows. `Transformer.new_cache` makes one that suits a model.
+
+    across: keys lie in memory channel after channel, not slot after slot: as a product of queries
+        and keys wants its second matrix, which would have to be laid out anew in every step.
     """
 
     def __init__(
@@ -50,10 +53,13 @@ class KVCache:
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
+        across: bool = False,
     ):
-        shape = (config.layers, batch, config.kv_heads, slots, config.head_dim)
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        front, place = (config.layers, batch, config.kv_heads), (slots, config.head_dim)
+        self.values = torch.zeros(*front, *place, device=device, dtype=dtype)
+        self.keys = torch.zeros_like(self.values)
+        if across:
+            self.keys = self.keys.view(*front, *place[::-1]).transpose(-2, -1)
 
     @property
     def slots(self) -> int:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diagd_cli.model.attention import Attention, CrossAttention, Rope
+from diagd_cli.model.attention import Attention, CrossAttention, Rope, reads_products
 from diagd_cli.model.cache import KVCache, LayerCache
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.contract import Cross
@@ -66,7 +66,8 @@ class Transformer(nn.Module):
     def new_cache(self, batch: int, slots: int, dtype: torch.dtype | None = None) -> KVCache:
         """An empty cache for `batch` clips and `slots` positions; dtype None is the weights'."""
         dtype = self.dtype if dtype is None else dtype
-        return KVCache(self.config, batch, slots, device=self.device, dtype=dtype)
+        across = dtype == self.dtype and reads_products(dtype, self.device)
+        return KVCache(self.config, batch, slots, device=self.device, dtype=dtype, across=across)
 
     def forward(
         self,

@@ -198,7 +198,7 @@ def test_plot_needs_matplotlib(bench, tmp_path, monkeypatch):
     [
         (
             ["--decodings", "ntp,fast"],
-            "Invalid value for '--decodings': 'fast' is not one of ntp, diagd",
+            "Invalid value for '--decodings': 'fast' is not one of ntp, exact, diagd",
         ),
         (["--decodings", "diagd:4"], "k is 4. On a 2x3 grid it must lie in 1..3"),
         (

@@ -193,7 +193,7 @@ def test_another_transformer_runs_beside(compare, tiny, tmp_path):
     [
         (
             "ntp,fast",
-            "Invalid value for '--decodings': 'fast' is not one of ntp, diagd, spatial, "
+            "Invalid value for '--decodings': 'fast' is not one of ntp, exact, diagd, spatial, "
             "zipar. See: diagd",
         ),
         ("diagd:4", "k is 4. On a 2x3 grid it must lie in 1..3"),

@@ -318,7 +318,7 @@ def test_a_folder_of_other_bytes(evaluate, world, tmp_path):
             1,
             "goes on for 6 frames after the context, and 7 are to be judged. Give a longer clip",
         ),
-        (["--decodings", "ntp,fast"], 2, "'fast' is not one of ntp, diagd, spatial, zipar"),
+        (["--decodings", "ntp,fast"], 2, "'fast' is not one of ntp, exact, diagd, spatial, zipar"),
         (
             ["--decodings", "diagd:1:2,spatial:1,spatial:1:9"],
             2,

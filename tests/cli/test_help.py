@@ -184,11 +184,11 @@ def test_version(diagd):
         ("plan --xyzzy", "No such option: --xyzzy. See: diagd plan --help"),
         ("generate", "Missing argument 'CLIPS...'. See: diagd generate --help"),
         ("plan -p freedom", "Unknown preset 'freedom'. Did you mean freedoom?"),
-        ("plan --decoding NTP", "Invalid value for '--decoding': 'NTP' is not one of ntp, diagd, "
+        ("plan --decoding NTP", "Invalid value for '--decoding': 'NTP' is not one of ntp, exact, diagd, "
                                 "spatial, zipar. Did you "
          "mean ntp? See: diagd plan --help"),
         ("plan --compare-with spacial --animate a.gif", "Invalid value for '--compare-with': "
-                                                        "'spacial' is not one of ntp, "
+                                                        "'spacial' is not one of ntp, exact, "
          "diagd, spatial, zipar. Did you mean spatial? See: diagd plan --help"),
         ("train tokenizer . --recipe freedom", "No recipe PRESETS/recipes/freedom.yaml. Did you "
                                                "mean freedoom?"),

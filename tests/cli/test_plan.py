@@ -102,7 +102,7 @@ def test_picture_fits_a_terminal(diagd, grid):
         (["--animate", "order.avi"], "--animate is 'order.avi'. Name an .mp4 or a .gif file"),
         (
             ["--animate", "a.mp4", "--compare-with", "fast"],
-            "Invalid value for '--compare-with': 'fast' is not one of ntp, diagd, spatial, zipar. "
+            "Invalid value for '--compare-with': 'fast' is not one of ntp, exact, diagd, spatial, zipar. "
             "See: diagd plan --help",
         ),
         (["--preset", "freedom"], "Unknown preset 'freedom'. Did you mean freedoom?"),

@@ -237,7 +237,7 @@ def test_nothing_within_writes_nothing(diagd, words, tmp_path):
         (["--k", "1,x"], 2, "'x' is not a whole number"),
         (["--stand-ins", "below"], 2, "'below' is not one of previous-frame"),
         (["--repairs", "maybe"], 2, "'maybe' is not one of yes, no"),
-        (["--decodings", "fast"], 2, "'fast' is not one of ntp, diagd, spatial, zipar"),
+        (["--decodings", "fast"], 2, "'fast' is not one of ntp, exact, diagd, spatial, zipar"),
         (["--recommend", "nll<=2"], 2, "'nll<=2' has no sign"),
         (
             ["--write-preset", "new.yaml"],

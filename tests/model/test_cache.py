@@ -9,9 +9,10 @@ from diagd_cli.model.config import TransformerConfig
 CONFIG = TransformerConfig(vocab=9, dim=8, layers=3, heads=4, kv_heads=2, head_dim=4, mlp_dim=8)
 
 
+@pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_update_writes_and_returns_what_is_to_be_read(dtype):
-    cache = KVCache(CONFIG, 2, 10, dtype=dtype)
+def test_update_writes_and_returns_what_is_to_be_read(dtype, across):
+    cache = KVCache(CONFIG, 2, 10, dtype=dtype, across=across)
     k, v = torch.randn(2, 2, 3, 2, 4)  # B, Q, kv_heads, head_dim of each
     keys, values = cache.layer(1).update(torch.tensor([7, 0, 4]), k, v, 8)
     for read, new, store in ((keys, k, cache.keys), (values, v, cache.values)):
@@ -31,8 +32,17 @@ def test_a_later_write_replaces_an_earlier_one():
     )
 
 
-def test_clearing():
-    cache = KVCache(CONFIG, 2, 5)
+def test_keys_that_lie_across_are_read_as_a_product_wants_them():
+    """The same shape, and no copy: turned round they are one block a head."""
+    cache = KVCache(CONFIG, 2, 10, across=True)
+    keys, values = cache.layer(0)
+    assert keys.shape == values.shape == (2, 2, 10, 4)
+    assert keys.mT.is_contiguous() and values.is_contiguous()
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_clearing(across):
+    cache = KVCache(CONFIG, 2, 5, across=across)
     for store in (cache.keys, cache.values):
         store.fill_(1)
     cache.clear(torch.tensor([True, False, False, True, False]))

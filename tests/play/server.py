@@ -13,7 +13,7 @@ from diagd_cli.cli.play import listen
 from diagd_cli.play import LARGEST_MESSAGE, protocol
 from diagd_cli.play.app import room_app
 
-PATIENCE = 20.0  # seconds for what should happen soon
+PATIENCE = 60.0
 
 
 def served(room, token="", loopback=True):

@@ -144,7 +144,7 @@ def test_preset_whose_decoding_does_not_fit(refused, tiny, tmp_path):
         ("--top-k", "-1", "Invalid value for '--top-k': '-1' is not a whole number, 0 or more"),
         ("--seed", "-1", "Invalid value for '--seed': '-1' is not a whole number in 0..2^64-1"),
         ("--threads", "-1", "Invalid value for '--threads': '-1' is not a whole number in 0..1024"),
-        ("--decoding", "fast", "Invalid value for '--decoding': 'fast' is not one of ntp, diagd, "
+        ("--decoding", "fast", "Invalid value for '--decoding': 'fast' is not one of ntp, exact, diagd, "
                                "spatial, zipar"),
         ("--stand-in", "x", "Invalid value for '--stand-in': 'x' is not one of "
                             f"{', '.join(STAND_INS)}"),
