@@ -62,9 +62,7 @@ def transformer_tensors(
     if config.tied:
         parts.pop("head.weight", None)
         return tied(label, head, embedding, parts.items()) if head else rows(parts.items())
-    parts["head.weight"] = turned(found[HEAD], offset)
-    if config.logits < config.vocab:
-        parts["head.weight"] = [found[HEAD].rows(offset, offset + config.logits)]
+    parts["head.weight"] = [found[HEAD].rows(offset, offset + config.logits)]
     return rows(parts.items())
 
 
