@@ -127,7 +127,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
 
 
 def suits_products(q: Tensor) -> bool:
-    """Whether attention of q [B, G, R, D] is two products: of few tokens, where `reads_products`."""
+    """Whether attention of q [B, G, R, D] is two products: of few tokens, where one reads so."""
     few = reads_products(q.dtype, q.device) and q.shape[2] <= FEW
     return few and not torch.is_grad_enabled()
 
