@@ -48,6 +48,8 @@ class Request:
     actions: rows int64 [context + frames, A], the tokens after each frame; None where nothing
         steers.
     text: embedding float [N, cross_dim].
+    label: what is to be seen, by its number, for a preset with `labels`; None for anything.
+    guidance: scale of the guidance, 1 for none; None is the preset's.
     """
 
     frames: int
@@ -56,6 +58,8 @@ class Request:
     sampling: Sampling | None = None
     actions: np.ndarray | None = None
     text: Tensor | None = None
+    label: int | None = None
+    guidance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Loaded:
         actions: np.ndarray | str | None = None,
         decoding: Decoding | None = None,
         text: Tensor | None = None,
+        label: int | None = None,
+        guidance: float | None = None,
         **sampling: Any,
     ) -> Request:
         """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing
@@ -103,6 +109,7 @@ class Loaded:
         clip: what is to be continued; the actions recorded beside it steer, as far as they go.
         actions: those of the new frames, as --actions takes them, for which the clip is needed; or
             rows int64 [context + frames, A], used as they are.
+        text, label, guidance: as in `Request`.
         sampling: temperature, top_k, top_p, top_p_rule.
 
         Raises UsageError; TypeError for another name.
@@ -121,7 +128,8 @@ class Loaded:
             rows = clip_actions(
                 clip.path, preset.actions, asked, clip.first, len(clip.frames), frames
             )
-        return Request(frames, decoding, seed, preset.sampling(**sampling), rows, text)
+        how = preset.sampling(**sampling)
+        return Request(frames, decoding, seed, how, rows, text, label, guidance)
 
 
 def load(

@@ -97,7 +97,7 @@ def continue_clips(
     """Continue clips of equally many context frames in one batch; each gets the tokens that it gets
     alone.
 
-    requests: one a clip; they differ in seed, actions and text only, else ValueError.
+    requests: one a clip; they differ in seed, actions, text and label only, else ValueError.
     stage: stage(name) surrounds each of "encode", "decode" and "pixels".
     on_steps: on_steps(done, total) follows each step.
     on_frames: on_frames(clip, frames uint8 [F, H, W, 3]) takes each clip's frames in order while
@@ -200,7 +200,8 @@ def start_session(
         request.sampling or preset.sampling(),
         window=window,
         overlap=min(preset.overlap, window - 1),
-        prefix=np.array(preset.prefix, dtype=np.int64),
+        prefix=np.array([preset.prefix_of(r.label) for r in requests], dtype=np.int64),
+        guidance=preset.guided(request.guidance),
         cross=_cross(loaded, [r.text for r in requests]),
         kv_dtype=kv_dtype,
         keep=None if remember else max(window, codes.shape[1]),
@@ -255,9 +256,9 @@ def _check_batch(
         raise ValueError(
             f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames"
         )
-    rules = [(r.frames, r.decoding, r.sampling or preset.sampling()) for r in requests]
+    rules = [(r.frames, r.decoding, r.sampling or preset.sampling(), r.guidance) for r in requests]
     if any(rule != rules[0] for rule in rules):
-        raise ValueError("requests of a batch may differ in seed, actions and text only")
+        raise ValueError("requests of a batch may differ in seed, actions, text and label only")
     if on_frames and offload:
         raise ValueError("frames cannot be decoded while the tokenizer is offloaded")
 
@@ -297,6 +298,8 @@ def encode(loaded: Loaded, clip: Clip) -> np.ndarray:
     """
     preset = loaded.preset
     preset.check_frames(len(clip.frames), 0)
+    if not len(clip.frames):
+        return np.zeros((0, preset.grid.h, preset.grid.w), dtype=np.int64)
     preset.check_kind(clip.path, clip.frames, not getattr(loaded.tokenizer, "takes_tokens", False))
     return encode_frames(loaded, clip.frames).cpu().numpy()
 

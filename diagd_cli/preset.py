@@ -18,11 +18,11 @@ from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.sections import Clip, Defaults, Text
+from diagd_cli.sections import Clip, Defaults, Guide, Labels, Text
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
-from diagd_cli.tokens.sampling import TOP_P_RULES, Sampling, TopPRule
+from diagd_cli.tokens.sampling import TOP_P_RULES, Guidance, Sampling, TopPRule
 
 # what may name a file anywhere, and is no option and no path
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')
@@ -72,6 +72,8 @@ class Preset(Strict):
     prefix: tuple[NonNegativeInt, ...] = ()
     actions: Annotated[Actions | None, PlainValidator(_read_actions)] = None
     text: Text | None = None
+    labels: Labels | None = None
+    guidance: Guide | None = None
     decoding: Defaults
     stamp: str = ""
     path: Path | None = Field(default=None, exclude=True)
@@ -129,6 +131,8 @@ class Preset(Strict):
                     f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
                     "whole latent frames"
                 )
+        if not clip.least and not (self.prefix and tokenizer.temporal == 1):
+            raise ValueError("clip.least 0 needs a prefix, and a tokenizer of single frames")
         if self.positions > MOST_POSITIONS:
             raise ValueError(
                 f"clip.window ({clip.window}) makes {self.positions} positions, above "
@@ -147,6 +151,8 @@ class Preset(Strict):
                 codes,
                 actions.offset + actions.vocabulary if actions else 0,
                 *(i + 1 for i in self.prefix),
+                *(i + 1 for i in (self.guidance.nothing if self.guidance else ())),
+                self.labels.offset + self.labels.count if self.labels else 0,
             ]
         )
         if self.transformer.vocab < needed:
@@ -164,6 +170,13 @@ class Preset(Strict):
                 f"transformer.positions.places ({places}) must be the {self.grid.block} tokens "
                 "of a frame, and nothing be before the first"
             )
+        if self.labels and not self.prefix:
+            raise ValueError("labels are the last id of a prefix, and there is none")
+        if self.guidance and len(self.guidance.nothing) != len(self.prefix):
+            raise ValueError(
+                f"guidance.nothing has {len(self.guidance.nothing)} ids, the prefix "
+                f"{len(self.prefix)}"
+            )
         if actions and actions.offset < codes:
             raise ValueError(
                 f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes"
@@ -179,12 +192,24 @@ class Preset(Strict):
         return families.tokenizer_kind(self.tokenizer.kind).pixels
 
     def require_pixels(self, what: str) -> None:
-        """Raise UsageError where there is no tokenizer; `what` cannot do without."""
+        """Raise UsageError where there is no tokenizer, or no video; `what` cannot do without."""
+        self.require_videos(what)
         if not self.pixels:
             hint = "Use diagd generate, which takes and makes files of tokens"
             raise UsageError(
                 f"The preset {self.name} has no tokenizer, and {what} needs pixels", hint
             )
+
+    def require_videos(self, what: str) -> None:
+        """Raise UsageError where images are made; `what` goes on from clips."""
+        if self.still:
+            hint = "Use diagd generate"
+            raise UsageError(f"The preset {self.name} makes images, and {what} needs videos", hint)
+
+    @property
+    def still(self) -> bool:
+        """Whether single images are made, not videos."""
+        return self.clip.window == 1
 
     def check_kind(self, path: Path, frames: np.ndarray, pixels: bool | None = None) -> None:
         """Raise UsageError where a clip's frames are tokens and pixels are taken, or the other way
@@ -245,6 +270,33 @@ class Preset(Strict):
             top_p_rule=cast(TopPRule, rule),
             first=default.first,
         )
+
+    def prefix_of(self, label: int | None = None) -> tuple[int, ...]:
+        """The ids before the first frame, of one that shows what a label says. Raises UsageError
+        for a label that there is not.
+        """
+        if label is None:
+            return self.prefix
+        if self.labels is None:
+            raise UsageError(f"The preset {self.name} takes no labels", "Leave --label out")
+        if not 0 <= label < self.labels.count:
+            hint = f"The labels of {self.name} are 0 to {self.labels.count - 1}"
+            raise UsageError(f"The label is {label}", hint)
+        return (*self.prefix[:-1], self.labels.offset + label)
+
+    def guided(self, scale: float | None = None) -> Guidance | None:
+        """How tokens are guided; None where they are not, as with a scale of 1. Raises UsageError
+        for a scale where nothing can be guided.
+
+        scale: None is the preset's.
+        """
+        own = self.guidance
+        if own is None:
+            if scale is not None:
+                raise UsageError(f"The preset {self.name} has no guidance", "Leave --guidance out")
+            return None
+        scale = own.scale if scale is None else scale
+        return None if scale == 1 else Guidance(scale, own.nothing, own.tokens)
 
     @property
     def weight_keys(self) -> dict[str, str | None]:

@@ -55,6 +55,14 @@ def load_preset(name_or_path: str | Path) -> Preset:
         raise PresetError(f"{path}: decoding: {error.message}", error.hint) from None
 
 
+def preset_text(preset: Preset) -> str:
+    """A preset as YAML for people, a short mapping on a line; `load_preset` reads it."""
+    settings = preset.model_dump(mode="json")
+    return yaml.safe_dump(
+        settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
+    )
+
+
 def save_preset(preset: Preset, path: Path) -> None:
     """Write a preset as YAML that `load_preset` reads. Raises OutputError."""
     from diagd_cli.files.atomic import write_text  # which imports much, and presets are mostly read

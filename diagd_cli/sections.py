@@ -4,7 +4,7 @@ Torch-free.
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from diagd_cli.model.config import MOST_CODES, Pixels, Strict
 from diagd_cli.schedule.decoding import Decoding, Method, Window
@@ -17,16 +17,17 @@ class Clip(Strict):
     by default.
 
     `window`: most frames at once. When more is asked for, it slides or rolls (`decoding.window`);
-    where it rolls, the newest `overlap` frames are kept, and 0 forbids it.
+    where it rolls, the newest `overlap` frames are kept, and 0 forbids it. Images that are made of
+    nothing have a context of 0.
     """
 
     height: Pixels
     width: Pixels
     fps: float = Field(gt=0, le=1000)
-    context: int = Field(gt=0)
-    least: int = Field(default=1, gt=0)
+    context: int = Field(ge=0)
+    least: int = Field(default=1, ge=0)
     frames: int = Field(gt=0, le=100_000)
-    window: int = Field(gt=1, le=100_000)
+    window: int = Field(gt=0, le=100_000)
     overlap: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
@@ -35,6 +36,8 @@ class Clip(Strict):
             raise ValueError(
                 f"needs least <= context <= window, has {self.least}, {self.context}, {self.window}"
             )
+        if self.window < 2 and self.context:
+            raise ValueError(f"window ({self.window}) has no room for a frame after the context")
         if self.overlap >= self.window:
             raise ValueError(f"overlap ({self.overlap}) must be below window ({self.window})")
         return self
@@ -86,6 +89,23 @@ class Defaults(Strict):
             sinks=self.sinks,
             width=self.width,
         )
+
+
+class Labels(Strict):
+    """What is to be seen, by its number: label n is the last id of the prefix, `offset` + n."""
+
+    offset: int = Field(gt=0, le=MOST_CODES)
+    count: int = Field(gt=0, le=MOST_CODES)
+
+
+class Guide(Strict):
+    """Classifier-free guidance, see `tokens.sampling.Guidance`. `nothing`: the prefix that asks for
+    nothing.
+    """
+
+    scale: float = Field(ge=0, le=1000)
+    nothing: tuple[NonNegativeInt, ...] = ()
+    tokens: int = Field(default=0, ge=0)
 
 
 class Text(Strict):

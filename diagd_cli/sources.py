@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from diagd_cli import families
-from diagd_cli.model.config import Strict
+from diagd_cli.model.config import MOST_CODES, Strict
 
 
 def _known_format(name: str) -> str:
@@ -52,11 +52,21 @@ class Weights(Strict):
     """The weights of one model. `format` says whose names they bear; any one of `sources` will do,
     the first is fetched.
 
+    `offset`: where the files' vocabulary has its first code, if not in front. Its ids go round:
+    our id n is theirs n + offset, less their number where it is too large.
+
     In YAML a single local file may be written as {file: mine.safetensors, sha256: ...}.
     """
 
     format: Format = families.OWN_FORMAT
+    offset: int = Field(default=0, ge=0, le=MOST_CODES)
     sources: tuple[Source, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _has_offset(self) -> Weights:
+        if self.offset and self.format not in families.formats(offsets=True):
+            raise ValueError(f"format {self.format} has its codes in front, offset must be 0")
+        return self
 
     @model_validator(mode="before")
     @classmethod

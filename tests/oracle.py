@@ -67,6 +67,11 @@ def everything(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 # ---- the Transformer -----------------------------------------------------------------------------
 
+BIASED = {
+    **{False: (), True: ("qkv", "out", "up", "down")},
+    **{"qkv": ("qkv",), "attention": ("qkv", "out"), "mlp": ("up", "down")},
+}
+
 
 class Reference:
     """The Transformer of a state dict and a plain dict of hyper-parameters, in float64."""
@@ -115,7 +120,8 @@ class Reference:
 
     def _linear(self, name, x):
         y = x @ self.state[f"{name}.weight"].T
-        return y + self.state[f"{name}.bias"] if self.hyper["bias"] else y
+        biased = BIASED[self.hyper["bias"]]
+        return y + self.state[f"{name}.bias"] if name.split(".")[-1] in biased else y
 
     def _norm(self, name, x):
         if self.hyper["norm"] == "layer":
@@ -135,6 +141,9 @@ class Reference:
         if self.hyper["positions"]["kind"] != "learned":
             angles = self._angles(positions)
             q, k = turn(q, angles), turn(k, angles)
+            if self.hyper["positions"]["prefix"] == "zero":
+                there = torch.tensor([p >= self.layout.prefix for p in positions])[:, None, None]
+                q, k = q * there, k * there
         k, v = (y.repeat_interleave(h // g, dim=1) for y in (k, v))
         scores = torch.einsum("ahc,bhc->hab", q, k)
         scores = scores * (self.hyper["attention_scale"] or 1 / math.sqrt(size))
@@ -149,8 +158,13 @@ class Reference:
     def _angles(self, positions):
         """Rotary angles [N, head_dim / 2]."""
         size, base = self.hyper["head_dim"], self.hyper["positions"]["base"]
+        if own := self.hyper["positions"]["frequencies"]:
+            return torch.outer(torch.tensor(positions).double(), torch.tensor(own).double())
         if self.hyper["positions"]["kind"] == "rope-1d":
             parts = [(size, positions)]
+        elif self.hyper["positions"]["kind"] == "rope-2d":
+            _, i, j = zip(*(self.layout.coordinates(p) for p in positions), strict=True)
+            parts = [(size // 2, i), (size // 2, j)]
         else:
             space = 2 * (size // 6)
             t, i, j = zip(*(self.layout.coordinates(p) for p in positions), strict=True)

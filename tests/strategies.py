@@ -111,7 +111,16 @@ def worlds(draw, frames: int = 3) -> World:
 
 
 @st.composite
-def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
+def positions(draw, kind: str, half: int) -> Positions:
+    told = kind == "rope-1d" and draw(st.booleans())
+    turns = tuple(1 / 2 ** (n + draw(st.integers(0, 2))) for n in range(half)) if told else ()
+    base = draw(st.sampled_from([100.0, 10000.0]))
+    prefix = draw(st.sampled_from(["turned", "zero"])) if kind != "learned" else "turned"
+    return Positions(kind=kind, base=base, frequencies=turns, prefix=prefix)
+
+
+@st.composite
+def configs(draw, kinds=("rope-1d", "rope-2d", "rope-3d", "learned")) -> TransformerConfig:
     kind = draw(st.sampled_from(kinds))
     heads, tied, vocab = (
         draw(st.sampled_from([2, 4])),
@@ -120,6 +129,7 @@ def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
     )
     # two channels are too few: a layer norm divides by their difference, which rounding may be most of
     half = draw(st.integers(3 if kind == "rope-3d" else 2, 6))
+    half += half % 2 if kind == "rope-2d" else 0
     return TransformerConfig(
         vocab=vocab,
         outputs=0 if tied else draw(st.sampled_from([0, vocab - 2])),
@@ -136,9 +146,9 @@ def configs(draw, kinds=("rope-1d", "rope-3d", "learned")) -> TransformerConfig:
         attention_scale=draw(st.sampled_from([0.0, 0.1, 0.6])),
         logit_scale=draw(st.sampled_from([1.0, 1 / 3, 2.0])),
         qk_norm=draw(st.booleans()),
-        bias=draw(st.booleans()),
+        bias=draw(st.sampled_from([False, True, "qkv", "attention", "mlp"])),
         tied=tied,
-        positions=Positions(kind=kind, base=draw(st.sampled_from([100.0, 10000.0]))),
+        positions=draw(positions(kind, half)),
     )
 
 

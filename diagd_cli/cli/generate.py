@@ -44,6 +44,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate walk.mp4 --stream --frames 100000     # until Ctrl-C
 
+  diagd generate -p llamagen-c2i-b-256 --label 207     # an image, of a class
+
   diagd generate walk.mp4 --dry-run                    # plan and paths only
 """
 
@@ -52,7 +54,10 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 def generate(
     clips: Annotated[
         list[Path] | None,
-        typer.Argument(help="Video files, images, WHAM's .npz, or files of tokens."),
+        typer.Argument(
+            help="Video files, images, WHAM's .npz, or files of tokens; none for a preset that "
+            "makes images."
+        ),
     ] = None,
     *,
     many: o.ManyOptions,
@@ -63,6 +68,7 @@ def generate(
     sampling: o.SamplingOptions,
     seed: o.SeedOption = None,
     steering: o.SteeringOptions,
+    guiding: o.GuidanceOptions,
     start: Annotated[
         int | None,
         typer.Option(
@@ -75,7 +81,8 @@ def generate(
             "-o",
             "--output",
             metavar="<path>",
-            help="An .mp4 file, or a folder/; with --stream also -, YUV4MPEG on stdout.",
+            help="An .mp4 file (.png of an image), or a folder/; with --stream also -, YUV4MPEG on "
+            "stdout.",
         ),
     ] = None,
     batch: Annotated[
@@ -121,15 +128,14 @@ def generate(
             check_stream,
             failures_file,
             rows_of,
-            stream_target,
-            suffix_of,
+            targets_of,
         )
         from diagd_cli.jobs.generation import Generation, check, check_alone
-        from diagd_cli.jobs.targets import continuations, parse_shard
+        from diagd_cli.jobs.targets import parse_shard
         from diagd_cli.preset_files import load_preset
 
         chosen = load_preset(preset)
-        settings = merge(chosen, lengths, order, sampling, seed, decoding, endless=stream)
+        settings = merge(chosen, lengths, order, sampling, seed, decoding, stream, guiding.guidance)
         o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
         o.one_of(offload, ("tokenizer",), "'--offload'")
         given = {
@@ -140,19 +146,18 @@ def generate(
             "--save-tokens": save_tokens,
         }
         check_stream(given, output)
-        rows = rows_of(clips or [], many.manifest, output, chosen)
         shard = parse_shard(many.shard) if many.shard else None
+        rows = rows_of(clips or [], many.manifest, output, chosen, guiding.label)
         generation = Generation(
             preset=chosen,
             settings=settings,
-            targets=stream_target(rows, settings.seed, samples)
-            if output == "-"
-            else continuations(
+            targets=targets_of(
                 rows,
+                chosen,
+                guiding.label,
                 output,
                 settings.seed,
                 samples,
-                suffix_of(chosen),
                 drawn=seed is None,
                 shard=shard,
             ),
@@ -234,8 +239,10 @@ def show(generation: Generation, reporter: Reporter, json: bool) -> None:
     for target in generation.targets:
         facts = plan(generation.frames_of(target))
         if json:
-            told = {"input": str(target.clip), "output": str(target.output)}
+            clip = None if generation.of_nothing else str(target.clip)
+            told = {"input": clip, "output": str(target.output)}
             reporter.result({**told, "settings": generation.choices(target), "plan": facts})
         else:
             steps = f"{facts['steps']} steps for {facts['tokens']} tokens"
-            reporter.result(f"{target.clip} -> {target.output}: {facts['label']}, {steps}")
+            of = "nothing" if generation.of_nothing else target.clip
+            reporter.result(f"{of} -> {target.output}: {facts['label']}, {steps}")

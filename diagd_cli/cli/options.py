@@ -307,6 +307,27 @@ class ManyOptions:
 
 
 @dataclass(frozen=True)
+class GuidanceOptions:
+    """What is to be seen, where no clip says it."""
+
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="What is to be seen, a number, or several by comma: an image of each. For presets "
+            "with labels, which take no clip."
+        ),
+    ] = None
+    guidance: Annotated[
+        float | None,
+        option(
+            "--guidance",
+            **number(float, "a number in 0..1000", 0, 1000),
+            help="Scale of the guidance; 1 is none. The preset's by default.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
 class Trials:
     """Over what a measurement goes."""
 

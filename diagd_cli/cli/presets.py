@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from diagd_cli.cli import from_hf
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
@@ -24,6 +25,8 @@ HELP = """List, show and check presets.
   diagd presets show freedoom       # every setting
 
   diagd presets check mine.yaml     # keys, sizes and weights of one's own
+
+  diagd presets from-hf Llama/ --grid 24x24 --codes 8192 > mine.yaml
 """
 
 
@@ -51,19 +54,14 @@ def show(
 ) -> None:
     reporter = Reporter()
     with guard(reporter):
-        import yaml
-
         from diagd_cli.files.outputs import check_outputs
-        from diagd_cli.preset_files import load_preset
+        from diagd_cli.preset_files import load_preset, preset_text
 
         chosen = load_preset(preset)
         check_outputs([], [(chosen.path, "the preset")] if chosen.path else [])
-        settings = chosen.model_dump(mode="json")
-        text = yaml.safe_dump(
-            settings, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True
-        )
         why = f"it cannot slide: {chosen.why_rolls}" if chosen.why_rolls else "slide or roll"
-        reporter.result(settings if json else f"{text.rstrip()}\n# window of frames: {why}")
+        text = f"{preset_text(chosen).rstrip()}\n# window of frames: {why}"
+        reporter.result(chosen.model_dump(mode="json") if json else text)
 
 
 @commands.command(
@@ -90,3 +88,6 @@ def check(
             if finding.subject == "settings":
                 reporter.warning(f"{preset.name}: {finding.text}")
         reporter.result(f"{preset.name}: the preset is valid and its weights fit")
+
+
+commands.command("from-hf", help=from_hf.HELP)(from_hf.from_hf)

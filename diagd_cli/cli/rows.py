@@ -7,33 +7,45 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diagd_cli.cli.options import ManyOptions
+from diagd_cli.cli.options import ManyOptions, numbers
 from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import STDOUT
 from diagd_cli.jobs.cluster import LOCAL, Cluster
 from diagd_cli.jobs.manifest import read_manifest
-from diagd_cli.jobs.targets import TOKENS, VIDEO, Row, Shard, Target, is_folder
+from diagd_cli.jobs.targets import (
+    Row,
+    Shard,
+    Target,
+    continuations,
+    is_folder,
+    of_nothing,
+    suffix_of,
+)
 from diagd_cli.preset import Preset
 
 
-def suffix_of(preset: Preset) -> str:
-    """What a preset's outputs end in."""
-    return VIDEO if preset.pixels else TOKENS
-
-
 def rows_of(
-    clips: Sequence[Path], manifest: Path | None, output: str | None, preset: Preset
+    clips: Sequence[Path],
+    manifest: Path | None,
+    output: str | None,
+    preset: Preset,
+    label: str | None,
 ) -> list[Row]:
-    """The clips, of the command line or of a manifest. Raises UsageError where there are none, or
-    both.
+    """The clips, of the command line or of a manifest; none for a preset that makes images of
+    nothing, or for a label. Raises UsageError where there are none else, or both.
     """
+    if label is not None and preset.labels is None:
+        raise UsageError(f"The preset {preset.name} takes no labels", "Leave --label out")
+    if (clips or manifest) and (preset.still or label is not None):
+        told = "makes images of nothing" if preset.still else "takes a clip or a label"
+        raise UsageError(f"The preset {preset.name} {told}", f"Leave {(*clips, manifest)[0]} out")
     if clips and manifest:
         raise UsageError(f"Both {clips[0]} and --manifest {manifest} are given", "Name one")
     if manifest and output == str(STDOUT):
         raise UsageError(f"-o - is one stream for the rows of {manifest}", "Name a folder")
     if manifest:
         return read_manifest(manifest, output, suffix_of(preset))
-    if not clips:
+    if not clips and preset.clip.context:
         raise UsageError("No clip is given", "Name clips, or a file of them by --manifest")
     return [Row(clip) for clip in clips]
 
@@ -90,8 +102,35 @@ def check_stream(given: Mapping[str, object], output: str | None) -> None:
         )
 
 
+def targets_of(
+    rows: Sequence[Row],
+    preset: Preset,
+    label: str | None,
+    output: str | None,
+    seed: int,
+    samples: int,
+    *,
+    drawn: bool,
+    shard: Shard | None,
+) -> list[Target]:
+    """What is made of the clips, or of nothing. Raises UsageError and typer.BadParameter."""
+    if output == str(STDOUT):
+        return stream_target(rows, seed, samples)
+    if rows:
+        suffix = suffix_of(preset)
+        return continuations(rows, output, seed, samples, suffix, drawn=drawn, shard=shard)
+    if shard:
+        raise UsageError("--shard parts clips, and none are given", "Leave it out")
+    labels = [] if label is None else numbers(label, 0, "--label")
+    return of_nothing(preset, labels, output, seed, samples, drawn=drawn)
+
+
 def stream_target(rows: Sequence[Row], seed: int, samples: int) -> list[Target]:
-    """The stream to stdout. Raises UsageError for several."""
+    """The stream to stdout. Raises UsageError for several, and for none."""
+    if not rows:
+        raise UsageError(
+            "-o - streams the continuation of a clip, and none is given", "Name a file"
+        )
     if len(rows) * samples > 1:
         raise UsageError(f"-o - is one stream for {len(rows) * samples} videos", "Name a folder")
     return [Target(rows[0].clip, STDOUT, seed)]

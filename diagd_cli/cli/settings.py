@@ -31,6 +31,7 @@ def merge(
     seed: int | None = None,
     method: str | None = None,
     endless: bool = False,
+    guidance: float | None = None,
 ) -> Settings:
     """Options given over the preset's defaults, checked against its grid and window. Raises
     UsageError.
@@ -40,7 +41,7 @@ def merge(
     one_of(sampling.top_p_rule, TOP_P_RULES, "'--top-p-rule'")
     chosen = merge_decoding(preset.decoding, decoding, method)
     options = {**vars(lengths), **vars(sampling)}
-    return choose(preset, **options, decoding=chosen, seed=seed, endless=endless)
+    return choose(preset, **options, decoding=chosen, seed=seed, guidance=guidance, endless=endless)
 
 
 def merge_decoding(

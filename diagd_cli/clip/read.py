@@ -49,6 +49,12 @@ class Clip:
     future: np.ndarray
     damage: str | None = None
 
+    @classmethod
+    def nothing(cls, path: Path) -> Clip:
+        """What is gone on from where something is made of no frames; `path`: what it is called."""
+        frames = np.zeros((0, 1, 1, 3), dtype=np.uint8)
+        return cls(path, frames, None, 0, "", frames)
+
 
 def read_clip(
     path: str | Path,

@@ -162,6 +162,8 @@ class Exact:
         fresh = self._codes(goal) & (goal > self.guessed)
         places = slots(goal)
         guesses = take(steps.tokens, slots(before))
+        # an id of the prefix is no code, and in guidance not the same in both rows of a clip
+        guesses = guesses.masked_fill(before < self.grid.prefix, 0)
         if self.drawn_of:
             guesses = mix(goal).remainder(self.drawn_of)
         guesses = guesses.where(fresh, take(steps.tokens, places))

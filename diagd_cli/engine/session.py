@@ -16,7 +16,7 @@ from diagd_cli.model.contract import Cross, Model
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.wavefront import Wavefront, wavefront
 from diagd_cli.tokens.grid import Grid
-from diagd_cli.tokens.sampling import Sampling
+from diagd_cli.tokens.sampling import Guidance, Sampling
 
 Steer = Callable[[int], np.ndarray]  # (latent frame) -> int64 [B, A], the tokens after it
 
@@ -36,8 +36,10 @@ class Session:
         oldest are dropped, and the newest `overlap` are fed again from their tokens (never from
         pixels).
     overlap: latent frames that are kept then; with 0 a full window cannot be rolled.
-    prefix: int64 [grid.prefix], the ids before the first frame.
-    cross: what the model attends to of the text, of its `cross_context`.
+    prefix: int64 [grid.prefix], or [B, grid.prefix] where clips differ, the ids before the first
+        frame.
+    cross: what the model attends to of the text, of its `cross_context`; with guidance of 2B texts,
+        those that ask for nothing last.
     times: what has been spent so far.
     kv_dtype: of the cache; None is the model's.
     capture: whether steps are captured as CUDA graphs; None is where they can be. Without CUDA the
@@ -49,11 +51,12 @@ class Session:
         where guesses would reach further.
     before: of each clip, latent frames of its video that came before those with which the session
         began; None: none. What is drawn depends on the place in the video.
+    guidance: makes of every clip two rows of the batch; None: there is none.
 
     The first extension makes a token store, a cache and a sampler on the device, and the steps that
     it takes there; they stay, with all CUDA graphs that have been captured, until `release`, or
-    until a decoding needs a larger or another cache. Model, seeds, sampling, cross and dtype are
-    therefore those of that moment.
+    until a decoding needs a larger or another cache. Model, seeds, sampling, guidance, cross and
+    dtype are therefore those of that moment.
     """
 
     model: Model
@@ -73,6 +76,7 @@ class Session:
     forgotten: int = 0
     live: bool = False
     before: Sequence[int] | None = None
+    guidance: Guidance | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
@@ -80,6 +84,9 @@ class Session:
             raise ValueError(f"{sizes}: a window that is full must lose frames")
         if self.keep is not None and self.keep < self.window:
             raise ValueError(f"keep is {self.keep}: the window holds {self.window} latent frames")
+        if self.guidance and len(self.guidance.prefix) != self.grid.prefix:
+            ids = f"{len(self.guidance.prefix)} ids that ask for nothing"
+            raise ValueError(f"{ids}: the grid's prefix is {self.grid.prefix}")
         self._state: State | None = None
         self._start = 0  # the latent frame with which the sequence in the cache begins
         self._fed = 0  # its positions, from the first, whose true tokens are in the cache
@@ -141,8 +148,9 @@ class Session:
 
         Raises ValueError where there are fewer, or where they are forgotten.
         """
-        if not self.forgotten < latents <= self.latents:
-            there = f"{self.forgotten + 1} to {self.latents}"
+        least = self.forgotten + (not self.grid.prefix or self.forgotten > 0)
+        if not least <= latents <= self.latents:
+            there = f"{least} to {self.latents}"
             raise ValueError(f"no way back to {latents} latent frames: there are {there}")
         self.codes, self._fed = self.codes[:, : latents - self.forgotten], 0
 
@@ -236,6 +244,9 @@ class Session:
         rows = np.zeros((*codes.shape[:2], self.grid.conditioning), dtype=np.int64)
         rows[:, : steering.shape[1]] = steering[:, : codes.shape[1]]
         tokens = self.grid.flatten(codes, rows, self.prefix)
+        if self.guidance:
+            nothing = np.array(self.guidance.prefix, dtype=np.int64)
+            tokens = np.concatenate([tokens, self.grid.flatten(codes, rows, nothing)])
         state.put(np.arange(tokens.shape[1]), tokens)
         before = np.array(self.before or [0] * len(codes), dtype=np.int64)
         places = torch.from_numpy((before + self._start) * self.grid.block)

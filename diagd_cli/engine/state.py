@@ -13,6 +13,7 @@ import torch
 from diagd_cli.engine.chunk import width_on
 from diagd_cli.engine.decode import execute, runner
 from diagd_cli.engine.exact import Exact
+from diagd_cli.engine.guided import Guided
 from diagd_cli.engine.ring import Ring
 from diagd_cli.engine.sample import Sampler
 from diagd_cli.engine.steps import Steps
@@ -51,12 +52,14 @@ class State:
     def __init__(self, session: Session, ring: Ring):
         batch, places = len(session.codes), ring.places + 1  # the last is where spare lanes write
         model, device, grid = session.model, session.model.device, session.grid
-        self.ring, self.device = ring, device
-        self.cache = model.new_cache(batch, places, session.kv_dtype)
-        self.tokens = torch.zeros((batch, places), dtype=torch.int64, device=device)
+        self.ring, self.device, self.batch = ring, device, batch
+        self.copies = 2 if session.guidance else 1  # rows of each clip
+        self.cache = model.new_cache(self.copies * batch, places, session.kv_dtype)
+        self.tokens = torch.zeros((self.copies * batch, places), dtype=torch.int64, device=device)
         self.sampler = Sampler(session.sampling, session.seeds, grid, device)
-        cross = session.cross
-        self.steps = Steps(model, self.cache, self.tokens, self.sampler, cross, ring)
+        guidance, cross = session.guidance, session.cross
+        choose = Guided(guidance, self.sampler, grid) if guidance else self.sampler
+        self.steps = Steps(model, self.cache, self.tokens, choose, cross, ring)
         self.run = runner(self.steps, session.capture)
         self.capture, self.exact = session.capture, dict[Decoding, Exact]()
         self.codes = session.sampling.codes
@@ -87,7 +90,9 @@ class State:
         return self.exact[decoding]
 
     def put(self, positions: np.ndarray, tokens: np.ndarray) -> None:
-        """Store tokens int64 [B, n] at positions int64 [n]."""
+        """Store tokens int64 [B, n], or of every row of the batch, at positions int64 [n]."""
+        if len(tokens) < len(self.tokens):
+            tokens = np.tile(tokens, (self.copies, 1))
         slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
         self.tokens.index_copy_(1, slots, torch.as_tensor(tokens, device=self.device))
 
@@ -95,4 +100,4 @@ class State:
     def get(self, positions: np.ndarray) -> np.ndarray:
         """The stored tokens int64 [B, n] at positions int64 [n]."""
         slots = self.ring.slots(torch.as_tensor(positions, device=self.device))
-        return self.tokens[:, slots].cpu().numpy()
+        return self.tokens[: self.batch, slots].cpu().numpy()

@@ -97,9 +97,14 @@ def format_of(kind: str) -> str:
     return next((f.format for f in known() if f.tokenizer and f.tokenizer.kind == kind), OWN_FORMAT)
 
 
-def formats() -> list[str]:
-    """Every format of weight files."""
-    return [OWN_FORMAT, *(family.name for family in known() if family.checkpoint)]
+def formats(offsets: bool = False) -> list[str]:
+    """Every format of weight files; or those whose codes may lie anywhere in the vocabulary."""
+    official = {family.name: own for family in known() if (own := family.checkpoint)}
+    return (
+        [name for name, own in official.items() if own.offsets]
+        if offsets
+        else [OWN_FORMAT, *official]
+    )
 
 
 def recordings() -> dict[str, Any]:

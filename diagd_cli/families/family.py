@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from diagd_cli.checkpoints.match import Rows
-    from diagd_cli.model.config import TransformerConfig
 
 OWN_FORMAT = "diagd"  # of weights by the names of our modules, which every family can have
 
@@ -62,14 +61,16 @@ class Checkpoint:
 
     transformer(paths, config, positions) and tokenizer(paths, config) give (name, the tensors whose
     rows make the parameter), see `checkpoints.match.rows`; they raise WeightsError for what is
-    another model's, or damaged.
+    another model's, or damaged. Without `tokenizer` the files hold none.
 
     in_parts: the models whose weights may be several files.
+    offsets: whether `transformer` takes offset=, too: the files' id of the first code.
     """
 
-    transformer: Callable[[list[Path], TransformerConfig, int], Rows]
-    tokenizer: Callable[[list[Path], Any], Rows]
+    transformer: Callable[..., Rows]
+    tokenizer: Callable[[list[Path], Any], Rows] | None = None
     in_parts: tuple[str, ...] = ()
+    offsets: bool = False
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,9 @@ class Run:
         clips = [work.clip for work in group]
         requests = [
             work.settings.request(
-                actions=work.actions, text=self.prompts.of(work.clip.path, work.target.prompt)
+                actions=work.actions,
+                text=self.prompts.of(work.clip.path, work.target.prompt),
+                label=work.target.label,
             )
             for work in group
         ]

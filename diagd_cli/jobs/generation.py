@@ -71,7 +71,13 @@ class Generation:
     @property
     def clips(self) -> list[Path]:
         """The clips that are continued, each once."""
-        return list(dict.fromkeys(target.clip for target in self.targets))
+        own = [] if self.of_nothing else [target.clip for target in self.targets]
+        return list(dict.fromkeys(own))
+
+    @property
+    def of_nothing(self) -> bool:
+        """Whether there are no clips, and all begins with the prefix."""
+        return not self.settings.context
 
     @property
     def alone(self) -> bool:
@@ -87,11 +93,13 @@ class Generation:
         or takes no still image.
         """
         settings = replace(self.settings, frames=self.frames_of(target), seed=target.seed)
-        return settings.for_clip(target.clip, self.preset)
+        return settings if self.of_nothing else settings.for_clip(target.clip, self.preset)
 
     def choices(self, target: Target) -> dict:
         """What decides an output, as its sidecar tells it, and as a resumed run compares it."""
         preset, settings = self.preset, self.settings
+        guided = preset.guided(settings.guidance)
+        guidance = guided and {"scale": guided.scale, "tokens": guided.tokens}
         return {
             "decoding": settings.decoding.facts(preset.grid, preset.context),
             "frames": self.frames_of(target),
@@ -104,6 +112,8 @@ class Generation:
             "dtype": self.machine.dtype,
             "kv_dtype": self.machine.kv_dtype,
             **({"weights": self.machine.weights} if self.machine.weights != AUTO else {}),
+            **({"label": target.label} if preset.labels else {}),
+            **({"guidance": guidance} if guidance else {}),
         }
 
     def files(self, target: Target) -> list[Named]:
@@ -202,4 +212,5 @@ def check_alone(generation: Generation) -> None:
     [target] = generation.targets
     for path, _ in generation.files(target):
         check_free(path, generation.force or generation.resume)
-    check_clip(target.clip)
+    if not generation.of_nothing:
+        check_clip(target.clip)

@@ -1,5 +1,5 @@
-"""One video on its way to its file: at once when it is made, or frame by frame while it is being
-made.
+"""One video, or image, on its way to its file: at once when it is made, or frame by frame while it
+is being made.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from typing import IO
 
 import numpy as np
 
+from diagd_cli.clip.image import write_png
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.files.atomic import STDOUT, set_aside, write_json
+from diagd_cli.jobs.targets import IMAGE
 
 
 @contextmanager
@@ -90,6 +92,9 @@ class Output:
         streamed. Raises OutputError.
         """
         writer = self.writer
+        if self.target.suffix == IMAGE:
+            write_png(self.target, frames[-1])
+            return
         if writer is None:
             height, width = frames.shape[1:3]
             writer = self.open(height, width)

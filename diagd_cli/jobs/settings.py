@@ -32,6 +32,7 @@ class Settings:
 
     frames: new ones.
     context: frames before them; of a still image there is one, see `for_clip`.
+    guidance: scale of the guidance; None is the preset's.
     """
 
     decoding: Decoding
@@ -39,6 +40,7 @@ class Settings:
     frames: int
     context: int
     seed: int
+    guidance: float | None = None
 
     def for_clip(self, path: Path, preset: Preset) -> Settings:
         """The same for one clip. Raises UsageError where it is a still image and the preset takes
@@ -54,17 +56,21 @@ class Settings:
         actions: np.ndarray | None = None,
         text: Tensor | None = None,
         seed: int | None = None,
+        label: int | None = None,
     ) -> Request:
         """What the pipeline is asked for; decoding and seed are the settings' where no others are
         given.
 
         actions: rows int64 [context + frames, A].
         text: embedding float [N, cross_dim].
+        label: what is to be seen, see `Request`.
         """
         from diagd_cli.loading import Request  # and torch, which takes long
 
         own = self.seed if seed is None else seed
-        return Request(self.frames, decoding or self.decoding, own, self.sampling, actions, text)
+        order = decoding or self.decoding
+        steered = actions, text, label, self.guidance
+        return Request(self.frames, order, own, self.sampling, *steered)
 
 
 def choose(
@@ -78,6 +84,7 @@ def choose(
     top_k: int | None = None,
     top_p: float | None = None,
     top_p_rule: str | None = None,
+    guidance: float | None = None,
     endless: bool = False,
 ) -> Settings:
     """Settings by the preset's defaults where nothing else is given, checked against its grid and
@@ -99,9 +106,9 @@ def choose(
     sampling = preset.sampling(
         temperature=temperature, top_k=top_k, top_p=top_p, top_p_rule=top_p_rule
     )
-    return Settings(
-        decoding, sampling, frames, context, secrets.randbelow(2**32) if seed is None else seed
-    )
+    preset.guided(guidance)
+    seed = secrets.randbelow(2**32) if seed is None else seed
+    return Settings(decoding, sampling, frames, context, seed, guidance)
 
 
 @dataclass(frozen=True)

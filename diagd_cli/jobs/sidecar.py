@@ -54,7 +54,9 @@ def fps(generation: Generation, clip: Clip) -> float:
 
 
 def source(generation: Generation, clip: Clip) -> dict:
-    """What a sidecar tells of the clip that is continued."""
+    """What a sidecar tells of the clip that is continued; of none, that it is none."""
+    if generation.of_nothing:
+        return {"path": None, "sha256": "", "first": clip.first}
     told = {
         "path": path_text(clip.path),
         "sha256": clip.sha256,
@@ -159,7 +161,7 @@ def made_before(target: Path) -> dict | None:
         made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
         if "unfinished" in made and is_running(made["unfinished"]):
             return None
-        told = made["settings"]["preset"] and made["input"]["sha256"]
+        told = made["settings"]["preset"] and isinstance(made["input"]["sha256"], str)
         return made if told and ("unfinished" in made or made["output_sha256"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

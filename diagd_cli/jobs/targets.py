@@ -12,8 +12,11 @@ from pathlib import Path
 
 from diagd_cli.errors import UsageError
 from diagd_cli.jobs.settings import seeds_from
+from diagd_cli.preset import Preset
 
-VIDEO, TOKENS = ".mp4", ".npz"  # what an output ends in: by the preset, which may have no tokenizer
+# what an output ends in: by the preset, which may have no tokenizer, or make images
+VIDEO, TOKENS, IMAGE = ".mp4", ".npz", ".png"
+CONTINUED = "-continued"
 SLASHES = ("/", os.sep)  # at the end of a folder's name
 
 
@@ -80,10 +83,12 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class Target:
-    """One video to make: the continuation of a clip by a seed.
+    """One video to make: the continuation of a clip by a seed; or an image of nothing, which has a
+    name in place of the clip's.
 
     frames, actions, prompt: None for the command's.
     drawn: the seed is one that nobody asked for, and a resumed run takes another for as good.
+    label: what is to be seen, for a preset with `labels`.
     """
 
     clip: Path
@@ -93,6 +98,40 @@ class Target:
     actions: str | None = None
     prompt: str | None = None
     drawn: bool = False
+    label: int | None = None
+
+
+def suffix_of(preset: Preset) -> str:
+    """What outputs end in."""
+    return TOKENS if not preset.pixels else IMAGE if preset.still else VIDEO
+
+
+def of_nothing(
+    preset: Preset,
+    labels: Sequence[int] = (),
+    output: Path | str | None = None,
+    seed: int = 0,
+    samples: int = 1,
+    *,
+    drawn: bool = False,
+) -> list[Target]:
+    """What is made without a clip: of each label, or with none of anything, by seeds SEED, SEED+1,
+    ...; called PRESET-LABEL.png where `output` says nothing. Raises UsageError.
+
+    drawn: as in `continuations`.
+    """
+    for label in labels:
+        preset.prefix_of(label)
+    suffix, seeds = suffix_of(preset), seeds_from(seed, samples)
+    asked: list[int | None] = [*dict.fromkeys(labels)] or [None]
+    names = [preset.name if label is None else f"{preset.name}-{label}" for label in asked]
+    paths = [Path(f"{name}{suffix}") for name in names]
+    outputs = output_paths(paths, output, samples, suffix, ending="")
+    each = [(path, label, own) for path, label in zip(paths, asked, strict=True) for own in seeds]
+    return [
+        Target(path, target, own, drawn=drawn, label=label)
+        for (path, label, own), target in zip(each, outputs, strict=True)
+    ]
 
 
 def continuations(
@@ -127,7 +166,11 @@ def continuations(
 
 
 def output_paths(
-    clips: Sequence[Path | Row], output: str | Path | None, samples: int = 1, suffix: str = VIDEO
+    clips: Sequence[Path | Row],
+    output: str | Path | None,
+    samples: int = 1,
+    suffix: str = VIDEO,
+    ending: str = CONTINUED,
 ) -> list[Path]:
     """The paths of each clip's samples in turn: a row's own output, FILE, FOLDER/CLIP.mp4, or by
     default CLIP-continued.mp4 here.
@@ -135,13 +178,14 @@ def output_paths(
     Several samples of a clip are numbered: CLIP-1.mp4, CLIP-2.mp4, ...
 
     suffix: what they end in, in the place of .mp4.
+    ending: of the default's name.
 
     Raises UsageError.
     """
     rows = [clip if isinstance(clip, Row) else Row(clip) for clip in clips]
     path = Path(output or "")
     if output is None or is_folder(output):
-        names = "{}" if output is not None else "{}-continued"
+        names = "{}" if output is not None else f"{{}}{ending}"
         targets = [row.output or path / (names.format(row.clip.stem) + suffix) for row in rows]
     elif path.suffix.lower() != suffix:
         raise UsageError(

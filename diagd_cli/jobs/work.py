@@ -88,7 +88,9 @@ class Reader:
             check_free(path, free)
 
     def read(self, path: Path, context: int) -> Clip:
-        """A clip's context."""
+        """A clip's context; nothing, where nothing is continued."""
+        if self.generation.of_nothing:
+            return Clip.nothing(path)
         clip = read_clip(path, context, self.generation.start, tell=self.progress.note)
         self.generation.preset.check_kind(path, clip.frames)
         if clip.damage:

@@ -31,8 +31,8 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         width = (self.heads + 2 * self.kv_heads) * self.head_dim
-        self.qkv = Linear(config.dim, width, bias=config.bias)
-        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        self.qkv = Linear(config.dim, width, bias=config.qkv_bias)
+        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.out_bias)
         if config.qk_norm:
             self.q_norm = make_norm(config, self.head_dim)
             self.k_norm = make_norm(config, self.head_dim)
@@ -74,9 +74,9 @@ class CrossAttention(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.q = Linear(config.dim, self.heads * self.head_dim, bias=config.bias)
-        self.kv = Linear(config.cross_dim, 2 * self.kv_heads * self.head_dim, bias=config.bias)
-        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.bias)
+        self.q = Linear(config.dim, self.heads * self.head_dim, bias=config.qkv_bias)
+        self.kv = Linear(config.cross_dim, 2 * self.kv_heads * self.head_dim, bias=config.qkv_bias)
+        self.out = Linear(self.heads * self.head_dim, config.dim, bias=config.out_bias)
         self.q_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
         self.k_norm = make_norm(config, self.head_dim) if config.qk_norm else nn.Identity()
         self.scale = config.attention_scale or None

@@ -37,24 +37,33 @@ class Yarn(Strict):
 
 
 class Positions(Strict):
-    """How positions enter: rotary over the flat index (`rope-1d`), rotary over (t, i, j)
-    (`rope-3d`), or a learned table.
+    """How positions enter: rotary over the flat index (`rope-1d`), over the place in the frame,
+    (i, j), alone (`rope-2d`), over (t, i, j) (`rope-3d`), or a learned table.
 
     `absolute` adds the fixed 3-D sine/cosine table to the input of every layer (Cosmos
     Video2World). `places`: tokens of a frame, where what is learned is the sum of a table of the
-    frame and one of the place in it (VaViM); 0 is one table of all positions.
+    frame and one of the place in it (VaViM); 0 is one table of all positions. `frequencies`:
+    radians a position, one a pair of channels, of a `rope-1d` that `base` does not tell. `prefix`:
+    what precedes the first frame is turned as what stands at (0, 0, 0), or has queries and keys of
+    zero (LlamaGen).
     """
 
-    kind: Literal["rope-1d", "rope-3d", "learned"] = "rope-1d"
+    kind: Literal["rope-1d", "rope-2d", "rope-3d", "learned"] = "rope-1d"
     base: float = Field(default=10000.0, gt=0)
     yarn: Yarn | None = None
     absolute: bool = False
     places: int = Field(default=0, ge=0, le=1 << 18)
+    frequencies: tuple[Annotated[float, Field(ge=0)], ...] = Field(default=(), max_length=512)
+    prefix: Literal["turned", "zero"] = "turned"
 
     @model_validator(mode="after")
     def _consistent(self) -> Positions:
         if self.places and self.kind != "learned":
             raise ValueError(f"places ({self.places}) are of learned positions, not {self.kind}")
+        if self.frequencies and self.kind != "rope-1d":
+            raise ValueError(f"frequencies are of rope-1d, not {self.kind}")
+        if self.prefix == "zero" and self.kind == "learned":
+            raise ValueError("a prefix of zero is of rotary positions, not learned")
         return self
 
     def frames(self, positions: int) -> int:
@@ -68,6 +77,8 @@ class TransformerConfig(Strict):
     """Decoder-only Transformer. Sizes in tokens or channels; `outputs` < `vocab` when some inputs
     are never predicted.
 
+    `bias`: which linear layers have one: all of them or none, those of attention, of the MLP, or
+    queries, keys and values alone.
     `attention_scale`: what products of queries and keys are multiplied by; 0 is 1/sqrt(head_dim).
     `logit_scale`: what the last norm's output is multiplied by before the output layer. Models of
     muP (Yang et al. 2022) have both: 1/head_dim, and the base model's width over their own.
@@ -87,7 +98,7 @@ class TransformerConfig(Strict):
     block_norm_affine: bool = True
     final_norm_affine: bool = True
     qk_norm: bool = False
-    bias: bool = False
+    bias: bool | Literal["qkv", "attention", "mlp"] = False
     tied: bool = False
     cross_dim: int = Field(default=0, ge=0, le=1 << 16)
     attention_scale: float = Field(default=0.0, ge=0)
@@ -104,7 +115,34 @@ class TransformerConfig(Strict):
             raise ValueError(f"outputs ({self.outputs}) cannot exceed vocab ({self.vocab})")
         if self.head_dim % 2 and self.positions.kind != "learned":
             raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+        if self.head_dim % 4 and self.positions.kind == "rope-2d":
+            raise ValueError(f"head_dim ({self.head_dim}) must be a multiple of 4 for rope-2d")
+        given = len(self.positions.frequencies)
+        if given and 2 * given != self.head_dim:
+            raise ValueError(
+                f"positions.frequencies ({given}) must be half of head_dim ({self.head_dim})"
+            )
         return self
+
+    @property
+    def qkv_bias(self) -> bool:
+        """Whether queries, keys and values have biases."""
+        return self.bias in (True, "qkv", "attention")
+
+    @property
+    def out_bias(self) -> bool:
+        """Whether the layer after attention has a bias."""
+        return self.bias in (True, "attention")
+
+    @property
+    def mlp_bias(self) -> bool:
+        """Whether the layers of the MLP have biases."""
+        return self.bias in (True, "mlp")
+
+    @property
+    def norm_bias(self) -> bool:
+        """Whether norms have biases: those of `layer` where all linear layers do."""
+        return self.norm == "layer" and self.bias is True
 
     @property
     def logits(self) -> int:

@@ -40,4 +40,4 @@ def make_norm(config: TransformerConfig, dim: int, affine: bool = True) -> nn.Mo
     """The norm that a configuration names, over `dim` channels."""
     if config.norm == "rms":
         return RMSNorm(dim, config.norm_eps, affine)
-    return nn.LayerNorm(dim, config.norm_eps, elementwise_affine=affine, bias=config.bias)
+    return nn.LayerNorm(dim, config.norm_eps, elementwise_affine=affine, bias=config.norm_bias)

@@ -21,8 +21,10 @@ def rope_angles(config: Positions, coords: Tensor, head_dim: int) -> Tensor:
     """
     if config.kind == "rope-1d":
         index = torch.arange(len(coords), dtype=torch.float64)
-        return torch.outer(index, _frequencies(head_dim, config.base).double())
-    spatial, temporal = _axis_sizes(head_dim)
+        own = torch.tensor(config.frequencies, dtype=torch.float32)
+        frequency = own if config.frequencies else _frequencies(head_dim, config.base)
+        return torch.outer(index, frequency.double())
+    spatial, temporal = _axis_sizes(head_dim) if config.kind == "rope-3d" else (head_dim // 2, 0)
     parts = [
         torch.outer(coords[:, axis].double(), _axis_frequencies(size, axis, config).double())
         for axis, size in enumerate((temporal, spatial, spatial))
@@ -45,7 +47,7 @@ class Rotary:
     No table has to reach as far as the positions, and none is a part of a model's state: float64
     stays float64 whatever a model is brought to.
 
-    config: of kind `rope-1d` or `rope-3d`.
+    config: of any kind but `learned`.
     coords: int64 [L, 3], of the positions from 0 on, one latent frame at least; what follows
         repeats that frame at later t.
     prefix: positions before the first frame.
@@ -55,6 +57,7 @@ class Rotary:
     def __init__(self, config: Positions, coords: Tensor, prefix: int, head_dim: int):
         self.config, self.coords, self.head_dim = config, coords, head_dim
         self.prefix = 0 if config.kind == "rope-1d" else prefix
+        self.zeros = prefix if config.prefix == "zero" else 0  # positions without an angle
         self._lying: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -65,7 +68,11 @@ class Rotary:
         index = (positions - self.prefix).clamp(min=0)  # the prefix stands at (0, 0, 0)
         t = index.div(len(places), rounding_mode="floor")
         angles = torch.addcmul(places[index - t * len(places)], t.double().unsqueeze(-1), later)
-        return angles.cos().to(dtype).unsqueeze(-2), angles.sin().to(dtype).unsqueeze(-2)
+        cos, sin = angles.cos().to(dtype).unsqueeze(-2), angles.sin().to(dtype).unsqueeze(-2)
+        if self.zeros:
+            turned = (positions >= self.zeros).to(dtype)[..., None, None]
+            cos, sin = cos * turned, sin * turned
+        return cos, sin
 
     @torch.inference_mode(False)  # whoever comes first, training may follow
     def _frame(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -158,8 +158,10 @@ class MLP(nn.Module):
         super().__init__()
         self.gated = config.activation == "swiglu"
         self.approximate = "none" if config.activation == "gelu" else "tanh"
-        self.up = Linear(config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.bias)
-        self.down = Linear(config.mlp_dim, config.dim, bias=config.bias)
+        self.up = Linear(
+            config.dim, config.mlp_dim * (2 if self.gated else 1), bias=config.mlp_bias
+        )
+        self.down = Linear(config.mlp_dim, config.dim, bias=config.mlp_bias)
 
     def forward(self, x: Tensor, onto: Tensor) -> Tensor:
         """What it makes of x [B, Q, dim], added to the residual stream `onto` [B, Q, dim]."""

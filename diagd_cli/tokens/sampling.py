@@ -36,3 +36,19 @@ class Sampling:
             "top_p": self.top_p,
             "top_p_rule": self.top_p_rule,
         }
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance (Ho & Salimans 2022): each clip is in the batch twice, with the same
+    codes, after its own prefix and after one that asks for nothing. Drawn is by the logits
+    nothing + scale * (own - nothing).
+
+    prefix: ids that ask for nothing, as many as the clip's own.
+    tokens: only the first so many of each latent frame are guided, later ones are drawn by the
+        clip's own logits; 0: all are. LlamaGen's cfg_interval, where it is not negative, is 2 less.
+    """
+
+    scale: float
+    prefix: tuple[int, ...] = ()
+    tokens: int = 0

@@ -149,10 +149,10 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     if role == "inverse" and not own:
         hint = "Correct the format of inverse_weights in the preset"
         raise WeightsError(f"No file of format {form} holds inverse dynamics", hint)
-    if role == "tokenizer" and not own and form != families.format_of(kind):
+    official = None if own else families.checkpoint_format(form)
+    if role == "tokenizer" and official and form != families.format_of(kind):
         hint = "Correct the format of tokenizer_weights in the preset"
         raise WeightsError(f"No file of format {form} holds a tokenizer of kind {kind}", hint)
-    official = None if own else families.checkpoint_format(form)
     if len(paths) != 1 and not (official and role in official.in_parts):
         hint = "Give the one file that holds them"
         raise WeightsError(
@@ -164,7 +164,9 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
             paths[0], {name: tuple(tensor.shape) for name, tensor in shapes.items()}
         )
     if role == "transformer":
-        return official.transformer(paths, preset.transformer, preset.positions)
+        offset = {"offset": entry.offset} if entry and official.offsets else {}
+        return official.transformer(paths, preset.transformer, preset.positions, **offset)
+    assert official.tokenizer, f"{form} is the format of {kind}, and reads none"
     return official.tokenizer(paths, preset.tokenizer)
 
 
@@ -218,4 +220,4 @@ def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None =
         file.model_copy(update={"file": name})
         for file, name in zip(source.files, names, strict=True)
     )
-    return Weights(format=entry_of(preset, role).format, sources=(Source(files=files),))
+    return entry_of(preset, role).model_copy(update={"sources": (Source(files=files),)})

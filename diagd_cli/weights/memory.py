@@ -74,7 +74,7 @@ def estimate(
     weights: str = "",
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default
-    the preset's.
+    the preset's. Where the preset has guidance, each is twice in the Transformer's batch.
 
     dtype: of the Transformer, and of its cache and of the tokenizer unless these have their own;
         torch's or by name.
@@ -96,17 +96,18 @@ def estimate(
     ring = ring_for(grid, decoding, held)
     slots = ring.places + 1  # the last: where spare lanes write
     text = config.layers * (preset.text.length if preset.text else 0)
-    keys = batch * config.kv_heads * config.head_dim
+    in_batch = 2 * batch if preset.guidance else batch
+    keys = in_batch * config.kv_heads * config.head_dim
     # a step makes at most one token in each, of all frames that are in flight
     flight = ring.frames - held + 1 if ring.frames else held - preset.latents(preset.clip.least)
     rows = grid.h * max(1, flight)
     if decoding.method == "exact":
         rows = min(decoding.width or CUDA_GUESSES, grid.block)
-    logits = batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
+    logits = in_batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
     known = grid.length(min(preset.context, held))
     cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)
     tokenizer = tokenizer_parameters(preset.tokenizer) * codec
-    tokens = max(prefill_work(config, batch, known, item, chunk), logits)
+    tokens = max(prefill_work(config, in_batch, known, item, chunk), logits)
     pixels = codec_work(preset, frames, codec, batch)
     return Estimate(
         weights=_weights(preset, item, weights) + sum(_weights(each, item) for each in beside),
@@ -242,7 +243,8 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
         if estimate(preset, **{**asked, **change}).total <= free:
             yield way
     others = [load_preset(name) for name in preset_names()]
-    family = [other for other in others if other.tokenizer.kind == preset.tokenizer.kind]
+    same = preset.tokenizer.kind, preset.still
+    family = [other for other in others if (other.tokenizer.kind, other.still) == same]
     sizes = {
         other.name: estimate(other, **{**asked, "decoding": None}).total
         for other in family

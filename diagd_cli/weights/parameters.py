@@ -17,12 +17,13 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     block_norm = _norm(config, dim) if config.block_norm_affine else 0
     head_norms = 2 * _norm(config, config.head_dim) if config.qk_norm else 0
-    linear = {True: biased, False: lambda inputs, outputs: inputs * outputs}[config.bias]
-    block = 2 * block_norm + head_norms + linear(dim, queries + 2 * keys) + linear(queries, dim)
-    block += linear(dim, gates * config.mlp_dim) + linear(config.mlp_dim, dim)
+    qkv, out, mlp = config.qkv_bias, config.out_bias, config.mlp_bias
+    block = 2 * block_norm + head_norms
+    block += _linear(dim, queries + 2 * keys, qkv) + _linear(queries, dim, out)
+    block += _linear(dim, gates * config.mlp_dim, mlp) + _linear(config.mlp_dim, dim, mlp)
     if config.cross_dim:
-        block += block_norm + head_norms + linear(dim, queries) + linear(config.cross_dim, 2 * keys)
-        block += linear(queries, dim)
+        block += block_norm + head_norms + _linear(dim, queries, qkv)
+        block += _linear(config.cross_dim, 2 * keys, qkv) + _linear(queries, dim, out)
     ends = (config.vocab + (0 if config.tied else config.logits)) * dim
     ends += _norm(config, dim) if config.final_norm_affine else 0
     return config.layers * block + ends + _learned(config, positions) * dim
@@ -59,8 +60,12 @@ def _learned(config: TransformerConfig, positions: int) -> int:
     return how.frames(positions) + how.places if how.places else positions
 
 
+def _linear(inputs: int, outputs: int, bias: bool) -> int:
+    return biased(inputs, outputs) if bias else inputs * outputs
+
+
 def _norm(config: TransformerConfig, width: int) -> int:
-    return width * (2 if config.norm == "layer" and config.bias else 1)
+    return width * (2 if config.norm_bias else 1)
 
 
 def tokenizer_parameters(config: TokenizerConfig) -> int:

@@ -78,6 +78,18 @@ SMALL = {
             "positions": {"kind": "learned", "places": 6},
         },
     },
+    "llamagen": {
+        "clip": {"height": 64, "width": 80},
+        "tokenizer": {"channels": 32, "multipliers": [1] * 5, "blocks": 1, "latent": 8},
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 2,
+            "kv_heads": 2,
+            "head_dim": 16,
+            "mlp_dim": 64,
+        },
+    },
 }
 
 

@@ -34,7 +34,7 @@ def test_the_absolute_table_to_the_bit(dim, sizes, prefix):
     assert torch.equal(table[prefix:], by_position(coords, sizes)[prefix:])
 
 
-@pytest.mark.parametrize("kind", ["rope-1d", "rope-3d"])
+@pytest.mark.parametrize("kind", ["rope-1d", "rope-2d", "rope-3d"])
 @pytest.mark.parametrize("prefix", [0, 1])
 def test_rotary_angles_of_any_position_are_those_of_a_table_that_reaches_it(kind, prefix):
     """Made from one frame, and not from a table of them all."""

@@ -133,6 +133,9 @@ def test_official_tokenizers():
         },
         {"norm": "layer", "positions": Positions(kind="rope-3d", absolute=True)},
         {"final_norm_affine": False, "positions": Positions(kind="learned", places=5)},
+        {"bias": "qkv", "cross_dim": 5},
+        {"bias": "attention", "norm": "layer", "cross_dim": 5},
+        {"bias": "mlp", "activation": "gelu"},
     ],
 )
 def test_transformers(changes):

@@ -147,14 +147,16 @@ def transformer_layout(config: TransformerConfig, positions: int) -> Layout:
     layout["learned.weight"] = {f"{top}.wpe.weight": (positions, dim)}
     for i in range(config.layers):
         block, key = f"blocks.{i}", f"{top}.h.{i}"
-        layout |= _linear(f"{block}.attention.qkv", f"{key}.attn.c_attn", 3 * dim, dim, config.bias)
-        layout |= _linear(f"{block}.attention.out", f"{key}.attn.c_proj", dim, dim, config.bias)
-        layout |= _linear(f"{block}.mlp.up", f"{key}.mlp.c_fc", mlp, dim, config.bias)
-        layout |= _linear(f"{block}.mlp.down", f"{key}.mlp.c_proj", dim, mlp, config.bias)
+        layout |= _linear(
+            f"{block}.attention.qkv", f"{key}.attn.c_attn", 3 * dim, dim, config.qkv_bias
+        )
+        layout |= _linear(f"{block}.attention.out", f"{key}.attn.c_proj", dim, dim, config.out_bias)
+        layout |= _linear(f"{block}.mlp.up", f"{key}.mlp.c_fc", mlp, dim, config.mlp_bias)
+        layout |= _linear(f"{block}.mlp.down", f"{key}.mlp.c_proj", dim, mlp, config.mlp_bias)
         if config.block_norm_affine:
-            layout |= _norm(f"{block}.attention_norm", f"{key}.ln_1", dim, config.bias)
-            layout |= _norm(f"{block}.mlp_norm", f"{key}.ln_2", dim, config.bias)
-    return layout | _norm("norm", f"{top}.ln_f", dim, config.bias)
+            layout |= _norm(f"{block}.attention_norm", f"{key}.ln_1", dim, config.norm_bias)
+            layout |= _norm(f"{block}.mlp_norm", f"{key}.ln_2", dim, config.norm_bias)
+    return layout | _norm("norm", f"{top}.ln_f", dim, config.norm_bias)
 
 
 def tokenizer_layout(config: VitVqConfig) -> Layout:

@@ -187,7 +187,10 @@ def measure(
         timed=range(counted[0]) if counted else timed,
         prefill=prefill,
         decode=decode,
-        work=least_work(loaded, request.decoding, plans, batch, counted),
+        # with guidance each clip is twice in the batch
+        work=least_work(
+            loaded, request.decoding, plans, batch * (2 if session.guidance else 1), counted
+        ),
         peak=peak_memory(loaded.device),
         codes=session.codes[0] if steps is None else None,
         counted=counted,

@@ -80,6 +80,7 @@ class Evaluating:
         Raises DiagdError.
         """
         vbench.read_results(self.vbench_results, self.folders)
+        self.preset.require_videos("eval")
         presets = (self.preset, self.scorer, *others_of(self.candidates))
         reads = preset_inputs(*presets, folder=self.machine.weights_dir) + clip_inputs(
             self.preset, self.clips

@@ -61,4 +61,4 @@ def moved(preset: Preset, role: Role, path: Path, folder: Path | None) -> Weight
         for known, file in pairs
     ]
     remote = tuple(known for known in entry.sources if known.repo)  # which can still be fetched
-    return Weights(format=entry.format, sources=(*remote, Source(files=tuple(near))))
+    return entry.model_copy(update={"sources": (*remote, Source(files=tuple(near)))})

@@ -78,6 +78,7 @@ class Sweeping:
             check_name(self.write_preset, self.bounds)
             check_free(self.write_preset, self.force)
             writes.append((self.write_preset, "the new preset"))
+        self.preset.require_videos("sweep")
         reads = preset_inputs(self.preset, self.scorer, folder=self.machine.weights_dir)
         reads += clip_inputs(self.preset, self.clips)
         check_outputs(writes, reads, instead="Choose another folder with --out, or another name")

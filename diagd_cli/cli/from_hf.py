@@ -1,0 +1,139 @@
+"""diagd presets from-hf: a preset of a model of Hugging Face's `transformers`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from diagd_cli.cli import options as o
+from diagd_cli.cli.console import Reporter
+from diagd_cli.cli.guard import guard
+
+HELP = """Write a preset of a Llama, Mistral, Qwen2 or Qwen3 whose vocabulary holds codes of frames.
+
+FOLDER is as save_pretrained leaves it: config.json and safetensors, in one file or in parts.
+
+[bold]Examples[/]
+
+  diagd presets from-hf Llama/ --grid 24x24 --codes 8192 --offset 32000 > a.yaml
+
+  diagd presets from-hf Llama/ --grid 18x32 --tokenizer vavim-s -o mine.yaml
+"""
+
+
+PANEL = "Input"
+
+
+def rows_and_columns(text: str) -> tuple[int, int]:
+    """Of 24x24. Raises typer.BadParameter."""
+    match = re.fullmatch(r"\s*([1-9]\d{0,3})\s*x\s*([1-9]\d{0,3})\s*", text)
+    if match is None:
+        told = f"{text!r} is not ROWSxCOLUMNS, such as 24x24"
+        raise typer.BadParameter(told, param_hint="'--grid'")
+    return int(match[1]), int(match[2])
+
+
+def from_hf(
+    folder: Annotated[Path, typer.Argument(help="Folder of the model.")],
+    grid: Annotated[
+        str,
+        typer.Option(
+            metavar="<h>x<w>", rich_help_panel=PANEL, help="Rows x columns of codes of a frame."
+        ),
+    ],
+    codes: Annotated[
+        int | None,
+        typer.Option(
+            **o.POSITIVE,
+            rich_help_panel=PANEL,
+            help="How many codes there are; the tokenizer's by default.",
+        ),
+    ] = None,
+    offset: Annotated[
+        int,
+        typer.Option(
+            **o.COUNT, rich_help_panel=PANEL, help="Id of code 0 in the model's vocabulary."
+        ),
+    ] = 0,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="Ids before the first frame, by comma, such as the begin of a sequence.",
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="A preset whose tokenizer made the codes; without it, clips are tokens.",
+        ),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(rich_help_panel=PANEL, help="The preset's name; the folder's by default.")
+    ] = "",
+    fps: Annotated[
+        float,
+        typer.Option(
+            **o.number(float, "a number above 0, at most 1000", 1e-6, 1000),
+            rich_help_panel=PANEL,
+            help="Frames a second where a clip does not say.",
+        ),
+    ] = 10.0,
+    context: Annotated[
+        int | None,
+        typer.Option(**o.POSITIVE, rich_help_panel=PANEL, help="Prompt frames by default: 1."),
+    ] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            **o.POSITIVE,
+            rich_help_panel=PANEL,
+            help="New frames by default: what the window leaves.",
+        ),
+    ] = None,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            **o.POSITIVE,
+            rich_help_panel=PANEL,
+            help="Frames at once; as many as the model takes, at most 16.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", **o.FILE, help="File to write; stdout by default."),
+    ] = None,
+    force: o.ForceOption = False,
+    verbose: o.VerboseOption = False,
+) -> None:
+    reporter = Reporter(verbose=verbose)
+    with guard(reporter):
+        from diagd_cli.files.atomic import write_text
+        from diagd_cli.files.outputs import check_outputs
+        from diagd_cli.jobs.from_hf import FromHf, preset_from_hf
+        from diagd_cli.preset_files import load_preset, preset_text
+
+        if out:
+            check_outputs([(out, "the preset")], force=force)
+        asked = FromHf(
+            folder=folder,
+            grid=rows_and_columns(grid),
+            codes=codes,
+            offset=offset,
+            prefix=tuple(o.numbers(prefix, 0, "--prefix")) if prefix else (),
+            tokenizer=load_preset(tokenizer) if tokenizer else None,
+            name=name,
+            fps=fps,
+            context=context,
+            frames=frames,
+            window=window,
+        )
+        with reporter.stage("reading the model"):
+            text = preset_text(preset_from_hf(asked))
+        if out:
+            write_text(out, text)
+        reporter.result(str(out) if out else text.rstrip())
