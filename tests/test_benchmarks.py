@@ -25,6 +25,7 @@ from benchmarks import (
 )
 from benchmarks.common import Lap, Prompted
 from diagd_cli import Decoding, load, play_app, random_transformer
+from diagd_cli.processor import native_int8
 
 GROWTH = [
     "--frames",
@@ -88,9 +89,11 @@ def test_transformers_makes_our_tokens(bench, transformers_generate):
         "diagd, NTP, float32",
     ):
         assert same[name] == "6/6"
+    forms = ["float32", "bfloat16", *(["float32+int8"] if native_int8() else [])]
     assert {row["contestant"] for row in rows if row["same tokens"] is None} == {
-        f"diagd, {label}, float32"
+        f"diagd, {label}, {form}"
         for label in ("spatial DiagD k=2", "spatial DiagD k=1", "DiagD k=2 d=8", "DiagD k=1 d=4")
+        for form in forms
     }
     assert (
         max(row["times their best"] for row in rows if row["contestant"].startswith("transformers"))

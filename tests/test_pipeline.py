@@ -314,7 +314,7 @@ def test_throughput_counts_all_clips_of_a_batch_once(loaded, walks):
 def test_batches_that_cannot_be(loaded, tiny, walks):
     with pytest.raises(ValueError, match="have \\[2, 3\\] context frames"):
         continue_clips(loaded, [walks[0], read_clip(tiny.clip, 3)], [request(loaded)] * 2)
-    with pytest.raises(ValueError, match="differ in seed, actions and text only"):
+    with pytest.raises(ValueError, match="differ in seed, actions, text and label only"):
         continue_clips(
             loaded,
             walks[:2],

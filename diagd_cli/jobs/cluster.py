@@ -94,11 +94,11 @@ def connected(address: str, progress: Progress) -> Iterator[Any]:
                 "Start one with ray start, or use --ray local",
             ) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(Notes(progress)):
+    with redirect_stdout(Notes(progress)):
+        try:
             yield ray
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()  # whose last words are Ray's, too
 
 
 class Notes(io.TextIOBase):

@@ -165,8 +165,8 @@ def test_the_key_that_is_held_is_read_back_from_the_frames_that_come(page):
         page.uncheck("#mapped")  # whose animation takes the world's processor
         for method in ("ntp", "diagd"):
             page.keyboard.press("n")
-            switched = lambda method=method: app.state.room.world.decoding.method == method  # noqa: E731
-            until(switched, patience=120)  # the frame at work is made first
+            page.wait_for_function("method => state.decoding.method === method", arg=method)
+            assert app.state.room.world.decoding.method == method
         page.keyboard.down("ArrowLeft")
         # only while the page is at work are its frames handed over
         until(lambda: page.wait_for_timeout(200) or len(turned(came)) > 4, patience=120)
