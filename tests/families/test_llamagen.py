@@ -66,7 +66,8 @@ def test_angles_of_the_released_sizes(name):
     coords = torch.from_numpy(grid.coords(grid.length(1)))
     cos, sin = Rotary(config, coords, before, width)(tensors[f"{name}.positions"], torch.float32)
     ours = torch.stack([cos, signed(sin)], dim=-1)[:, 0, : width // 2]
-    assert_close(ours, tensors[f"{name}.rows"], 1e-6)
+    # a frequency's last bit is the processor's, and the 32nd place turns by 32 times as much
+    assert_close(ours, tensors[f"{name}.rows"], 5e-6)
 
 
 # ---- images --------------------------------------------------------------------------------------
