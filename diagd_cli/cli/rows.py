@@ -23,6 +23,8 @@ from diagd_cli.jobs.targets import (
 )
 from diagd_cli.preset import Preset
 
+STREAM = str(STDOUT)  # as -o names it
+
 
 def rows_of(
     clips: Sequence[Path],
@@ -41,9 +43,9 @@ def rows_of(
         raise UsageError(f"The preset {preset.name} {told}", f"Leave {(*clips, manifest)[0]} out")
     if clips and manifest:
         raise UsageError(f"Both {clips[0]} and --manifest {manifest} are given", "Name one")
-    if manifest and output == str(STDOUT):
-        raise UsageError(f"-o - is one stream for the rows of {manifest}", "Name a folder")
     if manifest:
+        if output == STREAM:
+            raise UsageError(f"-o - is one stream for the rows of {manifest}", "Name a folder")
         return read_manifest(manifest, output, suffix_of(preset))
     if not clips and preset.clip.context:
         raise UsageError("No clip is given", "Name clips, or a file of them by --manifest")
@@ -84,7 +86,7 @@ def check_stream(given: Mapping[str, object], output: str | None) -> None:
             "A --stream that ended early cannot be gone on with by --resume",
             "Leave --stream out, or make it anew with --force",
         )
-    if output != "-":
+    if output != STREAM:
         return
     if not given["--stream"]:
         raise UsageError(
@@ -114,7 +116,7 @@ def targets_of(
     shard: Shard | None,
 ) -> list[Target]:
     """What is made of the clips, or of nothing. Raises UsageError and typer.BadParameter."""
-    if output == str(STDOUT):
+    if output == STREAM:
         return stream_target(rows, seed, samples)
     if rows:
         suffix = suffix_of(preset)

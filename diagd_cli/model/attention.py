@@ -127,13 +127,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
 
 
 def suits_products(q: Tensor) -> bool:
-    """Whether attention of q [B, G, R, D] is two products: of few tokens, where one reads so."""
+    """Whether attention of q [B, G, R, D] is `by_products`: where a cache of its dtype is, and of
+    tokens so few that all their scores can be held.
+    """
     few = reads_products(q.dtype, q.device) and q.shape[2] <= FEW
     return few and not torch.is_grad_enabled()
 
 
 def reads_products(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether it is two products: of bfloat16, on a processor that multiplies it.
+    """Whether a cache is read `by_products`: one of bfloat16, on a processor that multiplies it.
 
     PyTorch's own kernel reads a cache of bfloat16 at half of their speed there, and one of float32
     as fast as they do.
