@@ -49,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__, repeats=1)
     parser.add_argument("--preset", default="freedoom", help="name, or path of a YAML file")
     parser.add_argument("--clip", action="append", default=[], help="where to begin")
+    parser.add_argument("--dtype", default="auto", help="of the Transformer, as diagd play has it")
     parser.add_argument("--seconds", type=float, default=30, help="that each one plays, a lap")
     parser.add_argument("--players", type=int, nargs="+", default=[1, 2, 4], help="in one batch")
     parser.add_argument("--soak", type=float, default=0, help="minutes; nothing else is measured")
@@ -119,7 +120,7 @@ def served(args: argparse.Namespace, sessions: int) -> Iterator[str]:
     """`diagd play` in a process of its own; its address, `host:port`."""
     words = ["play", *args.clip, "-p", args.preset, "--sessions", sessions, "--fps", 0, "--seed", 1]
     command = [sys.executable, "-m", "diagd_cli", *map(str, words)]
-    command += ["--threads", str(args.threads), "--no-browser", "-q"]
+    command += ["--threads", str(args.threads), "--dtype", args.dtype, "--no-browser", "-q"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout

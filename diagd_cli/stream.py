@@ -1,4 +1,11 @@
-"""Pixels while tokens are still being made, of complete latent frames, on another thread."""
+"""Pixels while tokens are still being made, of complete latent frames.
+
+On CUDA they are decoded on another thread and stream. On CPUs a second thread that computes would
+gain nothing, as the cores are at work already, and cost a lot: each thread that computes has a pool
+of its own, and once there are more threads in pools than cores, OpenMP lets those that wait sleep
+at once, so that every operation has to wake them (a step of `freedoom` by NTP took 9.0 ms for 6.3).
+So there they are decoded in between, and only whoever takes them is on another thread.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +36,7 @@ class PixelStream:
     context: frames that are not new.
     total: frames that are wanted; all others are cut off.
     device: where `decode` computes.
-    take: is called with the number of a clip and its next frames, on the thread that decodes.
+    take: is called with the number of a clip and its next frames, on another thread.
     take_codes: is called with the number of a clip and its next codes int64 [T, h, w].
     hold: whether `finish` returns the frames; without it memory does not grow with their number.
 
@@ -75,12 +82,13 @@ class PixelStream:
             self.work.pop(0).result()
         if session.latents > self.fed:
             fresh = session.codes[:, self.fed - session.forgotten :]
+            codes = session.codes if self.causal else fresh
+            frames = None if self.side else [self.decode(own) for own in codes]
             if self.take_codes:
                 for clip, own in enumerate(fresh):
                     self.take_codes(clip, own)
             self.fed = session.latents
-            codes = session.codes if self.causal else fresh
-            self.work.append(self.pool.submit(self._pixels, codes))
+            self.work.append(self.pool.submit(self._pass_on, codes, frames))
 
     @property
     def first_shown(self) -> list[float]:
@@ -96,12 +104,16 @@ class PixelStream:
             self.work.pop(0).result()
         return [np.concatenate(parts) if parts else NOTHING for parts in self.parts]
 
-    def _pixels(self, codes: np.ndarray) -> None:
-        """Pass on the new frames that codes int64 [B, T, h, w] give; if causal, all of them."""
+    def _pass_on(self, codes: np.ndarray, decoded: list[np.ndarray] | None) -> None:
+        """Pass on the new frames that codes int64 [B, T, h, w] give; if causal, all of them.
+
+        decoded: what they give; None is still to be made.
+        """
         with torch.cuda.stream(self.side) if self.side else nullcontext():
             for clip, own in enumerate(codes):
                 done = self.done[clip]
-                frames = self.decode(own)[done if self.causal else 0 :][: self.total - done]
+                frames = self.decode(own) if decoded is None else decoded[clip]
+                frames = frames[done if self.causal else 0 :][: self.total - done]
                 if self.hold:
                     self.parts[clip].append(frames)
                 self.done[clip] += len(frames)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import secrets
 import socket
+import threading
 import webbrowser
+from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 from urllib.parse import urlencode
 
 import typer
@@ -17,13 +20,15 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.settings import machine_of, merge
-from diagd_cli.cli.threads import set_threads
+from diagd_cli.cli.threads import THREADS, set_threads
 from diagd_cli.errors import DiagdError
 from diagd_cli.play import LARGEST_MESSAGE, LOOPBACK
 from diagd_cli.play.mount import require_server
 
 if TYPE_CHECKING:
     from diagd_cli.play.request import Playing
+
+Result = TypeVar("Result")
 
 HELP = """Walk through a generated world in the browser, live.
 
@@ -124,7 +129,7 @@ def serve(
 
     with closing(listen(host, port)) as listening:
         set_threads(threads)
-        room = playing.room(reporter)
+        room = apart(lambda: playing.room(reporter, THREADS.look))
         app = room_app(room, token, loopback=host in LOOPBACK)
         address = address_of(listening, host, token)
         if host not in LOOPBACK:
@@ -142,6 +147,22 @@ def serve(
         for take, path in room.takes(playing.record) if playing.record else ():
             write(room.loaded, take, path, room.words)
             reporter.note(f"What was played: {path}")
+
+
+def apart(work: Callable[[], Result]) -> Result:
+    """Do it on a thread that ends with it, and OpenMP's threads of that one, too: later the world's
+    thread is the only one that has any (`stream` tells why that matters).
+    """
+    done: Future[Result] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:  # for whoever waits
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done.result()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -14,3 +14,7 @@ def recording(record: Path, place: int) -> Path:
     so on.
     """
     return record.with_stem(f"{record.stem}-{place + 1}") if place else record
+
+
+def nothing() -> None:
+    """What is done after a step of a world unless something is."""

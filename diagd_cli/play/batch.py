@@ -30,12 +30,16 @@ class Batch:
     """A session of the newest frames of some walks, all of equally many.
 
     members: the walks, and the takes that are made of them.
-    pixels: where frames are made of tokens.
+    pixels: where frames are made of tokens; None is in between, as CPUs are quicker so (`stream`).
     early: whether to go on until a first frame is there, though nobody plays yet.
     """
 
     def __init__(
-        self, world: World, members: list[Member], pixels: ThreadPoolExecutor, early: bool = False
+        self,
+        world: World,
+        members: list[Member],
+        pixels: ThreadPoolExecutor | None,
+        early: bool = False,
     ):
         self.world, self.members, self.pixels, self.early = world, members, pixels, early
         self.work: deque[Future] = deque()
@@ -89,6 +93,7 @@ class Batch:
         self.ends.clear()  # rates are of one decoding
         with closing(session.extend(None, decoding, self._steer)) as running:
             for _ in running:
+                world.stepped()
                 steps += 1
                 for latent in range(seen, session.latents):
                     self._made(latent, steps)
@@ -132,14 +137,24 @@ class Batch:
         rate = count / spent if spent > 0 else 0.0
         while self.work and (self.work[0].done() or len(self.work) >= BEHIND):
             self.work.popleft().result()
-        self.work.append(self.pixels.submit(self._show, latent, codes, steps, steered, rate))
+        told = steps, rate, rate * session.grid.area
+        if self.pixels:
+            self.work.append(self.pixels.submit(self._show, latent, codes, steered, *told))
+        else:
+            self._show(latent, codes, steered, *told)
 
     def _show(
-        self, latent: int, codes: np.ndarray, steps: int, steered: list[Input], rate: float
+        self,
+        latent: int,
+        codes: np.ndarray,
+        steered: list[Input],
+        steps: int,
+        frames_per_second: float,
+        tokens_per_second: float,
     ) -> None:
         loaded = self.world.loaded
         frames = stamped(to_frames(loaded, codes), loaded.preset.stamp)
-        area = self.session.grid.area
         for n, (walk, _) in enumerate(self.members):
             number = self.before[n] + latent
-            walk.show(Shown(number, frames[n], steps, steered[n], rate, rate * area))
+            rates = frames_per_second, tokens_per_second
+            walk.show(Shown(number, frames[n], steps, steered[n], *rates))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from diagd_cli.errors import DiagdError, UsageError
 from diagd_cli.files.outputs import check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.settings import AUTO, Machine, Settings
-from diagd_cli.play import ENDINGS, recording
+from diagd_cli.play import ENDINGS, nothing, recording
 from diagd_cli.play.playable import playable, remembered
 from diagd_cli.preset import Preset
 from diagd_cli.preset_files import preset_folder
@@ -73,8 +74,10 @@ class Playing:
         )
         check_outputs(writes, reads, force=self.force, instead="Choose another --record")
 
-    def room(self, progress: Progress) -> Room:
-        """Load the models and read the clips. Raises DiagdError."""
+    def room(self, progress: Progress, stepped: Callable[[], None] = nothing) -> Room:
+        """Load the models and read the clips; `stepped` is called on the world's thread after each
+        step. Raises DiagdError.
+        """
         from diagd_cli.jobs.models import load_models
         from diagd_cli.weights.memory import ONE_CLIP
 
@@ -91,9 +94,9 @@ class Playing:
         except DiagdError as error:
             error.hint = error.hint.replace(ONE_CLIP, "Use --sessions 1")
             raise
-        return self.room_of(loaded)
+        return self.room_of(loaded, stepped)
 
-    def room_of(self, loaded: Loaded) -> Room:
+    def room_of(self, loaded: Loaded, stepped: Callable[[], None] = nothing) -> Room:
         """Read the clips; the models are there already. Raises DiagdError."""
         from diagd_cli.play.room import Room
 
@@ -108,6 +111,7 @@ class Playing:
             self.sessions,
             settings.sampling,
             self.words,
+            stepped,
         )
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from diagd_cli.clip.read import Clip
 from diagd_cli.errors import DiagdError
 from diagd_cli.jobs.settings import seeds_from
 from diagd_cli.loading import Loaded
-from diagd_cli.play import LARGEST_MESSAGE, protocol, recording
+from diagd_cli.play import LARGEST_MESSAGE, nothing, protocol, recording
 from diagd_cli.play.client import POLICY, Client
 from diagd_cli.play.holding import Holding
 from diagd_cli.play.place import Place
@@ -44,6 +44,7 @@ class Room:
     sessions: how many can play at once.
     sampling: how tokens are drawn; None is the preset's.
     words: what a command line must say besides to have the same models; None where none has them.
+    stepped: is called on the world's thread after each step.
     """
 
     EXACT = 2**53 - 1  # beyond it a browser's numbers lose digits
@@ -59,6 +60,7 @@ class Room:
         sessions: int = 1,
         sampling: Sampling | None = None,
         words: Sequence[object] | None = (),
+        stepped: Callable[[], None] = nothing,
     ):
         self.loaded, self.decodings, self.words = loaded, decodings, words
         self.holding = Holding(loaded.preset)
@@ -69,7 +71,7 @@ class Room:
             for n, own in enumerate(seeds_from(seed, sessions))
         ]
         walks, starts = [place.walk for place in self.places], list(self.starts.values())
-        self.world = World(loaded, walks, decoding, sampling, pace, self._failed, starts)
+        self.world = World(loaded, walks, decoding, sampling, pace, self._failed, starts, stepped)
         self.clients: list[Client] = []
         self.loop: asyncio.AbstractEventLoop | None = None
 

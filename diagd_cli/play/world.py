@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 
 from diagd_cli.loading import Loaded
+from diagd_cli.play import nothing
 from diagd_cli.play.batch import Batch
 from diagd_cli.play.take import Input, Start, Take
 from diagd_cli.play.walk import Member, Walk
@@ -26,6 +28,7 @@ class World:
     pace: most frames a second; 0 for as many as can be made.
     failed: is called, on the world's thread, with what ended it before it was to end.
     starts: with which walks can begin, made ready while nobody plays.
+    stepped: is called, on the world's thread, after each step.
 
     Whatever an action is when the first token of a frame is due steers that frame. Who goes on, and
     from where, changes between two steps: the frames in flight are dropped then, and the newest
@@ -41,7 +44,9 @@ class World:
         pace: float = 0.0,
         failed: Callable[[Exception], None] = lambda error: None,
         starts: Sequence[Start] = (),
+        stepped: Callable[[], None] = nothing,
     ):
+        self.stepped = stepped
         self.loaded, self.walks, self.decoding = loaded, list(walks), decoding
         self.sampling, self.pace, self.failed, self.unready = sampling, pace, failed, list(starts)
         self.failure: Exception | None = None
@@ -93,7 +98,11 @@ class World:
 
     def _run(self) -> None:
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="world-pixels") as pixels:
+            with ExitStack() as pool:
+                pixels = None
+                if self.loaded.device.type == "cuda":
+                    made = ThreadPoolExecutor(1, thread_name_prefix="world-pixels")
+                    pixels = pool.enter_context(made)
                 members, early = [(self.walks[0], self.walks[0].take)], True
                 while members:
                     Batch(self, members, pixels, early).go_on()
