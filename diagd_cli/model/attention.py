@@ -115,15 +115,21 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
         return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, scale=scale, enable_gqa=h != g)
     if mask.visible is None and mask.causal:
         return F.scaled_dot_product_attention(
-            q, k.contiguous(), v, is_causal=True, scale=scale, enable_gqa=h != g
+            q, along(k), v, is_causal=True, scale=scale, enable_gqa=h != g
         )
     bias = mask.laid_out(h // g, q.dtype).bias
     grouped = q if h == g else q.reshape(b, g, h // g * n, d)
     if suits_products(grouped):
         return by_products(grouped, k, v, bias, scale).reshape(b, h, n, d)
-    # a cache's keys may lie across, for `by_products`, and PyTorch's kernel is slow with those
-    seen = F.scaled_dot_product_attention(grouped, k.contiguous(), v, attn_mask=bias, scale=scale)
+    seen = F.scaled_dot_product_attention(grouped, along(k), v, attn_mask=bias, scale=scale)
     return seen.reshape(b, h, n, d)
+
+
+def along(k: Tensor) -> Tensor:
+    """Keys [B, G, S, D] channel beside channel, with which PyTorch's kernel is fast: a copy where
+    they lie across, as `by_products` wants them, and only there.
+    """
+    return k if k.stride(-1) == 1 else k.contiguous()
 
 
 def suits_products(q: Tensor) -> bool:
