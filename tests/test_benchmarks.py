@@ -2,6 +2,7 @@
 same tokens.
 """
 
+import io
 import json
 from contextlib import contextmanager
 
@@ -16,6 +17,7 @@ from benchmarks import (
     curves,
     decodings,
     exact,
+    film,
     gpu,
     growth,
     health,
@@ -301,6 +303,23 @@ def test_what_those_get_who_play(tiny, bench, monkeypatch):
     for row in rows:
         assert 0 < row["key to picture, median ms"] <= row["95th percentile"]
         assert row["tokens/s"] == pytest.approx(row["frames/s each"] * row["players"] * 6)
+
+
+def test_a_film_shows_each_picture_for_as_long_as_it_stood(tmp_path):
+    """The last one for half a second."""
+    shots = []
+    for time, grey in ((1.0, 0), (1.1, 120), (1.4, 240)):
+        shot = io.BytesIO()
+        Image.new("RGB", (32, 16), (grey, grey, grey)).save(shot, "JPEG")
+        shots.append((time, shot.getvalue()))
+    film.write(tmp_path / "film.webp", shots)
+    with Image.open(tmp_path / "film.webp") as made:
+        lasted = []
+        for frame in range(made.n_frames):
+            made.seek(frame)
+            made.load()
+            lasted.append(made.info["duration"])
+    assert lasted == [100, 300, 500]
 
 
 def test_a_long_play_tells_what_grows_and_what_is_left(tiny, tmp_path, monkeypatch):
