@@ -60,7 +60,7 @@ def test_p1_exact_is_a_plain_decoder(world, config, seed, temperature, width, ca
     for t, actions in enumerate(session.conditioning[0]):
         plain |= dict(zip(world.layout.steering(t), actions.tolist(), strict=True))
 
-    noisy = sampler(model, [seed], temperature)
+    noisy = sampler(model, [seed], temperature, world.padding)
 
     def pick(logits, position):
         return int(noisy(logits.float()[None, None], torch.tensor([position])))
