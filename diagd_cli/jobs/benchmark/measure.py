@@ -27,7 +27,7 @@ from diagd_cli.schedule.plan import Plan
 
 # steps at most: time for kernels to be chosen and for a diagonal to reach its full width
 WARM_UP = 200
-OnStep = Callable[[], None]
+OnStep = Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,14 +145,15 @@ def measure(
     *,
     repeats: int = 3,
     steps: int | None = None,
-    on_step: OnStep = lambda: None,
+    on_step: OnStep = lambda done: None,
 ) -> Timing:
     """Time `repeats` runs of a request after one warm-up, for `batch` clips that begin alike with
     codes [T, h, w].
 
     repeats: runs that are timed.
     steps: time so many steps only; None times all.
-    on_step: called after every step, of all runs.
+    on_step: is called after every step with how many are done, of all runs (`steps_run` in the
+        end); a pass of `exact` does as many of them as it proves tokens to be true.
 
     Clip n has the request's seed + n. Raises UsageError.
     """
@@ -166,17 +167,23 @@ def measure(
         torch.cuda.reset_peak_memory_stats(loaded.device)
     batched = np.repeat(codes[None], batch, axis=0)
     requests = [replace(request, seed=(request.seed + n) % 2**64) for n in range(batch)]
-    runs, session = [], start_session(loaded, batched, requests)
+    runs, session, finished = [], start_session(loaded, batched, requests), 0
+
+    def tell(done: int) -> None:
+        on_step(finished + min(done, stop))
+
     for n in range(repeats + 1):
+        stop = timed.stop if n else min(timed.stop, WARM_UP)
         session.rewind(len(codes))
         session.times = Times()
         if n == 0:
-            for _ in islice(session.extend(new, request.decoding), min(timed.stop, WARM_UP)):
-                on_step()
+            for done in islice(session.extend(new, request.decoding), stop):
+                tell(done)
         elif steps is None:
-            runs.append(run_whole(session, new, request.decoding, on_step))
+            runs.append(run_whole(session, new, request.decoding, tell))
         else:
-            runs.append(run_part(session, new, request.decoding, len(timed), on_step))
+            runs.append(run_part(session, new, request.decoding, len(timed), tell))
+        finished += stop
     prefill, decode = map(list, zip(*runs, strict=True))
     counted = (session.times.steps, session.times.fed) if guesses else None
     return Timing(
@@ -224,7 +231,7 @@ def least_work(
 
 
 def steps_run(plans: list[Plan], repeats: int, steps: int | None) -> int:
-    """How often `measure` calls on_step: the steps of the warm-up and of all runs."""
+    """What `measure` tells in the end: the steps of the warm-up and of all runs."""
     stop = timed_steps(plans, steps).stop
     return min(stop, WARM_UP) + repeats * stop
 
@@ -233,8 +240,8 @@ def run_whole(
     session: Session, new: int, decoding: Decoding, on_step: OnStep
 ) -> tuple[float, float]:
     """Seconds of (prefill, decode) for `new` latent frames."""
-    for _ in session.extend(new, decoding):
-        on_step()
+    for done in session.extend(new, decoding):
+        on_step(done)
     return session.times.prefill, session.times.decode
 
 
@@ -245,12 +252,11 @@ def run_part(
     it is.
     """
     steps = session.extend(new, decoding)
-    next(steps)
-    on_step()
+    on_step(next(steps))
     wait(session)
     started = time.perf_counter()
-    for _ in islice(steps, count):
-        on_step()
+    for done in islice(steps, count):
+        on_step(done)
     wait(session)
     return session.times.prefill, time.perf_counter() - started
 

@@ -137,15 +137,11 @@ def time_case(
         plans_of(preset, len(codes), benchmark.settings.frames, decoding), repeats, steps
     )
     name = f"{decoding.label(preset.grid)}, batch {batch}, {loaded.numbers}"
-    request, done = benchmark.settings.request(decoding), 0
+    request = benchmark.settings.request(decoding)
     with progress.bar(name, total) as bar:
-
-        def on_step() -> None:
-            nonlocal done
-            done += 1
-            bar.update(done)
-
-        return measure(loaded, codes, request, batch, repeats=repeats, steps=steps, on_step=on_step)
+        return measure(
+            loaded, codes, request, batch, repeats=repeats, steps=steps, on_step=bar.update
+        )
 
 
 def pixels_of(benchmark: Benchmark, loaded: Loaded, made: np.ndarray | None) -> PixelTimes:

@@ -111,10 +111,18 @@ def test_clips_of_a_batch_are_those_that_their_seeds_give_alone(loaded, time):
 
 def test_only_some_steps(time):
     calls = []
-    timing = time(NTP, frames=5, repeats=2, steps=4, on_step=lambda: calls.append(None))
+    timing = time(NTP, frames=5, repeats=2, steps=4, on_step=calls.append)
     assert timing.timed == range(1, 5) and timing.extrapolated and timing.codes is None
-    assert len(calls) == 3 * 5 == steps_run(timing.plans, 2, 4)
+    assert calls == [*range(1, 16)] and calls[-1] == steps_run(timing.plans, 2, 4)
     assert len(timing.decode) == 2 and min(timing.prefill + timing.decode) > 0
+
+
+def test_passes_of_exact_count_as_the_steps_that_they_save(time):
+    """So that a bar over the steps of next-token prediction is full in the end."""
+    told = []
+    timing = time(Decoding("exact"), frames=5, repeats=2, on_step=told.append)
+    assert told == sorted(told) and told[-1] == steps_run(timing.plans, 2, None)
+    assert len(told) < told[-1]
 
 
 def test_steps_are_those_of_the_first_window():
