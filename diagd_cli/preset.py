@@ -54,8 +54,10 @@ class Preset(Strict):
 
     `inverse_weights`: of the model by which `diagd eval` judges steering; see `evaluate.inverse`.
     `weights`: how the Transformer's matrices are held where the device has products for it.
-    `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that
-        is made.
+    `prefix`: token ids before the first frame.
+    `row_end`, `frame_end`: ids after each row of codes and after each frame, which are known and
+        not made; see `tokens.grid`.
+    `stamp`: text that must be seen on every frame that is made.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Preset(Strict):
     inverse_weights: Weights | None = None
     weights: Literal["float", "int8", "fp8"] = "float"
     prefix: tuple[NonNegativeInt, ...] = ()
+    row_end: tuple[NonNegativeInt, ...] = ()
+    frame_end: tuple[NonNegativeInt, ...] = ()
     actions: Annotated[Actions | None, PlainValidator(_read_actions)] = None
     text: Text | None = None
     labels: Labels | None = None
@@ -150,7 +154,7 @@ class Preset(Strict):
             [
                 codes,
                 actions.offset + actions.vocabulary if actions else 0,
-                *(i + 1 for i in self.prefix),
+                *(i + 1 for i in (*self.prefix, *self.row_end, *self.frame_end)),
                 *(i + 1 for i in (self.guidance.nothing if self.guidance else ())),
                 self.labels.offset + self.labels.count if self.labels else 0,
             ]
@@ -234,7 +238,12 @@ class Preset(Strict):
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
         return Grid(
-            -(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix)
+            -(-self.clip.height // side),
+            -(-self.clip.width // side),
+            steering,
+            len(self.prefix),
+            self.row_end,
+            self.frame_end,
         )
 
     def sampling(
