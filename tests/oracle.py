@@ -20,13 +20,15 @@ import torch
 class Layout:
     """prefix | frame 0: h rows of w codes, each with its end | frame end | conditioning | frame 1 | ...
 
-    row_end, frame_end: numbers of tokens, which are known.
+    row_end, frame_end: numbers of tokens, which are known. The first `padding` positions of the
+    prefix hold nothing: they are never given to the model.
     """
 
     h: int
     w: int
     conditioning: int = 0
     prefix: int = 0
+    padding: int = 0
     row_end: int = 0
     frame_end: int = 0
 
@@ -134,6 +136,7 @@ class Reference:
         return self.hyper["logit_scale"] * self._norm("norm", x) @ head.T
 
     def _learned(self, positions):
+        positions = [position - self.layout.padding for position in positions]
         if not (places := self.hyper["positions"]["places"]):
             return self.state["learned.weight"][positions]
         frames = [position // places for position in positions]
@@ -181,6 +184,8 @@ class Reference:
     def _angles(self, positions):
         """Rotary angles [N, head_dim / 2]."""
         size, base = self.hyper["head_dim"], self.hyper["positions"]["base"]
+        if self.hyper["positions"]["kind"] == "rope-1d":
+            positions = [position - self.layout.padding for position in positions]
         if own := self.hyper["positions"]["frequencies"]:
             return torch.outer(torch.tensor(positions).double(), torch.tensor(own).double())
         if self.hyper["positions"]["kind"] == "rope-1d":
@@ -243,8 +248,8 @@ def next_token_decode(
         for i in range(layout.h):
             for j in range(layout.w):
                 p = layout.position(t, i, j)
-                places = np.arange(p)
-                mask = np.tri(p, dtype=bool) & within(places[:, None], places)
+                places = np.arange(layout.padding, p)
+                mask = np.tri(len(places), dtype=bool) & within(places[:, None], places)
                 logits = reference([tokens[q] for q in places], places.tolist(), mask)
                 tokens[p] = pick(logits[-1], p)
 
@@ -291,7 +296,7 @@ def entry_logits(
     mask, zeros = visible(entries, within), None
     # of the slots at and before an entry, each holds one entry that it sees, or nothing
     if zero_slots:
-        places = np.arange(max(e.position for e in entries) + 1)
+        places = np.arange(reference.layout.padding, max(e.position for e in entries) + 1)
         asked = np.array([e.position for e in entries])[:, None]
         zeros = ((places <= asked) & within(asked, places)).sum(1) - mask.sum(1)
     return reference([e.token for e in entries], [e.position for e in entries], mask, zeros)
@@ -337,7 +342,7 @@ def walk(
     given = {e.position for e in entries if e.expires == math.inf}
     entries += [
         Entry(tokens[p], p, p, first - 1)
-        for p in range(goal)
+        for p in range(layout.padding, goal)
         if p not in given and p not in opening
     ]
 

@@ -35,12 +35,15 @@ TIE = 1e-4  # logits closer than this may be ranked differently in float32 and f
 
 @dataclass(frozen=True)
 class World:
-    """A grid, `context` known frames, `frames` new ones, and how they are decoded."""
+    """A grid, `context` known frames, `frames` new ones, and how they are decoded; `padding` ids of
+    the prefix are none.
+    """
 
     grid: Grid
     context: int
     frames: int
     decoding: Decoding
+    padding: int = 0
 
     def plan(self) -> Plan:
         return build_plan(self.grid, self.context, self.frames, self.decoding)
@@ -53,7 +56,7 @@ class World:
     def layout(self) -> oracle.Layout:
         g = self.grid
         ends = len(g.row_end), len(g.frame_end)
-        return oracle.Layout(g.h, g.w, g.conditioning, g.prefix, *ends)
+        return oracle.Layout(g.h, g.w, g.conditioning, g.prefix, self.padding, *ends)
 
     @property
     def rules(self):
@@ -96,7 +99,7 @@ WIDE_WORLD = World(
 def grids(draw) -> Grid:
     h, w = draw(st.integers(1, 4)), draw(st.integers(1, 5))
     rows, frames = draw(ends()), draw(ends())
-    return Grid(h, w, draw(st.integers(0, 2)), draw(st.integers(0, 1)), rows, frames)
+    return Grid(h, w, draw(st.integers(0, 2)), draw(st.integers(0, 3)), rows, frames)
 
 
 @st.composite
@@ -114,9 +117,11 @@ def decodings(draw, grid: Grid) -> Decoding:
 
 
 @st.composite
-def worlds(draw, frames: int = 3) -> World:
+def worlds(draw, frames: int = 3, padded: bool = True) -> World:
     grid = draw(grids())
-    return World(grid, draw(st.integers(1, 2)), draw(st.integers(1, frames)), draw(decodings(grid)))
+    context, new = draw(st.integers(1, 2)), draw(st.integers(1, frames))
+    padding = draw(st.integers(0, max(0, grid.prefix - 1))) if padded else 0
+    return World(grid, context, new, draw(decodings(grid)), padding)
 
 
 @st.composite
@@ -200,15 +205,25 @@ def known_ends(world: World, frames: int) -> dict[int, int]:
     return found
 
 
-def run(model, plan, prompt, choose, chunk=512, cache=None, capture=False):
-    """Prefill and decode the prompt [B, L]; returns the filled-in tokens [B, L]."""
+def run(model, plan, prompt, choose, chunk=512, cache=None, capture=False, padding=0):
+    """Prefill and decode the prompt [B, L]; returns the filled-in tokens [B, L].
+
+    padding: how many positions hold nothing, of all clips or [B] of each.
+    """
+    start = starts(padding, len(prompt))
     places = plan.length + capture  # where lanes without a feed write
     tokens = torch.nn.functional.pad(prompt, (0, places - prompt.shape[1]))
     cache = KVCache(model.config, len(tokens), places) if cache is None else cache
-    prefill(model, cache, tokens, np.arange(plan.prefill), chunk=chunk)
-    steps = decode(model, plan, cache, tokens, choose, capture=capture)
+    prefill(model, cache, tokens, np.arange(plan.prefill), chunk=chunk, start=start)
+    steps = decode(model, plan, cache, tokens, choose, capture=capture, start=start)
     assert list(steps) == list(range(1, plan.steps + 1))
     return tokens[:, : prompt.shape[1]]
+
+
+def starts(padding, batch):
+    """What the engine is told of positions that hold nothing."""
+    start = np.broadcast_to(padding, batch)
+    return torch.tensor(start)[:, None] if start.any() else None
 
 
 def stepped_logits(model, world, truth):
@@ -237,7 +252,9 @@ def slide(model, world, prompt, choose, window, sinks=0, capture=False):
     where, ids = map(torch.from_numpy, grid.ends(ring.places))
     tokens[:, where] = ids
     tokens[:, ring.slots(known)] = prompt[:, known]
-    steps = Steps(model, model.new_cache(len(prompt), places), tokens, choose, ring=ring)
+    start = starts(world.padding, len(prompt))
+    cache = model.new_cache(len(prompt), places)
+    steps = Steps(model, cache, tokens, choose, ring=ring, start=start)
 
     def begin(latent):
         steering = torch.as_tensor(grid.conditioning_positions(world.context + latent - 1))
@@ -248,8 +265,11 @@ def slide(model, world, prompt, choose, window, sinks=0, capture=False):
     assert len(list(execute(runner(steps, capture), wave, begin))) == wave.steps
 
 
-def sampler(model, seeds=(0,), temperature=0.0):
-    return Sampler(Sampling(model.config.logits, temperature), list(seeds))
+def sampler(model, seeds=(0,), temperature=0.0, padding=0):
+    """Noise is that of the place behind so many positions that hold nothing."""
+    choose = Sampler(Sampling(model.config.logits, temperature), list(seeds))
+    choose.origin -= padding
+    return choose
 
 
 def careful(pick=oracle.greedy):
@@ -274,5 +294,6 @@ def open_session(world, model, frames, seed=0, batch=1, temperature=0.0, **optio
         "window": world.context + world.frames,
         "overlap": world.context,
         "prefix": np.full(grid.prefix, 1),
+        "padding": world.padding,
     }
     return Session(model, grid, codes, steering, **(defaults | options))

@@ -25,6 +25,7 @@ def prefill(
     positions: np.ndarray,
     cross: Cross = None,
     chunk: int = 0,
+    start: Tensor | None = None,
 ) -> None:
     """Feed known tokens, some at a time; no logits are made of them.
 
@@ -34,8 +35,9 @@ def prefill(
     positions: int64 [n], ascending.
     cross: what the model attends to of a text.
     chunk: tokens that are fed together; 0 is what suits the device (`chunk_on`).
+    start: as of `Steps`.
     """
-    steps = Steps(model, cache, tokens, _nothing, cross)
+    steps = Steps(model, cache, tokens, _nothing, cross, start=start)
     steps.held.copy_(steps.lanes)  # whatever lies before a token is there
     steps.prefill(positions, chunk)
 
@@ -52,6 +54,7 @@ def decode(
     choose: Choose,
     cross: Cross = None,
     capture: bool | None = None,
+    start: Tensor | None = None,
 ) -> Iterator[int]:
     """Execute a plan: fill in new tokens step by step, yielding the number of steps done.
 
@@ -66,8 +69,9 @@ def decode(
     choose: of logits [B, n, vocab] and targets int64 [n], where they go, makes ids int64 [B, n].
     cross: what the model attends to of a text.
     capture: as in `runner`.
+    start: as of `Steps`.
     """
-    steps = Steps(model, cache, tokens, choose, cross)
+    steps = Steps(model, cache, tokens, choose, cross, start=start)
     # what is written in the first step is written before it is read
     there = torch.from_numpy(plan.visible_from <= 0).to(tokens.device)
     steps.held[: plan.length] = steps.lanes[: plan.length].where(there, NEVER)

@@ -62,16 +62,20 @@ class Ring:
         """Whether of so many positions from the first each sees all before it."""
         return not self.window or positions <= self.grid.length(self.window)
 
-    def visible(self, held: Tensor, positions: Tensor) -> Tensor:
+    def visible(self, held: Tensor, positions: Tensor, start: Tensor | None = None) -> Tensor:
         """Which slots tokens see, bool [..., n, S]: the rule of what is visible, for all decodings.
 
-        Those that hold a position at or before their own, in the window.
+        Those that hold a position at or before their own, in the window. What lies before `start`
+        is padding, which nobody sees but itself: softmax over nothing would be no number.
 
         held: int64 [..., S], the position that each slot holds, `NEVER` where none.
         positions: int64 [..., n], of the tokens.
+        start: int64 [B, 1], the first position of each clip that is no padding; None is 0.
         """
         held = held.unsqueeze(-2)
         seen = held <= positions.unsqueeze(-1)
+        if start is not None:
+            seen = seen & (held >= positions.minimum(start).unsqueeze(-1))
         if not self.window:
             return seen
         grid = self.grid

@@ -52,11 +52,13 @@ class Session:
     before: of each clip, latent frames of its video that came before those with which the session
         began; None: none. What is drawn depends on the place in the video.
     guidance: makes of every clip two rows of the batch; None: there is none.
+    padding: how many ids at the left of the prefix are none, int64 [B] where clips differ; there is
+        one behind them. Nobody sees them, and no token depends on how many there are.
 
     The first extension makes a token store, a cache and a sampler on the device, and the steps that
     it takes there; they stay, with all CUDA graphs that have been captured, until `release`, or
-    until a decoding needs a larger or another cache. Model, seeds, sampling, guidance, cross and
-    dtype are therefore those of that moment.
+    until a decoding needs a larger or another cache. Model, seeds, sampling, guidance, padding,
+    cross and dtype are therefore those of that moment.
     """
 
     model: Model
@@ -77,6 +79,7 @@ class Session:
     live: bool = False
     before: Sequence[int] | None = None
     guidance: Guidance | None = None
+    padding: np.ndarray | int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.window:
@@ -87,9 +90,25 @@ class Session:
         if self.guidance and len(self.guidance.prefix) != self.grid.prefix:
             ids = f"{len(self.guidance.prefix)} ids that ask for nothing"
             raise ValueError(f"{ids}: the grid's prefix is {self.grid.prefix}")
+        most = self.starts.max(initial=0)
+        if self.starts.min(initial=0) < 0 or most >= max(1, self.grid.prefix):
+            told = f"padding is {self.starts.tolist()}"
+            raise ValueError(f"{told}: the grid's prefix is {self.grid.prefix}")
         self._state: State | None = None
         self._start = 0  # the latent frame with which the sequence in the cache begins
         self._fed = 0  # its positions, from the first, whose true tokens are in the cache
+
+    @property
+    def starts(self) -> np.ndarray:
+        """The first position of each row of the batch that is no padding, int64 [B], or [2B] with
+        guidance.
+        """
+        clips = np.broadcast_to(np.asarray(self.padding, dtype=np.int64), len(self.codes))
+        if self.guidance is None:
+            return clips
+        own = self.guidance.padding
+        nothing = clips if own is None else np.full_like(clips, own)
+        return np.concatenate([clips, nothing])
 
     @property
     def latents(self) -> int:
@@ -210,7 +229,8 @@ class Session:
             self._place(state)
         with torch.inference_mode():
             state.steps.forget(self._fed)
-            state.steps.prefill(np.arange(self._fed, wave.prefill))
+            first = max(self._fed, self.starts.min())  # what is padding in all rows is not fed
+            state.steps.prefill(np.arange(first, wave.prefill))
         self._fed = wave.prefill
         self.times.prefill += self._seconds_since(started)
 
@@ -249,7 +269,8 @@ class Session:
             tokens = np.concatenate([tokens, self.grid.flatten(codes, rows, nothing)])
         state.put(np.arange(tokens.shape[1]), tokens)
         before = np.array(self.before or [0] * len(codes), dtype=np.int64)
-        places = torch.from_numpy((before + self._start) * self.grid.block)
+        before = (before + self._start) * self.grid.block - self.starts[: len(codes)]
+        places = torch.from_numpy(before)
         state.sampler.origin.copy_(places[:, None])
 
     def _steer(self, state: State, latent: int, steer: Steer | None) -> None:

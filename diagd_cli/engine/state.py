@@ -59,7 +59,9 @@ class State:
         self.sampler = Sampler(session.sampling, session.seeds, grid, device)
         guidance, cross = session.guidance, session.cross
         choose = Guided(guidance, self.sampler, grid) if guidance else self.sampler
-        self.steps = Steps(model, self.cache, self.tokens, choose, cross, ring)
+        starts = torch.tensor(session.starts.tolist(), device=device)[:, None]
+        start = starts if session.starts.any() else None
+        self.steps = Steps(model, self.cache, self.tokens, choose, cross, ring, start)
         self.run = runner(self.steps, session.capture)
         self.capture, self.exact = session.capture, dict[Decoding, Exact]()
         self.codes = session.sampling.codes

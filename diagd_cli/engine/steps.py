@@ -37,6 +37,7 @@ class Steps:
     choose: of logits [B, n, vocab] and targets int64 [n], where they go, makes ids int64 [B, n].
     cross: what the model attends to of a text.
     ring: where positions lie in cache and store; None is at slot = position.
+    start: int64 [B, 1], the first position of each clip that is no padding; None is 0.
     """
 
     def __init__(
@@ -47,9 +48,11 @@ class Steps:
         choose: Choose,
         cross: Cross = None,
         ring: Ring | None = None,
+        start: Tensor | None = None,
     ):
         self.model, self.cache, self.tokens = model, cache, tokens
-        self.choose, self.cross = choose, cross
+        self.choose, self.cross, self.start = choose, cross, start
+        self.padded: dict[str, Any] = {} if start is None else {"start": start}
         self.ring = ring or Ring(Grid(1, 1), tokens.shape[1])
         self.device = tokens.device
         self.lanes = torch.arange(tokens.shape[1], device=self.device)
@@ -69,10 +72,10 @@ class Steps:
                 self.held.index_copy_(0, slots, index)
                 extent = self.ring.extent(end)
                 # from the first on, as far as a window reaches: the kernel needs no matrix
-                causal = end == len(part) and self.ring.sees_all(end)
+                causal = self.start is None and end == len(part) and self.ring.sees_all(end)
                 mask = CAUSAL if causal else self._mask(index, extent)
                 fed = self.tokens[:, slots], index, mask, self.cache, extent
-                self.model(*fed, outputs=0, cross=self.cross, slots=slots)
+                self.model(*fed, outputs=0, cross=self.cross, slots=slots, **self.padded)
 
     def forget(self, positions: int) -> None:
         """Let slots hold nothing that does not lie before so many positions."""
@@ -153,11 +156,12 @@ class Steps:
             outputs=target.shape[-1],
             cross=self.cross,
             slots=slots,
+            **self.padded,
         )
         put(self.tokens, places, self.choose(logits, target))
 
     def _mask(self, positions: Tensor, extent: int) -> Mask:
-        return Mask(visible=self.ring.visible(self.held[..., :extent], positions))
+        return Mask(visible=self.ring.visible(self.held[..., :extent], positions, self.start))
 
 
 class Replay:

@@ -48,6 +48,7 @@ class Model(Protocol):
         outputs: int | None = None,
         cross: Cross = None,
         slots: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Logits float [B, outputs, vocab] of the first fed tokens, for what follows each of them.
 
@@ -61,6 +62,9 @@ class Model(Protocol):
         cross: what a model that is steered by text attends to; None where there is no text.
         slots: int64 as `positions`, where in the cache they are written, over what was there; None
             is at slot = position.
+        start: int64 [B, 1], the first position of each clip that is no padding. It is given only
+            where there is padding, to a model whose positions count from their first: the mask
+            hides what lies before.
         """
         ...
 

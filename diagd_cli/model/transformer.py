@@ -79,6 +79,7 @@ class Transformer(nn.Module):
         outputs: int | None = None,
         cross: Cross = None,
         slots: Tensor | None = None,
+        start: Tensor | None = None,
     ) -> Tensor:
         """Logits [B, outputs, vocab] of the first fed tokens, for what follows each of them.
 
@@ -91,10 +92,14 @@ class Transformer(nn.Module):
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
         cross: per layer, keys and values of the text, from `cross_context`.
         slots: int64 as `positions`, where in the cache; None is at slot = position.
+        start: int64 [B, 1], the first position of each clip that is no padding, from which learned
+            positions count; None is 0. Those in space and time count from the first frame anyway,
+            and of a flat index rotations tell differences alone.
         """
         x, rope = self.embed(ids), None
         if self.learned is not None:
-            x = x + self.learned(positions)
+            counted = positions if start is None else (positions - start).clamp(min=0)
+            x = x + self.learned(counted)
         elif self.rotary is not None:
             rope = self.rotary(positions, x.dtype)
         slots = positions if slots is None else slots

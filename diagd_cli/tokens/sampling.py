@@ -45,6 +45,7 @@ class Guidance:
     nothing + scale * (own - nothing).
 
     prefix: ids that ask for nothing, as many as the clip's own.
+    padding: how many of them, the first ones, are none; None: as many as of the clip's own.
     tokens: only the first so many of each latent frame are guided, later ones are drawn by the
         clip's own logits; 0: all are. LlamaGen's cfg_interval, where it is not negative, is 2 less.
     """
@@ -52,3 +53,4 @@ class Guidance:
     scale: float
     prefix: tuple[int, ...] = ()
     tokens: int = 0
+    padding: int | None = None

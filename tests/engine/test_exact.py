@@ -63,7 +63,7 @@ def test_p1_exact_is_a_plain_decoder(world, config, seed, temperature, width, ca
         plain |= dict(zip(world.layout.steering(t), actions.tolist(), strict=True))
     plain |= known_ends(world, total)
 
-    noisy = sampler(model, [seed], temperature)
+    noisy = sampler(model, [seed], temperature, world.padding)
 
     def pick(logits, position):
         return int(noisy(logits.float()[None, None], torch.tensor([position])))

@@ -44,7 +44,8 @@ def worlds(draw, contexts=(0, 1, 2)) -> World:
     context, decoding = draw(st.sampled_from(contexts)), draw(decodings(grid))
     if not context:  # nothing can stand in that is of an earlier frame
         decoding = replace(decoding, stand_in=draw(st.sampled_from(["above", "newest"])))
-    return World(grid, context, draw(st.integers(1, 2)) if context else 1, decoding)
+    padding = draw(st.integers(0, grid.prefix - 1))
+    return World(grid, context, draw(st.integers(1, 2)) if context else 1, decoding, padding)
 
 
 @st.composite
@@ -108,7 +109,8 @@ def test_p1_guided_ntp_is_a_plain_decoder_that_asks_twice(data, config, seed):
     guidance = data.draw(guidances(world))
     model, sequences, mixed = guided_world(world, config, guidance, seed)
     prompt = world.prompt(twice(world, guidance, sequences))
-    tokens = run(model, world.plan(), prompt, Guided(guidance, sampler(model), world.grid))
+    choose = Guided(guidance, sampler(model), world.grid)
+    tokens = run(model, world.plan(), prompt, choose, padding=world.padding)
 
     plain = world.known(sequences[0])
     oracle.next_token_decode(mixed, plain, world.context, world.frames, careful())
@@ -130,7 +132,8 @@ def test_p2_guided_logits_of_cached_steps_are_those_of_two_masked_passes(
         return torch.nn.functional.pad(truth, (0, 1))[:, targets]
 
     prompt = world.prompt(twice(world, guidance, truth))
-    run(model, world.plan(), prompt, Guided(guidance, choose, world.grid), capture=padded)
+    mixing = Guided(guidance, choose, world.grid)
+    run(model, world.plan(), prompt, mixing, capture=padded, padding=world.padding)
     known = world.known(truth[0])
     entries = oracle.walk(
         world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0])
@@ -164,6 +167,7 @@ def session_of(world, model, prefixes, seeds, temperature, guidance, **options):
         overlap=min(world.context, frames - 1),
         prefix=np.array(prefixes, dtype=np.int64),
         guidance=guidance,
+        padding=world.padding,
         **options,
     )
 

@@ -20,6 +20,7 @@ from strategies import (
     reference,
     run,
     sampler,
+    starts,
     worlds,
 )
 
@@ -42,7 +43,9 @@ def test_p1_the_ntp_plan_is_a_plain_decoder(world, config, seed):
     world = world.ntp
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
-    tokens = run(model, world.plan(), world.prompt(sequences), sampler(model))
+    tokens = run(
+        model, world.plan(), world.prompt(sequences), sampler(model), padding=world.padding
+    )
 
     plain = world.known(sequences[0])
     oracle.next_token_decode(reference(model, world), plain, world.context, world.frames, careful())
@@ -56,7 +59,7 @@ def test_p1_holds_for_sampling_with_the_noise_of_seed_and_place(world, config, s
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
     noisy = sampler(model, [seed], temperature=1.0)
-    tokens = run(model, world.plan(), world.prompt(sequences), noisy)
+    tokens = run(model, world.plan(), world.prompt(sequences), noisy, padding=world.padding)
 
     plain, pick = (
         world.known(sequences[0]),
@@ -80,7 +83,15 @@ def test_p2_logits_of_cached_steps_are_those_of_one_masked_pass(world, config, s
         seen.update(zip(targets.tolist(), logits[0], strict=True))
         return torch.nn.functional.pad(truth, (0, 1))[:, targets]
 
-    tokens = run(model, world.plan(), world.prompt(truth), choose, chunk, capture=padded)
+    tokens = run(
+        model,
+        world.plan(),
+        world.prompt(truth),
+        choose,
+        chunk,
+        capture=padded,
+        padding=world.padding,
+    )
     assert tokens.tolist() == truth.tolist()
 
     known = world.known(truth[0])
@@ -108,7 +119,7 @@ def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
         seen.update(zip(targets.tolist(), logits[0], strict=True))
         return truth[:, targets]
 
-    run(model, world.plan(), world.prompt(truth), choose)
+    run(model, world.plan(), world.prompt(truth), choose, padding=world.padding)
     known = world.known(truth[0])
     entries = oracle.walk(
         world.layout, world.context, world.frames, world.rules, known, oracle.forced(truth[0])
@@ -124,7 +135,9 @@ def test_zero_slots_are_seen_as_keys_and_values_of_zero(world, config, seed):
 def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config, seed):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     sequences = random_sequences(world, config, seed)
-    tokens = run(model, world.plan(), world.prompt(sequences), sampler(model))
+    tokens = run(
+        model, world.plan(), world.prompt(sequences), sampler(model), padding=world.padding
+    )
 
     known, choose = (
         world.known(sequences[0]),
@@ -138,18 +151,16 @@ def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config
 
 
 @FEWER
-@given(worlds(), configs(), SEEDS, TEMPERATURES)
-def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperature):
+@given(worlds(), configs(), SEEDS, TEMPERATURES, st.data())
+def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperature, data):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     prompts, seeds = world.prompt(random_sequences(world, config, seed, batch=3)), [seed, 1, seed]
-    together = run(model, world.plan(), prompts, sampler(model, seeds, temperature))
+    paddings = [data.draw(st.integers(0, max(0, world.grid.prefix - 1))) for _ in range(3)]
+    choose = sampler(model, seeds, temperature)
+    together = run(model, world.plan(), prompts, choose, padding=paddings)
     for n in range(3):
-        alone = run(
-            model,
-            world.plan(),
-            prompts[n : n + 1],
-            sampler(model, [seeds[n]], temperature),
-        )
+        choose = sampler(model, [seeds[n]], temperature)
+        alone = run(model, world.plan(), prompts[n : n + 1], choose, padding=paddings[n])
         assert together[n].tolist() == alone[0].tolist()
 
 
@@ -164,9 +175,14 @@ def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, tempe
     choose = sampler(model, [seed], temperature)
     tokens = torch.nn.functional.pad(prompt, (0, plan.length + 1 - prompt.shape[1]))
     cache = KVCache(config, 1, plan.length + 1)
-    prefill(model, cache, tokens, np.arange(plan.prefill))
-    assert len(list(decode(model, plan, cache, tokens, choose, capture=True))) == plan.steps
-    assert tokens[:, : prompt.shape[1]].tolist() == run(model, plan, prompt, choose).tolist()
+    start = starts(world.padding, 1)
+    prefill(model, cache, tokens, np.arange(plan.prefill), start=start)
+    steps = decode(model, plan, cache, tokens, choose, capture=True, start=start)
+    assert len(list(steps)) == plan.steps
+    assert (
+        tokens[:, : prompt.shape[1]].tolist()
+        == run(model, plan, prompt, choose, padding=world.padding).tolist()
+    )
 
 
 @FEWER
@@ -179,8 +195,8 @@ def test_p3_what_a_cache_held_before_changes_nothing(world, config, seed, temper
     used.keys.normal_(0, 10)
     used.values.normal_(0, 100)
     assert (
-        run(model, plan, prompt, choose, chunk, used).tolist()
-        == run(model, plan, prompt, choose).tolist()
+        run(model, plan, prompt, choose, chunk, used, padding=world.padding).tolist()
+        == run(model, plan, prompt, choose, padding=world.padding).tolist()
     )
 
 
@@ -235,7 +251,7 @@ def test_no_repair_leaves_other_keys_behind_and_so_other_logits():
             seen.update(zip(targets.tolist(), logits[0], strict=True))
             return truth[:, targets]
 
-        run(model, world.plan(), world.prompt(truth), choose)
+        run(model, world.plan(), world.prompt(truth), choose, padding=world.padding)
         logits.append(seen)
     first, last = int(WIDE_WORLD.new[0]), int(WIDE_WORLD.new[-1])
     assert torch.equal(logits[0][first], logits[1][first])

@@ -110,7 +110,8 @@ def test_one_extension_is_the_plan_itself(world, config, seed, temperature):
     model = build_model(config, world.grid, total, seed)
     session = open_session(world, model, total, seed, temperature=temperature)
     prompt = torch.tensor([[known(session, world).get(p, 0) for p in range(world.length)]])
-    tokens = run(model, world.plan(), prompt, sampler(model, [seed], temperature))
+    choose = sampler(model, [seed], temperature, world.padding)
+    tokens = run(model, world.plan(), prompt, choose, padding=world.padding)
     made = extend(session, world.frames, world.decoding)
     assert made.ravel().tolist() == tokens[0, torch.as_tensor(world.new)].tolist()
 

@@ -27,7 +27,7 @@ def made_steps(world, plan):
     return steps
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_every_new_token_is_made_once_at_the_step_of_equation_5(world):
     grid, plan, (k, d, *_) = world.grid, world.plan(), world.rules
     assert sorted(plan.target[plan.target >= 0]) == world.new.tolist()
@@ -37,7 +37,7 @@ def test_every_new_token_is_made_once_at_the_step_of_equation_5(world):
     assert plan.new_tokens == len(world.new) and plan.length == world.length
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_targets_come_first_in_a_step_and_follow_the_fed_position(world):
     plan = world.plan()
     for step, outputs in enumerate(plan.outputs):
@@ -46,21 +46,21 @@ def test_targets_come_first_in_a_step_and_follow_the_fed_position(world):
     assert (plan.position[plan.target >= 0] + 1 == plan.target[plan.target >= 0]).all()
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_an_input_exists_when_it_is_fed(world):
     plan = world.plan()
     assert (plan.source >= 0).all() and (plan.position >= 0).all()
     assert (made_steps(world, plan)[plan.source] < plan.step_of_feed).all()
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_a_stand_in_is_fed_only_while_the_true_token_is_missing(world):
     plan = world.plan()
     exists = made_steps(world, plan)[plan.position] < plan.step_of_feed
     assert ((plan.source == plan.position) == exists).all()
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_every_token_is_fed_back_once_except_behind_an_unrepaired_stand_in_and_in_the_last_step(
     world,
 ):
@@ -76,14 +76,14 @@ def test_every_token_is_fed_back_once_except_behind_an_unrepaired_stand_in_and_i
     assert (fed[: plan.prefill] == 0).all() and (fed[plan.prefill : world.new[0]] == 1).all()
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_no_two_feeds_of_a_step_share_a_position(world):
     plan = world.plan()
     pairs = set(zip(plan.step_of_feed.tolist(), plan.position.tolist(), strict=True))
     assert len(pairs) == len(plan.position)
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_slots_are_first_written_when_first_fed_and_the_prompt_before(world):
     plan = world.plan()
     first = np.full(plan.length, plan.steps)
@@ -116,7 +116,7 @@ def assert_as_the_oracle_feeds(world):
     assert [e.position for e in entries if e.step < 0] == list(range(plan.prefill))
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_the_plan_feeds_what_the_oracle_feeds(world):
     assert_as_the_oracle_feeds(world)
 
@@ -136,7 +136,7 @@ def test_every_k_and_d_of_a_small_grid_feeds_what_the_oracle_feeds(stand_in, rep
                 )
 
 
-@given(worlds())
+@given(worlds(padded=False))
 def test_ntp_feeds_one_new_token_a_step_in_raster_order(world):
     plan = world.ntp.plan()
     assert plan.target[plan.target >= 0].tolist() == world.new.tolist()
