@@ -10,6 +10,7 @@ from diagd_cli.model.config import MOST_CODES, Pixels, Strict
 from diagd_cli.schedule.decoding import Decoding, Method, Window
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.sampling import TopPRule
+from diagd_cli.tokens.template import parts_of
 
 
 class Clip(Strict):
@@ -115,3 +116,26 @@ class Text(Strict):
 
     encoder: str = "google-t5/t5-11b"
     length: int = Field(default=512, gt=0, le=65536)
+
+
+class Prompt(Strict):
+    """How a prompt becomes the ids before the first frame, which the text's own `tokenizer.json`
+    numbers (`prompt_weights`).
+
+    `template`: <N> is the id N, {text} the prompt; other text stands as it is. `length`: ids at
+    most, shorter prompts are padded at the left. `offset`: that tokenizer's id of our id 0; its ids
+    go round, as those of `Weights.offset` do. `negative`: the text that guidance leads away from,
+    where no other is given.
+    """
+
+    template: str = Field(min_length=1, max_length=10_000)
+    length: int = Field(gt=0, le=1 << 16)
+    offset: int = Field(default=0, ge=0, le=MOST_CODES)
+    negative: str = Field(default="", max_length=10_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Prompt:
+        ids = sum(isinstance(part, int) for part in parts_of(self.template))
+        if ids > self.length:
+            raise ValueError(f"template has {ids} ids, and length is {self.length}")
+        return self
