@@ -102,9 +102,14 @@ class Preset(Strict):
     def _consistent(self) -> Preset:
         self._check_size()
         self._check_tokens()
-        if bool(self.text) != bool(self.transformer.cross_dim):
+        if bool(self.text) != bool(self.transformer.text_dim):
             raise ValueError(
-                "text and transformer.cross_dim go together: one is set, the other is not"
+                "text and transformer.cross_dim or prefix_dim go together: one is set, the other "
+                "is not"
+            )
+        if self.prefix and self.transformer.prefix_dim:
+            raise ValueError(
+                f"prefix has {len(self.prefix)} ids, where the text is the prefix: leave them out"
             )
         if self.actions and self.tokenizer.temporal > 1:
             raise ValueError("actions need a tokenizer with one latent frame a frame")
@@ -131,7 +136,7 @@ class Preset(Strict):
                     f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
                     "whole latent frames"
                 )
-        if not clip.least and not (self.prefix and tokenizer.temporal == 1):
+        if not clip.least and not (self.grid.prefix and tokenizer.temporal == 1):
             raise ValueError("clip.least 0 needs a prefix, and a tokenizer of single frames")
         if self.positions > MOST_POSITIONS:
             raise ValueError(
@@ -233,9 +238,8 @@ class Preset(Strict):
         """The token grid that clip size and tokenizer make."""
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
-        return Grid(
-            -(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix)
-        )
+        rows, columns = -(-self.clip.height // side), -(-self.clip.width // side)
+        return Grid(rows, columns, steering, len(self.prefix_of()))
 
     def sampling(
         self,
@@ -275,6 +279,8 @@ class Preset(Strict):
         """The ids before the first frame, of one that shows what a label says. Raises UsageError
         for a label that there is not.
         """
+        if label is None and self.text and self.transformer.prefix_dim:
+            return (0,) * self.text.length  # vectors of the text take their place
         if label is None:
             return self.prefix
         if self.labels is None:
@@ -296,7 +302,9 @@ class Preset(Strict):
                 raise UsageError(f"The preset {self.name} has no guidance", "Leave --guidance out")
             return None
         scale = own.scale if scale is None else scale
-        return None if scale == 1 else Guidance(scale, own.nothing, own.tokens)
+        if scale == 1:
+            return None
+        return Guidance(scale, own.nothing or self.prefix_of(), own.tokens)
 
     @property
     def weight_keys(self) -> dict[str, str | None]:

@@ -109,9 +109,13 @@ class Guide(Strict):
 
 
 class Text(Strict):
-    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder`
-    is a T5 model's name.
+    """The text encoder whose embeddings the Transformer attends to, [length, cross_dim], or is led
+    on by as its prefix, [length, prefix_dim]; `encoder` is a T5 model's name.
+
+    `cleaned`: prompts are brought to the plain lower-case words that it was trained on, see
+    `tokens.caption`.
     """
 
     encoder: str = "google-t5/t5-11b"
     length: int = Field(default=512, gt=0, le=65536)
+    cleaned: bool = False

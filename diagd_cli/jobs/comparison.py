@@ -132,7 +132,12 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
             comparing.candidates, loaded, machine.weights_dir, machine.random_weights
         )
     requests = [
-        (one, settings.request(one.decoding, actions, prompts.of(comparing.clip)))
+        (
+            one,
+            settings.request(
+                one.decoding, actions, prompts.of(comparing.clip), negative=prompts.kept_from
+            ),
+        )
         for one in comparing.candidates
     ]
     comparison = run_all(loaded, running, source, requests, progress)

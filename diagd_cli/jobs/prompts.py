@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+GIVEN = "\0"  # in place of a text whose embedding is given: no command line has it
+
+
 @dataclass
 class Prompts:
     """The prompt of each clip, or one embedding for all; empty for a preset that takes no text.
 
     others: prompts that single videos have for their own.
+    negative: what all are kept away from; None for nothing in particular.
     """
 
     preset: Preset
@@ -33,42 +37,60 @@ class Prompts:
     others: Collection[str] = ()
     embedding: Path | None = None
     embedded: dict[str, Tensor] = field(default_factory=dict)
+    negative: str | None = None
 
     def about(self, clip: Path, own: str | None = None) -> dict:
         """What a sidecar says of a clip's text, or of a video's own."""
+        negative = {} if self.negative is None else {"negative_prompt": self.negative}
         if self.embedding:
-            return {"prompt_embedding": digest(self.embedding)}
+            return {"prompt_embedding": digest(self.embedding), **negative}
         text = self.texts.get(clip) if own is None else own
-        return {} if text is None else {"prompt": text}
+        return negative if text is None else {"prompt": text, **negative}
 
     def embed(self, progress: Progress) -> None:
         """Run the text encoder for every prompt, before the Transformer needs the memory. Raises
         DiagdError.
         """
-        wanted = {""} if self.embedding else {*self.texts.values(), *self.others}
+        wanted = {GIVEN} if self.embedding else set(self._texts)
+        wanted |= set(self._negative)
         if wanted - self.embedded.keys():
             with progress.stage("reading the prompt"):
                 self.embedded = self._embeddings(progress)
 
     def _embeddings(self, progress: Progress) -> dict[str, Tensor]:
-        text, dim = self.preset.text, self.preset.transformer.cross_dim
+        text, dim = self.preset.text, self.preset.transformer.text_dim
         assert text is not None  # where there are prompts
+        found = {}
         if self.embedding:
-            return {"": read_embedding(self.embedding, text.length, dim)}
+            found[GIVEN] = read_embedding(self.embedding, text.length, dim)
+        prompts = [*([] if self.embedding else self._texts), *self._negative]
+        if not prompts:
+            return found
         beside = encoder_folder(self.preset)
         encoder = str(beside) if beside else text.encoder
-        prompts = list(dict.fromkeys([*self.texts.values(), *self.others]))
-        found = embed_prompts(
-            prompts, text.model_copy(update={"encoder": encoder}), dim, report=progress.note
-        )
-        return dict(zip(prompts, found, strict=True))
+        own = text.model_copy(update={"encoder": encoder})
+        rows = embed_prompts(prompts, own, dim, report=progress.note)
+        return found | dict(zip(prompts, rows, strict=True))
+
+    @property
+    def _texts(self) -> list[str]:
+        return list(dict.fromkeys([*self.texts.values(), *self.others]))
+
+    @property
+    def _negative(self) -> list[str]:
+        return [] if self.negative is None else [self.negative]
 
     def of(self, clip: Path, own: str | None = None) -> Tensor | None:
-        """The embedding float32 [length, cross_dim] of a clip's text, or of a video's own; None for
+        """The embedding float32 [length, text_dim] of a clip's text, or of a video's own; None for
         a preset without text.
         """
-        text = self.texts.get(clip, "") if own is None else own
-        return self.embedded.get("" if self.embedding else text)
+        text = self.texts.get(clip, GIVEN) if own is None else own
+        return self.embedded.get(GIVEN if self.embedding else text)
+
+    @property
+    def kept_from(self) -> Tensor | None:
+        """The embedding of the negative prompt."""
+        return None if self.negative is None else self.embedded.get(self.negative)
 
 
 def find_prompts(
@@ -100,8 +122,9 @@ def find_prompts(
         raise UsageError(f"The preset {preset.name} takes no text, and {given[0]} gives one", hint)
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} both give the prompt", "Give one of them")
+    negative = _negative_of(preset, steering)
     if preset.text is None or embedding:
-        return Prompts(preset, embedding=embedding)
+        return Prompts(preset, embedding=embedding, negative=negative)
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:
         beside = clip.with_suffix(".txt")
@@ -114,4 +137,14 @@ def find_prompts(
                 f"{beside}"
             )
             raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
-    return Prompts(preset, texts, others)
+    return Prompts(preset, texts, others, negative=negative)
+
+
+def _negative_of(preset: Preset, steering: Steering) -> str | None:
+    """The negative prompt. Raises UsageError where there is neither text nor guidance."""
+    negative = prompt_of(steering.negative_prompt, None)
+    if negative is not None and not (preset.text and preset.guidance):
+        what = "guidance" if preset.text else "text"
+        message = f"The preset {preset.name} has no {what}, and --negative-prompt needs it"
+        raise UsageError(message, "Leave it out")
+    return negative
