@@ -18,7 +18,7 @@ from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.sections import Clip, Defaults, Guide, Labels, Text
+from diagd_cli.sections import Clip, Defaults, Guide, Labels, Prompt, Text
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
@@ -57,6 +57,8 @@ class Preset(Strict):
     `prefix`: token ids before the first frame.
     `row_end`, `frame_end`: ids after each row of codes and after each frame, which are known and
         not made; see `tokens.grid`.
+    `prompt`: how words become ids before the first frame, by the file of `prompt_weights`, a
+        `tokenizer.json`.
     `stamp`: text that must be seen on every frame that is made.
     """
 
@@ -76,6 +78,8 @@ class Preset(Strict):
     frame_end: tuple[NonNegativeInt, ...] = ()
     actions: Annotated[Actions | None, PlainValidator(_read_actions)] = None
     text: Text | None = None
+    prompt: Prompt | None = None
+    prompt_weights: Weights | None = None
     labels: Labels | None = None
     guidance: Guide | None = None
     decoding: Defaults
@@ -106,9 +110,14 @@ class Preset(Strict):
     def _consistent(self) -> Preset:
         self._check_size()
         self._check_tokens()
-        if bool(self.text) != bool(self.transformer.cross_dim):
+        if bool(self.text) != bool(self.transformer.text_dim):
             raise ValueError(
-                "text and transformer.cross_dim go together: one is set, the other is not"
+                "text and transformer.cross_dim or prefix_dim go together: one is set, the other "
+                "is not"
+            )
+        if self.prefix and self.transformer.prefix_dim:
+            raise ValueError(
+                f"prefix has {len(self.prefix)} ids, where the text is the prefix: leave them out"
             )
         if self.actions and self.tokenizer.temporal > 1:
             raise ValueError("actions need a tokenizer with one latent frame a frame")
@@ -135,7 +144,7 @@ class Preset(Strict):
                     f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
                     "whole latent frames"
                 )
-        if not clip.least and not (self.prefix and tokenizer.temporal == 1):
+        if not clip.least and not (self.grid.prefix and tokenizer.temporal == 1):
             raise ValueError("clip.least 0 needs a prefix, and a tokenizer of single frames")
         if self.positions > MOST_POSITIONS:
             raise ValueError(
@@ -157,6 +166,7 @@ class Preset(Strict):
                 *(i + 1 for i in (*self.prefix, *self.row_end, *self.frame_end)),
                 *(i + 1 for i in (self.guidance.nothing if self.guidance else ())),
                 self.labels.offset + self.labels.count if self.labels else 0,
+                *(i + 1 for i in (self.prompt.ids if self.prompt else ())),
             ]
         )
         if self.transformer.vocab < needed:
@@ -174,6 +184,8 @@ class Preset(Strict):
                 f"transformer.positions.places ({places}) must be the {self.grid.block} tokens "
                 "of a frame, and nothing be before the first"
             )
+        if self.prompt and (self.prefix or self.text or self.labels):
+            raise ValueError("a prompt is all of the prefix: leave prefix, text and labels out")
         if self.labels and not self.prefix:
             raise ValueError("labels are the last id of a prefix, and there is none")
         if self.guidance and len(self.guidance.nothing) != len(self.prefix):
@@ -211,6 +223,11 @@ class Preset(Strict):
             raise UsageError(f"The preset {self.name} makes images, and {what} needs videos", hint)
 
     @property
+    def takes_text(self) -> bool:
+        """Whether words steer: as features, or as ids before the first frame."""
+        return bool(self.text or self.prompt)
+
+    @property
     def still(self) -> bool:
         """Whether single images are made, not videos."""
         return self.clip.window == 1
@@ -237,14 +254,9 @@ class Preset(Strict):
         """The token grid that clip size and tokenizer make."""
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
-        return Grid(
-            -(-self.clip.height // side),
-            -(-self.clip.width // side),
-            steering,
-            len(self.prefix),
-            self.row_end,
-            self.frame_end,
-        )
+        rows, columns = -(-self.clip.height // side), -(-self.clip.width // side)
+        ends = self.row_end, self.frame_end
+        return Grid(rows, columns, steering, len(self.prefix_of()), *ends)
 
     def sampling(
         self,
@@ -284,6 +296,10 @@ class Preset(Strict):
         """The ids before the first frame, of one that shows what a label says. Raises UsageError
         for a label that there is not.
         """
+        if label is None and self.prompt:
+            return (0,) * self.prompt.length  # each clip has its own
+        if label is None and self.text and self.transformer.prefix_dim:
+            return (0,) * self.text.length  # vectors of the text take their place
         if label is None:
             return self.prefix
         if self.labels is None:
@@ -305,7 +321,9 @@ class Preset(Strict):
                 raise UsageError(f"The preset {self.name} has no guidance", "Leave --guidance out")
             return None
         scale = own.scale if scale is None else scale
-        return None if scale == 1 else Guidance(scale, own.nothing, own.tokens)
+        if scale == 1:
+            return None
+        return Guidance(scale, own.nothing or self.prefix_of(), own.tokens)
 
     @property
     def weight_keys(self) -> dict[str, str | None]:

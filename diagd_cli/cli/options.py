@@ -165,6 +165,12 @@ PromptEmbeddingOption = Annotated[
     Path | None,
     typer.Option(help="The prompt's T5 embedding (.safetensors), where T5 itself does not fit."),
 ]
+NegativePromptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Text that guidance leads away from; without it, from no text in particular."
+    ),
+]
 WeightsDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -264,6 +270,7 @@ class SteeringOptions:
     prompt: PromptOption = None
     prompt_file: PromptFileOption = None
     prompt_embedding: PromptEmbeddingOption = None
+    negative_prompt: NegativePromptOption = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def parts_of(template: str) -> list[int | str]:
     """The ids and the texts of a template, in turn; no text is empty.
 
     A text is what stands between ids, in which {text} is the prompt. Raises ValueError unless the
-    prompt has one place, and something stands before the first frame.
+    prompt has one place.
     """
     pieces = ID.split(template)
     parts: list[int | str] = [int(p) if n % 2 else p for n, p in enumerate(pieces) if p]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WEIGHTS_VARIABLE = "DIAGD_WEIGHTS"
 # bytes; hashing a larger file at every start would take as long as loading it
 ALWAYS_VERIFIED = 1 << 30
-Role = Literal["transformer", "tokenizer", "inverse"]
+Role = Literal["transformer", "tokenizer", "inverse", "prompt"]
 ROLES: tuple[Role, ...] = ("transformer", "tokenizer")  # without which nothing can be generated
 
 
@@ -38,8 +38,9 @@ def roles(preset: Preset) -> tuple[Role, ...]:
     """The models whose weights a preset should have: those without which nothing can be generated,
     and others it names.
     """
-    own = ROLES if preset.pixels else ROLES[:1]
-    return (*own, "inverse") if preset.inverse_weights else own
+    own: tuple[Role, ...] = ROLES if preset.pixels else ROLES[:1]
+    own = (*own, "inverse") if preset.inverse_weights else own
+    return (*own, "prompt") if preset.prompt_weights else own
 
 
 def entry_of(preset: Preset, role: Role) -> Weights:

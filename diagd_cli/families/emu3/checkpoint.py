@@ -57,9 +57,7 @@ def tokenizer_layout(config: Emu3VqConfig) -> Layout:
     """Name and shape in the files of each parameter and statistic of our `Emu3VqTokenizer`."""
     with Unset("meta"):
         own = Emu3VqTokenizer(config).state_dict()
-    return {
-        name: {name.removeprefix("vq."): tuple(tensor.shape)} for name, tensor in own.items()
-    }
+    return {name: {name.removeprefix("vq."): tuple(tensor.shape)} for name, tensor in own.items()}
 
 
 def _named(path: Path) -> dict[str, Stored]:

@@ -66,7 +66,9 @@ def attention_map(
     check_number("layer", layer, config.layers)
     check_number("head", head, config.heads)
     order = decoding or loaded.preset.decoding.decoding
-    request = Request(frames=0, decoding=order, seed=0, actions=actions, text=text)
+    # what the clip itself attends to, not its guidance
+    alone = 1.0 if loaded.preset.guidance else None
+    request = Request(0, order, 0, actions=actions, text=text, guidance=alone)
     session = start_session(loaded, codes[None, : frame + 1], [request])
     flat = grid.flatten(session.codes, session.conditioning, session.prefix)
     tokens = torch.as_tensor(flat, device=model.device)
