@@ -14,8 +14,8 @@ from diagd_cli.errors import UsageError
 from diagd_cli.jobs.settings import Steering
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress
-from diagd_cli.tokens.text import embed_prompts, encoder_folder, prompt_of, read_embedding
 from diagd_cli.tokens.template import TEXT, prompt_ids, read_words
+from diagd_cli.tokens.text import embed_prompts, encoder_folder, prompt_of, read_embedding
 from diagd_cli.weights.locate import digest, locate, verify
 
 if TYPE_CHECKING:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +21,7 @@ class Emu3VqTokenizer(nn.Module):
     def __init__(self, config: Emu3VqConfig):
         super().__init__()
         self.config = config
-        self.vq = _vq(config)
+        self.vq: Any = _vq(config)
 
     @property
     def codebook(self) -> int:

@@ -27,9 +27,8 @@ from diagd_cli.families.huggingface.rope import (
 from diagd_cli.model.config import Codes, Depth, Heads, Positions, TransformerConfig, Width
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
-# models that are one of these: Emu3's is a Llama, by itself or within one that has a tokenizer, too;
-# SimpleAR's is a Qwen2
-ALIASES = {"emu3_text_model": "llama", "Emu3": "llama", "simpar": "qwen2"}
+# models that are one of these: Emu3's is a Llama, alone or within one that has a tokenizer, too
+ALIASES = {"emu3_text_model": "llama", "Emu3": "llama"}
 WITHIN = {"emu3": "text_config"}
 LARGEST_FILE = 1 << 24  # bytes; the index of the largest models has a hundredth
 # what `transformers` takes where a file does not say
