@@ -144,8 +144,10 @@ class Preset(Strict):
                     f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
                     "whole latent frames"
                 )
-        if not clip.least and not (self.grid.prefix and tokenizer.temporal == 1):
-            raise ValueError("clip.least 0 needs a prefix, and a tokenizer of single frames")
+        if not clip.least and not (self.grid.prefix and (tokenizer.temporal == 1 or self.still)):
+            raise ValueError(
+                "clip.least 0 needs a prefix, and a tokenizer of single frames or a window of one"
+            )
         if self.positions > MOST_POSITIONS:
             raise ValueError(
                 f"clip.window ({clip.window}) makes {self.positions} positions, above "
@@ -342,7 +344,7 @@ class Preset(Strict):
         """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its
         own; rounded up.
         """
-        return 1 + -(-(frames - 1) // self.tokenizer.temporal)
+        return 1 + -(-(frames - 1) // self.tokenizer.temporal) if frames else 0
 
     @property
     def context(self) -> int:
@@ -396,7 +398,7 @@ class Preset(Strict):
         slides: whether a full window slides.
         """
         clip, step = self.clip, self.tokenizer.temporal
-        if not clip.least <= context <= clip.window or (context - 1) % step:
+        if not clip.least <= context <= clip.window or (context and (context - 1) % step):
             every = f", in steps of {step}" if step > 1 else ""
             hint = (
                 f"The preset {self.name} takes {clip.least} to {clip.window} context frames{every}"

@@ -29,6 +29,7 @@ from diagd_cli.model.config import Codes, Depth, Heads, Positions, TransformerCo
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
 # models that are one of these: Emu3's is a Llama, alone or within one that has a tokenizer, too
 ALIASES = {"emu3_text_model": "llama", "Emu3": "llama"}
+CLASSES = {"SimpARForCausalLM": "qwen2"}  # whose name is all that is known of the model_type
 WITHIN = {"emu3": "text_config"}
 LARGEST_FILE = 1 << 24  # bytes; the index of the largest models has a hundredth
 # what `transformers` takes where a file does not say
@@ -89,6 +90,8 @@ def read_settings(path: Path) -> Settings:
         raw = {"model_type": "emu3_text_model", **inner}
         kind = raw["model_type"]
     kind = ALIASES.get(kind, kind) if isinstance(kind, str) else kind
+    if kind not in KINDS and isinstance(named := raw.get("architectures"), list):
+        kind = next((CLASSES[one] for one in map(str, named) if one in CLASSES), kind)
     raw = {**raw, "model_type": kind}
     if kind not in KINDS:
         named = (
