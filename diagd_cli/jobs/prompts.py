@@ -14,6 +14,7 @@ from diagd_cli.errors import UsageError
 from diagd_cli.jobs.settings import Steering
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress
+from diagd_cli.tokens.caption import clean
 from diagd_cli.tokens.text import embed_prompts, encoder_folder, prompt_of, read_embedding
 from diagd_cli.weights.locate import digest
 
@@ -69,7 +70,8 @@ class Prompts:
         beside = encoder_folder(self.preset)
         encoder = str(beside) if beside else text.encoder
         own = text.model_copy(update={"encoder": encoder})
-        rows = embed_prompts(prompts, own, dim, report=progress.note)
+        words = [clean(prompt) if text.cleaned else prompt for prompt in prompts]
+        rows = embed_prompts(words, own, dim, report=progress.note)
         return found | dict(zip(prompts, rows, strict=True))
 
     @property
