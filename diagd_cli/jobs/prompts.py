@@ -120,7 +120,7 @@ def find_prompts(
     given += ["--prompt-embedding"] if embedding else []
     given += ["the manifest"] if others and (embedding or preset.text is None) else []
     if preset.text is None and given:
-        hint = "Leave it out, or use a video2world preset"
+        hint = "Leave it out, or use a preset that text steers"
         raise UsageError(f"The preset {preset.name} takes no text, and {given[0]} gives one", hint)
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} both give the prompt", "Give one of them")
@@ -129,15 +129,14 @@ def find_prompts(
         return Prompts(preset, embedding=embedding, negative=negative)
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:
-        beside = clip.with_suffix(".txt")
-        own = prompt_of(None, beside) if shared is None and os.path.isfile(beside) else shared
+        beside = None if preset.still else clip.with_suffix(".txt")  # an image is of no clip
+        found = shared is None and beside and os.path.isfile(beside)
+        own = prompt_of(None, beside) if found else shared
         if own is not None:
             texts[clip] = own
         elif not random:
-            hint = (
-                "Give --prompt TEXT, --prompt-file FILE, --prompt-embedding FILE, or write "
-                f"{beside}"
-            )
+            hint = "Give --prompt TEXT, --prompt-file FILE or --prompt-embedding FILE"
+            hint += f", or write {beside}" if beside else ""
             raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
     return Prompts(preset, texts, others, negative=negative)
 
