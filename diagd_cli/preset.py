@@ -115,7 +115,10 @@ class Preset(Strict):
                 "text and transformer.cross_dim or prefix_dim go together: one is set, the other "
                 "is not"
             )
-        if self.prefix and self.transformer.prefix_dim:
+        tokens, length = self.transformer.prefix_tokens, self.text.length if self.text else 0
+        if tokens and tokens != length:
+            raise ValueError(f"transformer.prefix_tokens ({tokens}) must be text.length ({length})")
+        if self.prefix and tokens:
             raise ValueError(
                 f"prefix has {len(self.prefix)} ids, where the text is the prefix: leave them out"
             )
@@ -300,8 +303,8 @@ class Preset(Strict):
         """
         if label is None and self.prompt:
             return (0,) * self.prompt.length  # each clip has its own
-        if label is None and self.text and self.transformer.prefix_dim:
-            return (0,) * self.text.length  # vectors of the text take their place
+        if label is None and self.transformer.prefix_tokens:
+            return (0,) * self.transformer.prefix_tokens  # vectors of the text take their place
         if label is None:
             return self.prefix
         if self.labels is None:

@@ -158,7 +158,9 @@ ActionsOption = Annotated[
 ]
 PromptOption = Annotated[
     str | None,
-    typer.Option(help="Text that steers a video2world preset; without it, the text of CLIP.txt."),
+    typer.Option(
+        help="Text that steers a preset that takes one; without it, that of CLIP.txt beside a clip."
+    ),
 ]
 PromptFileOption = Annotated[Path | None, typer.Option(help="A text file with the prompt.")]
 PromptEmbeddingOption = Annotated[

@@ -14,6 +14,7 @@ from diagd_cli.errors import UsageError
 from diagd_cli.jobs.settings import Steering
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress
+from diagd_cli.tokens.caption import clean
 from diagd_cli.tokens.template import TEXT, prompt_ids, read_words
 from diagd_cli.tokens.text import embed_prompts, encoder_folder, prompt_of, read_embedding
 from diagd_cli.weights.locate import digest, locate, verify
@@ -75,7 +76,8 @@ class Prompts:
         beside = encoder_folder(self.preset)
         encoder = str(beside) if beside else text.encoder
         own = text.model_copy(update={"encoder": encoder})
-        rows = embed_prompts([*self._texts.values()], own, dim, report=progress.note)
+        words = [clean(one) if text.cleaned else one for one in self._texts.values()]
+        rows = embed_prompts(words, own, dim, report=progress.note)
         return found | dict(zip(self._texts, rows, strict=True))
 
     def _ids(self, prompt: Prompt) -> dict[str, Tensor]:
@@ -139,7 +141,7 @@ def find_prompts(
         message = f"The preset {preset.name} reads words, and no embedding of them"
         raise UsageError(message, "Give --prompt TEXT")
     if not preset.takes_text and given:
-        hint = "Leave it out, or use a video2world preset"
+        hint = "Leave it out, or use a preset that text steers"
         raise UsageError(f"The preset {preset.name} takes no text, and {given[0]} gives one", hint)
     if len(given) > 1:
         raise UsageError(f"{' and '.join(given)} both give the prompt", "Give one of them")
@@ -148,15 +150,15 @@ def find_prompts(
         return Prompts(preset, embedding=embedding, negative=negative)
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:
-        beside = clip.with_suffix(".txt")
-        own = prompt_of(None, beside) if shared is None and os.path.isfile(beside) else shared
+        beside = None if preset.still else clip.with_suffix(".txt")  # an image is of no clip
+        found = shared is None and beside and os.path.isfile(beside)
+        own = prompt_of(None, beside) if found else shared
         if own is not None:
             texts[clip] = own
         elif not random:
-            hint = (
-                "Give --prompt TEXT, --prompt-file FILE, --prompt-embedding FILE, or write "
-                f"{beside}"
-            )
+            hint = "Give --prompt TEXT, --prompt-file FILE or --prompt-embedding FILE"
+            hint = "Give --prompt TEXT or --prompt-file FILE" if preset.prompt else hint
+            hint += f", or write {beside}" if beside else ""
             raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
     if negative is None and preset.prompt and preset.guidance and (texts or others):
         negative = preset.prompt.negative

@@ -13,20 +13,17 @@ from diagd_cli.model.linear import Linear
 class Caption(nn.Module):
     """down(gelu_tanh(up(features))): a vector for each of the positions of the prefix.
 
-    config: of whose `prefix_dim` features are.
-    positions: of the prefix.
-
-    `nothing`, float [positions, prefix_dim], is learned, and what asks for nothing.
+    `nothing`, float [prefix_tokens, prefix_dim], is learned, and what asks for nothing.
     """
 
-    def __init__(self, config: TransformerConfig, positions: int):
+    def __init__(self, config: TransformerConfig):
         super().__init__()
         self.up = Linear(config.prefix_dim, config.dim, bias=False)
         self.down = Linear(config.dim, config.dim, bias=False)
-        self.nothing = nn.Parameter(torch.empty(positions, config.prefix_dim))
+        self.nothing = nn.Parameter(torch.empty(config.prefix_tokens, config.prefix_dim))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Vectors [B, positions, dim] of features [B, positions, prefix_dim]."""
+        """Vectors [B, N, dim] of features [B, N, prefix_dim]."""
         return self.down(F.gelu(self.up(features), approximate="tanh"))
 
 

@@ -43,7 +43,7 @@ class Transformer(nn.Module):
         self.embed = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         if config.prefix_dim:
-            self.caption = Caption(config, prefix)
+            self.caption = Caption(config)
         self.norm = make_norm(config, config.dim, config.final_norm_affine)
         self.head = Linear(config.dim, config.logits, bias=False)
         if config.tied:
