@@ -25,10 +25,21 @@ LIMIT = 1e-5
 VOCAB, CODES, OFFSET = 60, 16, 30
 BOS, BOI, IMG, EOL, EOF, EOI, EOS = 1, 23, 25, 21, 22, 24, 2
 GRID = (2, 3)
-WORDS = {"?": 3, "*": 4, "2": 5, "3": 6, **{letter: 7 + n for n, letter in enumerate("abcdefghijk")}}
+WORDS = {
+    "?": 3,
+    "*": 4,
+    "2": 5,
+    "3": 6,
+    **{letter: 7 + n for n, letter in enumerate("abcdefghijk")},
+}
 TEMPLATE = f"<{BOS}>{{text}}<{BOI}>{{h}}*{{w}}<{IMG}>"
 VQ = {
-    **{"codebook_size": CODES, "base_channels": 32, "channel_multiplier": [1, 2], "hidden_size": 64},
+    **{
+        "codebook_size": CODES,
+        "base_channels": 32,
+        "channel_multiplier": [1, 2],
+        "hidden_size": 64,
+    },
     **{"num_res_blocks": 1, "attn_resolutions": [1]},
 }
 TEXT = {
@@ -68,7 +79,9 @@ def newer(name):
     """Since 4.52 of the library."""
     if name.startswith("vqmodel."):
         return f"model.{name}"
-    return name.replace("text_model.lm_head", "lm_head").replace("text_model.model", "model.text_model")
+    return name.replace("text_model.lm_head", "lm_head").replace(
+        "text_model.model", "model.text_model"
+    )
 
 
 def baai(name):
@@ -136,7 +149,9 @@ def test_tokenizers_of_their_own_files(folder, tmp_path, names):
     """`Emu3VQVAE` as the library saves it, and the names of BAAI's own code, kernels of 1x1
     included.
     """
-    found = {n.removeprefix("vqmodel."): x for n, x in load_file(folder / "model.safetensors").items()}
+    found = {
+        n.removeprefix("vqmodel."): x for n, x in load_file(folder / "model.safetensors").items()
+    }
     found = {name: x for name, x in found.items() if not name.startswith("text_model.")}
     if names == "BAAI":
         found = {
