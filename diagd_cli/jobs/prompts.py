@@ -156,9 +156,10 @@ def find_prompts(
         if own is not None:
             texts[clip] = own
         elif not random:
-            hint = "Give --prompt TEXT, --prompt-file FILE or --prompt-embedding FILE"
-            hint = "Give --prompt TEXT or --prompt-file FILE" if preset.prompt else hint
-            hint += f", or write {beside}" if beside else ""
+            ways = ["Give --prompt TEXT", "--prompt-file FILE"]
+            ways += [] if preset.prompt else ["--prompt-embedding FILE"]
+            last = f", or write {beside}" if beside else f" or {ways.pop()}"
+            hint = ", ".join(ways) + last
             raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
     if negative is None and preset.prompt and preset.guidance and (texts or others):
         negative = preset.prompt.negative

@@ -46,11 +46,11 @@ def _block(inputs: int, outputs: int, norm: Norm) -> int:
 
 def work(config: Emu3VqConfig, frames: int, context: int, area: int, item: int) -> float:
     """Bytes besides the weights, see `families.TokenizerKind`."""
-    # an image at a time, as TIMES frames: a block's inputs, outputs, and the norm's scale and shift
+    # an image at a time, as TIMES frames; the factor is of the decoder at full resolution, measured
     widths = config.widths
     before = (*widths[1:], widths[-1])  # the decoder's levels begin with the width before them
     widest = max(
-        6 * max(pair) * area / 4**n for n, pair in enumerate(zip(widths, before, strict=True))
+        5.3 * max(pair) * area / 4**n for n, pair in enumerate(zip(widths, before, strict=True))
     )
     cells = area // config.spatial**2
     return max(TIMES * widest * item, 4 * cells * cells, 4 * cells * config.codebook)
