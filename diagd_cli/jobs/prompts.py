@@ -135,8 +135,9 @@ def find_prompts(
         if own is not None:
             texts[clip] = own
         elif not random:
-            hint = "Give --prompt TEXT, --prompt-file FILE or --prompt-embedding FILE"
-            hint += f", or write {beside}" if beside else ""
+            last = f", --prompt-embedding FILE, or write {beside}"
+            hint = "Give --prompt TEXT, --prompt-file FILE"
+            hint += last if beside else " or --prompt-embedding FILE"
             raise UsageError(f"The preset {preset.name} needs a prompt for {clip}", hint)
     return Prompts(preset, texts, others, negative=negative)
 
