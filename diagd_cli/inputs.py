@@ -68,7 +68,7 @@ def clip_inputs(
         beside = file_beside(clip, preset.actions) if preset.actions else None
         if beside:
             found.append((beside, "the actions"))
-        if preset.text:
+        if preset.takes_text:
             found.append((clip.with_suffix(".txt"), "the prompt"))
     if actions and is_file(actions):
         found.append((Path(actions), "the actions"))

@@ -47,7 +47,9 @@ class Request:
     sampling: None is the preset's.
     actions: rows int64 [context + frames, A], the tokens after each frame; None where nothing
         steers.
-    text: embedding float [N, cross_dim].
+    text: embedding float [N, text_dim].
+    negative: of the text that guidance leads away from, for all clips of a batch; None is the
+        preset's, which asks for nothing.
     label: what is to be seen, by its number, for a preset with `labels`; None for anything.
     guidance: scale of the guidance, 1 for none; None is the preset's.
     """
@@ -60,6 +62,7 @@ class Request:
     text: Tensor | None = None
     label: int | None = None
     guidance: float | None = None
+    negative: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,7 @@ class Loaded:
         text: Tensor | None = None,
         label: int | None = None,
         guidance: float | None = None,
+        negative: Tensor | None = None,
         **sampling: Any,
     ) -> Request:
         """What `diagd generate` asks for: the preset's frames, decoding and sampling where nothing
@@ -109,7 +113,7 @@ class Loaded:
         clip: what is to be continued; the actions recorded beside it steer, as far as they go.
         actions: those of the new frames, as --actions takes them, for which the clip is needed; or
             rows int64 [context + frames, A], used as they are.
-        text, label, guidance: as in `Request`.
+        text, label, guidance, negative: as in `Request`.
         sampling: temperature, top_k, top_p, top_p_rule.
 
         Raises UsageError; TypeError for another name.
@@ -129,7 +133,7 @@ class Loaded:
                 clip.path, preset.actions, asked, clip.first, len(clip.frames), frames
             )
         how = preset.sampling(**sampling)
-        return Request(frames, decoding, seed, how, rows, text, label, guidance)
+        return Request(frames, decoding, seed, how, rows, text, label, guidance, negative)
 
 
 def load(

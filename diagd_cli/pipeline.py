@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
+from diagd_cli.conditions import texts_of
 from diagd_cli.engine.session import Session, Steer
 from diagd_cli.loading import Loaded, Request, load
-from diagd_cli.model.contract import TextModel
 from diagd_cli.preset import Preset
 from diagd_cli.result import Result
 from diagd_cli.stream import OnFrames, PixelStream
@@ -191,6 +191,7 @@ def start_session(
     length = codes.shape[1] + preset.new_latents(request.frames)
     window = min(preset.window, length)
     known = length if remember else codes.shape[1]  # the others are asked for when they are due
+    texts = texts_of(loaded, requests)
     return Session(
         loaded.transformer,
         preset.grid,
@@ -200,9 +201,10 @@ def start_session(
         request.sampling or preset.sampling(),
         window=window,
         overlap=min(preset.overlap, window - 1),
-        prefix=np.array([preset.prefix_of(r.label) for r in requests], dtype=np.int64),
-        guidance=preset.guided(request.guidance),
-        cross=_cross(loaded, [r.text for r in requests]),
+        prefix=texts.prefix,
+        guidance=texts.guidance,
+        padding=texts.padding,
+        cross=texts.cross,
         kv_dtype=kv_dtype,
         keep=None if remember else max(window, codes.shape[1]),
     )
@@ -230,17 +232,6 @@ def _conditioning(preset: Preset, actions: np.ndarray | None, length: int) -> np
     return (np.tile(preset.actions.rest, (length, 1)) if actions is None else actions)[:length]
 
 
-def _cross(loaded: Loaded, texts: list[Tensor | None]) -> list[tuple[Tensor, Tensor]] | None:
-    """Keys and values of each clip's text, or of none; None for a preset that takes no text."""
-    preset = loaded.preset
-    if not preset.text:
-        return None
-    silence = torch.zeros(preset.text.length, preset.transformer.cross_dim)
-    rows = torch.stack([silence if text is None else text for text in texts])
-    model = cast(TextModel, loaded.transformer)
-    return model.cross_context(rows.to(loaded.device, loaded.dtype))
-
-
 def _check_batch(
     preset: Preset,
     clips: list[Clip],
@@ -257,7 +248,8 @@ def _check_batch(
             f"clips of a batch have {[len(clip.frames) for clip in clips]} context frames"
         )
     rules = [(r.frames, r.decoding, r.sampling or preset.sampling(), r.guidance) for r in requests]
-    if any(rule != rules[0] for rule in rules):
+    negative = requests[0].negative
+    if any(rule != rules[0] for rule in rules) or any(r.negative is not negative for r in requests):
         raise ValueError("requests of a batch may differ in seed, actions, text and label only")
     if on_frames and offload:
         raise ValueError("frames cannot be decoded while the tokenizer is offloaded")

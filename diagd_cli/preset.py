@@ -18,7 +18,7 @@ from diagd_cli import families
 from diagd_cli.errors import DiagdWarning, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
 from diagd_cli.schedule.decoding import Decoding
-from diagd_cli.sections import Clip, Defaults, Guide, Labels, Text
+from diagd_cli.sections import Clip, Defaults, Guide, Labels, Prompt, Text
 from diagd_cli.sources import Weights
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.protocols import Actions, TokenizerConfig
@@ -54,8 +54,12 @@ class Preset(Strict):
 
     `inverse_weights`: of the model by which `diagd eval` judges steering; see `evaluate.inverse`.
     `weights`: how the Transformer's matrices are held where the device has products for it.
-    `prefix`: token ids before the first frame. `stamp`: text that must be seen on every frame that
-        is made.
+    `prefix`: token ids before the first frame.
+    `row_end`, `frame_end`: ids after each row of codes and after each frame, which are known and
+        not made; see `tokens.grid`.
+    `prompt`: how words become ids before the first frame, by the file of `prompt_weights`, a
+        `tokenizer.json`.
+    `stamp`: text that must be seen on every frame that is made.
     """
 
     name: str
@@ -70,8 +74,12 @@ class Preset(Strict):
     inverse_weights: Weights | None = None
     weights: Literal["float", "int8", "fp8"] = "float"
     prefix: tuple[NonNegativeInt, ...] = ()
+    row_end: tuple[NonNegativeInt, ...] = ()
+    frame_end: tuple[NonNegativeInt, ...] = ()
     actions: Annotated[Actions | None, PlainValidator(_read_actions)] = None
     text: Text | None = None
+    prompt: Prompt | None = None
+    prompt_weights: Weights | None = None
     labels: Labels | None = None
     guidance: Guide | None = None
     decoding: Defaults
@@ -102,9 +110,17 @@ class Preset(Strict):
     def _consistent(self) -> Preset:
         self._check_size()
         self._check_tokens()
-        if bool(self.text) != bool(self.transformer.cross_dim):
+        if bool(self.text) != bool(self.transformer.text_dim):
             raise ValueError(
-                "text and transformer.cross_dim go together: one is set, the other is not"
+                "text and transformer.cross_dim or prefix_dim go together: one is set, the other "
+                "is not"
+            )
+        tokens, length = self.transformer.prefix_tokens, self.text.length if self.text else 0
+        if tokens and tokens != length:
+            raise ValueError(f"transformer.prefix_tokens ({tokens}) must be text.length ({length})")
+        if self.prefix and tokens:
+            raise ValueError(
+                f"prefix has {len(self.prefix)} ids, where the text is the prefix: leave them out"
             )
         if self.actions and self.tokenizer.temporal > 1:
             raise ValueError("actions need a tokenizer with one latent frame a frame")
@@ -131,8 +147,10 @@ class Preset(Strict):
                     f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
                     "whole latent frames"
                 )
-        if not clip.least and not (self.prefix and tokenizer.temporal == 1):
-            raise ValueError("clip.least 0 needs a prefix, and a tokenizer of single frames")
+        if not clip.least and not (self.grid.prefix and (tokenizer.temporal == 1 or self.still)):
+            raise ValueError(
+                "clip.least 0 needs a prefix, and a tokenizer of single frames or a window of one"
+            )
         if self.positions > MOST_POSITIONS:
             raise ValueError(
                 f"clip.window ({clip.window}) makes {self.positions} positions, above "
@@ -150,9 +168,10 @@ class Preset(Strict):
             [
                 codes,
                 actions.offset + actions.vocabulary if actions else 0,
-                *(i + 1 for i in self.prefix),
+                *(i + 1 for i in (*self.prefix, *self.row_end, *self.frame_end)),
                 *(i + 1 for i in (self.guidance.nothing if self.guidance else ())),
                 self.labels.offset + self.labels.count if self.labels else 0,
+                *(i + 1 for i in (self.prompt.ids if self.prompt else ())),
             ]
         )
         if self.transformer.vocab < needed:
@@ -170,6 +189,8 @@ class Preset(Strict):
                 f"transformer.positions.places ({places}) must be the {self.grid.block} tokens "
                 "of a frame, and nothing be before the first"
             )
+        if self.prompt and (self.prefix or self.text or self.labels):
+            raise ValueError("a prompt is all of the prefix: leave prefix, text and labels out")
         if self.labels and not self.prefix:
             raise ValueError("labels are the last id of a prefix, and there is none")
         if self.guidance and len(self.guidance.nothing) != len(self.prefix):
@@ -207,6 +228,11 @@ class Preset(Strict):
             raise UsageError(f"The preset {self.name} makes images, and {what} needs videos", hint)
 
     @property
+    def takes_text(self) -> bool:
+        """Whether words steer: as features, or as ids before the first frame."""
+        return bool(self.text or self.prompt)
+
+    @property
     def still(self) -> bool:
         """Whether single images are made, not videos."""
         return self.clip.window == 1
@@ -233,9 +259,9 @@ class Preset(Strict):
         """The token grid that clip size and tokenizer make."""
         side = self.tokenizer.spatial
         steering = self.actions.size if self.actions else 0
-        return Grid(
-            -(-self.clip.height // side), -(-self.clip.width // side), steering, len(self.prefix)
-        )
+        rows, columns = -(-self.clip.height // side), -(-self.clip.width // side)
+        ends = self.row_end, self.frame_end
+        return Grid(rows, columns, steering, len(self.prefix_of()), *ends)
 
     def sampling(
         self,
@@ -275,6 +301,10 @@ class Preset(Strict):
         """The ids before the first frame, of one that shows what a label says. Raises UsageError
         for a label that there is not.
         """
+        if label is None and self.prompt:
+            return (0,) * self.prompt.length  # each clip has its own
+        if label is None and self.transformer.prefix_tokens:
+            return (0,) * self.transformer.prefix_tokens  # vectors of the text take their place
         if label is None:
             return self.prefix
         if self.labels is None:
@@ -296,7 +326,9 @@ class Preset(Strict):
                 raise UsageError(f"The preset {self.name} has no guidance", "Leave --guidance out")
             return None
         scale = own.scale if scale is None else scale
-        return None if scale == 1 else Guidance(scale, own.nothing, own.tokens)
+        if scale == 1:
+            return None
+        return Guidance(scale, own.nothing or self.prefix_of(), own.tokens)
 
     @property
     def weight_keys(self) -> dict[str, str | None]:
@@ -315,7 +347,7 @@ class Preset(Strict):
         """Latent frames of a clip of `frames` frames, the first of which has a latent frame of its
         own; rounded up.
         """
-        return 1 + -(-(frames - 1) // self.tokenizer.temporal)
+        return 1 + -(-(frames - 1) // self.tokenizer.temporal) if frames else 0
 
     @property
     def context(self) -> int:
@@ -369,7 +401,7 @@ class Preset(Strict):
         slides: whether a full window slides.
         """
         clip, step = self.clip, self.tokenizer.temporal
-        if not clip.least <= context <= clip.window or (context - 1) % step:
+        if not clip.least <= context <= clip.window or (context and (context - 1) % step):
             every = f", in steps of {step}" if step > 1 else ""
             hint = (
                 f"The preset {self.name} takes {clip.least} to {clip.window} context frames{every}"

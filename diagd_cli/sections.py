@@ -10,6 +10,7 @@ from diagd_cli.model.config import MOST_CODES, Pixels, Strict
 from diagd_cli.schedule.decoding import Decoding, Method, Window
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.sampling import TopPRule
+from diagd_cli.tokens.template import TEXT, parts_of
 
 
 class Clip(Strict):
@@ -109,9 +110,44 @@ class Guide(Strict):
 
 
 class Text(Strict):
-    """The text encoder whose embeddings [length, cross_dim] the Transformer attends to; `encoder`
-    is a T5 model's name.
+    """The text encoder whose embeddings the Transformer attends to, [length, cross_dim], or is led
+    on by as its prefix, [length, prefix_dim]; `encoder` is a T5 model's name.
+
+    `cleaned`: prompts are brought to the plain lower-case words that it was trained on, see
+    `tokens.caption`.
     """
 
     encoder: str = "google-t5/t5-11b"
     length: int = Field(default=512, gt=0, le=65536)
+    cleaned: bool = False
+
+
+class Prompt(Strict):
+    """How a prompt becomes the ids before the first frame, which a `tokenizer.json` of its own
+    numbers (`prompt_weights`).
+
+    `template`: <N> is the id N, {text} the prompt; other text stands as it is. `wording`: what is
+    made of a prompt first, but not of a negative one. `length`: ids at most; shorter prompts are
+    padded at the left. `offset`: the id there of our id 0; ids go round, as with
+    `sources.Weights.offset`. `negative`: the text that guidance leads away from where no other is
+    given.
+    """
+
+    template: str = Field(min_length=1, max_length=10_000)
+    wording: str = Field(default=TEXT, max_length=10_000)
+    length: int = Field(gt=0, le=1 << 16)
+    offset: int = Field(default=0, ge=0, le=MOST_CODES)
+    negative: str = Field(default="", max_length=10_000)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Prompt:
+        if self.wording.count(TEXT) != 1:
+            raise ValueError(f"wording must have one {TEXT}, where the prompt stands")
+        if not 0 < len(self.ids) <= self.length:
+            raise ValueError(f"template has {len(self.ids)} ids, and length is {self.length}")
+        return self
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the template, by the tokenizer's numbers."""
+        return [part for part in parts_of(self.template) if isinstance(part, int)]

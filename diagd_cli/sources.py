@@ -40,12 +40,27 @@ class WeightsFile(Strict):
 
 class Source(Strict):
     """Files that together hold one model, and the Hugging Face repository that has them ("" for
-    none). `where`: in words, for people, where else they are.
+    none). `release`: OWNER/NAME@TAG of a release on GitHub that has them. `where`: in words, for
+    people, where else they are.
     """
 
     repo: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+)?$")
+    release: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+@[\w.-]+)?$", max_length=200)
     where: str = Field(default="", max_length=300)
     files: tuple[WeightsFile, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Source:
+        if self.repo and self.release:
+            raise ValueError(
+                f"repo ({self.repo}) and release ({self.release}) are two sources: name one"
+            )
+        return self
+
+    @property
+    def project(self) -> str:
+        """OWNER/NAME of the repository or release, "" for neither."""
+        return self.repo or self.release.partition("@")[0]
 
 
 class Weights(Strict):

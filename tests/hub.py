@@ -1,5 +1,5 @@
 """A small Hugging Face hub on this machine: enough of its protocol for huggingface_hub to fetch
-files, and to fail to.
+files, and to fail to; and the releases of GitHub.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ COMMIT = "1234567890abcdef1234567890abcdef12345678"
 
 @dataclass
 class Hub:
-    """What it serves: {"owner/name": {"file": bytes}}. `asked`: (method, "owner/name/file", range,
-    token) of each request.
+    """What it serves: {"owner/name": {"file": bytes}}, of a release "owner/name@tag". `asked`:
+    (method, "owner/name/file", range, token) of each request.
 
     gated: repositories that want a token that is in `members`. size: bytes that it says every file
         has. breaks: bytes of a body after which the connection breaks, once. stalls: a file whose
@@ -81,11 +81,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> bytes | None:
         """Send the headers; the body, where there is one to send."""
         hub = self.hub
-        owner, name, file = re.fullmatch(r"/([^/]+)/([^/]+)/resolve/main/(.+)", self.path).groups()
+        path = re.sub(r"/releases/download/([^/]+)/", r"@\1/resolve/main/", self.path)
+        path, moved = path.removeprefix("/blobs"), path.startswith("/blobs")
+        owner, name, file = re.fullmatch(r"/([^/]+)/([^/]+)/resolve/main/(.+)", path).groups()
         repo, token = (
             f"{owner}/{name}",
             (self.headers["Authorization"] or "").removeprefix("Bearer "),
         )
+        if "@" in repo and not moved:  # GitHub keeps the files of releases elsewhere
+            return self._send_on(f"{hub.url}/blobs{self.path}")
         hub.asked.append((self.command, f"{repo}/{file}", self.headers["Range"], token or None))
         if hub.failing:
             return self._refuse(hub.failing)
@@ -105,6 +109,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(whole) - 1}/{len(whole)}")
         self.end_headers()
         return whole[start:]
+
+    def _send_on(self, url: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", url)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def _refuse(self, status: int, code: str = "") -> None:
         self.send_response(status)

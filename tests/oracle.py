@@ -18,9 +18,10 @@ import torch
 
 @dataclass(frozen=True)
 class Layout:
-    """prefix | frame 0: h*w codes in raster order | its conditioning tokens | frame 1 | ...
+    """prefix | frame 0: h rows of w codes, each with its end | frame end | conditioning | frame 1 | ...
 
-    The first `padding` positions of the prefix hold nothing: they are never given to the model.
+    row_end, frame_end: numbers of tokens, which are known. The first `padding` positions of the
+    prefix hold nothing: they are never given to the model.
     """
 
     h: int
@@ -28,28 +29,48 @@ class Layout:
     conditioning: int = 0
     prefix: int = 0
     padding: int = 0
+    row_end: int = 0
+    frame_end: int = 0
 
     @property
     def block(self) -> int:
-        return self.h * self.w + self.conditioning
+        return self.h * (self.w + self.row_end) + self.frame_end + self.conditioning
 
     def position(self, t: int, i: int, j: int) -> int:
-        return self.prefix + t * self.block + i * self.w + j
+        return self.prefix + t * self.block + i * (self.w + self.row_end) + j
+
+    def ends(self, t: int, i: int) -> list[int]:
+        """Positions of the end of row i of frame t; of the last row, with that of the frame."""
+        count = self.row_end + (self.frame_end if i == self.h - 1 else 0)
+        return [self.position(t, i, self.w) + a for a in range(count)]
 
     def steering(self, t: int) -> list[int]:
         """Positions of the conditioning tokens after frame t."""
-        return [
-            self.prefix + t * self.block + self.h * self.w + a for a in range(self.conditioning)
-        ]
+        first = self.position(t + 1, 0, 0) - self.conditioning
+        return [first + a for a in range(self.conditioning)]
+
+    def before_row(self, t: int, i: int) -> list[int]:
+        """Positions of the known tokens between row i of frame t and the code before it."""
+        if i:
+            return self.ends(t, i - 1)
+        return self.ends(t - 1, self.h - 1) + self.steering(t - 1) if t else []
 
     def coordinates(self, position: int) -> tuple[int, int, int]:
-        """(t, i, j); conditioning token a of frame t is (t, h, a), the prefix (0, 0, 0)."""
+        """(t, i, j); token a of the end of row i of frame t is (t, i, w + a), token a of what
+        follows its rows (t, h, a), the prefix (0, 0, 0).
+        """
         if position < self.prefix:
             return 0, 0, 0
         t, rest = divmod(position - self.prefix, self.block)
-        if rest >= self.h * self.w:
-            return t, self.h, rest - self.h * self.w
-        return t, rest // self.w, rest % self.w
+        for i in range(self.h):
+            if rest < self.w + self.row_end:
+                return t, i, rest
+            rest -= self.w + self.row_end
+        return t, self.h, rest
+
+    def is_code(self, position: int) -> bool:
+        _, i, j = self.coordinates(position)
+        return position >= self.prefix and i < self.h and j < self.w
 
     def within(self, window: int, sinks: int = 0) -> Within:
         """A window that slides: what stands at b is seen from a if it is of the `window` newest
@@ -317,7 +338,7 @@ def walk(
     first = entries[-1].step + 2 if entries else 0
     entries = entries or []
     goal = layout.position(context, 0, 0)
-    opening = (context and layout.steering(context - 1)) or [goal - 1]  # what rule 3 will feed
+    opening = layout.before_row(context, 0) or [goal - 1]  # what rule 3 will feed
     given = {e.position for e in entries if e.expires == math.inf}
     entries += [
         Entry(tokens[p], p, p, first - 1)
@@ -333,15 +354,22 @@ def walk(
 
     # positions: of new tokens, fed with their own token, holding a stand-in
     made, true, covered = [], set(), set()
+    early: dict[int, int] = {}  # position of an end -> of the code that it was fed without
     for step in sorted(due):
         if step >= stop:
             break
         feeds = []  # (source, position, target)
         for t, i, j in due[step]:
             goal = layout.position(t, i, j)
-            if (i, j) == (0, 0) and t > 0 and layout.conditioning:
-                *quiet, last = layout.steering(t - 1)
+            if j == 0 and (ahead := layout.before_row(t, i)):
+                *quiet, last = ahead
                 feeds += [(p, p, None) for p in quiet] + [(last, last, goal)]
+                missing = layout.position(
+                    *((t, i - 1) if i else (t - 1, layout.h - 1)), layout.w - 1
+                )
+                steering = layout.steering(t - 1) if not i else []
+                if missing not in tokens and repair:
+                    early |= {p: missing for p in ahead if p not in steering}
             elif goal - 1 in tokens:
                 feeds.append((goal - 1, goal - 1, goal))
             else:
@@ -351,6 +379,9 @@ def walk(
         late = [p for p in made if p not in true and (repair or p not in covered)]
         true.update(late)
         feeds += [(p, p, None) for p in late]
+        again = [p for p, missing in early.items() if missing in tokens]
+        feeds += [(p, p, None) for p in again]
+        early = {p: missing for p, missing in early.items() if p not in again}
 
         for old in entries:
             if old.position in {position for _, position, _ in feeds}:

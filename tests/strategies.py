@@ -55,7 +55,8 @@ class World:
     @property
     def layout(self) -> oracle.Layout:
         g = self.grid
-        return oracle.Layout(g.h, g.w, g.conditioning, g.prefix, self.padding)
+        ends = len(g.row_end), len(g.frame_end)
+        return oracle.Layout(g.h, g.w, g.conditioning, g.prefix, self.padding, *ends)
 
     @property
     def rules(self):
@@ -97,7 +98,15 @@ WIDE_WORLD = World(
 @st.composite
 def grids(draw) -> Grid:
     h, w = draw(st.integers(1, 4)), draw(st.integers(1, 5))
-    return Grid(h, w, conditioning=draw(st.integers(0, 2)), prefix=draw(st.integers(0, 3)))
+    rows, frames = draw(ends()), draw(ends())
+    return Grid(h, w, draw(st.integers(0, 2)), draw(st.integers(0, 3)), rows, frames)
+
+
+@st.composite
+def ends(draw) -> tuple[int, ...]:
+    """Ids of the end of a row or of a frame, which half of the time has none."""
+    count = draw(st.sampled_from([0, 0, 1, 2]))
+    return tuple(draw(st.integers(0, 5)) for _ in range(count))
 
 
 @st.composite
@@ -179,7 +188,21 @@ def random_sequences(
 ) -> torch.Tensor:
     """Token ids int64 [batch, length], new tokens included."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(config.logits, (batch, world.length), generator=generator)
+    sequences = torch.randint(config.logits, (batch, world.length), generator=generator)
+    for position, token in known_ends(world, world.context + world.frames).items():
+        if position < world.length:
+            sequences[:, position] = token
+    return sequences
+
+
+def known_ends(world: World, frames: int) -> dict[int, int]:
+    """Position -> id of the ends of rows and frames."""
+    grid, layout, found = world.grid, world.layout, {}
+    for t in range(frames):
+        for i in range(grid.h):
+            last = grid.frame_end if i == grid.h - 1 else ()
+            found |= zip(layout.ends(t, i), (*grid.row_end, *last), strict=True)
+    return found
 
 
 def run(model, plan, prompt, choose, chunk=512, cache=None, capture=False, padding=0):
@@ -226,6 +249,8 @@ def slide(model, world, prompt, choose, window, sinks=0, capture=False):
     )
     places, known = ring.places + 1, torch.arange(grid.length(world.context) - grid.conditioning)
     tokens = torch.zeros(len(prompt), places, dtype=torch.int64)
+    where, ids = map(torch.from_numpy, grid.ends(ring.places))
+    tokens[:, where] = ids
     tokens[:, ring.slots(known)] = prompt[:, known]
     start = starts(world.padding, len(prompt))
     cache = model.new_cache(len(prompt), places)

@@ -24,8 +24,10 @@ import diagd_cli
 from diagd_cli.cli.app import app
 from diagd_cli.cli.reference import WRITE, reference
 from diagd_cli.families import known
+from diagd_cli.jobs.plans import summary
 from diagd_cli.preset import Preset
 from diagd_cli.preset_files import load_preset, preset_folder, preset_names
+from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.weights.memory import estimate
 
 ROOT = Path(__file__).parent.parent
@@ -270,6 +272,22 @@ def test_table_of_presets():
             *(f"{size:.1f} GB" if size >= 1 else f"{size:.2f} GB" for size in bytes_),
         ]
         assert f"| {' | '.join(cells)} |" in (DOCS / "presets.md").read_text(), cells
+
+
+def test_table_of_models():
+    """Every preset has a row, with the steps that `diagd plan` tells."""
+    told = {}
+    models = (DOCS / "presets.md").read_text().split("## Official models")[1].split("\n### ")[0]
+    for row in re.findall(r"^\| (`.*) \|$", models, re.MULTILINE):
+        names, *cells = row.split(" | ")
+        numbers = [int(number.replace(",", "")) for number in cells[4].split(", ")]
+        told |= dict.fromkeys(re.findall(r"`([\w.-]+)`", names), numbers)
+    assert sorted(told) == preset_names()
+    for name, steps in told.items():
+        preset = load_preset(name)
+        frames = preset.context, preset.new_latents(preset.clip.frames)
+        orders = Decoding("ntp"), preset.decoding.decoding
+        assert steps == [summary(preset.grid, *frames, d, preset)["steps"] for d in orders], name
 
 
 def codes_of(diagd, *options) -> np.ndarray:

@@ -23,6 +23,7 @@ FLOORS = [
     "preset_files",
     "stream weights result",
     "inputs loading",
+    "conditions",
     "pipeline",
     "report",
     "train",

@@ -65,11 +65,49 @@ def from_hf(
             help="Ids before the first frame, by comma, such as the begin of a sequence.",
         ),
     ] = None,
+    row_end: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=PANEL, help="Ids after each row of codes, by comma."),
+    ] = None,
+    frame_end: Annotated[
+        str | None,
+        typer.Option(rich_help_panel=PANEL, help="Ids after each frame, by comma."),
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=PANEL,
+            help="What stands before the first frame: <N> is the id N, {text} the prompt, {h} and "
+            "{w} the grid's; text becomes ids by the folder's tokenizer.json.",
+        ),
+    ] = None,
+    wording: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=PANEL, help="What is made of a prompt first: {text} is what is given."
+        ),
+    ] = "{text}",
+    prompt_length: Annotated[
+        int,
+        typer.Option(**o.POSITIVE, rich_help_panel=PANEL, help="Ids of the template at most."),
+    ] = 256,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            **o.number(float, "a number from 0 to 1000", 0, 1000),
+            rich_help_panel=PANEL,
+            help="Scale of the guidance.",
+        ),
+    ] = None,
+    negative_prompt: Annotated[
+        str, typer.Option(rich_help_panel=PANEL, help="What guidance leads away from.")
+    ] = "",
     tokenizer: Annotated[
         str | None,
         typer.Option(
             rich_help_panel=PANEL,
-            help="A preset whose tokenizer made the codes; without it, clips are tokens.",
+            help="A preset whose tokenizer made the codes; without it, it is the folder's, or "
+            "clips are tokens.",
         ),
     ] = None,
     name: Annotated[
@@ -85,7 +123,11 @@ def from_hf(
     ] = 10.0,
     context: Annotated[
         int | None,
-        typer.Option(**o.POSITIVE, rich_help_panel=PANEL, help="Prompt frames by default: 1."),
+        typer.Option(
+            **o.COUNT,
+            rich_help_panel=PANEL,
+            help="Prompt frames by default: 1. With 0 the model makes images.",
+        ),
     ] = None,
     frames: Annotated[
         int | None,
@@ -125,6 +167,13 @@ def from_hf(
             codes=codes,
             offset=offset,
             prefix=tuple(o.numbers(prefix, 0, "--prefix")) if prefix else (),
+            row_end=tuple(o.numbers(row_end, 0, "--row-end")) if row_end else (),
+            frame_end=tuple(o.numbers(frame_end, 0, "--frame-end")) if frame_end else (),
+            template=template,
+            wording=wording,
+            prompt_length=prompt_length,
+            guidance=guidance,
+            negative=negative_prompt,
             tokenizer=load_preset(tokenizer) if tokenizer else None,
             name=name,
             fps=fps,

@@ -46,6 +46,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate -p llamagen-c2i-b-256 --label 207     # an image, of a class
 
+  diagd generate -p llamagen-t2i-xl-256 --prompt 'A fox' # and of a text
+
   diagd generate walk.mp4 --dry-run                    # plan and paths only
 """
 

@@ -44,7 +44,7 @@ PANELS = {
     "Decoding": "frames decoding decodings k d stand-in stand-ins repair repairs window "
     "windows sinks balance batch",
     "Sampling": "temperature top-p top-p-rule top-k seed seeds samples",
-    "Steering": "actions prompt prompt-file prompt-embedding label guidance",
+    "Steering": "actions prompt prompt-file prompt-embedding negative-prompt label guidance",
     "Looking": "layer head frame radius",
     "Measuring": "dtypes repeats steps pixels i3d vbench-results recommend",
     "Serving": "fps sessions host port browser",

@@ -158,12 +158,20 @@ ActionsOption = Annotated[
 ]
 PromptOption = Annotated[
     str | None,
-    typer.Option(help="Text that steers a video2world preset; without it, the text of CLIP.txt."),
+    typer.Option(
+        help="Text that steers a preset that takes one; without it, that of CLIP.txt beside a clip."
+    ),
 ]
 PromptFileOption = Annotated[Path | None, typer.Option(help="A text file with the prompt.")]
 PromptEmbeddingOption = Annotated[
     Path | None,
     typer.Option(help="The prompt's T5 embedding (.safetensors), where T5 itself does not fit."),
+]
+NegativePromptOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Text that guidance leads away from; without it, from no text in particular."
+    ),
 ]
 WeightsDirOption = Annotated[
     Path | None,
@@ -264,6 +272,7 @@ class SteeringOptions:
     prompt: PromptOption = None
     prompt_file: PromptFileOption = None
     prompt_embedding: PromptEmbeddingOption = None
+    negative_prompt: NegativePromptOption = None
 
 
 @dataclass(frozen=True)

@@ -163,8 +163,11 @@ def describe(facts: dict) -> list[str]:
         made = f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens"
         most = f"in at most {facts['steps']} passes{rolls}: how many depends on the guesses"
         return [f"{facts['label']}, the tokens of next-token prediction", f"{made} {most}"]
+    start = f"stand-in {facts['stand_in']}"
+    if facts.get("row_end"):
+        start = "the known end of a row starts the next one"
     return [
-        f"{facts['label']}, stand-in {facts['stand_in']}{'' if facts['repair'] else ', no repair'}",
+        f"{facts['label']}, {start}{'' if facts['repair'] else ', no repair'}",
         f"{frames} new frames of {h}x{w}: {facts['tokens']} tokens in "
         f"{facts['steps']} steps{rolls}",
         f"{per_step['mean']} tokens a step (at most {per_step['max']}): "

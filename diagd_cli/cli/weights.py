@@ -101,8 +101,8 @@ def _cells(facts: dict) -> list[str]:
 
 @commands.command(
     help=(
-        "Fetch a preset's weights from the Hugging Face hub; what is there already is not fetched "
-        "again."
+        "Fetch a preset's weights from the Hugging Face hub, or a release on GitHub; what is there "
+        "already is not fetched again."
     )
 )
 def pull(

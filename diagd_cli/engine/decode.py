@@ -147,7 +147,7 @@ def decode_plan(
 
     model: what predicts.
     plan: what is fed and made.
-    tokens: int64 [B, L], of which the positions of the context (and its conditioning) are read; see
+    tokens: int64 [B, L], of which the positions of the context (and all conditioning) are read; see
         `Grid.flatten`.
     choose: of logits [B, n, vocab] and targets int64 [n], where they go, makes ids int64 [B, n].
     cross: what the model attends to of a text.
@@ -156,6 +156,8 @@ def decode_plan(
     """
     room = max(0, plan.length - tokens.shape[1])
     tokens = torch.nn.functional.pad(tokens[:, : plan.length], (0, room)).clone()
+    places, ids = plan.grid.ends(plan.length)
+    tokens[:, places] = torch.as_tensor(ids, device=tokens.device)
     cache = model.new_cache(len(tokens), plan.length)
     prefill(model, cache, tokens, np.arange(plan.prefill), cross)
     # uncaptured: there is no slot for padded lanes

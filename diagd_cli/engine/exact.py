@@ -61,7 +61,7 @@ class Exact:
         self.width, self.drawn_of = min(width, grid.block), codes
         self.row = min(row or max(1, round(width * IN_A_ROW)), self.width)
         self.ahead = torch.arange(grid.block, device=self.device)
-        near = 0, 1, 2, grid.w - 1, grid.w, grid.w + 1
+        near = 0, 1, 2, grid.stride - 1, grid.stride, grid.stride + 1
         self.near = torch.tensor(near, device=self.device)  # whose output a token changes
         self.held = steps.held.repeat(batch, 1)  # clips differ in what their slots hold
         self.stale = torch.zeros_like(self.held, dtype=torch.bool)
@@ -84,7 +84,7 @@ class Exact:
         """
         grid, ring, latents = wave.plan.grid, self.steps.ring, wave.latents
         begun, reach = 0, AHEAD * grid.block if ring.turns else NO_END
-        reach = max(self.row, grid.conditioning + 1) if late else reach
+        reach = max(self.row, grid.tail + 1) if late else reach
         seen = self._load(wave)
         end = NO_END if latents is None else end_of(grid, wave.context + latents)
         try:
@@ -163,7 +163,8 @@ class Exact:
         places = slots(goal)
         guesses = take(steps.tokens, slots(before))
         # an id of the prefix is no code, and in guidance not the same in both rows of a clip
-        guesses = guesses.masked_fill(before < self.grid.prefix, 0)
+        other = (before < self.grid.prefix) | ~self._codes(before)
+        guesses = guesses.masked_fill(other, 0)
         if self.drawn_of:
             guesses = mix(goal).remainder(self.drawn_of)
         guesses = guesses.where(fresh, take(steps.tokens, places))
@@ -187,7 +188,8 @@ class Exact:
 
     def _codes(self, goal: Tensor) -> Tensor:
         """Which positions hold codes."""
-        return (goal - self.grid.prefix).remainder(self.grid.block) < self.grid.area
+        codes: Tensor = self.grid.is_code(goal)
+        return codes
 
     def _mark(self, positions: Tensor, stale: bool, but: Tensor) -> None:
         """Note of positions int64 [B, n] whether they are to be fed again, `but` of some."""
@@ -232,10 +234,11 @@ class Fronts:
 
 def end_of(grid: Grid, latents: int) -> int:
     """The position of the last code of so many latent frames."""
-    return grid.length(latents) - grid.conditioning - 1
+    return grid.length(latents) - grid.tail - 1
 
 
 def made(grid: Grid, context: int, position: int) -> int:
     """Codes at or before a position that come after `context` latent frames."""
     frame, rest = divmod(position - grid.prefix, grid.block)
-    return (frame - context) * grid.area + min(rest + 1, grid.area)
+    row, column = divmod(rest, grid.stride)
+    return (frame - context) * grid.area + min(row * grid.w + min(column + 1, grid.w), grid.area)

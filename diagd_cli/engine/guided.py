@@ -29,6 +29,6 @@ class Guided:
         targets = targets if targets.ndim == 1 else targets[: len(own)]
         mixed = nothing + (own - nothing) * self.guidance.scale
         if self.guidance.tokens:
-            place = (targets - self.grid.prefix).remainder(self.grid.block)
-            mixed = mixed.where((place < self.guidance.tokens).unsqueeze(-1), own)
+            guided = self.grid.order(targets) < self.guidance.tokens
+            mixed = mixed.where(guided.unsqueeze(-1), own)
         return self.choose(mixed, targets).repeat(2, 1)

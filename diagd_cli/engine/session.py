@@ -285,9 +285,9 @@ class Session:
 
     def _append(self, state: State, latents: int) -> None:
         """Take the codes of so many latent frames, which are complete, from the store."""
-        first = self._known * self.grid.block
+        first = self.grid.length(self._known)
         frames = first + np.arange(latents)[:, None] * self.grid.block
-        places = self.grid.prefix + (frames + np.arange(self.grid.area)).ravel()
+        places = (frames + self.grid.places.ravel()).ravel()
         shape = len(self.codes), latents, self.grid.h, self.grid.w
         fresh = state.get(places).reshape(shape)
         self.codes = np.concatenate([self.codes, fresh], axis=1)
@@ -303,9 +303,9 @@ class Session:
         if not made:
             return
         last = (made - 1) * rules.d + rules.span(self.grid)  # the step that feeds its last token
-        stands = rules.d < rules.span(self.grid) and not (rules.repair or self.grid.conditioning)
+        stands = rules.d < rules.span(self.grid) and not (rules.repair or self.grid.tail)
         fed = done > last or (stands and made != wave.latents)
-        end = self.grid.position(self._known - 1, 0, 0) + self.grid.area
+        end = self.grid.length(self._known) - self.grid.tail
         self._fed = end - 1 + fed
         begun = -(-done // rules.d) + AHEAD * (wave.plan.decoding.method == "exact")
         begun = wave.context + min(begun, wave.latents or begun)

@@ -65,6 +65,9 @@ class State:
         self.run = runner(self.steps, session.capture)
         self.capture, self.exact = session.capture, dict[Decoding, Exact]()
         self.codes = session.sampling.codes
+        # the end of a row or frame has the same place in every frame: its slot holds nothing else
+        where, ids = grid.ends(ring.places)
+        self.put(where, np.tile(ids, (self.copies * batch, 1)))
 
     def execute(self, wave: Wavefront, begin: Callable[[int], None], late: bool) -> Iterator[int]:
         """Take the steps of a wavefront, as `execute` of engine.decode, or as `Exact` does."""

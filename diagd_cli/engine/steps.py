@@ -95,8 +95,8 @@ class Steps:
         if not self.wave.plan.decoding.zero_slots:
             return
         grid, empty = self.wave.plan.grid, torch.zeros_like(self.held, dtype=torch.bool)
-        first = int(grid.position(self.wave.context + latent, 0, 0))
-        positions = torch.arange(first, first + grid.area, device=self.device)
+        first, last = (grid.length(self.wave.context + latent + n) for n in range(2))
+        positions = torch.arange(first, last - grid.tail, device=self.device)
         slots = self.ring.slots(positions)
         self.cache.clear(empty.index_fill_(0, slots, True))
         self.held.index_copy_(0, slots, positions)

@@ -148,6 +148,7 @@ class Run:
                 actions=work.actions,
                 text=self.prompts.of(work.clip.path, work.target.prompt),
                 label=work.target.label,
+                negative=self.prompts.kept_from,
             )
             for work in group
         ]

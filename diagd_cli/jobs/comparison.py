@@ -88,7 +88,13 @@ class Comparing:
         check_outputs(writes, reads, force=self.force)
         if self.html:
             figure_class("--html")
-        return find_prompts(self.preset, [self.clip], steering, machine.random_weights)
+        return find_prompts(
+            self.preset,
+            [self.clip],
+            steering,
+            machine.random_weights,
+            folder=machine.weights_dir,
+        )
 
 
 def race_path(target: Path) -> Path:
@@ -132,7 +138,12 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
             comparing.candidates, loaded, machine.weights_dir, machine.random_weights
         )
     requests = [
-        (one, settings.request(one.decoding, actions, prompts.of(comparing.clip)))
+        (
+            one,
+            settings.request(
+                one.decoding, actions, prompts.of(comparing.clip), negative=prompts.kept_from
+            ),
+        )
         for one in comparing.candidates
     ]
     comparison = run_all(loaded, running, source, requests, progress)

@@ -197,7 +197,10 @@ def read_steering(generation: Generation) -> Checked:
     actions = preset.parse_actions(steering.actions)
     shared = list(dict.fromkeys(target.clip for target in targets if target.prompt is None))
     own = dict.fromkeys(target.prompt for target in targets if target.prompt is not None)
-    prompts = find_prompts(preset, shared, steering, generation.machine.random_weights, own)
+    machine = generation.machine
+    prompts = find_prompts(
+        preset, shared, steering, machine.random_weights, own, machine.weights_dir
+    )
     return Checked(prompts, actions)
 
 

@@ -32,6 +32,8 @@ def summary(
         "method": decoding.method,
         **resolved._asdict(),
         "grid": [frames, grid.h, grid.w],
+        **({"row_end": len(grid.row_end)} if grid.row_end else {}),
+        **({"frame_end": len(grid.frame_end)} if grid.frame_end else {}),
         "windows": len(plans),
         "tokens": tokens,
         "steps": steps,

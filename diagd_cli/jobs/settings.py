@@ -57,19 +57,20 @@ class Settings:
         text: Tensor | None = None,
         seed: int | None = None,
         label: int | None = None,
+        negative: Tensor | None = None,
     ) -> Request:
         """What the pipeline is asked for; decoding and seed are the settings' where no others are
         given.
 
         actions: rows int64 [context + frames, A].
-        text: embedding float [N, cross_dim].
+        text, negative: embeddings float [N, text_dim].
         label: what is to be seen, see `Request`.
         """
         from diagd_cli.loading import Request  # and torch, which takes long
 
         own = self.seed if seed is None else seed
         order = decoding or self.decoding
-        steered = actions, text, label, self.guidance
+        steered = actions, text, label, self.guidance, negative
         return Request(self.frames, order, own, self.sampling, *steered)
 
 
@@ -117,12 +118,14 @@ class Steering:
 
     actions: as --actions takes them, a file or a list such as `forward*8,left*4`.
     prompt, prompt_file, prompt_embedding: one of them at most.
+    negative_prompt: what is to be kept away from, where guidance is.
     """
 
     actions: str | None = None
     prompt: str | None = None
     prompt_file: Path | None = None
     prompt_embedding: Path | None = None
+    negative_prompt: str | None = None
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,9 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     )
     steered, weights = steered_by(preset, work.actions), generation.machine.weights_of(preset)
     own = (clip.sha256, clip.first, steered, weights)
-    text = {key: made[key] for key in ("prompt", "prompt_embedding") if key in made}
+    text = {
+        key: made[key] for key in ("prompt", "prompt_embedding", "negative_prompt") if key in made
+    }
     prompt = prompts.about(clip.path, work.target.prompt)
     return told == wanted and found == own and text == prompt
 

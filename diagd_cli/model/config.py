@@ -80,6 +80,8 @@ class TransformerConfig(Strict):
     `bias`: which linear layers have one: all of them or none, those of attention, of the MLP, or
     queries, keys and values alone.
     `attention_scale`: what products of queries and keys are multiplied by; 0 is 1/sqrt(head_dim).
+    `cross_dim`: width of a text's features, to which every layer attends. `prefix_dim`: of features
+    of which the tokens before the first frame are made, `prefix_tokens` of them (LlamaGen).
     `logit_scale`: what the last norm's output is multiplied by before the output layer. Models of
     muP (Yang et al. 2022) have both: 1/head_dim, and the base model's width over their own.
     """
@@ -101,6 +103,8 @@ class TransformerConfig(Strict):
     bias: bool | Literal["qkv", "attention", "mlp"] = False
     tied: bool = False
     cross_dim: int = Field(default=0, ge=0, le=1 << 16)
+    prefix_dim: int = Field(default=0, ge=0, le=1 << 16)
+    prefix_tokens: int = Field(default=0, ge=0, le=1 << 16)
     attention_scale: float = Field(default=0.0, ge=0)
     logit_scale: float = Field(default=1.0, gt=0)
     positions: Positions = Positions()
@@ -117,12 +121,27 @@ class TransformerConfig(Strict):
             raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
         if self.head_dim % 4 and self.positions.kind == "rope-2d":
             raise ValueError(f"head_dim ({self.head_dim}) must be a multiple of 4 for rope-2d")
+        if bool(self.prefix_dim) != bool(self.prefix_tokens):
+            raise ValueError(
+                f"prefix_dim ({self.prefix_dim}) and prefix_tokens ({self.prefix_tokens}) go "
+                "together: one is set, the other is not"
+            )
+        if self.cross_dim and self.prefix_dim:
+            raise ValueError(
+                f"cross_dim ({self.cross_dim}) and prefix_dim ({self.prefix_dim}) are two ways of "
+                "a text: leave one out"
+            )
         given = len(self.positions.frequencies)
         if given and 2 * given != self.head_dim:
             raise ValueError(
                 f"positions.frequencies ({given}) must be half of head_dim ({self.head_dim})"
             )
         return self
+
+    @property
+    def text_dim(self) -> int:
+        """Width of a text's features, 0 where no text steers."""
+        return self.cross_dim or self.prefix_dim
 
     @property
     def qkv_bias(self) -> bool:

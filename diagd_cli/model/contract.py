@@ -9,7 +9,8 @@ from torch import Tensor
 
 from diagd_cli.model.mask import CAUSAL, Mask
 
-Cross = list[tuple[Tensor, Tensor]] | None  # per layer, keys and values of a text context
+# of a text: per layer, keys and values that it attends to; or the vectors of the prefix [B, P, dim]
+Cross = list[tuple[Tensor, Tensor]] | Tensor | None
 
 
 class Cache(Protocol):
@@ -73,5 +74,5 @@ class TextModel(Model, Protocol):
     """A model that is steered by text, too."""
 
     def cross_context(self, context: Tensor) -> Cross:
-        """What `cross` is to be for embeddings float [B, N, cross_dim] of N tokens of text."""
+        """What `cross` is to be for embeddings float [B, N, text_dim] of N tokens of text."""
         ...

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from diagd_cli.model.attention import Attention, CrossAttention, Rope, reads_products
 from diagd_cli.model.cache import KVCache, LayerCache
+from diagd_cli.model.caption import Caption, with_prefix
 from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.contract import Cross
 from diagd_cli.model.linear import Linear
@@ -41,6 +42,8 @@ class Transformer(nn.Module):
         self.config = config
         self.embed = nn.Embedding(config.vocab, config.dim)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        if config.prefix_dim:
+            self.caption = Caption(config)
         self.norm = make_norm(config, config.dim, config.final_norm_affine)
         self.head = Linear(config.dim, config.logits, bias=False)
         if config.tied:
@@ -90,13 +93,15 @@ class Transformer(nn.Module):
         cache: the call's keys and values are written into it.
         extent: slots of the cache that are read, from the first.
         outputs: number of tokens, from the first, whose logits are wanted; None for all.
-        cross: per layer, keys and values of the text, from `cross_context`.
+        cross: of the text, from `cross_context`.
         slots: int64 as `positions`, where in the cache; None is at slot = position.
         start: int64 [B, 1], the first position of each clip that is no padding, from which learned
             positions count; None is 0. Those in space and time count from the first frame anyway,
             and of a flat index rotations tell differences alone.
         """
         x, rope = self.embed(ids), None
+        if isinstance(cross, Tensor):
+            x, cross = with_prefix(x, cross, positions), None
         if self.learned is not None:
             counted = positions if start is None else (positions - start).clamp(min=0)
             x = x + self.learned(counted)
@@ -113,13 +118,16 @@ class Transformer(nn.Module):
         x = self.norm(x if outputs is None else x[:, :outputs])
         return self.head(x if self.config.logit_scale == 1 else x * self.config.logit_scale)
 
-    def cross_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Per layer the keys and values of a text; they stay the same for a whole clip.
+    def cross_context(self, context: Tensor) -> list[tuple[Tensor, Tensor]] | Tensor:
+        """What is made of a text once for a whole clip.
 
-        context: float [B, N, cross_dim], the embeddings of N tokens of text.
+        context: float [B, N, text_dim], the embeddings of N tokens of text.
 
-        Returns keys and values [B, kv_heads, N, head_dim] for each layer.
+        Returns keys and values [B, kv_heads, N, head_dim] for each layer; or where the text is the
+        prefix, with N positions, its vectors [B, N, dim].
         """
+        if self.config.prefix_dim:
+            return self.caption(context)
         return [cast(Block, block).cross.context(context) for block in self.blocks]
 
 

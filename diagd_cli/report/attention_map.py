@@ -59,7 +59,7 @@ def draw_map(axes: Axes, attention: AttentionMap) -> None:
         axes.axvline(start, color="#888888", linewidth=0.6)
     mark_neighbours(axes, attention, starts)
     names = [f"frame {t}" if len(starts) < 12 else str(t) for t in range(len(starts))]
-    axes.set_xticks([start + grid.area / 2 for start in starts], names)
+    axes.set_xticks([start + (grid.block - grid.tail) / 2 for start in starts], names)
     axes.tick_params(axis="x", length=0)
     note = (
         "a query stands at its token and predicts the next one: what is bright beside a mark is a "
@@ -79,22 +79,26 @@ def mark_neighbours(axes: Axes, attention: AttentionMap, starts: list[int]) -> N
     is seen.
     """
     grid, rows = attention.grid, np.arange(attention.grid.area)
-    own = starts[-1]
+    own, places = starts[-1], attention.grid.places.ravel()
     strokes: dict[str, Any] = {"linestyle": (0, (6, 14)), "linewidth": 1.4}
     above = rows[grid.w :]
     axes.plot(
-        own + rows,
+        own + places,
         rows,
         color="#0072B2",
         label="the token itself, and left of it its row",
         **strokes,
     )
     axes.plot(
-        own + above - grid.w, above, color="#56B4E9", label="row above, same column", **strokes
+        own + places[: len(above)],
+        above,
+        color="#56B4E9",
+        label="row above, same column",
+        **strokes,
     )
     for n, start in enumerate(starts[:-1]):
         label = "same place, frames before" if not n else None
-        axes.plot(start + rows, rows, color="#E69F00", label=label, **strokes)
+        axes.plot(start + places, rows, color="#E69F00", label=label, **strokes)
 
 
 def draw_layers(axes: Axes, attention: AttentionMap) -> None:

@@ -72,5 +72,4 @@ def timeline(plans: list[Plan]) -> Timeline:
 
 def _codes(values: np.ndarray, plan: Plan) -> np.ndarray:
     """Of values [frames * block], those of the codes [frames, h, w]."""
-    blocks = values.reshape(plan.latents, plan.grid.block)[:, : plan.grid.area]
-    return blocks.reshape(plan.latents, plan.grid.h, plan.grid.w)
+    return values.reshape(plan.latents, plan.grid.block)[:, plan.grid.places]

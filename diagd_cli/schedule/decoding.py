@@ -117,7 +117,11 @@ class Decoding:
             case = f"With k={self.k} on a {grid.h}x{grid.w} grid"
             raise UsageError(f"d is {d}", f"{case} it must lie in 1..{spatial_steps}")
         stand_in = "above" if self.method == "zipar" else self.stand_in
-        if not context and stand_in in ("previous-frame", "previous-frame-target", "prompt-frame"):
+        if not (context or grid.row_end) and stand_in in (
+            "previous-frame",
+            "previous-frame-target",
+            "prompt-frame",
+        ):
             raise UsageError(
                 f"The stand-in {stand_in} needs a context frame", "Use above or newest"
             )

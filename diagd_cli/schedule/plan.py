@@ -5,11 +5,13 @@ step t*d + i*k + j (equation 5 of the paper counts them). It is predicted from a
 raster predecessor's position:
 
 1. advance      the left neighbour, made one step before;
-2. row start    the last token of the row above, or a stand-in for it while it is missing;
-3. frame start  the conditioning tokens after the frame before; without any, the last token of the
-                frame before, or its stand-in while it is missing;
+2. row start    the end of the row above, whose ids are known; where rows have none, the last token
+                of the row above, or a stand-in for it while it is missing;
+3. frame start  the ends of the frame before and its conditioning tokens; without any, the last
+                token of the frame before, or its stand-in while it is missing;
 4. late feed    a token that rules 1-3 have not fed, or for which a stand-in was fed, is fed the
-                step after it was made.
+                step after it was made; with it, once more, the end of a row or frame that was fed
+                before the row was complete.
 """
 
 from __future__ import annotations
@@ -138,22 +140,47 @@ def _frame(grid: Grid, context: int, rules: Resolved, t: int) -> np.ndarray:
     for row in range(grid.h):
         step, goal = made[row * grid.w], place[row * grid.w]
         exists = k == grid.w if row else not t or d == rules.span(grid)  # the token before it
-        if not row and grid.conditioning and context + t:
-            # rule 3; nothing steers the very first frame
-            steering = grid.conditioning_positions(context + t - 1)
-            targets = np.where(steering == goal - 1, goal, -1)
-            feeds.append(_columns(step, steering, steering, targets))
+        known = _known_before(grid, context + t, row)
+        if len(known):
+            targets = np.where(known == goal - 1, goal, -1)
+            feeds.append(_columns(step, known, known, targets))
         else:
             # rules 2, 3: it exists (or is the prompt's last token), or something stands in
             source = goal - 1 if exists else find_stand_in(stand_in, grid, context, k, d, t, row)
             feeds.append(_columns(step, source, goal - 1, goal))
             if row:
                 (fed if exists else covered)[row * grid.w - 1] = True
-    if not grid.conditioning:  # the next frame's start does that to the last token
+    if not grid.tail:  # the next frame's start does that to the last token
         (fed if d == rules.span(grid) else covered)[-1] = True
     late = ~fed & (repair | ~covered)  # rule 4
     feeds.append(_columns(made[late] + 1, place[late], place[late], -1))
+    if repair:
+        feeds += _early_ends(grid, context, rules, t)
     return np.concatenate(feeds, axis=1)
+
+
+def _known_before(grid: Grid, t: int, row: int) -> np.ndarray:
+    """Flat positions of the known tokens right before a row of frame t: the end of the row above,
+    or what ends and follows the frame before. Before the very first frame there are none.
+    """
+    if row:
+        return grid.row_end_positions(t, row - 1)
+    return grid.tail_positions(t - 1) if t else np.empty(0, dtype=np.int64)
+
+
+def _early_ends(grid: Grid, context: int, rules: Resolved, t: int) -> list[np.ndarray]:
+    """Feeds, once rows are complete, of what ended them before they were. Conditioning is not of
+    the frame that it follows, and stays.
+    """
+    feeds = []
+    for row in range(grid.h):
+        last, ends = row == grid.h - 1, grid.row_end_positions(context + t, row)
+        if last:
+            ends = grid.tail_positions(context + t)[: grid.tail - grid.conditioning]
+        complete = t * rules.d + row * rules.k + grid.w
+        if ((t + 1) * rules.d if last else t * rules.d + (row + 1) * rules.k) < complete:
+            feeds.append(_columns(complete, ends, ends, np.full_like(ends, -1)))
+    return feeds
 
 
 def _later(feeds: np.ndarray, grid: Grid, context: int, rules: Resolved, frames: int) -> np.ndarray:
@@ -187,8 +214,7 @@ def _assemble(
     """Sort feeds by step, those with a target first, then by position."""
     order = np.lexsort((feeds[2], feeds[3] < 0, feeds[0]))
     step, source, position, target = map(np.ascontiguousarray, feeds[:, order])
-    # nothing follows the last code
-    length = grid.position(context + latents, 0, 0) - grid.conditioning
+    length = grid.length(context + latents) - grid.tail  # nothing follows the last code
     first_write = np.full(length, steps)
     np.minimum.at(first_write, position, step)
     first_write[: position[step == 0].min()] = -1

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.errors import OutputError, UsageError, WeightsError, one_line
 from diagd_cli.files.atomic import atomic
+from diagd_cli.files.cache import cache_folder
 from diagd_cli.tokens.t5 import encode
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from diagd_cli.preset import Preset
     from diagd_cli.sections import Text
 
-CACHE_VARIABLE = "DIAGD_CACHE"
 LARGEST_PROMPT = 1 << 16  # bytes of a prompt file
 
 
@@ -103,9 +103,7 @@ def embedding_path(prompt: str, text: Text, dim: int, cache: Path | None = None)
     The file's name stands for prompt, encoder, length and dim. It holds the rows of the prompt's
     tokens alone, and `read_embedding` reads it.
     """
-    if cache is None:
-        folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-        cache = Path(os.environ.get(CACHE_VARIABLE) or Path(folder) / "diagd")
+    cache = cache_folder() if cache is None else cache
     key = json.dumps([prompt, text.encoder, text.length, dim])
     return cache / "text" / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
 

@@ -145,7 +145,8 @@ def token_nll(
     """
     length = sequences.shape[1]
     positions = torch.arange(length - 1, device=sequences.device)
-    is_code = (grid.coords(length)[:, 1] < grid.h) & (np.arange(length) >= max(grid.prefix, 1))
+    every = np.arange(length)
+    is_code = grid.is_code(every) & (every >= max(grid.prefix, 1))
     codes = torch.from_numpy(np.flatnonzero(is_code)).to(sequences.device)
     arguments = (sequences[:, :-1], positions)
     logits = (

@@ -25,6 +25,7 @@ from diagd_cli.files.atomic import atomic
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.preset import Preset
 from diagd_cli.sources import Source, Weights
+from diagd_cli.tokens.template import read_words
 from diagd_cli.weights.build import (
     build_inverse,
     build_tokenizer,
@@ -142,6 +143,10 @@ def tensors(preset: Preset, role: Role, paths: list[Path]) -> Rows:
     must not be written to. The format is that of the preset's entry; without one, that of the
     tokenizer's family. Raises WeightsError.
     """
+    if role == "prompt":  # no weights, but a file that must be right
+        for path in paths:
+            read_words(path)
+        return iter(())
     entry = getattr(preset, f"{role}_weights")
     kind = preset.tokenizer.kind
     form = entry.format if entry else families.format_of(kind)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from diagd_cli.errors import WeightsError
+from diagd_cli.files.cache import cache_folder
 from diagd_cli.sources import Source, Weights, WeightsFile
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 WEIGHTS_VARIABLE = "DIAGD_WEIGHTS"
 # bytes; hashing a larger file at every start would take as long as loading it
 ALWAYS_VERIFIED = 1 << 30
-Role = Literal["transformer", "tokenizer", "inverse"]
+Role = Literal["transformer", "tokenizer", "inverse", "prompt"]
 ROLES: tuple[Role, ...] = ("transformer", "tokenizer")  # without which nothing can be generated
 
 
@@ -38,8 +39,9 @@ def roles(preset: Preset) -> tuple[Role, ...]:
     """The models whose weights a preset should have: those without which nothing can be generated,
     and others it names.
     """
-    own = ROLES if preset.pixels else ROLES[:1]
-    return (*own, "inverse") if preset.inverse_weights else own
+    own: tuple[Role, ...] = ROLES if preset.pixels else ROLES[:1]
+    own = (*own, "inverse") if preset.inverse_weights else own
+    return (*own, "prompt") if preset.prompt_weights else own
 
 
 def entry_of(preset: Preset, role: Role) -> Weights:
@@ -56,7 +58,8 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
     WeightsError.
 
     A file is looked for in every folder of `weights_folders`, by its name, below its repository's
-    name, and below the repository's full name; then in the cache of huggingface_hub.
+    name, and below the repository's full name; then in the cache of huggingface_hub, or where
+    `release_folder` says.
     """
     weights = entry_of(preset, role)
     folders = weights_folders(preset, chosen)
@@ -72,9 +75,10 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
         file.file for file, path in zip(source.files, paths, strict=True) if path is None
     )
     looked = ", ".join(str(folder) for folder in folders)
-    of = f" of {source.repo}" if source.repo else ""
-    get = f"fetch them with: diagd weights pull {preset.name}; or name" if source.repo else "name"
-    if source.where and not source.repo:
+    of = f" of {source.project}" if source.project else ""
+    pulled = f"fetch them with: diagd weights pull {preset.name}; or name"
+    get = pulled if source.project else "name"
+    if source.where and not source.project:
         get = f"download them from {source.where}; and name"
     hint = f"Looked in {looked}; {get} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
     raise WeightsError(f"The {role} weights of {preset.name} are missing: no {missing}{of}", hint)
@@ -82,12 +86,19 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
 
 def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None:
     below = [file.file]
-    if source.repo:
-        below += [f"{source.repo.split('/')[1]}/{file.file}", f"{source.repo}/{file.file}"]
+    if source.project:
+        below += [f"{source.project.split('/')[1]}/{file.file}", f"{source.project}/{file.file}"]
+    if source.release:
+        folders = [*folders, release_folder()]
     for path in (folder / name for folder in folders for name in below):
         if os.path.isfile(path):  # also false for a name that no file system takes
             return path
     return cached(source.repo, file.file) if source.repo else None
+
+
+def release_folder() -> Path:
+    """Where files of releases on GitHub are put when nobody says where."""
+    return cache_folder() / "weights"
 
 
 def cached(repo: str, file: str) -> Path | None:

@@ -95,7 +95,8 @@ def estimate(
     held = min(preset.window, preset.latents(frames))
     ring = ring_for(grid, decoding, held)
     slots = ring.places + 1  # the last: where spare lanes write
-    text = config.layers * (preset.text.length if preset.text else 0)
+    # what is attended to apart; a text that is the prefix is in the cache
+    text = config.layers * (preset.text.length if preset.text and config.cross_dim else 0)
     in_batch = 2 * batch if preset.guidance else batch
     keys = in_batch * config.kv_heads * config.head_dim
     # a step makes at most one token in each, of all frames that are in flight

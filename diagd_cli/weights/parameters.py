@@ -26,6 +26,11 @@ def transformer_parameters(config: TransformerConfig, positions: int) -> int:
         block += _linear(config.cross_dim, 2 * keys, qkv) + _linear(queries, dim, out)
     ends = (config.vocab + (0 if config.tied else config.logits)) * dim
     ends += _norm(config, dim) if config.final_norm_affine else 0
+    ends += (
+        (config.prefix_dim + dim) * dim + config.prefix_tokens * config.prefix_dim
+        if config.prefix_dim
+        else 0
+    )
     return config.layers * block + ends + _learned(config, positions) * dim
 
 

@@ -87,6 +87,8 @@ def deviations(preset: Preset, role: Role, paths: list[Path]) -> list[str]:
     """
     if preset.path and preset.path.resolve().parent == preset_folder().resolve():
         return []
+    if role == "prompt":
+        return []
     own = settings_of(preset, role)
     if told := told_by(paths):
         wrong = [name for name in own if name in told and told[name] != own[name]]

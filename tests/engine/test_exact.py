@@ -16,6 +16,7 @@ from strategies import (
     careful,
     configs,
     grids,
+    known_ends,
     open_session,
     reference,
     sampler,
@@ -41,9 +42,10 @@ def extend(session, latents, decoding):
     return session.codes[:, -latents:]
 
 
-def still(frames, h=4, w=5, conditioning=0):
+def still(frames, h=4, w=5, conditioning=0, **ends):
     """A world of a model that has no opinion, and makes 0 everywhere."""
-    world = World(Grid(h, w, conditioning), context=1, frames=frames, decoding=NTP)
+    grid = Grid(h, w, conditioning, **ends)
+    world = World(grid, context=1, frames=frames, decoding=NTP)
     model = build_model(WIDE, world.grid, 1 + frames, seed=0)
     model.head.weight.zero_()
     return world, model
@@ -59,6 +61,7 @@ def test_p1_exact_is_a_plain_decoder(world, config, seed, temperature, width, ca
         plain |= {world.layout.position(t, i, j): int(x) for (i, j), x in np.ndenumerate(frame)}
     for t, actions in enumerate(session.conditioning[0]):
         plain |= dict(zip(world.layout.steering(t), actions.tolist(), strict=True))
+    plain |= known_ends(world, total)
 
     noisy = sampler(model, [seed], temperature, world.padding)
 
@@ -123,12 +126,13 @@ def test_what_is_complete_stays_when_it_is_abandoned(
 @given(grids(), st.integers(1, 3), st.integers(1, 40))
 def test_guesses_that_are_right_are_kept(grid, frames, width):
     """Of a video that stands still every guess is right: no place is fed twice."""
-    world, model = still(frames, grid.h, grid.w, grid.conditioning)
+    sizes = grid.h, grid.w, grid.conditioning
+    world, model = still(frames, *sizes, row_end=grid.row_end, frame_end=grid.frame_end)
     session = open_session(world, model, 1 + frames, temperature=0.0)
     session.codes[:] = 0
     decoding = exact(world, width)
     extend(session, frames, decoding)
-    fed = grid.block * frames - 1 + (grid.conditioning == 0)
+    fed = grid.block * frames - 1 + (grid.tail == 0)
     assert session.times.fed >= fed
     assert session.times.steps <= -(-fed // max(1, round(decoding.width * 3 / 8)))
 

@@ -18,6 +18,7 @@ from strategies import (
     careful,
     configs,
     decodings,
+    ends,
     random_sequences,
     reference,
     run,
@@ -38,7 +39,8 @@ SCALES = st.sampled_from([0.0, 1.5, 4.0])
 def worlds(draw, contexts=(0, 1, 2)) -> World:
     """Worlds with a prefix, and an image without context among them."""
     h, w = draw(st.integers(1, 4)), draw(st.integers(1, 5))
-    grid = Grid(h, w, conditioning=draw(st.integers(0, 1)), prefix=draw(st.integers(1, 3)))
+    steering, prefix = draw(st.integers(0, 1)), draw(st.integers(1, 3))
+    grid = Grid(h, w, steering, prefix, draw(ends()), draw(ends()))
     context, decoding = draw(st.sampled_from(contexts)), draw(decodings(grid))
     if not context:  # nothing can stand in that is of an earlier frame
         decoding = replace(decoding, stand_in=draw(st.sampled_from(["above", "newest"])))
@@ -71,7 +73,9 @@ class Mixed:
         bare = [ids[p] if p < layout.prefix else x for p, x in zip(positions, tokens, strict=True)]
         nothing, mixed = self.plain(bare, positions, mask, zeros), []
         for n, position in enumerate(positions):
-            place = (position + 1 - layout.prefix) % layout.block  # of the token that follows
+            # codes of its frame before the token that follows
+            first = layout.position(layout.coordinates(position + 1)[0], 0, 0)
+            place = sum(map(layout.is_code, range(first, position + 1)))
             guided = not self.guidance.tokens or place < self.guidance.tokens
             scale = self.guidance.scale if guided else 1.0
             mixed.append(scale * own[n] + (1 - scale) * nothing[n])

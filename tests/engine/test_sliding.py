@@ -18,6 +18,7 @@ from strategies import (
     careful,
     configs,
     decodings,
+    known_ends,
     open_session,
     random_sequences,
     reference,
@@ -210,7 +211,7 @@ def test_what_is_complete_stays_when_an_extension_is_abandoned(world, config, se
     made, left = run[4], oracle.drop(entries, end, repair)
     # what was made of frames in flight is gone
     free = {p for t in range(complete, whole) for p in range(*span_of(world, t))}
-    made = {p: token for p, token in made.items() if p not in free}
+    made = {p: token for p, token in made.items() if p not in free} | known_ends(world, whole)
     rules = second.resolve(world.grid, 1)
     oracle.walk(world.layout, complete, more, rules, made, choose, left)
     frames = range(world.context, complete + more)

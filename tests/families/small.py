@@ -78,6 +78,30 @@ SMALL = {
             "positions": {"kind": "learned", "places": 6},
         },
     },
+    "emu3": {
+        "clip": {"height": 16, "width": 24},
+        "tokenizer": {"channels": 32, "multipliers": [1] * 4, "blocks": 1},
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "mlp_dim": 64,
+        },
+    },
+    "simplear": {
+        "clip": {"height": 32, "width": 48},
+        "tokenizer": {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1},
+        "transformer": {
+            "dim": 32,
+            "layers": 2,
+            "heads": 4,
+            "kv_heads": 2,
+            "head_dim": 8,
+            "mlp_dim": 64,
+        },
+    },
     "llamagen": {
         "clip": {"height": 64, "width": 80},
         "tokenizer": {"channels": 32, "multipliers": [1] * 5, "blocks": 1, "latent": 8},

@@ -164,7 +164,8 @@ def test_files_as_training_leaves_them(tmp_path, wrap):
 def test_other_files_are_refused(tmp_path):
     config, weights = golden().preset.transformer, load_file(WEIGHTS)
     for changed, told in (
-        ({**weights, "cls_embedding.cap_proj.fc1.weight": torch.zeros(2, 2)}, "steered by text"),
+        ({**weights, "cls_embedding.cap_proj.fc1.weight": torch.zeros(2, 2)},
+         "holds a model of a text, t2i, and the preset is of a class, c2i"),
         ({**weights, "layers.0.extra": torch.zeros(2)}, "holds layers.0.extra"),
         ({k: v for k, v in weights.items() if "w3" not in k}, "lacks layers.0.feed_forward.w3"),
         ({**weights, "norm.weight": torch.zeros(3)}, r"norm.weight is \(3,\)"),
@@ -180,7 +181,7 @@ def test_other_files_are_refused(tmp_path):
 
 
 COUNTS = {"b": 110_888_448, "l": 342_910_976, "xl": 774_699_520, "xxl": 1_410_972_672,
-          "3b": 3_096_659_200}  # fmt: skip
+          "3b": 3_096_659_200, "t2i": 777_678_080 + 120 * 2048}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -188,10 +189,14 @@ def test_shipped_presets_have_the_official_sizes(name):
     preset = load_preset(name)
     told = preset.transformer.model_dump()
     assert {key: told[key] for key in OFFICIAL[name]} == OFFICIAL[name]
-    size = name.split("-")[2]
+    size = "t2i" if "t2i" in name else name.split("-")[2]
     assert transformer_parameters(preset.transformer, preset.positions) == COUNTS[size]
     side = int(name.split("-")[3]) // 16
-    assert (preset.grid.h, preset.grid.w, preset.grid.prefix) == (side, side, 1)
+    assert (preset.grid.h, preset.grid.w, preset.grid.prefix) == (
+        side,
+        side,
+        120 if size == "t2i" else 1,
+    )
 
 
 def test_labels():

@@ -8,7 +8,10 @@ from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
 from diagd_cli.tokens.grid import Grid
 
-GRIDS = [Grid(3, 4), Grid(3, 4, conditioning=2, prefix=1), Grid(1, 5), Grid(4, 1, 1)]
+GRIDS = [
+    Grid(3, 4), Grid(3, 4, conditioning=2, prefix=1), Grid(1, 5), Grid(4, 1, 1),
+    Grid(3, 4, 1, 1, row_end=(7, 8), frame_end=(9,)),
+]  # fmt: skip
 
 
 def of(grid, frames, *decoding, context=1):
@@ -39,6 +42,16 @@ def test_stand_ins_come_with_rows_and_go_when_the_truth_is_fed():
     assert (line.stand_in[:, :2, 3] == 3 * t + 2 * i + 2).all() and line.stand_in[0, 2, 3] == 3
     assert (line.late[:, :2, 3] == line.made[:, :2, 3] + 1).all() and (line.gone == line.late).all()
     assert (line.stand_in[:, :, :3] == NEVER).all() and line.stand_in[1, 2, 3] == NEVER
+
+
+def test_ends_of_rows_leave_no_stand_in_and_show_no_cell_of_their_own():
+    """What is fed late is the last code of every row, the step after it is made."""
+    line = of(Grid(3, 4, row_end=(7,)), 2, "diagd", 2, 3)
+    assert line.made.shape == (2, 3, 4) and (line.stand_in == NEVER).all()
+    late = line.late < NEVER
+    late[1, 2, 3] = True  # the last code of all, which nobody needs
+    assert late[:, :, 3].all() and not late[:, :, :3].any()
+    assert (line.late[0] == line.made[0] + 1)[:, 3].all()
 
 
 def test_without_repair_stand_ins_stay():

@@ -127,8 +127,8 @@ def test_every_k_and_d_of_a_small_grid_feeds_what_the_oracle_feeds(stand_in, rep
     """Three frames after two: where d is small, what a stand-in points at may be missing in one or
     two frames.
     """
-    for conditioning in (0, 1):
-        grid = Grid(3, 4, conditioning)
+    for ends in ((), (1,), (0, 1, (7, 8), (9,)), (0, 0, (), (9,))):
+        grid = Grid(3, 4, *ends)
         for k in range(1, grid.w + 1):
             for d in range(1, 2 * k + grid.w + 1):
                 assert_as_the_oracle_feeds(
@@ -203,6 +203,53 @@ def test_k_and_d_out_of_range_are_refused_with_the_value_and_the_range(decoding,
     assert all(text in str(caught.value) for text in said)
 
 
+# ---- tokens that are known beforehand: the ends of rows and of frames ----------------------------
+
+EMU3 = Grid(90, 90, prefix=8, row_end=(7,))
+
+
+@pytest.mark.parametrize(
+    "decoding, steps",
+    [(Decoding("ntp"), 8100), (Decoding("spatial", k=1), 179), (Decoding("spatial", k=2), 268)],
+)
+def test_ends_of_rows_cost_no_step(decoding, steps):
+    assert build_plan(EMU3, 0, 1, decoding).steps == steps
+
+
+def test_the_end_of_a_row_starts_the_next_one_and_is_fed_again_when_its_row_is_complete():
+    """3 x 3 codes with one id after each row, after a prefix of one; positions of row i are 1 + 4i
+    to 4 + 4i. (source = position, target) of each step by k=1.
+    """
+    grid = Grid(3, 3, prefix=1, row_end=(7,))
+    plan = build_plan(grid, 0, 1, Decoding("spatial", k=1))
+    assert (plan.source == plan.position).all()  # nothing stands in for anything
+    parts = [slice(a, b) for a, b in zip(plan.starts, plan.starts[1:], strict=False)]
+    steps = [
+        list(zip(plan.position[p].tolist(), plan.target[p].tolist(), strict=True)) for p in parts
+    ]
+    assert steps == [
+        [(0, 1)],
+        [(1, 2), (4, 5)],
+        [(2, 3), (5, 6), (8, 9)],
+        [(6, 7), (9, 10), (3, -1), (4, -1)],
+        [(10, 11), (7, -1), (8, -1)],
+    ]
+    left = build_plan(grid, 0, 1, Decoding("spatial", k=1, repair=False))
+    assert len(plan.source) - len(left.source) == 2  # the two that were early
+
+
+def test_where_rows_have_ends_no_stand_in_is_needed():
+    """Nor a frame for it."""
+    grid, decoding = Grid(3, 4, prefix=1, row_end=(7,)), Decoding("diagd", 1, 2)
+    assert_as_the_oracle_feeds(World(grid, 0, 3, decoding))
+    assert decoding.stand_in == "previous-frame"
+
+
+def test_ntp_feeds_the_end_of_a_row_with_its_last_code():
+    plan = build_plan(Grid(2, 3, 0, 1, row_end=(7, 8)), 0, 1, Decoding("ntp"))
+    assert plan.widths.tolist() == [1, 1, 1, 3, 1, 1] and plan.steps == 6
+
+
 # ---- without a context frame: a prefix alone, or nothing -----------------------------------------
 
 
@@ -221,11 +268,11 @@ def test_the_first_token_needs_a_token_before_it():
 @pytest.mark.parametrize(
     "decoding", [Decoding("ntp"), Decoding("zipar", k=2), Decoding("spatial", stand_in="newest")]
 )
+@pytest.mark.parametrize("ends", [(), ((7,),), ((7, 8), (9,)), ((), (9,))])
 @pytest.mark.parametrize("conditioning", [0, 1, 2])
-def test_a_prefix_is_context_enough(decoding, conditioning):
-    assert_as_the_oracle_feeds(
-        World(Grid(3, 4, conditioning, prefix=1), context=0, frames=2, decoding=decoding)
-    )
+def test_a_prefix_is_context_enough(decoding, conditioning, ends):
+    grid = Grid(3, 4, conditioning, 1, *ends)
+    assert_as_the_oracle_feeds(World(grid, context=0, frames=2, decoding=decoding))
 
 
 @pytest.mark.parametrize("stand_in", ["above", "newest"])

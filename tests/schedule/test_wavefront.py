@@ -54,8 +54,8 @@ def test_the_feeds_are_those_of_the_whole_plan(world):
 @pytest.mark.parametrize("repair", [True, False])
 @pytest.mark.parametrize("stand_in", STAND_INS)
 def test_every_k_and_the_smallest_and_largest_d_of_a_small_grid(stand_in, repair):
-    for conditioning in (0, 1):
-        grid = Grid(3, 4, conditioning)
+    for ends in ((), (1,), (1, 0, (7, 8), (9,))):
+        grid = Grid(3, 4, *ends)
         for k in range(1, grid.w + 1):
             span = 2 * k + grid.w
             for d in (1, 2, span // 2, span):

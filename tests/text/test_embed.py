@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small_t5 import make_t5
 from tokenizers import Tokenizer
 from torch import Tensor
 
@@ -52,7 +53,12 @@ def by_hand(folder: Path, ids: list[int]) -> Tensor:
             norm(x, f"block.{n}.layer.1.layer_norm"),
             f"encoder.block.{n}.layer.1.DenseReluDense",
         )
-        x = x + (y @ weights[f"{name}.wi.weight"].T).relu() @ weights[f"{name}.wo.weight"].T
+        if f"{name}.wi.weight" in weights:
+            y = (y @ weights[f"{name}.wi.weight"].T).relu()
+        else:  # T5 1.1
+            gate, up = (y @ weights[f"{name}.wi_{m}.weight"].T for m in range(2))
+            y = torch.nn.functional.gelu(gate, approximate="tanh") * up
+        x = x + y @ weights[f"{name}.wo.weight"].T
     return norm(x, "final_layer_norm")
 
 
@@ -62,6 +68,13 @@ class TestEmbed:
         assert embedding.shape == (LENGTH, DIM) and embedding.dtype == torch.float32
         torch.testing.assert_close(embedding[: len(IDS)], by_hand(t5, IDS), rtol=1e-4, atol=1e-5)
         assert not embedding[len(IDS) :].any()
+
+    def test_of_t5_1_1_as_flan_is_one(self, tmp_path):
+        """Gated, and with output weights of its own."""
+        kind = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+        [embedding] = embed(make_t5(tmp_path / "flan", DIM, **kind), PROMPT)
+        own = by_hand(tmp_path / "flan", IDS)
+        torch.testing.assert_close(embedding[: len(IDS)], own, rtol=1e-4, atol=1e-5)
 
     def test_does_not_depend_on_how_far_it_is_padded(self, t5):
         [short], [long] = embed(t5, PROMPT, length=8), embed(t5, PROMPT, length=12)

@@ -27,9 +27,10 @@ def test_coords_invert_position(grid, frames):
     coords = grid.coords(grid.length(frames))
     t, i, j = np.indices((frames, grid.h, grid.w)).reshape(3, -1)
     assert (coords[grid.position(t, i, j)] == np.stack([t, i, j], axis=1)).all()
+    first = len(grid.frame_end)
     for frame in range(frames):
         steering = coords[grid.conditioning_positions(frame)]
-        assert steering.tolist() == [[frame, grid.h, a] for a in range(grid.conditioning)]
+        assert steering.tolist() == [[frame, grid.h, first + a] for a in range(grid.conditioning)]
     assert (coords[: grid.prefix] == 0).all()
 
 
@@ -37,6 +38,7 @@ def test_coords_invert_position(grid, frames):
 def test_every_position_is_one_token(grid, frames):
     places = [grid.position(*np.indices((frames, grid.h, grid.w))).ravel(), np.arange(grid.prefix)]
     places += [grid.conditioning_positions(t) for t in range(frames)]
+    places.append(grid.ends(grid.length(frames))[0])
     assert sorted(np.concatenate(places)) == list(range(grid.length(frames)))
 
 
@@ -56,6 +58,39 @@ def test_codes_invert_flatten(grid, frames, batch, seed):
     for frame in range(frames):
         assert (flat[:, grid.conditioning_positions(frame)] == steering[:, frame]).all()
     assert (flat[:, : grid.prefix] == prefix).all()
+    where, ids = grid.ends(grid.length(frames))
+    assert (flat[:, where] == ids).all()
+
+
+def test_ends_of_rows_and_frames_by_hand():
+    """Two frames of 2x3 codes: two ids after each row, one after each frame, then one that
+    steers.
+    """
+    grid = Grid(2, 3, conditioning=1, prefix=1, row_end=(90, 91), frame_end=(92,))
+    assert (grid.area, grid.stride, grid.tail, grid.block, grid.length(2)) == (6, 5, 4, 12, 25)
+    codes = np.arange(12).reshape(2, 2, 3)
+    flat = grid.flatten(codes, np.array([[70], [71]]), np.array([80]))
+    row = [90, 91]
+    assert flat.tolist() == [
+        80, 0, 1, 2, *row, 3, 4, 5, *row, 92, 70, 6, 7, 8, *row, 9, 10, 11, *row, 92, 71,
+    ]  # fmt: skip
+    assert grid.row_end_positions(1, 0).tolist() == [16, 17]
+    assert grid.tail_positions(0).tolist() == [9, 10, 11, 12]
+    assert np.flatnonzero(grid.is_code(np.arange(25)))[:7].tolist() == [1, 2, 3, 6, 7, 8, 13]
+    assert grid.order(grid.position(1, *np.indices((2, 3)))).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert [x.tolist() for x in grid.ends(10)] == [[4, 5, 9], [90, 91, 90]]
+    assert grid.coords(13)[4:].tolist() == [
+        [0, 0, 3], [0, 0, 4], [0, 1, 0], [0, 1, 1], [0, 1, 2], [0, 1, 3], [0, 1, 4], [0, 2, 0], [0, 2, 1],
+    ]  # fmt: skip
+
+
+@given(grids(), st.integers(1, 4))
+def test_codes_are_known_by_their_position(grid, frames):
+    """And counted: `order` is the raster order in each frame."""
+    positions = grid.position(*np.indices((frames, grid.h, grid.w))).ravel()
+    every = np.arange(grid.prefix, grid.length(frames))
+    assert every[grid.is_code(every)].tolist() == positions.tolist()
+    assert grid.order(positions).tolist() == list(range(grid.area)) * frames
 
 
 def test_codes_of_another_grid():

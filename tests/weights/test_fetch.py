@@ -8,6 +8,7 @@ from hub import Hub, serve
 
 from diagd_cli.errors import WeightsError
 from diagd_cli.preset_files import load_preset
+from diagd_cli.sources import Source
 from diagd_cli.weights.fetch import pull
 from diagd_cli.weights.locate import locate
 
@@ -132,6 +133,102 @@ def test_weights_that_are_elsewhere(hub, make, tmp_path, lines):
         "The transformer weights, big.pt, are not on the hub: download them from "
         "https://example.com, and name their folder with --weights-dir"
     )
+
+
+# ---- releases on GitHub --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def release(hub, make, tmp_path, monkeypatch):
+    """A preset whose Transformer is in a release, on a server that sends it on."""
+    monkeypatch.setenv("GITHUB_SERVER_URL", hub.url)
+    monkeypatch.setenv("DIAGD_CACHE", str(tmp_path / "own"))
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 50_000)
+    hub.files["maker/world@v1.0"] = {"big.pt": BIG}
+
+    def preset(content=BIG):
+        checksum = {"sha256": hashlib.sha256(content).hexdigest()}
+        sources = [{"release": "maker/world@v1.0", "files": [{"file": "big.pt", **checksum}]}]
+        return make(transformer_weights={"sources": sources})
+
+    return preset
+
+
+def test_files_of_a_release(hub, release, tmp_path, lines):
+    """To a folder, below the repository's name, or to the cache; there they are found again."""
+    folder, preset = tmp_path / "weights", release()
+    paths = pull(preset, folder, "hf_mine", lines.append)
+    assert paths[0] == folder / "world" / "big.pt" and paths[0].read_bytes() == BIG
+    assert lines[2] == "Fetching big.pt of maker/world v1.0, 440.0 kB"
+    assert {token for _, name, _, token in hub.asked if "@" in name} == {None}  # that is the hub's
+    assert [path.name for path in paths[0].parent.iterdir()] == ["big.pt"]
+    hub.asked.clear()
+    assert pull(preset, folder, None, lines.append) == paths and not hub.asked
+    paths = pull(preset, None, None, lines.append)
+    assert paths[0] == tmp_path / "own" / "weights" / "world" / "big.pt"
+    assert locate(preset, "transformer")[1] == paths[:1]
+
+
+def test_a_release_goes_on_where_it_broke(hub, release, tmp_path, monkeypatch):
+    """The connection, or the command."""
+    hub.breaks = 120_000
+    [path, _] = pull(release(), tmp_path, None, lambda line: None)
+    asked = [part for method, name, part, _ in hub.asked if method == "GET" and "@" in name]
+    assert path.read_bytes() == BIG and asked == [None, "bytes=100000-"]
+
+    path.unlink()
+    hub.asked.clear()
+    hub.breaks = 120_000
+    with monkeypatch.context() as patch:
+        patch.setattr("time.sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pull(release(), tmp_path, None, lambda line: None)
+    assert not path.exists()
+    pull(release(), tmp_path, None, lambda line: None)
+    asked = [part for method, name, part, _ in hub.asked if method == "GET" and "@" in name]
+    assert path.read_bytes() == BIG and asked == [None, "bytes=100000-"]
+
+
+def interrupt(seconds):
+    raise KeyboardInterrupt
+
+
+def test_what_was_begun_of_another_version_is_dropped(hub, release, tmp_path):
+    (tmp_path / "world").mkdir()
+    old = tmp_path / "world" / "big.pt.0123456789ab.incomplete"
+    old.write_bytes(b"old")
+    [path, _] = pull(release(), tmp_path, None, lambda line: None)
+    assert path.read_bytes() == BIG and not old.exists()
+
+
+def test_releases_that_cannot_be_had(hub, release, tmp_path, monkeypatch):
+    message = failure(release(b"another"), tmp_path)
+    assert " is damaged or another version: SHA-256 " in message
+    hub.failing = 503
+    message = failure(release(), tmp_path / "a")
+    assert message.startswith("GitHub cannot give big.pt of maker/world v1.0 now: HTTP Error 503")
+    hub.failing = None
+    del hub.files["maker/world@v1.0"]
+    message = failure(release(), tmp_path / "a")
+    page = f"{hub.url}/maker/world/releases/tag/v1.0"
+    assert message.startswith(
+        f"There is no big.pt of maker/world v1.0. It was withdrawn or renamed, see {page}; "
+    )
+    monkeypatch.setenv("GITHUB_SERVER_URL", "http://127.0.0.1:9")
+    message = failure(release(), tmp_path / "a")
+    assert message.startswith("big.pt of maker/world v1.0 was not fetched: ")
+    assert "Connection refused" in message
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "as HF_HUB_OFFLINE is set" in failure(release(), tmp_path / "a")
+
+
+def test_a_source_is_one_place():
+    both = {"repo": "a/b", "release": "a/b@v1", "files": [{"file": "c"}]}
+    with pytest.raises(ValueError, match=r"repo \(a/b\) and release \(a/b@v1\) are two sources"):
+        Source.model_validate(both)
+    for release in ("a/b", "a/b@../c", "https://x.org@v1"):
+        with pytest.raises(ValueError, match="release"):
+            Source.model_validate({"release": release, "files": [{"file": "c"}]})
 
 
 def test_weights_that_are_not_on_the_hub(hub, make, tmp_path, lines):

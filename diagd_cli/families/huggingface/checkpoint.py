@@ -23,7 +23,16 @@ from diagd_cli.model.config import TransformerConfig
 
 OTHERWISE = "It is no Llama, Mistral or Qwen of these sizes, or not a whole one"
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-IGNORED = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")  # of old versions
+# tables of old versions, and the tokenizer that Emu3 has with it
+IGNORED = re.compile(
+    r"model\.(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq|(model\.)?vqmodel\..*"
+)
+# what Emu3's Transformer is within, until 4.52 of `transformers` and since
+WITHIN = {
+    "text_model.model.": "model.",
+    "text_model.lm_head.": "lm_head.",
+    "model.text_model.": "model.",
+}
 
 
 def transformer_tensors(
@@ -121,6 +130,8 @@ def _read(paths: list[Path]) -> dict[str, Stored]:
     found: dict[str, Stored] = {}
     for path in paths:
         for name, stored in read_weights(path).items():
+            for theirs, own in WITHIN.items():
+                name = own + name.removeprefix(theirs) if name.startswith(theirs) else name
             if name in found:
                 raise WeightsError(f"{path} has {name}, and another file has it too", OTHERWISE)
             if not IGNORED.fullmatch(name):

@@ -27,6 +27,10 @@ from diagd_cli.families.huggingface.rope import (
 from diagd_cli.model.config import Codes, Depth, Heads, Positions, TransformerConfig, Width
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
+# models that are one of these: Emu3's is a Llama, alone or within one that has a tokenizer, too
+ALIASES = {"emu3_text_model": "llama", "Emu3": "llama"}
+CLASSES = {"SimpARForCausalLM": "qwen2"}  # whose name is all that is known of the model_type
+WITHIN = {"emu3": "text_config"}
 LARGEST_FILE = 1 << 24  # bytes; the index of the largest models has a hundredth
 # what `transformers` takes where a file does not say
 HEAD_DIM, SLIDING_WINDOW = {"qwen3": 128}, {"mistral": 4096}
@@ -82,6 +86,13 @@ def read_settings(path: Path) -> Settings:
     """
     raw = read_json(path)
     kind = raw.get("model_type")
+    if isinstance(kind, str) and isinstance(inner := raw.get(WITHIN.get(kind, "")), dict):
+        raw = {"model_type": "emu3_text_model", **inner}
+        kind = raw["model_type"]
+    kind = ALIASES.get(kind, kind) if isinstance(kind, str) else kind
+    if kind not in KINDS and isinstance(named := raw.get("architectures"), list):
+        kind = next((CLASSES[one] for one in map(str, named) if one in CLASSES), kind)
+    raw = {**raw, "model_type": kind}
     if kind not in KINDS:
         named = (
             f"a model of type {reprlib.repr(kind)}" if isinstance(kind, str) else "no model_type"

@@ -1,4 +1,6 @@
-"""LlamaGen (FoundationVision): images of a class, on its own VQ-16 (`families.vavim` has it)."""
+"""LlamaGen (FoundationVision): images of a class or a text, on its own VQ-16, which
+`families.vavim` has.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""LlamaGen's official weights of class-conditional models, by the names of our modules.
+"""LlamaGen's official weights, by the names of our modules.
 
-A class is one token before the image: its table is the end of our vocabulary, after the codes. The
-file turns pairs of neighbouring channels, our Transformer channels that are half a head apart: rows
+A class is one token before the image: its table is the end of our vocabulary, after the codes. A
+text is as many as the text that asks for nothing has, which the file holds as features. The file
+turns pairs of neighbouring channels, our Transformer channels that are half a head apart: rows
 of queries and keys change places.
 """
 
@@ -30,8 +31,9 @@ from diagd_cli.checkpoints.match import (
 from diagd_cli.errors import WeightsError
 from diagd_cli.model.config import TransformerConfig
 
-NOT_LLAMAGEN = "It is no class-conditional LlamaGen file, or not a whole one"
+NOT_LLAMAGEN = "It is no LlamaGen file, or not a whole one"
 CODES, CLASSES = "tok_embeddings.weight", "cls_embedding.embedding_table.weight"
+TEXT, NOTHING = "cls_embedding.cap_proj.fc", "cls_embedding.uncond_embedding"
 IGNORED = "freqs_cis"  # the rotary table, which some savers keep
 # settings that no file tells
 FAMILY = {
@@ -66,6 +68,14 @@ OFFICIAL = {
     for name, (layers, dim, mlp) in _SIZES.items()
     for side in ((256, 384) if name in "bl" else (384,))
 }
+_LAYERS, _DIM, _MLP = _SIZES["xl"]
+OFFICIAL |= {
+    f"llamagen-t2i-xl-{side}": {
+        **{"vocab": 16384, "outputs": 16384, "prefix_dim": 2048},
+        **{"layers": _LAYERS, "dim": _DIM, "mlp_dim": _MLP},
+    }
+    for side in (256, 512)
+}
 
 
 def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
@@ -78,9 +88,11 @@ def transformer_tensors(path: Path, config: TransformerConfig) -> Rows:
     require("LlamaGen", config, {**FAMILY, "kv_heads": config.heads})
     found = read_weights(path, "model", "module", "state_dict", stand_ins=("argparse",))
     found.pop(IGNORED, None)
-    if any(name.startswith("cls_embedding.cap_proj.") for name in found):
-        hint = "Give the file of a class-conditional one, c2i"
-        raise WeightsError(f"{path} holds a model that is steered by text", hint)
+    by_text = any(name.startswith(TEXT) for name in found)
+    if by_text != bool(config.prefix_dim):
+        kinds = ("a class, c2i", "a text, t2i")[:: -1 if by_text else 1]
+        message = f"{path} holds a model of {kinds[0]}, and the preset is of {kinds[1]}"
+        raise WeightsError(message, "Give the preset its own file")
     compare(path, "transformer", _told(path, found), config.model_dump(), OFFICIAL)
     layout = transformer_layout(config)
     match(path, found, flat(layout), NOT_LLAMAGEN)
@@ -110,11 +122,18 @@ def transformer_layout(config: TransformerConfig) -> Layout:
     """Official names and shapes of each of our Transformer's parameters."""
     dim, mlp, codes = config.dim, config.mlp_dim, config.logits
     width = config.heads * config.head_dim
+    before: dict[str, Shape] = {CLASSES: (config.vocab - codes, dim)}
     layout: Layout = {
-        "embed.weight": {CODES: (codes, dim), CLASSES: (config.vocab - codes, dim)},
+        "embed.weight": {CODES: (codes, dim)} | ({} if config.prefix_dim else before),
         "head.weight": {"output.weight": (codes, dim)},
         "norm.weight": {"norm.weight": (dim,)},
     }
+    if config.prefix_dim:
+        layout |= {
+            "caption.up.weight": {f"{TEXT}1.weight": (dim, config.prefix_dim)},
+            "caption.down.weight": {f"{TEXT}2.weight": (dim, dim)},
+            "caption.nothing": {NOTHING: (config.prefix_tokens, config.prefix_dim)},
+        }
     for i in range(config.layers):
         ours, key = f"blocks.{i}", f"layers.{i}"
         gates: dict[str, Shape] = {
@@ -134,8 +153,12 @@ def transformer_layout(config: TransformerConfig) -> Layout:
 def _told(path: Path, found: Mapping[str, Stored]) -> dict[str, Any]:
     """What the file's shapes say, by the names of our configuration; heads are not among it."""
     codes, dim = matrix(path, found, CODES, NOT_LLAMAGEN)
+    by_text, before = f"{TEXT}1.weight" in found, 0
+    if not by_text:
+        before = matrix(path, found, CLASSES, NOT_LLAMAGEN)[0]
     return {
-        "vocab": codes + matrix(path, found, CLASSES, NOT_LLAMAGEN)[0],
+        "vocab": codes + before,
+        "prefix_dim": matrix(path, found, f"{TEXT}1.weight", NOT_LLAMAGEN)[1] if by_text else 0,
         "outputs": codes,
         "dim": dim,
         "layers": len({hit[1] for name in found if (hit := re.match(r"layers\.(\d+)\.", name))}),

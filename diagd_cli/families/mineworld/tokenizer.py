@@ -3,19 +3,20 @@ convolutional decoder.
 
 It is the VQ-VAE of aMUSEd, fine-tuned on Minecraft video (appendix G of the Diagonal Decoding
 paper). The modules bear the names of the official weights (those of the VQ model in the library
-diffusers), so that no map of names is needed; a wrapper that looks idle, such as `Change`, stands
+diffusers), so that no map of names is needed; a wrapper that looks idle, such as `Resample`, stands
 for a part of a name.
 """
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagd_cli.families.mineworld.config import VqImageConfig
+from diagd_cli.tokens.vq import Resample, ResBlock, check_sides, codebook, vectors
 
 # bounds the memory; a frame of 224x384 pixels keeps a processor busy: 0.6 TFLOP to decode
 FRAMES_AT_ONCE = 1
@@ -37,10 +38,7 @@ class VqImageTokenizer(nn.Module):
         width = config.code_dim or config.latent
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.latent, width, 1)
-        # zeros, because drawing normal numbers on the meta device imports half of torch, for
-        # seconds
-        codes = nn.Embedding.from_pretrained(torch.zeros(config.codebook, width), freeze=False)
-        self.quantize = nn.ModuleDict({"embedding": codes})
+        self.quantize = codebook(config.codebook, width)
         self.post_quant_conv = nn.Conv2d(width, config.latent, 1)
         self.decoder = Decoder(config)
 
@@ -81,12 +79,7 @@ class VqImageTokenizer(nn.Module):
 
     def embed(self, pixels: Tensor) -> Tensor:
         """What is quantised: float [F, E, h, w] of pixels float [F, 3, H, W]."""
-        side = self.config.spatial
-        if pixels.shape[1] != 3 or pixels.shape[2] % side or pixels.shape[3] % side:
-            raise ValueError(
-                f"pixels are {tuple(pixels.shape[1:])}, the tokenizer takes 3 "
-                f"channels, sides of {side}n"
-            )
+        check_sides(pixels, self.config.spatial)
         return self.quant_conv(self.encoder(pixels))
 
     def decode_pixels(self, codes: Tensor) -> Tensor:
@@ -99,7 +92,7 @@ class VqImageTokenizer(nn.Module):
     @property
     def _codes(self) -> Tensor:
         """The codebook [N, E]."""
-        return cast(nn.Embedding, self.quantize["embedding"]).weight
+        return vectors(self.quantize)
 
 
 def to_pixels(frames: Tensor, like: Tensor) -> Tensor:
@@ -177,54 +170,16 @@ class Level(nn.Module):
     ):
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResBlock(config, width if n else inputs, width) for n in range(blocks)
+            ResBlock(width if n else inputs, width, config.groups, config.norm_eps, "conv_shortcut")
+            for n in range(blocks)
         )
-        self.downsamplers = nn.ModuleList([Change(width, "down")] if change == "down" else [])
-        self.upsamplers = nn.ModuleList([Change(width, "up")] if change == "up" else [])
+        self.downsamplers = nn.ModuleList([Resample(width, True)] if change == "down" else [])
+        self.upsamplers = nn.ModuleList([Resample(width, False)] if change == "up" else [])
 
     def forward(self, x: Tensor) -> Tensor:
         for module in (*self.resnets, *self.downsamplers, *self.upsamplers):
             x = module(x)
         return x
-
-
-class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); where the width changes, x goes through a 1x1
-    convolution.
-    """
-
-    def __init__(self, config: VqImageConfig, inputs: int, width: int):
-        super().__init__()
-        self.norm1 = group_norm(config, inputs)
-        self.conv1 = nn.Conv2d(inputs, width, 3, padding=1)
-        self.norm2 = group_norm(config, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.conv_shortcut = nn.Conv2d(inputs, width, 1) if inputs != width else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
-
-
-class Change(nn.Module):
-    """Half the resolution by a convolution of stride 2, or twice by repeating pixels before a
-    convolution.
-    """
-
-    def __init__(self, width: int, direction: Literal["down", "up"]):
-        super().__init__()
-        self.down = direction == "down"
-        self.conv = (
-            nn.Conv2d(width, width, 3, stride=2)
-            if self.down
-            else nn.Conv2d(width, width, 3, padding=1)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.down:
-            return self.conv(F.pad(x, (0, 1, 0, 1)))  # at the right and at the bottom only
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def group_norm(config: VqImageConfig, width: int) -> nn.GroupNorm:

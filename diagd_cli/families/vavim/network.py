@@ -6,13 +6,14 @@ The modules bear the names of the official weights, so that no map of names is n
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagd_cli.families.vavim.config import LlamaGenVqConfig
+from diagd_cli.tokens.vq import Resample, ResBlock, check_sides, codebook, vectors
 
 Change = Literal["downsample", "upsample"]
 
@@ -30,29 +31,20 @@ class VqNetwork(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.quant_conv = nn.Conv2d(config.latent, config.code_dim, 1)
-        # zeros, because drawing normal numbers on the meta device imports half of torch, for
-        # seconds
-        zeros = torch.zeros(config.codebook, config.code_dim)
-        codes = nn.Embedding.from_pretrained(zeros, freeze=False)
-        self.quantize = nn.ModuleDict({"embedding": codes})
+        self.quantize = codebook(config.codebook, config.code_dim)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent, 1)
         self.decoder = Decoder(config)
 
     @property
     def codes(self) -> Tensor:
         """The codebook [N, E], of any length."""
-        return cast(nn.Embedding, self.quantize["embedding"]).weight
+        return vectors(self.quantize)
 
     def embed(self, pixels: Tensor) -> Tensor:
         """What is quantised: float [F, E, h, w] of pixels float [F, 3, H, W] in [-1, 1]. Raises
         ValueError for sizes that do not divide.
         """
-        side = self.config.spatial
-        if pixels.shape[1] != 3 or pixels.shape[2] % side or pixels.shape[3] % side:
-            raise ValueError(
-                f"pixels are {tuple(pixels.shape[1:])}, the tokenizer takes 3 "
-                f"channels, sides of {side}n"
-            )
+        check_sides(pixels, self.config.spatial)
         return self.quant_conv(self.encoder(pixels))
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
@@ -152,11 +144,11 @@ class Level(nn.Module):
     ):
         super().__init__()
         self.res = nn.ModuleList(
-            ResBlock(config, width if n else inputs, width) for n in range(blocks)
+            res_block(config, width if n else inputs, width) for n in range(blocks)
         )
         self.attn = nn.ModuleList(SelfAttention(config, width) for _ in range(blocks * attends))
         if change:
-            self.add_module(change, Resample(width, change))
+            self.add_module(change, Resample(width, change == "downsample"))
         self.change = change
 
     def forward(self, x: Tensor) -> Tensor:
@@ -165,25 +157,6 @@ class Level(nn.Module):
             if len(self.attn):
                 x = self.attn[n](x)
         return self.get_submodule(self.change)(x) if self.change else x
-
-
-class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))); where the width changes, x goes through a 1x1
-    convolution.
-    """
-
-    def __init__(self, config: LlamaGenVqConfig, inputs: int, width: int):
-        super().__init__()
-        self.norm1 = group_norm(config, inputs)
-        self.conv1 = nn.Conv2d(inputs, width, 3, padding=1)
-        self.norm2 = group_norm(config, width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.nin_shortcut = nn.Conv2d(inputs, width, 1) if inputs != width else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
-        return y + (x if self.nin_shortcut is None else self.nin_shortcut(x))
 
 
 class SelfAttention(nn.Module):
@@ -201,27 +174,14 @@ class SelfAttention(nn.Module):
         return x + self.proj_out(read)
 
 
-class Resample(nn.Module):
-    """Half the resolution by a convolution of stride 2, or twice by repeating pixels before a
-    convolution.
-    """
-
-    def __init__(self, width: int, change: Change):
-        super().__init__()
-        self.down = change == "downsample"
-        stride, padding = (2, 0) if self.down else (1, 1)
-        self.conv = nn.Conv2d(width, width, 3, stride=stride, padding=padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.down:
-            return self.conv(F.pad(x, (0, 1, 0, 1)))  # at the right and at the bottom only
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
-
-
 def middle(config: LlamaGenVqConfig, width: int) -> nn.Sequential:
     """What lies between the coarsest level and the latents."""
-    blocks = (ResBlock(config, width, width) for _ in range(2))
+    blocks = (res_block(config, width, width) for _ in range(2))
     return nn.Sequential(next(blocks), SelfAttention(config, width), next(blocks))
+
+
+def res_block(config: LlamaGenVqConfig, inputs: int, width: int) -> ResBlock:
+    return ResBlock(inputs, width, config.groups, config.norm_eps, "nin_shortcut")
 
 
 def group_norm(config: LlamaGenVqConfig, width: int) -> nn.GroupNorm:

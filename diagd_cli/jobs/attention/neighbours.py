@@ -28,6 +28,8 @@ class Surroundings:
     decoding: decides what is `not_yet_made`: what comes before a token, but has not been fed when
         the decoding feeds it, so that its query cannot see it.
     device: of the masks.
+
+    `queries`, int64 [h*w], is where the frame's tokens stand, and `end` one past the last of them.
     """
 
     def __init__(
@@ -40,10 +42,9 @@ class Surroundings:
         device: torch.device | str = "cpu",
     ):
         self.grid, self.frame, self.context, self.radius = grid, frame, context, radius
-        self.first, self.end = (
-            int(grid.position(frame, 0, 0)),
-            int(grid.position(frame, 0, 0)) + grid.area,
-        )
+        queries = grid.length(frame) + grid.places.ravel()
+        self.end = int(queries[-1]) + 1
+        self.queries = torch.as_tensor(queries, device=device)
         written = np.zeros(self.end, np.int64)
         if frame >= context:  # of the frames before, everything is fed at once
             written = build_plan(grid, context, frame - context + 1, decoding).first_write
@@ -56,12 +57,11 @@ class Surroundings:
         """
         t, i, j = (axis[:extent] for axis in self.coords)
         prefix = torch.arange(extent, device=slots.device) < self.grid.prefix
-        steering = (i == self.grid.h) & ~prefix
-        code = ~prefix & ~steering
+        code = (i < self.grid.h) & (j < self.grid.w) & ~prefix
+        steering = ~code & ~prefix  # and what else is known
         own, before = code & (t == self.frame), code & (t == self.frame - 1)
-        place = (slots - self.first)[:, None]
         # how far above, how far to the left
-        rows, columns = place // self.grid.w - i, place % self.grid.w - j
+        rows, columns = (axis[slots][:, None] - axis[:extent] for axis in self.coords[1:])
         near, same = (
             (rows.abs() <= self.radius) & (columns.abs() <= self.radius),
             (rows == 0) & (columns == 0),

@@ -66,18 +66,19 @@ def attention_map(
     check_number("layer", layer, config.layers)
     check_number("head", head, config.heads)
     order = decoding or loaded.preset.decoding.decoding
-    request = Request(frames=0, decoding=order, seed=0, actions=actions, text=text)
+    # what the clip itself attends to, not its guidance
+    alone = 1.0 if loaded.preset.guidance else None
+    request = Request(0, order, 0, actions=actions, text=text, guidance=alone)
     session = start_session(loaded, codes[None, : frame + 1], [request])
     flat = grid.flatten(session.codes, session.conditioning, session.prefix)
     tokens = torch.as_tensor(flat, device=model.device)
     first = int(grid.position(frame, 0, 0))
-    queries = np.arange(first, first + grid.area)
-    cache = model.new_cache(1, first + grid.area)
-    prefill(model, cache, tokens, np.arange(first), session.cross)
     around = Surroundings(grid, frame, loaded.preset.context, radius, order, model.device)
+    cache = model.new_cache(1, around.end)
+    prefill(model, cache, tokens, np.arange(first), session.cross)
     reading = Reading(around, config.layers, layer, head)
     with watch(model, reading.see):
-        prefill(model, cache, tokens, queries, session.cross)
+        prefill(model, cache, tokens, np.arange(first, around.end), session.cross)
     return reading.result()
 
 
@@ -161,20 +162,21 @@ class Reading:
         if self.head is not None:
             group = self.head // (q.shape[1] // len(k))
             q, k = q[:, self.head : self.head + 1], k[group : group + 1]
+        asks = self.around.grid.is_code(slots)
+        q, slots = q[asks], slots[asks]
         block = max(1, SCORES // (q.shape[1] * k.shape[1]))
         for own, at in zip(q.split(block), slots.split(block), strict=True):
             mean = probabilities(own, k, at).mean(0)
             self.shares[layer] = self.shares[layer] + self.around.mass(mean, at)
             if layer in self.wanted:
-                self.weights[at - self.around.first, : k.shape[1]] += mean / len(self.wanted)
+                own_rows = self.around.grid.order(at)
+                self.weights[own_rows, : k.shape[1]] += mean / len(self.wanted)
 
     def result(self) -> AttentionMap:
         """Everything that was seen."""
         around = self.around
         uniform = torch.zeros(len(NEIGHBOURS), dtype=torch.float64, device=self.weights.device)
-        for at in torch.arange(around.first, around.end, device=self.weights.device).split(
-            SCORES // around.end + 1
-        ):
+        for at in around.queries.split(SCORES // around.end + 1):
             seen = visible(at, around.end)
             uniform = uniform + around.mass(seen / seen.sum(1, keepdim=True), at)
         layers = [dict(zip(NEIGHBOURS, mass.tolist(), strict=True)) for mass in self.shares]

@@ -64,6 +64,9 @@ class AttentionRequest:
         Raises DiagdError.
         """
         preset, steering, random = self.preset, self.steering, self.machine.random_weights
+        if steering.negative_prompt is not None:
+            message = "attention is that of the clip itself, and --negative-prompt guides"
+            raise UsageError(message, "Leave it out")
         if self.latent >= preset.window:
             hint = f"The preset {preset.name} holds frames 0 to {preset.window - 1}"
             raise UsageError(f"The frame is {self.latent}", hint)

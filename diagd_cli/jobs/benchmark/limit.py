@@ -78,6 +78,9 @@ def read_parameters(config: TransformerConfig) -> int:
     """
     keys = 2 * config.kv_heads * config.head_dim
     text = config.layers * keys * (config.cross_dim + config.qkv_bias) if config.cross_dim else 0
+    if config.prefix_dim:
+        text += (config.prefix_dim + config.dim) * config.dim
+        text += config.prefix_tokens * config.prefix_dim
     return (
         transformer_parameters(config, 0) - text - (0 if config.tied else config.vocab * config.dim)
     )

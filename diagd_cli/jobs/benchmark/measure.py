@@ -215,7 +215,8 @@ def least_work(
     those of a run are meant, each of which reads what a step reads on average.
     """
     preset, ring = loaded.preset, ring_for(loaded.preset.grid, decoding, loaded.preset.window)
-    config, text = preset.transformer, preset.text.length if preset.text else 0
+    config = preset.transformer
+    text = preset.text.length if preset.text and config.cross_dim else 0
     places = ring.places if ring.turns else None
     item, weights = loaded.dtype.itemsize, loaded.weights
     if counted:

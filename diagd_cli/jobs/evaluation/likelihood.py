@@ -78,8 +78,7 @@ def _scores(
         if wanted:
             found.append(_cross_entropy(logits[..., : session.sampling.codes], tokens[:, part + 1]))
     rows = torch.cat(found, dim=1).unflatten(1, (codes.shape[1] - context, grid.block))
-    scores = rows[..., : grid.area].unflatten(2, (grid.h, grid.w))
-    return scores.cpu().numpy().astype(np.float64)
+    return rows.cpu().numpy()[..., grid.places].astype(np.float64)
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -134,4 +134,4 @@ def _shared_text(preset: Preset, embedding: Path | None, progress: Progress) -> 
         hint = f"Give --prompt-embedding FILE, {which}"
         raise UsageError(f"The preset {preset.name} is steered by text", hint)
     with progress.stage("reading the prompt"):
-        return read_embedding(embedding, preset.text.length, preset.transformer.cross_dim)
+        return read_embedding(embedding, preset.text.length, preset.transformer.text_dim)

@@ -67,15 +67,15 @@ def by_hand(grid, frame, context, radius):
     first = grid.position(frame, 0, 0)
     for query in range(grid.area):
         row, column = divmod(query, grid.w)
-        for position in range(first + grid.area):
+        for position in range(first + (grid.h - 1) * grid.stride + grid.w):
             names = set()
             block, rest = divmod(position - grid.prefix, grid.block)
             if position < grid.prefix:
                 names = {"prefix"}
-            elif rest >= grid.area:
+            elif rest >= grid.h * grid.stride or rest % grid.stride >= grid.w:
                 names = {"conditioning"}
             else:
-                i, j = divmod(rest, grid.w)
+                i, j = divmod(rest, grid.stride)
                 near, same = max(abs(i - row), abs(j - column)) <= radius, (i, j) == (row, column)
                 ago = frame - block
                 names |= {("this_frame", "previous_frame")[ago] if ago < 2 else "earlier_frames"}
@@ -98,12 +98,19 @@ def by_hand(grid, frame, context, radius):
 
 
 @pytest.mark.parametrize(
-    "grid", [Grid(2, 3), Grid(3, 4, conditioning=2, prefix=1), Grid(1, 1), Grid(4, 1, 1)]
+    "grid",
+    [
+        Grid(2, 3),
+        Grid(3, 4, conditioning=2, prefix=1),
+        Grid(1, 1),
+        Grid(4, 1, 1),
+        Grid(2, 3, 1, 1, row_end=(7, 8), frame_end=(9,)),
+    ],
 )
 @pytest.mark.parametrize("frame, context, radius", [(0, 1, 1), (1, 1, 0), (3, 2, 1)])
 def test_neighbourhoods(grid, frame, context, radius):
     around = Surroundings(grid, frame, context, radius, Decoding("ntp"))
-    masks = around.masks(torch.arange(around.first, around.end), around.end)
+    masks = around.masks(around.queries, around.end)
     found = {name: set(map(tuple, mask.nonzero().tolist())) for name, mask in masks.items()}
     later = found.pop("not_yet_made")
     expected = by_hand(grid, frame, context, radius)
