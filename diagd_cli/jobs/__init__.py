@@ -23,6 +23,7 @@ _PUBLIC = {
     "sweeping.bounds": ("parse_bounds",),
     "sweeping.combinations": ("Combinations", "combine"),
     "sweeping.request": ("Sweeping", "sweep"),
+    "tensor_parallel": ("generate_together",),
     "targets": ("Row", "Shard", "Target", "continuations", "parse_shard"),
     "vote.count": ("count_files",),
     "vote.pack": ("pack_ballot",),

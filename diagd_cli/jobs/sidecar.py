@@ -142,6 +142,7 @@ def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, 
         offload=machine.offload and not on_cpu,
         chunk=chunk_on(loaded.device),
         weights=loaded.weights,
+        tp=machine.tp,
     )
     base, libraries = (loaded.base, LIBRARIES) if on_cpu else (0, 0)
     return {
