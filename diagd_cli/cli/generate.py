@@ -231,7 +231,7 @@ def make(
             reporter.result(video.sidecar or {} if json else str(video.output))
 
     if cluster := cluster_of(options, machine.threads):
-        from diagd_cli.jobs.cluster import generate_on_ray
+        from diagd_cli.jobs.on_ray import generate_on_ray
 
         return generate_on_ray(generation, cluster, reporter, tell)
     if machine.device == ALL:

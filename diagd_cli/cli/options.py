@@ -310,7 +310,7 @@ class ClusterOptions:
         option(
             "--ray",
             metavar="<address>",
-            help="Make them on a Ray cluster: local (one of this machine's devices), auto (the one "
+            help="Have the work done by a Ray cluster: local (one of this machine's devices), auto (the one "
             "that runs here), or HOST:PORT.",
         ),
     ] = None

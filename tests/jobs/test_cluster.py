@@ -10,7 +10,8 @@ import pytest
 from tiny import moving, save_clip
 
 from diagd_cli.errors import DiagdError, UsageError
-from diagd_cli.jobs.cluster import LEDGER, Cluster, Ledger, devices, packed, unpacked
+from diagd_cli.jobs.cluster import LEDGER, Cluster, Ledger, devices
+from diagd_cli.jobs.on_ray import packed, unpacked
 from diagd_cli.jobs.targets import Target
 
 CLIPS = 3
@@ -141,3 +142,62 @@ def test_two_nodes_make_what_one_process_makes(diagd, tiny, tmp_path, cluster, k
     left = sorted(path.name for path in (tmp_path / "many").iterdir())
     names = [f"{n}{suffix}" for n in range(CLIPS) for suffix in (".json", ".mp4", ".npz")]
     assert left == sorted([*names, "failures.jsonl"])
+
+
+TIMED = ("tokens_per_second", "frames_per_second", "decode_seconds", "speedup", "front")
+
+
+def steady(rows):
+    """What does not depend on the clock."""
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+
+
+def records(folder):
+    """The lines of results by what tells them from others, without times."""
+    told = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+    return {line["id"]: steady([line["figures"]]) for line in told}
+
+
+@pytest.mark.parametrize("command", ["eval", "sweep"])
+def test_workers_measure_what_one_process_measures(diagd, tiny, tmp_path, cluster, command):
+    """Also the same records, so that either goes on where the other was."""
+    clips = [save_clip(tmp_path / f"{n}.mp4", moving(8 + n)[n:]) for n in range(CLIPS)]
+    own = ["--decodings", "ntp,diagd:1:2"] if command == "eval" else ["--k", "1", "--d", "2"]
+    own += ["--no-chart"] if command == "sweep" else []
+    asked = [
+        command,
+        *clips,
+        "-p",
+        tiny.preset,
+        "--threads",
+        1,
+        *own,
+        "--json",
+        "--dtype",
+        "float32",
+    ]
+    one, many = tmp_path / "one", tmp_path / "many"
+    alone = diagd(*asked, "--batch", 2, "--out", one)
+    told = diagd(*asked, "--batch", 2, "--out", many, "--ray", cluster)
+    assert told.code == alone.code == 0, told.err
+    [a], [b] = alone.objects, told.objects
+    assert steady(a["rows"]) == steady(b["rows"]) and a["machine"] == b["machine"]
+    assert records(one) == records(many) and len(records(many)) >= 3 * CLIPS
+    lines = (many / "results.jsonl").read_text()
+    again = diagd(*asked, "--batch", 2, "--out", many)
+    assert again.objects[0]["rows"] == b["rows"]
+    assert (many / "results.jsonl").read_text() == lines  # nothing was made again
+
+
+def test_a_clip_that_cannot_be_measured_ends_it_in_a_line(diagd, tiny, tmp_path, cluster):
+    clips = [tiny.clip, save_clip(tmp_path / "short.mp4", moving(3))]
+    options = ("-p", tiny.preset, "--ray", cluster, "--workers", 1, "--out", tmp_path / "out")
+    done = diagd("eval", *clips, *options)
+    assert done.code == 1 and "short.mp4 goes on for 1 frames after the context" in done.err
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_frames_stay_with_the_workers(diagd, tiny, tmp_path):
+    asked = ("eval", tiny.clip, "-p", tiny.preset, "--ray", "local")
+    done = diagd(*asked, "--export-vbench", tmp_path / "videos")
+    assert done.code == 2 and "--export-vbench needs the frames" in done.err
