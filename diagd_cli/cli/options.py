@@ -310,8 +310,8 @@ class ClusterOptions:
         option(
             "--ray",
             metavar="<address>",
-            help="Have the work done by a Ray cluster: local (one of this machine's devices), auto (the one "
-            "that runs here), or HOST:PORT.",
+            help="Have the work done by a Ray cluster: local (one of this machine's devices), auto "
+            "(the one that runs here), or HOST:PORT.",
         ),
     ] = None
     workers: Annotated[
