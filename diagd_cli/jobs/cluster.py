@@ -59,15 +59,21 @@ def connected(address: str, progress: Progress) -> Iterator[Any]:
     with _our_signals(), _unheard():
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise DiagdError(
-                f"There is no Ray cluster at {address}: {one_line(error)}",
-                "Start one with ray start, or use --ray local",
-            ) from None
+        except Exception as error:  # of a machine too busy to start in time it is of no other class
+            reason = one_line(error).rstrip(".")
+            if address == LOCAL:
+                hint = "Try again when the machine is less busy, or start one with ray start"
+                raise DiagdError(f"No Ray cluster could be started: {reason}", hint) from None
+            hint = "Start one with ray start, or use --ray local"
+            raise DiagdError(f"There is no Ray cluster at {address}: {reason}", hint) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    with redirect_stdout(Notes(progress)):
+    notes = Notes(progress)
+    with redirect_stdout(notes):
         try:
             yield ray
+        except BaseException:
+            notes.deaf = True  # what is lost by an end that is wanted, or told already, is no news
+            raise
         finally:
             ray.shutdown()  # whose last words are Ray's, too
 
@@ -77,9 +83,12 @@ class Notes(io.TextIOBase):
 
     def __init__(self, progress: Progress):
         self.progress, self.fileno = progress, sys.stdout.fileno  # type: ignore[method-assign]
+        self.deaf = False
 
     def write(self, text: str) -> int:
         """Note what is not blank, without its colours, on a line."""
+        if self.deaf:
+            return len(text)
         if line := one_line(Exception(re.sub(r"\x1b\[[\d;]*m", "", text))) if text.strip() else "":
             self.progress.note(line)
         return len(text)

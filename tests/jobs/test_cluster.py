@@ -1,12 +1,17 @@
 """--ray: what a Ray cluster of two nodes makes is what one process makes, also where workers die."""
 
+import hashlib
 import json
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from families.small import write_small_models
 from tiny import moving, save_clip
 
 from diagd_cli.errors import DiagdError, UsageError
@@ -142,6 +147,54 @@ def test_two_nodes_make_what_one_process_makes(diagd, tiny, tmp_path, cluster, k
     left = sorted(path.name for path in (tmp_path / "many").iterdir())
     names = [f"{n}{suffix}" for n in range(CLIPS) for suffix in (".json", ".mp4", ".npz")]
     assert left == sorted([*names, "failures.jsonl"])
+
+
+def workers_at_work():
+    return [p.pid for p in psutil.process_iter() if "ray::MapWorker" in " ".join(cmdline(p))]
+
+
+def cmdline(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_workers(start, tiny, tmp_path, cluster, number, code):
+    """What is there is complete, and nothing works on."""
+    options = ("-p", tiny.preset, "-o", f"{tmp_path}/out/", "--samples", 1000, "--ray", cluster)
+    running = start("generate", tiny.clip, *options, "--frames", 200, "--decoding", "ntp")
+    first = running.stdout.readline().strip()
+    assert first.endswith(".mp4") and workers_at_work()
+    running.send_signal(number)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == code and "interrupted; nothing half-written was left" in err
+    assert "Traceback" not in err and "ray.kill" not in err
+    for _ in range(300):
+        if not workers_at_work():
+            break
+        time.sleep(0.1)
+    assert not workers_at_work()
+    videos = sorted((tmp_path / "out").glob("*.mp4"))
+    assert Path(first) in videos and len(videos) < 1000
+    for video in videos:
+        told = json.loads(video.with_suffix(".json").read_text())
+        assert told["output_sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
+
+
+def test_labels_are_spread(diagd, tmp_path, cluster):
+    write_small_models("llamagen-c2i-b-256", tmp_path)
+    asked = ("generate", "-p", tmp_path / "small.yaml", "--label", "1,2", "--seed", 3)
+    one, many = (tmp_path / name for name in ("one", "many"))
+    alone = diagd(*asked, "-o", f"{one}/")
+    told = diagd(*asked, "-o", f"{many}/", "--ray", cluster)
+    assert told.code == alone.code == 0, told.err
+    assert sorted(told.out.split()) == sorted(alone.out.replace("/one/", "/many/").split())
+    pictures = sorted(one.glob("*.png"))
+    assert len({picture.read_bytes() for picture in pictures}) == 2
+    for picture in pictures:
+        assert (many / picture.name).read_bytes() == picture.read_bytes()
 
 
 TIMED = ("tokens_per_second", "frames_per_second", "decode_seconds", "speedup", "front")
