@@ -71,6 +71,10 @@ class OutputError(DiagdError):
     """An output that cannot be written."""
 
 
+class PeersLost(DiagdError):
+    """A process that works in step with others cannot go on, nor can they."""
+
+
 class MissingExtra(DiagdError):
     """An optional dependency that is not installed."""
 

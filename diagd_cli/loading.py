@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from diagd_cli.weights.load import (
 )
 from diagd_cli.weights.memory import codec_dtype
 from diagd_cli.weights.parameters import transformer_parameters
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,7 @@ class Loaded:
     seconds: that loading took.
     compile_seconds: that `warm_up` took.
     base: peak bytes of this process before anything was loaded.
+    mesh: the processes that hold the Transformer together; None where it is whole.
     """
 
     preset: Preset
@@ -86,6 +90,7 @@ class Loaded:
     compile_seconds: float = 0.0
     base: int = 0
     weights: str = ""
+    mesh: DeviceMesh | None = None
 
     @property
     def numbers(self) -> str:
@@ -148,6 +153,7 @@ def load(
     tokenizer: Tokenizer | None = None,
     transformer: Model | None = None,
     weights: str = "float",
+    mesh: DeviceMesh | None = None,
 ) -> Loaded:
     """Load a preset's models, or make up their weights, or take models that are given.
 
@@ -161,6 +167,8 @@ def load(
     weights: as --weights takes it: "int8" and "fp8" hold the Transformer's matrices in 8 bits.
     tokenizer, transformer: used as they are, on their own device and in their own dtype, instead of
         the preset's.
+    mesh: torch's, of processes that hold the Transformer together: each gets its share, and
+        whatever one asks of it all must ask. See `jobs.generate_together`.
 
     Raises PresetError, WeightsError; UsageError and DiagdError for a device that is not there.
     """
@@ -175,9 +183,11 @@ def load(
         tokenizer = _tokenizer(preset, device, dtype, folder, random)
     held = choose_weights(weights, device, preset.weights)
     if transformer is None:
-        transformer = _transformer(preset, device, dtype, held, folder, random, compile)
+        made = device, dtype, held, folder, random, compile, mesh
+        transformer = _transformer(preset, *made)
     seconds = time.perf_counter() - started
-    return Loaded(preset, tokenizer, transformer, device, dtype, seconds, base=base, weights=held)
+    known = preset, tokenizer, transformer, device, dtype, seconds
+    return Loaded(*known, base=base, weights=held, mesh=mesh)
 
 
 def _tokenizer(
@@ -201,15 +211,16 @@ def _transformer(
     folder: Path | None,
     random: int | None,
     compile: bool,
+    mesh: DeviceMesh | None,
 ) -> Transformer:
     if compile:
         require_compiler("--compile", "leave it out")
     if compile and weights:
         raise UsageError(f"--compile has no products of {weights} weights", "Leave one of them out")
     if random is None:
-        transformer = load_transformer(preset, device, dtype, weights, folder=folder)
+        transformer = load_transformer(preset, device, dtype, weights, folder=folder, mesh=mesh)
     else:
-        transformer = random_transformer(preset, random, device, dtype, weights)
+        transformer = random_transformer(preset, random, device, dtype, weights, mesh)
     if not compile:
         pack(transformer)
         return transformer

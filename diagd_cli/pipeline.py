@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from hashlib import sha256
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,10 @@ from torch import Tensor, nn
 from diagd_cli.clip.image import stamped
 from diagd_cli.clip.read import Clip
 from diagd_cli.conditions import texts_of
+from diagd_cli.distributed import gathered, is_lost, tell
 from diagd_cli.engine.session import Session, Steer
+from diagd_cli.errors import PeersLost
+from diagd_cli.explain import explain
 from diagd_cli.loading import Loaded, Request, load
 from diagd_cli.preset import Preset
 from diagd_cli.result import Result
@@ -131,20 +135,21 @@ def continue_clips(
             open_stream.enter_context(stream)
         with stage("decode"), aside(loaded, offload):
             remember = hold or causal  # of whose tokenizer a frame needs all before it
-            session = start_session(loaded, codes, requests, kv_dtype, remember)
-            steps, known = session.steps(new, request.decoding), session.latents
-            running = session.extend(new, request.decoding, _steer(loaded.preset, requests))
-            try:
-                with closing(running):
+            asked = Asked(codes, requests, kv_dtype, remember)
+            if loaded.mesh:
+                tell(asked)
+            with in_step(loaded, asked) as (session, running):
+                steps, known = session.steps(new, request.decoding), session.latents
+                try:
                     for done in running:
                         if stream:
                             stream.feed(session)
                         if on_steps:
                             on_steps(done, steps)
-            except KeyboardInterrupt:
-                if not (stream and stoppable and session.latents > known):
-                    raise
-                stopped = True
+                except KeyboardInterrupt:
+                    if not (stream and stoppable and session.latents > known):
+                        raise
+                    stopped = True
             session.release()
         seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
         with _timed(loaded, stage, seconds, "pixels"):
@@ -171,6 +176,40 @@ def continue_clips(
         )
         for pixels, own, first in zip(frames, session.codes, shown, strict=True)
     ]
+
+
+class Asked(NamedTuple):
+    """What the processes that hold a Transformer together are told of a batch, see
+    `start_session`.
+    """
+
+    codes: np.ndarray
+    requests: list[Request]
+    kv_dtype: torch.dtype | None
+    remember: bool
+
+
+@contextmanager
+def in_step(loaded: Loaded, asked: Asked) -> Iterator[tuple[Session, Iterator[int]]]:
+    """A session, and the steps that it is going to take. Where processes hold the Transformer
+    together, all of them take these, and none without the others.
+
+    Raises PeersLost for whatever goes wrong with one of several meanwhile, and where they have made
+    different tokens.
+    """
+    try:
+        request, preset = asked.requests[0], loaded.preset
+        session, new = start_session(loaded, *asked), preset.new_latents(request.frames)
+        steer = _steer(preset, asked.requests)
+        with closing(session.extend(new, request.decoding, steer)) as running:
+            yield session, running
+        if loaded.mesh and len(set(gathered(sha256(session.codes.tobytes()).hexdigest()))) > 1:
+            raise PeersLost("The processes of --tp made different tokens", "Use GPUs of one kind")
+    except Exception as error:
+        if loaded.mesh is None or isinstance(error, PeersLost):
+            raise
+        lost = f"Another of the {loaded.mesh.size()} processes of --tp has ended"
+        raise PeersLost(lost if is_lost(error) else explain(error)) from error
 
 
 @torch.inference_mode()

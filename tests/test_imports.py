@@ -13,7 +13,7 @@ import diagd_cli
 FLOORS = [
     "errors metrics progress versions",
     "processor",
-    "device files free_memory mapping",
+    "device distributed files free_memory mapping",
     "explain model",
     "tokens",
     "checkpoints schedule",

@@ -79,14 +79,17 @@ def evaluate(
         typer.Option(help="VBench's result of exported videos, for the table; may be repeated."),
     ] = None,
     machine: o.MachineOptions,
+    cluster: o.ClusterOptions,
     messages: o.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
+        from diagd_cli.cli.rows import cluster_of
         from diagd_cli.jobs.evaluation.request import Evaluating
         from diagd_cli.jobs.evaluation.request import evaluate as run
         from diagd_cli.preset_files import load_preset
 
+        workers = cluster_of(cluster, machine.threads)
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, order, sampling, trials.seed)
         evaluating = Evaluating(
@@ -102,10 +105,10 @@ def evaluate(
             export_vbench=export_vbench,
             vbench_results=vbench_results or [],
         )
-        if machine.threads:
+        if machine.threads and not workers:
             evaluating.check()  # before torch is imported, which takes long
             set_threads(machine.threads)
-        report = run(evaluating, reporter)
+        report = run(evaluating, reporter, workers)
         show(report, reporter, out, messages.json)
 
 

@@ -63,6 +63,8 @@ def generate(
     ] = None,
     *,
     many: o.ManyOptions,
+    cluster: o.ClusterOptions,
+    tp: o.TpOption = 1,
     preset: o.PresetOption = "freedoom",
     lengths: o.Lengths,
     decoding: o.DecodingOption = None,
@@ -170,6 +172,7 @@ def generate(
                 random=random_weights,
                 offload=bool(offload),
                 compile=compile,
+                tp=tp,
             ),
             start=start,
             batch=batch,
@@ -178,8 +181,10 @@ def generate(
             force=force,
             resume=resume,
             manifest=many.manifest,
-            failures=failures_file(many, output, shard),
+            failures=failures_file(many, cluster, output, shard),
         )
+        if tp > 1 and not dry_run and follows(generation, cluster):
+            return
         checked = check(generation)
         if not generation.targets:
             reporter.note(f"The shard {shard} holds none of the {len(rows)} clips")
@@ -187,22 +192,39 @@ def generate(
             show(generation, reporter, messages.json)
             return
         check_alone(generation)
-        made = make(generation, checked, many, machine, reporter, messages.json)
+        made = make(generation, checked, cluster, machine, reporter, messages.json)
         if made.failed:
             which = generation.failures or ", ".join(map(str, made.failed))
             reporter.error(f"{len(made.failed)} of {len(generation.clips)} clips failed: {which}")
     raise typer.Exit(Exit.FAILED if made.failed else Exit.OK)
 
 
+def follows(generation: Generation, cluster: o.ClusterOptions) -> bool:
+    """Whether this is not the first of the processes of --tp, and has done its share by now. Raises
+    UsageError.
+    """
+    from diagd_cli.cli.peers import last_words
+    from diagd_cli.jobs.tensor_parallel import check_together, follow_first
+
+    if cluster.ray:
+        raise UsageError("--tp cannot be with --ray", "Leave one of them out")
+    check_together(generation)
+    with last_words():
+        return follow_first(generation)
+
+
 def make(
     generation: Generation,
     checked: Checked,
-    many: o.ManyOptions,
+    options: o.ClusterOptions,
     machine: o.MachineOptions,
     reporter: Reporter,
     json: bool,
 ) -> Made:
-    """Make the videos: here, by a process for each GPU, or on a cluster."""
+    """Make the videos: here, by processes that hold one model together, by a process for each GPU,
+    or on a cluster.
+    """
+    from diagd_cli.cli.rows import cluster_of
     from diagd_cli.files.atomic import STDOUT
     from diagd_cli.jobs.devices import ALL
 
@@ -210,20 +232,19 @@ def make(
         if video.output != STDOUT:
             reporter.result(video.sidecar or {} if json else str(video.output))
 
-    if many.workers and not many.ray:
-        raise UsageError("--workers are Ray's, and no --ray is given", "Add --ray local")
-    if many.ray:
-        from diagd_cli.cli.rows import cluster_of
-        from diagd_cli.jobs.cluster import generate_on_ray
+    if cluster := cluster_of(options, machine.threads):
+        from diagd_cli.jobs.on_ray import generate_on_ray
 
-        return generate_on_ray(generation, cluster_of(many, machine.threads), reporter, tell)
+        return generate_on_ray(generation, cluster, reporter, tell)
     if machine.device == ALL:
         from diagd_cli.jobs.devices import all_devices, generate_on_devices
 
         return generate_on_devices(generation, all_devices(), reporter, tell)
-    from diagd_cli.jobs.batches import generate as run  # and torch, which takes long
+    from diagd_cli.jobs.batches import generate as here  # and torch, which takes long
+    from diagd_cli.jobs.tensor_parallel import generate_together
 
     set_threads(machine.threads)
+    run = generate_together if generation.machine.tp > 1 else here
     return run(generation, reporter, tell, reporter.started, checked)
 
 

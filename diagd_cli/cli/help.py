@@ -53,7 +53,7 @@ PANELS = {
     "animate compare-with export-vbench write-preset question bits force resume dry-run json "
     "quiet verbose",
     "Machine": "device dtype weights kv-dtype offload threads compile weights-dir "
-    "random-weights token ray workers",
+    "random-weights token ray workers tp",
 }
 COMMANDS = {
     "Generate": "generate play compare plan",

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from diagd_cli.cli.peers import one_speaks
 from diagd_cli.errors import did_you_mean
 from diagd_cli.schedule.decoding import METHODS, STAND_INS
 
@@ -226,6 +227,17 @@ ThreadsOption = Annotated[
         help="CPU threads; 0: as many as cores are free.",
     ),
 ]
+TpOption = Annotated[
+    int,
+    option(
+        "--tp",
+        **number(int, "a whole number in 1..1024", 1, 1024),
+        is_eager=True,
+        callback=one_speaks,
+        help="Processes that hold a large Transformer together, a GPU each, as torchrun "
+        "--nproc-per-node N -m diagd_cli generate ... --tp N starts them.",
+    ),
+]
 ForceOption = Annotated[bool, typer.Option("--force", "-f", help="Replace outputs that exist.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Errors and results only.")]
 VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Tracebacks with errors.")]
@@ -296,13 +308,19 @@ class ManyOptions:
             "nothing of each other. A clip's part depends on it alone.",
         ),
     ] = None
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """By whom it is done, where that is not this process."""
+
     ray: Annotated[
         str | None,
         option(
             "--ray",
             metavar="<address>",
-            help="Make them on a Ray cluster: local (one of this machine's devices), auto (the one "
-            "that runs here), or HOST:PORT.",
+            help="Have the work done by a Ray cluster: local (one of this machine's devices), auto "
+            "(the one that runs here), or HOST:PORT.",
         ),
     ] = None
     workers: Annotated[

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diagd_cli.cli.options import ManyOptions, numbers
+from diagd_cli.cli.options import ClusterOptions, ManyOptions, numbers
 from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import STDOUT
-from diagd_cli.jobs.cluster import LOCAL, Cluster
+from diagd_cli.jobs.cluster import Cluster
 from diagd_cli.jobs.manifest import read_manifest
 from diagd_cli.jobs.targets import (
     Row,
@@ -52,11 +52,13 @@ def rows_of(
     return [Row(clip) for clip in clips]
 
 
-def failures_file(many: ManyOptions, output: str | None, shard: Shard | None) -> Path | None:
+def failures_file(
+    many: ManyOptions, cluster: ClusterOptions, output: str | None, shard: Shard | None
+) -> Path | None:
     """Where it is told what has failed of a manifest or on a cluster; None where that is told on
     stderr alone. A shard's file has a name of its own, since the folder is that of all.
     """
-    if not (many.manifest or many.ray):
+    if not (many.manifest or cluster.ray):
         return None
     name = f"failures-{shard.number}-of-{shard.count}" if shard else "failures"
     if output is None:
@@ -66,13 +68,17 @@ def failures_file(many: ManyOptions, output: str | None, shard: Shard | None) ->
     return folder / f"{name}.jsonl"
 
 
-def cluster_of(many: ManyOptions, threads: int) -> Cluster:
-    """The cluster of --ray, with --workers MIN:MAX or N. Raises UsageError."""
-    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", many.workers or "1:1")
+def cluster_of(options: ClusterOptions, threads: int) -> Cluster | None:
+    """The cluster of --ray, with --workers MIN:MAX or N; None without. Raises UsageError."""
+    if not options.ray:
+        if options.workers:
+            raise UsageError("--workers are Ray's, and no --ray is given", "Add --ray local")
+        return None
+    match = re.fullmatch(r"(\d{1,6})(?::(\d{1,6}))?", options.workers or "1:1")
     least, most = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1 <= least <= most:
-        raise UsageError(f"--workers {many.workers} is not MIN:MAX", "Give 2:8, or 8 for 8:8")
-    return Cluster(many.ray or LOCAL, least, most if many.workers else None, max(1, threads))
+        raise UsageError(f"--workers {options.workers} is not MIN:MAX", "Give 2:8, or 8 for 8:8")
+    return Cluster(options.ray, least, most if options.workers else None, max(1, threads))
 
 
 def check_stream(given: Mapping[str, object], output: str | None) -> None:

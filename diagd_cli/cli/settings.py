@@ -86,6 +86,7 @@ def machine_of(
     random: bool = False,
     offload: bool = False,
     compile: bool = False,
+    tp: int = 1,
 ) -> Machine:
     """Where models run, as a job takes it; the number of threads is the command line's own
     affair.
@@ -101,6 +102,7 @@ def machine_of(
         offload=offload,
         compile=compile,
         weights=options.weights,
+        tp=tp,
     )
 
 

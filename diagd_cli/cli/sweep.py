@@ -106,16 +106,19 @@ def sweep(
         bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")
     ] = True,
     machine: o.MachineOptions,
+    cluster: o.ClusterOptions,
     force: o.ForceOption = False,
     messages: o.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
+        from diagd_cli.cli.rows import cluster_of
         from diagd_cli.jobs.sweeping.bounds import parse_bounds
         from diagd_cli.jobs.sweeping.request import PAGE, Sweeping
         from diagd_cli.jobs.sweeping.request import sweep as run
         from diagd_cli.preset_files import load_preset
 
+        workers = cluster_of(cluster, machine.threads)
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, sampling=sampling, seed=trials.seed, method="ntp")
         sweeping = Sweeping(
@@ -135,10 +138,10 @@ def sweep(
             force=force,
             command=command_line(ctx, trials.seed),
         )
-        if machine.threads:
+        if machine.threads and not workers:
             sweeping.check()  # before torch is imported, which takes long
             set_threads(machine.threads)
-        report = run(sweeping, reporter, lambda report: show(report, reporter))
+        report = run(sweeping, reporter, lambda report: show(report, reporter), workers)
         if messages.json:
             reporter.result(report.facts())
             return

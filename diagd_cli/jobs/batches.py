@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from diagd_cli.errors import Stopped
+from diagd_cli.errors import PeersLost, Stopped
 from diagd_cli.explain import explain
 from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
 from diagd_cli.jobs import sidecar
@@ -31,6 +31,7 @@ def generate(
     on_video: Callable[[Video], object] = lambda video: None,
     started: float | None = None,
     checked: Checked | None = None,
+    load_for: Callable[[Generation, int, Progress], Loaded] = load_for,
 ) -> Made:
     """Make every video; on_video is called with each when all of its files are complete.
 
@@ -39,12 +40,13 @@ def generate(
 
     started: when it all began, as time.perf_counter() tells it, for the sidecar.
     checked: what `check` has returned, where that was called before.
+    load_for: loads the models, for batches of so many clips.
 
     Raises UsageError, OutputError and WeightsError before any work is done where it cannot be.
     """
     began = time.perf_counter() if started is None else started
     checked = checked or check(generation)
-    run = Run(generation, checked, progress or Silent(), on_video, began)
+    run = Run(generation, checked, progress or Silent(), on_video, began, load_for=load_for)
     with failures_of(run.made, generation.failures):
         run.make_all()
     return run.made
@@ -61,12 +63,13 @@ class Run:
         on_video: Callable[[Video], object],
         started: float,
         loaded: Loaded | None = None,
+        load_for: Callable[[Generation, int, Progress], Loaded] = load_for,
     ):
         self.generation, self.progress, self.prompts = generation, progress, checked.prompts
         self.on_video, self.started = on_video, started
         self.reader = Reader(generation, checked, progress, self.attempt, self.done)
         self.size = min(generation.batch, len(generation.targets))
-        self.loaded = loaded
+        self.loaded, self.load_for = loaded, load_for
         self.made = Made()
 
     def make_all(self) -> None:
@@ -88,7 +91,7 @@ class Run:
         try:
             yield
         except Exception as error:
-            if self.generation.alone or isinstance(error, BrokenPipeError):
+            if self.generation.alone or isinstance(error, (BrokenPipeError, PeersLost)):
                 raise
             self.progress.failure(error)
             self.made.failures.update(dict.fromkeys(targets, explain(error)))
@@ -103,7 +106,7 @@ class Run:
         """
         self.prompts.embed(self.progress)
         if self.loaded is None:
-            self.loaded = load_for(self.generation, self.size, self.progress)
+            self.loaded = self.load_for(self.generation, self.size, self.progress)
         return self.loaded
 
     def make(self, group: list[Work]) -> None:

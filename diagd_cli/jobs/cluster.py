@@ -1,14 +1,10 @@
-"""A generation on the machines of a Ray cluster: Ray Data hands batches of paths to workers, one
-for each GPU or CPU, starts others where some are lost, and brings what they tell.
-
-What is done is told by the files alone: a batch whose worker died is made by another, which keeps
-what is whole of it. Frames and tokens never travel.
+"""The machines of a Ray cluster: Ray Data hands work to workers, one for each GPU or CPU, starts
+others where some are lost, and brings what they tell.
 """
 
 from __future__ import annotations
 
 import io
-import json
 import logging
 import os
 import platform
@@ -16,18 +12,13 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from diagd_cli.errors import DiagdError, MissingExtra, UsageError, one_line
-from diagd_cli.explain import explain
-from diagd_cli.jobs.generation import Generation, Made, Video
-from diagd_cli.jobs.targets import Target
-from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, without_targets
-from diagd_cli.progress import Progress, Silent
+from diagd_cli.progress import Progress
 
 LOCAL = "local"
 # Ray tells its makers how it is used, and the terminal of its inner life.
@@ -53,26 +44,6 @@ class Cluster:
     threads: int = 1
 
 
-def generate_on_ray(
-    generation: Generation,
-    cluster: Cluster,
-    progress: Progress | None = None,
-    on_video: Callable[[Video], object] = lambda video: None,
-) -> Made:
-    """Make every video that `jobs.generate` would make, on a cluster whose machines have the same
-    folders; `check` has been called before.
-
-    A video whose worker died twice while it was made alone is in `failures`, by its name. Raises
-    MissingExtra, UsageError, and DiagdError for a cluster that is not there and where no video can
-    be made.
-    """
-    if generation.stream:
-        raise UsageError("--ray makes whole files, and --stream none", "Leave one of them out")
-    progress = progress or Silent()
-    with connected(cluster.address, progress) as ray:
-        return collect(generation, outcomes(ray, generation, cluster), progress, on_video)
-
-
 @contextmanager
 def connected(address: str, progress: Progress) -> Iterator[Any]:
     """Ray, connected to a cluster for the time of the block. Raises MissingExtra, DiagdError."""
@@ -88,15 +59,21 @@ def connected(address: str, progress: Progress) -> Iterator[Any]:
     with _our_signals(), _unheard():
         try:
             ray.init(address, log_to_driver=False, logging_level="ERROR", **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise DiagdError(
-                f"There is no Ray cluster at {address}: {one_line(error)}",
-                "Start one with ray start, or use --ray local",
-            ) from None
+        except Exception as error:  # of a machine too busy to start in time it is of no other class
+            reason = one_line(error).rstrip(".")
+            if address == LOCAL:
+                hint = "Try again when the machine is less busy, or start one with ray start"
+                raise DiagdError(f"No Ray cluster could be started: {reason}", hint) from None
+            hint = "Start one with ray start, or use --ray local"
+            raise DiagdError(f"There is no Ray cluster at {address}: {reason}", hint) from None
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    with redirect_stdout(Notes(progress)):
+    notes = Notes(progress)
+    with redirect_stdout(notes):
         try:
             yield ray
+        except BaseException:
+            notes.deaf = True  # what is lost by an end that is wanted, or told already, is no news
+            raise
         finally:
             ray.shutdown()  # whose last words are Ray's, too
 
@@ -106,9 +83,12 @@ class Notes(io.TextIOBase):
 
     def __init__(self, progress: Progress):
         self.progress, self.fileno = progress, sys.stdout.fileno  # type: ignore[method-assign]
+        self.deaf = False
 
     def write(self, text: str) -> int:
         """Note what is not blank, without its colours, on a line."""
+        if self.deaf:
+            return len(text)
         if line := one_line(Exception(re.sub(r"\x1b\[[\d;]*m", "", text))) if text.strip() else "":
             self.progress.note(line)
         return len(text)
@@ -136,23 +116,26 @@ def _our_signals() -> Iterator[None]:
         signal.signal(signal.SIGTERM, handler)
 
 
-def outcomes(ray: Any, generation: Generation, cluster: Cluster) -> Iterator[Outcome]:
-    """What becomes of each video, as it is told."""
-    if not generation.targets:
-        return
-    device, needs, present = devices(ray.cluster_resources(), generation.machine.device, cluster)
-    generation = replace(generation, machine=replace(generation.machine, device=device))
-    rows = [{"targets": packed(batch)} for batch in batches(generation)]
+def spread(
+    ray: Any,
+    rows: Sequence[dict[str, Any]],
+    task: type,
+    given: tuple[Any, ...],
+    cluster: Cluster,
+    needs: Mapping[str, int],
+    present: int,
+) -> Iterator[dict[str, Any]]:
+    """What the workers make of rows, in the order of completion.
+
+    task: made in each worker, of what is `given`; called with a row, it gives others.
+    needs, present: as `devices` tells them.
+    """
     most = max(cluster.least, min(cluster.most or present, len(rows)))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
-        ray.get_runtime_context().get_node_id(), soft=True
-    )
-    ledger = ray.remote(Ledger).options(name=LEDGER, num_cpus=0, scheduling_strategy=here).remote()
     told = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
-        Task,
-        fn_constructor_args=(without_targets(generation), os.getcwd(), cluster.threads, ledger),
+        task,
+        fn_constructor_args=given,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
             min_size=cluster.least,
@@ -163,8 +146,17 @@ def outcomes(ray: Any, generation: Generation, cluster: Cluster) -> Iterator[Out
         **needs,
     )
     for block in told.iter_batches(batch_size=None, prefetch_batches=0):
-        for text in block["outcome"]:
-            yield Outcome(**json.loads(text))
+        for values in zip(*block.values(), strict=True):
+            yield dict(zip(block, values, strict=True))
+
+
+def ledger(ray: Any) -> Any:
+    """A `Ledger` on this machine, under its name."""
+    here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
+        ray.get_runtime_context().get_node_id(), soft=True
+    )
+    kept = ray.remote(Ledger).options(name=LEDGER, num_cpus=0, scheduling_strategy=here)
+    return kept.remote()
 
 
 def devices(
@@ -226,66 +218,23 @@ class Ledger:
         return self.workers
 
 
-class Task:
-    """What Ray Data runs in each worker: an actor, whose constructor loads the models."""
+class Watch:
+    """What a worker tells the ledger of its work."""
 
-    def __init__(self, generation: Generation, folder: str, threads: int, ledger: Any):
-        import torch
+    def __init__(self, ledger: Any):
+        self.ledger, self.name = ledger, f"process {os.getpid()} on {platform.node()}"
 
-        torch.set_num_threads(threads)
-        self.ledger, self.fatal = ledger, ""
-        self.name = f"process {os.getpid()} on {platform.node()}"
-        try:
-            self.worker = Worker(generation, folder)
-        except Exception as error:  # Ray would try again
-            self.fatal = explain(error)
-
-    def __call__(self, rows: dict[str, Any]) -> dict[str, list[str]]:
-        """Outcomes, as JSON, of targets, as JSON: a batch a row."""
-        told = [one for text in rows["targets"] for one in self.make(unpacked(text))]
-        return {"outcome": [json.dumps(asdict(outcome)) for outcome in told]}
-
-    def make(self, batch: dict[int, Target]) -> list[Outcome]:
-        """One batch; what a dead worker has begun of it clip by clip."""
-        if self.fatal:
-            return [Outcome(error=self.fatal, fatal=True)]
+    def deaths(self, numbers: Sequence[int]) -> dict[int, list[str]]:
+        """As `Ledger.before`."""
         import ray
 
-        deaths = ray.get(self.ledger.before.remote(list(batch)))
-        parts = [{number: batch[number]} for number in deaths]
-        fresh = {number: target for number, target in batch.items() if number not in deaths}
-        told: list[Outcome] = []
-        for part in [*parts, *([fresh] if fresh else [])]:
-            [first, *_] = part
-            if len(deaths.get(first, ())) >= MOST_DEATHS:
-                whom = ", ".join(deaths[first])
-                reason = f"{part[first].clip} is put aside: its workers died ({whom})"
-                told.append(Outcome(first, error=reason))
-                continue
-            ray.get(self.ledger.begin.remote(list(part), self.name))
-            try:
-                told += self.worker.make(part, again=first in deaths)
-            except Exception as error:
-                return [Outcome(error=explain(error), fatal=True)]
-            if any("CUDA error" in outcome.error for outcome in told):
-                os._exit(1)  # a process whose GPU is lost makes nothing any more
-            ray.get(self.ledger.end.remote(list(part)))
-        return told
+        return ray.get(self.ledger.before.remote(list(numbers)))
 
+    @contextmanager
+    def making(self, numbers: Sequence[int]) -> Iterator[None]:
+        """These are made together in the block."""
+        import ray
 
-def packed(batch: dict[int, Target]) -> str:
-    """Targets as JSON, whose text holds also what is not UTF-8."""
-    return json.dumps(
-        {
-            number: {**asdict(target), "clip": str(target.clip), "output": str(target.output)}
-            for number, target in batch.items()
-        }
-    )
-
-
-def unpacked(text: str) -> dict[int, Target]:
-    """The targets again."""
-    return {
-        int(number): Target(**{**told, "clip": Path(told["clip"]), "output": Path(told["output"])})
-        for number, told in json.loads(text).items()
-    }
+        ray.get(self.ledger.begin.remote(list(numbers), self.name))
+        yield
+        ray.get(self.ledger.end.remote(list(numbers)))

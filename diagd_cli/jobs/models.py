@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
 
 from diagd_cli.device import choose_device, choose_dtype, choose_weights, device_name
 from diagd_cli.jobs.candidates import Candidate, others_of
@@ -29,19 +30,22 @@ def load_models(
     batch: int = 1,
     frames: int | None = None,
     beside: Sequence[Preset] = (),
+    pixels: bool = True,
 ) -> Loaded:
-    """The preset's models on the device asked for. Raises DiagdError where they are missing or
-    cannot fit.
+    """The preset's models on the device asked for; of several processes (`machine.tp`) each calls
+    this. Raises DiagdError where they are missing or cannot fit.
 
     batch: clips that are going to be decoded together, which must fit too.
     frames: that are in memory at once, a clip; None is all of them.
     beside: presets whose Transformers are going to be loaded as well.
+    pixels: without, the tokenizer is left out.
     """
     device = choose_device(machine.device)
     dtype = choose_dtype(
         machine.dtype, device, transformer_parameters(preset.transformer, preset.positions)
     )
-    weights = choose_weights(machine.weights, device, preset.weights)
+    wished = "float" if machine.tp > 1 else preset.weights
+    weights = choose_weights(machine.weights, device, wished)
     require(
         preset,
         device,
@@ -53,6 +57,7 @@ def load_models(
         offload=machine.offload,
         beside=beside,
         weights=weights,
+        tp=machine.tp,
     )
     random = settings.seed if machine.random_weights else None
     return load(
@@ -61,16 +66,19 @@ def load_models(
         dtype,
         folder=machine.weights_dir,
         random=random,
+        pixels=pixels,
         compile=machine.compile,
         weights=weights or "float",
+        mesh=init_device_mesh(device.type, (machine.tp,)) if machine.tp > 1 else None,
     )
 
 
-def load_for(generation: Generation, batch: int, progress: Progress) -> Loaded:
+def load_for(generation: Generation, batch: int, progress: Progress, pixels: bool = True) -> Loaded:
     """A generation's models, ready for batches of so many clips. Raises DiagdError."""
     preset, settings, machine = generation.preset, generation.settings, generation.machine
+    asked, held = (preset, settings, machine), generation.frames_held
     with progress.stage(f"loading {preset.name}"):
-        loaded = load_models(preset, settings, machine, batch=batch, frames=generation.frames_held)
+        loaded = load_models(*asked, batch=batch, frames=held, pixels=pixels)
     if machine.compile:  # before there is something to time
         with progress.stage("compiling"):
             context = preset.latents(settings.context)
@@ -131,6 +139,8 @@ def machine_facts(loaded: Loaded, named: bool = False) -> dict:
     }
     if loaded.weights:
         machine["weights"] = loaded.weights
+    if loaded.mesh:
+        machine["tp"] = loaded.mesh.size()
     if named:
         machine["name"] = device_name(loaded.device)
     return {"machine": machine, "versions": versions()}

@@ -137,6 +137,7 @@ class Machine:
     random_weights: made-up weights of the true size, a function of the seed.
     offload: whether a tokenizer on CUDA waits in main memory while tokens are made.
     compile: whether the Transformer's blocks go through torch.compile.
+    tp: processes that hold the Transformer together, see `jobs.tensor_parallel`.
     """
 
     device: str = AUTO
@@ -147,6 +148,7 @@ class Machine:
     offload: bool = False
     compile: bool = False
     weights: str = AUTO
+    tp: int = 1
 
     def weights_of(self, preset: Preset) -> dict[str, str | None]:
         """What tells the weights in use from others, by part."""

@@ -5,6 +5,7 @@ resumed run may keep it.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,7 @@ def source(generation: Generation, clip: Clip) -> dict:
         "path": path_text(clip.path),
         "sha256": clip.sha256,
         "first": clip.first,
+        "start": generation.start,
         "fps": fps(generation, clip),
     }
     return told | ({"damage": clip.damage} if clip.damage else {})
@@ -142,6 +144,7 @@ def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, 
         offload=machine.offload and not on_cpu,
         chunk=chunk_on(loaded.device),
         weights=loaded.weights,
+        tp=machine.tp,
     )
     base, libraries = (loaded.base, LIBRARIES) if on_cpu else (0, 0)
     return {
@@ -165,6 +168,18 @@ def made_before(target: Path) -> dict | None:
         return made if told and ("unfinished" in made or made["output_sha256"]) else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def unread(generation: Generation, made: dict, path: Path, sha256: str) -> Clip | None:
+    """The clip that a sidecar tells of, without its frames, where the file is the same and so would
+    be the context that is read of it; else None.
+    """
+    told = made["input"]
+    known = "start" in told and isinstance(made.get("context_frames"), int)
+    if not known or told["sha256"] != sha256 or told["start"] != generation.start:
+        return None
+    nothing = Clip.nothing(path)
+    return replace(nothing, sha256=sha256, first=told["first"])
 
 
 def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diagd_cli.clip.read import Clip, read_clip
+from diagd_cli.errors import DiagdError
 from diagd_cli.files.outputs import check_free
 from diagd_cli.jobs import sidecar
 from diagd_cli.jobs.generation import Checked, Generation, Video
@@ -18,6 +19,7 @@ from diagd_cli.jobs.settings import Settings
 from diagd_cli.jobs.targets import Target
 from diagd_cli.progress import Progress
 from diagd_cli.tokens.actions import clip_actions
+from diagd_cli.weights.locate import digest
 
 MOST_ACTIONS = 1_000_000  # rows that are written out
 
@@ -61,6 +63,9 @@ class Reader:
                 with self.attempt(target):
                     self.check_free(target)
                     allowed[target] = self.generation.settings_of(target)
+            for target in self.whole(path, allowed):
+                del allowed[target]
+                self.tell_kept(target)
             clip = None
             with self.attempt(*allowed):
                 clip = self.read(path, next(iter(allowed.values())).context) if allowed else None
@@ -69,11 +74,28 @@ class Reader:
             for target, settings in allowed.items():
                 missing = False
                 with self.attempt(target):
-                    actions = self.actions(target, settings, clip)
+                    actions = self.actions(target, settings, clip, len(clip.frames))
                     work = Work(target, settings, clip, actions)
                     missing = not self.keep(work)
                 if missing:
                     yield work
+
+    def whole(self, path: Path, targets: dict[Target, Settings]) -> list[Target]:
+        """Those whose videos are known to be there without the frames of the clip, whose reading
+        takes most of a resumed run's time. What is wrong is told when the clip is read.
+        """
+        generation, found, sha256 = self.generation, [], ""
+        if generation.of_nothing or not (generation.resume or generation.again):
+            return []
+        for target, settings in targets.items():
+            with suppress(DiagdError, OSError):
+                if made := sidecar.made_before(target.output):
+                    sha256 = sha256 or digest(path)
+                    if clip := sidecar.unread(generation, made, path, sha256):
+                        actions = self.actions(target, settings, clip, made["context_frames"])
+                        if self.is_whole(Work(target, settings, clip, actions), made):
+                            found.append(target)
+        return found
 
     def check_free(self, target: Target) -> None:
         """Raise OutputError where a video's files exist already, unless they may be replaced, or
@@ -100,13 +122,14 @@ class Reader:
             )
         return clip
 
-    def actions(self, target: Target, settings: Settings, clip: Clip) -> np.ndarray | None:
-        """What steers a clip's continuation."""
+    def actions(
+        self, target: Target, settings: Settings, clip: Clip, context: int
+    ) -> np.ndarray | None:
+        """What steers a clip's continuation after so many frames."""
         preset, asked = self.generation.preset, self.checked.actions
         if target.actions is not None:
             asked = preset.parse_actions(target.actions)
         frames = min(settings.frames, MOST_ACTIONS)  # the last one goes on
-        context = len(clip.frames)
         return clip_actions(clip.path, preset.actions, asked, clip.first, context, frames)
 
     def keep(self, work: Work) -> bool:
@@ -118,11 +141,21 @@ class Reader:
         made = sidecar.made_before(output) if looks else None
         if not made:
             return False
+        if self.is_whole(work, made):
+            self.tell_kept(work.target)
+            return True
         same = sidecar.matches(generation, self.checked.prompts, made, work)
         if not (same or generation.resume or generation.force):
             check_free(output.with_suffix(".json"), force=False)
-        if not same or not sidecar.is_whole(generation, made, output):
-            return False
-        self.progress.note(f"{output} is there already, with these settings")
-        self.on_kept(Video(output, kept=True))
-        return True
+        return False
+
+    def is_whole(self, work: Work, made: dict) -> bool:
+        """Whether a video is there, whole, of these settings, as its sidecar tells."""
+        generation = self.generation
+        same = sidecar.matches(generation, self.checked.prompts, made, work)
+        return same and sidecar.is_whole(generation, made, work.target.output)
+
+    def tell_kept(self, target: Target) -> None:
+        """Of a video that is there already."""
+        self.progress.note(f"{target.output} is there already, with these settings")
+        self.on_kept(Video(target.output, kept=True))

@@ -52,13 +52,7 @@ class Worker:
     def __init__(self, generation: Generation, folder: str):
         from diagd_cli.jobs.models import load_for  # and torch, which takes long
 
-        try:
-            os.chdir(folder)
-        except OSError as error:
-            raise OutputError(
-                f"The folder {folder} is not on {platform.node()}: {error.strerror}",
-                "Workers need the same folders as the machine that asks",
-            ) from None
+        enter(folder)
         self.generation = without_targets(generation)
         self.embedded: dict = {}
         self.tidied: set[Path] = set()
@@ -89,6 +83,17 @@ class Worker:
             Outcome(number, target.output in kept, run.made.failures.get(target, ""))
             for number, target in batch.items()
         ]
+
+
+def enter(folder: str) -> None:
+    """Let relative paths lead from there. Raises OutputError where that folder is not."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise OutputError(
+            f"The folder {folder} is not on {platform.node()}: {error.strerror}",
+            "Workers need the same folders as the machine that asks",
+        ) from None
 
 
 def without_targets(generation: Generation) -> Generation:

@@ -167,3 +167,13 @@ class TransformerConfig(Strict):
     def logits(self) -> int:
         """Rows of the output layer."""
         return self.outputs or self.vocab
+
+    def split(self, count: int) -> TransformerConfig:
+        """What one of `count` processes has of a Transformer that they hold together: its share of
+        heads and of the MLP. Raises ValueError where they cannot be shared out.
+        """
+        for name in ("kv_heads", "mlp_dim"):
+            if (size := getattr(self, name)) % count:
+                raise ValueError(f"{name} ({size}) is no multiple of {count}")
+        shares = {name: getattr(self, name) // count for name in ("heads", "kv_heads", "mlp_dim")}
+        return self.model_copy(update=shares)

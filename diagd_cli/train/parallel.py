@@ -7,66 +7,28 @@ on their number.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from datetime import timedelta
+from contextlib import nullcontext
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from diagd_cli.errors import DiagdError, UsageError
+from diagd_cli.distributed import launched, process_group, rank, world_size
+from diagd_cli.errors import UsageError
 
-# how long a process waits for another: the first one may decode a folder of clips
-PATIENCE = timedelta(days=7)
-
-
-@contextmanager
-def process_group(device: torch.device) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, for the time of the block; yields the device of
-    this one.
-
-    Gloo connects them on CPUs, NCCL on CUDA, where each takes the GPU of its local rank.
-    """
-    if launched() == 1:
-        yield device
-        return
-    if device.type == "cuda":
-        own, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
-        if own >= count:
-            message = f"This is process {own} of the machine, which has {count} GPU(s)"
-            raise UsageError(message, "Start one for each GPU")
-        device = torch.device("cuda", own)
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-    try:
-        yield device
-    except RuntimeError as error:
-        if isinstance(error, dist.DistError) or "gloo" in str(error):
-            raise DiagdError(
-                "Another process of this training has ended", "Its own message says why"
-            ) from error
-        raise
-    finally:
-        dist.destroy_process_group()
-
-
-def launched() -> int:
-    """Number of processes that torchrun started, joined or not."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def rank() -> int:
-    """Number of this process, from 0; process 0 writes the files."""
-    return dist.get_rank() if dist.is_initialized() else 0
-
-
-def world_size() -> int:
-    """Number of processes."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+__all__ = [
+    "all_reduce",
+    "barrier",
+    "check_batch_size",
+    "data_parallel",
+    "launched",
+    "micro_batches",
+    "process_group",
+    "rank",
+    "world_size",
+]
 
 
 def barrier() -> None:

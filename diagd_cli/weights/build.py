@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import nn
@@ -17,6 +17,9 @@ from diagd_cli.model.transformer import Block, Transformer, deviation
 from diagd_cli.model.unset import Unset
 from diagd_cli.preset import Preset
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
 Module = TypeVar("Module", bound=nn.Module)
 # numbers drawn; a prime, so that no two rows of a matrix are the same stretch of them
 NOISE = 1_048_583
@@ -28,16 +31,23 @@ def build_transformer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     weights: str = "",
+    mesh: DeviceMesh | None = None,
 ) -> Transformer:
     """The preset's Transformer with unset weights; its tables reach one position past the window
     (padding's scratch slot).
 
     weights: how its blocks hold their matrices, a name of `eight_bits.FORMATS`; "" is in dtype. The
         embedding and the last product are always in dtype.
+    mesh: of processes that hold it together, of which this one gets its share; see
+        `model.parallel`.
     """
     coords = torch.from_numpy(preset.grid.coords(preset.positions))
-    with Unset(device, dtype):
+    with Unset("meta" if mesh else device, dtype):
         model = Transformer(preset.transformer, coords, preset.grid.prefix)
+    if mesh:
+        from diagd_cli.model.parallel import parallelize  # and DTensor, which takes a second
+
+        parallelize(model, mesh, device)
     for layer in model.blocks.modules() if weights else ():
         if isinstance(layer, Linear):
             layer.hold(weights)
@@ -77,11 +87,12 @@ def random_transformer(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     weights: str = "",
+    mesh: DeviceMesh | None = None,
 ) -> Transformer:
-    """The preset's Transformer with random weights of the usual scale, a function of the seed; for
-    inference.
+    """The preset's Transformer with random weights of the usual scale, a function of the seed, and
+    of the number of processes in a `mesh`; for inference.
     """
-    model = build_transformer(preset, device, dtype, weights)
+    model = build_transformer(preset, device, dtype, weights, mesh)
     layers = sum(isinstance(module, Block) for module in model.modules())
     return _random(model, seed, lambda name, p: deviation(name, layers))
 

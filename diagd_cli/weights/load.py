@@ -11,7 +11,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -36,6 +36,9 @@ from diagd_cli.weights.build import (
 from diagd_cli.weights.locate import ALWAYS_VERIFIED, Role, digest, entry_of, locate, verify
 from diagd_cli.weights.native import native_tensors
 from diagd_cli.weights.untold import deviations
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 __all__ = [
     "build_tokenizer",
@@ -65,17 +68,19 @@ def load_transformer(
     *,
     files: list[Path] | None = None,
     folder: Path | None = None,
+    mesh: DeviceMesh | None = None,
 ) -> Transformer:
     """The preset's Transformer with its weights, ready for inference.
 
-    weights: as in `build_transformer`; a file's matrices of 8 bits stay as they are.
+    weights, mesh: as in `build_transformer`; a file's matrices of 8 bits stay as they are.
     files: used as they are; by default those that the preset names, looked for in `folder` first,
         and verified unless they are very large.
 
     Raises WeightsError.
     """
-    held = {"weights": weights} if weights else {}
-    return cast(Transformer, _loaded(preset, "transformer", device, dtype, files, folder, **held))
+    held: dict[str, Any] = {"weights": weights} if weights else {}
+    asked = device, dtype, files, folder, mesh
+    return cast(Transformer, _loaded(preset, "transformer", *asked, **held))
 
 
 def load_tokenizer(
@@ -112,13 +117,20 @@ def _loaded(
     dtype: torch.dtype,
     files: list[Path] | None,
     folder: Path | None,
+    mesh: DeviceMesh | None = None,
     **held: str,
 ) -> nn.Module:
     paths = files or _verified(preset, role, folder)[1]
     rows = tensors(preset, role, paths)
     for line in deviations(preset, role, paths):
         warnings.warn(f"{preset.name}: {line}", DiagdWarning, stacklevel=3)
-    model = BUILD[role](preset, device, dtype, **held)
+    if mesh:
+        from diagd_cli.model.parallel import own_parts
+
+        model: nn.Module = build_transformer(preset, device, dtype, mesh=mesh, **held)
+        rows = own_parts(rows, preset.transformer, mesh)
+    else:
+        model = BUILD[role](preset, device, dtype, **held)
     fill_rows(model, rows)
     return model.eval().requires_grad_(False)
 

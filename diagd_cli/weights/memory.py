@@ -8,6 +8,7 @@ text encoder is not counted.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ def estimate(
     beside: Sequence[Preset] = (),
     decoding: Decoding | None = None,
     weights: str = "",
+    tp: int = 1,
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default
     the preset's. Where the preset has guidance, each is twice in the Transformer's batch.
@@ -83,9 +85,10 @@ def estimate(
     beside: presets whose Transformers are loaded too, at most in `dtype`.
     decoding: says how large the cache is; the preset's by default.
     weights: "int8" or "fp8" where the blocks' matrices are of 8 bits.
+    tp: processes that hold the Transformer together, of which one is told of.
     """
     config, grid, item, codec = (
-        preset.transformer,
+        preset.transformer.split(tp),
         preset.grid,
         itemsize(dtype),
         itemsize(codec_dtype or dtype),
@@ -111,7 +114,7 @@ def estimate(
     tokens = max(prefill_work(config, in_batch, known, item, chunk), logits)
     pixels = codec_work(preset, frames, codec, batch)
     return Estimate(
-        weights=_weights(preset, item, weights) + sum(_weights(each, item) for each in beside),
+        weights=_weights(preset, item, weights, tp) + sum(_weights(each, item) for each in beside),
         cache=cache,
         tokenizer=tokenizer,
         work=max(tokens, pixels),
@@ -121,8 +124,8 @@ def estimate(
     )
 
 
-def _weights(preset: Preset, item: int, weights: str = "") -> int:
-    config, places = preset.transformer, preset.positions
+def _weights(preset: Preset, item: int, weights: str = "", tp: int = 1) -> int:
+    config, places = preset.transformer.split(tp), preset.positions
     total = transformer_parameters(config, places) * item + table_bytes(config, places)
     if not weights:
         return total
@@ -194,6 +197,7 @@ def require(
     beside: Sequence[Preset] = (),
     decoding: Decoding | None = None,
     weights: str = "",
+    tp: int = 1,
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if
     it has not.
@@ -203,11 +207,12 @@ def require(
         "beside": beside,
         "decoding": decoding,
         "weights": weights,
+        "tp": tp,
         "codec_dtype": codec_dtype(device, dtype),
         "offload": offload and str(device) != "cpu",
     }
     asked["chunk"] = chunk_on(device)
-    need, free = estimate(preset, **asked), free_memory(device)
+    need, free = estimate(preset, **asked), _free(device, tp)
     if free is None or need.total <= free:
         return need
     parts = {
@@ -229,6 +234,14 @@ def require(
     )
 
 
+def _free(device: torch.device | str, tp: int) -> int | None:
+    """Bytes that a process may take: of main memory, which those of a machine share, its part."""
+    free = free_memory(device)
+    if free is None or tp == 1 or str(device) != "cpu":
+        return free
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]:
     """What would fit instead."""
     from diagd_cli.preset_files import load_preset, preset_names
@@ -247,7 +260,7 @@ def _ways_out(preset: Preset, free: int, asked: dict[str, Any]) -> Iterator[str]
     same = preset.tokenizer.kind, preset.still
     family = [other for other in others if (other.tokenizer.kind, other.still) == same]
     sizes = {
-        other.name: estimate(other, **{**asked, "decoding": None}).total
+        other.name: estimate(other, **{**asked, "decoding": None, "tp": 1}).total
         for other in family
         if other.name != preset.name
     }

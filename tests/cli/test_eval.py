@@ -268,7 +268,7 @@ def test_what_is_missing_is_noticed_before_the_models_are_loaded(
     evaluate, world, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        "diagd_cli.jobs.evaluation.run.load_judged", lambda *_, **__: pytest.fail("loaded")
+        "diagd_cli.jobs.evaluation.measurement.load_judged", lambda *_, **__: pytest.fail("loaded")
     )
     (tmp_path / "file").touch()
     clips = [world / "clips" / "0.mp4"]

@@ -77,7 +77,13 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
         "actions": "left*2", "dtype": "auto", "kv_dtype": "auto",
     }  # fmt: skip
     digest = hashlib.sha256(tiny.clip.read_bytes()).hexdigest()
-    assert told["input"] == {"path": str(tiny.clip), "sha256": digest, "first": 6, "fps": 10.0}
+    assert told["input"] == {
+        "path": str(tiny.clip),
+        "sha256": digest,
+        "first": 6,
+        "start": None,
+        "fps": 10.0,
+    }
     assert (
         told["output_sha256"]
         == hashlib.sha256((tmp_path / "out" / "walk.mp4").read_bytes()).hexdigest()

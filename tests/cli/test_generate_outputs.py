@@ -8,6 +8,8 @@ import sys
 import pytest
 
 from cli.folders import names, twin
+from diagd_cli.clip.read import read_clip
+from diagd_cli.jobs import work
 
 pytest_plugins = ["cli.continuing"]
 
@@ -107,6 +109,20 @@ def test_resume_makes_what_differs(generate, tiny, tmp_path, before_it, change):
     assert done.code == 0 and "is there already" not in done.err
     after = json.loads(sidecar.read_text())
     assert after["seconds"] != before["seconds"]
+
+
+def test_what_is_there_is_known_without_its_frames(generate, tiny, tmp_path, monkeypatch):
+    """The clip's digest, and where its context was asked to begin, tell as much."""
+    asked = (tiny.clip, "--seed", 1, "--start", 6)
+    assert generate(*asked).code == 0
+    reads = []
+    monkeypatch.setattr(
+        work, "read_clip", lambda *told, **_: reads.append(told) or read_clip(*told)
+    )
+    assert "is there already" in generate(*asked, "--resume").err and not reads
+    # the last frames are those, too: it has to be looked at
+    assert "is there already" in generate(*asked[:3], "--resume").err and len(reads) == 1
+    assert "is there already" not in generate(*asked[:4], 5, "--resume").err and len(reads) == 2
 
 
 def test_resume_notices_another_mp4_or_other_recorded_actions(generate, tiny, tmp_path):

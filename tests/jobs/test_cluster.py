@@ -1,16 +1,22 @@
 """--ray: what a Ray cluster of two nodes makes is what one process makes, also where workers die."""
 
+import hashlib
 import json
 import os
 import signal
 import threading
+import time
+from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from families.small import write_small_models
 from tiny import moving, save_clip
 
 from diagd_cli.errors import DiagdError, UsageError
-from diagd_cli.jobs.cluster import LEDGER, Cluster, Ledger, devices, packed, unpacked
+from diagd_cli.jobs.cluster import LEDGER, Cluster, Ledger, devices
+from diagd_cli.jobs.on_ray import packed, unpacked
 from diagd_cli.jobs.targets import Target
 
 CLIPS = 3
@@ -141,3 +147,110 @@ def test_two_nodes_make_what_one_process_makes(diagd, tiny, tmp_path, cluster, k
     left = sorted(path.name for path in (tmp_path / "many").iterdir())
     names = [f"{n}{suffix}" for n in range(CLIPS) for suffix in (".json", ".mp4", ".npz")]
     assert left == sorted([*names, "failures.jsonl"])
+
+
+def workers_at_work():
+    return [p.pid for p in psutil.process_iter() if "ray::MapWorker" in " ".join(cmdline(p))]
+
+
+def cmdline(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_all_workers(start, tiny, tmp_path, cluster, number, code):
+    """What is there is complete, and nothing works on."""
+    options = ("-p", tiny.preset, "-o", f"{tmp_path}/out/", "--samples", 1000, "--ray", cluster)
+    running = start("generate", tiny.clip, *options, "--frames", 200, "--decoding", "ntp")
+    first = running.stdout.readline().strip()
+    assert first.endswith(".mp4") and workers_at_work()
+    running.send_signal(number)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == code and "interrupted; nothing half-written was left" in err
+    assert "Traceback" not in err and "ray.kill" not in err
+    for _ in range(300):
+        if not workers_at_work():
+            break
+        time.sleep(0.1)
+    assert not workers_at_work()
+    videos = sorted((tmp_path / "out").glob("*.mp4"))
+    assert Path(first) in videos and len(videos) < 1000
+    for video in videos:
+        told = json.loads(video.with_suffix(".json").read_text())
+        assert told["output_sha256"] == hashlib.sha256(video.read_bytes()).hexdigest()
+
+
+def test_labels_are_spread(diagd, tmp_path, cluster):
+    write_small_models("llamagen-c2i-b-256", tmp_path)
+    asked = ("generate", "-p", tmp_path / "small.yaml", "--label", "1,2", "--seed", 3)
+    one, many = (tmp_path / name for name in ("one", "many"))
+    alone = diagd(*asked, "-o", f"{one}/")
+    told = diagd(*asked, "-o", f"{many}/", "--ray", cluster)
+    assert told.code == alone.code == 0, told.err
+    assert sorted(told.out.split()) == sorted(alone.out.replace("/one/", "/many/").split())
+    pictures = sorted(one.glob("*.png"))
+    assert len({picture.read_bytes() for picture in pictures}) == 2
+    for picture in pictures:
+        assert (many / picture.name).read_bytes() == picture.read_bytes()
+
+
+TIMED = ("tokens_per_second", "frames_per_second", "decode_seconds", "speedup", "front")
+
+
+def steady(rows):
+    """What does not depend on the clock."""
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
+
+
+def records(folder):
+    """The lines of results by what tells them from others, without times."""
+    told = map(json.loads, (folder / "results.jsonl").read_text().splitlines())
+    return {line["id"]: steady([line["figures"]]) for line in told}
+
+
+@pytest.mark.parametrize("command", ["eval", "sweep"])
+def test_workers_measure_what_one_process_measures(diagd, tiny, tmp_path, cluster, command):
+    """Also the same records, so that either goes on where the other was."""
+    clips = [save_clip(tmp_path / f"{n}.mp4", moving(8 + n)[n:]) for n in range(CLIPS)]
+    own = ["--decodings", "ntp,diagd:1:2"] if command == "eval" else ["--k", "1", "--d", "2"]
+    own += ["--no-chart"] if command == "sweep" else []
+    asked = [
+        command,
+        *clips,
+        "-p",
+        tiny.preset,
+        "--threads",
+        1,
+        *own,
+        "--json",
+        "--dtype",
+        "float32",
+    ]
+    one, many = tmp_path / "one", tmp_path / "many"
+    alone = diagd(*asked, "--batch", 2, "--out", one)
+    told = diagd(*asked, "--batch", 2, "--out", many, "--ray", cluster)
+    assert told.code == alone.code == 0, told.err
+    [a], [b] = alone.objects, told.objects
+    assert steady(a["rows"]) == steady(b["rows"]) and a["machine"] == b["machine"]
+    assert records(one) == records(many) and len(records(many)) >= 3 * CLIPS
+    lines = (many / "results.jsonl").read_text()
+    again = diagd(*asked, "--batch", 2, "--out", many)
+    assert again.objects[0]["rows"] == b["rows"]
+    assert (many / "results.jsonl").read_text() == lines  # nothing was made again
+
+
+def test_a_clip_that_cannot_be_measured_ends_it_in_a_line(diagd, tiny, tmp_path, cluster):
+    clips = [tiny.clip, save_clip(tmp_path / "short.mp4", moving(3))]
+    options = ("-p", tiny.preset, "--ray", cluster, "--workers", 1, "--out", tmp_path / "out")
+    done = diagd("eval", *clips, *options)
+    assert done.code == 1 and "short.mp4 goes on for 1 frames after the context" in done.err
+    assert not (tmp_path / "out" / "report.json").exists()
+
+
+def test_frames_stay_with_the_workers(diagd, tiny, tmp_path):
+    asked = ("eval", tiny.clip, "-p", tiny.preset, "--ray", "local")
+    done = diagd(*asked, "--export-vbench", tmp_path / "videos")
+    assert done.code == 2 and "--export-vbench needs the frames" in done.err

@@ -3,16 +3,13 @@ weights.
 """
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 
 import pytest
 import torch
 import yaml
 from conftest import Done
+from several import in_two_processes
 from tiny import moving, save_clip
 from torch import nn
 from train.near import LOSS, assert_same_training
@@ -38,19 +35,6 @@ RECIPE = {
 
 
 STEADY = RECIPE | {"transformer": RECIPE["transformer"] | {"warmup": 1, "final": 1.0}}
-# The command line once for each list of arguments, the first as torchrun has it and the others with
-# a port of their own to meet at; \f parts what it tells.
-IN_TURN = """
-import json, os, sys
-from diagd_cli.__main__ import main
-for port, words in json.loads(sys.argv[1]):
-    if port:
-        os.environ |= {"MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "False"}
-    code, sys.argv = 0, ["diagd", *words]
-    try: main()
-    except SystemExit as end: code = int(end.code or 0)
-    for stream in (sys.stdout, sys.stderr): print(f"\\f{code}\\f", end="", file=stream, flush=True)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +66,6 @@ def steady(world, name):
     ]
 
 
-def told(folder, count) -> list[Done]:
-    """Code, stdout and stderr of each of the command lines that a process of torchrun's went
-    through.
-    """
-    out, err = ((folder / f"{name}.log").read_text().split("\f") for name in ("stdout", "stderr"))
-    return [Done(int(out[n + 1]), out[n], err[n]) for n in range(0, 2 * count, 2)]
-
-
 @pytest.fixture(scope="module")
 def torchrun(diagd, world) -> dict[str, Done]:
     """What the two processes do that torchrun starts on this machine, by a name for each training:
@@ -102,33 +78,10 @@ def torchrun(diagd, world) -> dict[str, Done]:
         "mixed": steady(world, "mixed"),
         "broken": options(world, "tokenizer", "none", data="broken"),  # what is left loses its peer
     }
-    ports = [None, *(free_port() for _ in range(len(trainings) - 1))]
-    lines = [[str(word) for word in words] for words in trainings.values()]
-    (world / "in_turn.py").write_text(IN_TURN)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    logs = [f"--log-dir={world / 'logs'}", "--redirects=3"]  # a file for each stream of each
-    script = [str(world / "in_turn.py"), json.dumps([*zip(ports, lines, strict=True)])]
-    machine = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run(
-        [sys.executable, *launch, *logs, *script],
-        env={**os.environ, **machine},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert run.returncode == 0, run.stderr
-    folders = [log.parent for log in (world / "logs").glob("*/attempt_0/*/stdout.log")]
-    assert len(folders) == 2
-    both = zip(*(told(folder, len(lines)) for folder in folders), strict=True)
-    done = [Done(max(a.code, b.code), a.out + b.out, a.err + b.err) for a, b in both]
-    done[0] = Done(done[0].code, run.stdout + done[0].out, run.stderr + done[0].err)
+    lines, launcher = in_two_processes(world, list(trainings.values()))
+    done = [Done(max(a.code, b.code), a.out + b.out, a.err + b.err) for a, b in lines]
+    done[0] = Done(done[0].code, launcher.out + done[0].out, launcher.err + done[0].err)
     return dict(zip(trainings, done, strict=True))
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 def test_more_processes_than_gpus(monkeypatch):

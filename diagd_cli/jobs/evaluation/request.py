@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import together, write_json, write_text
 from diagd_cli.files.outputs import Named, check_outputs
 from diagd_cli.files.paths import path_text
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.candidates import Candidate, check_same_tokens, others_of
+from diagd_cli.jobs.cluster import Cluster
 from diagd_cli.jobs.evaluation import vbench
 from diagd_cli.jobs.evaluation.trials import Trials, check_clips, results_of
 from diagd_cli.jobs.prompts import Prompts, find_prompts
@@ -110,19 +112,29 @@ class Evaluating:
         ]
 
 
-def evaluate(evaluating: Evaluating, progress: Progress | None = None) -> EvaluationReport:
+def evaluate(
+    evaluating: Evaluating, progress: Progress | None = None, cluster: Cluster | None = None
+) -> EvaluationReport:
     """Continue every clip by every decoding and seed, measure what was made, and write what is
     asked for.
+
+    cluster: whose workers do that, on Ray, with the same folders; None is this process.
 
     What `out` holds already is not made again. Raises UsageError, OutputError, ClipError and
     WeightsError.
     """
     progress = progress or Silent()
+    if cluster and (evaluating.i3d or evaluating.export_vbench):
+        option = "--i3d" if evaluating.i3d else "--export-vbench"
+        raise UsageError(
+            f"{option} needs the frames, and they stay with the workers of --ray",
+            "Leave it out, and give it with the same --out afterwards, without --ray",
+        )
     prompts = evaluating.check()
 
     from diagd_cli.jobs.evaluation.run import run  # and torch, which takes long
 
-    report = run(evaluating, prompts, progress)
+    report = run(evaluating, prompts, progress, cluster)
     if evaluating.out:
         with together():
             write_json(evaluating.out / REPORT, report.facts())

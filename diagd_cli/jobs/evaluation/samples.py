@@ -19,6 +19,7 @@ from diagd_cli.jobs.evaluation.statistics import distance
 from diagd_cli.jobs.evaluation.store import Record, Store
 from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import continue_clip, to_frames
+from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress
 from diagd_cli.report.evaluation import EvaluationRow
 from diagd_cli.schedule.decoding import Decoding
@@ -30,9 +31,13 @@ TRUTH = ""  # among labels of videos
 class Samples:
     """What is asked of every clip, and what has been made and measured.
 
+    context: frames before the new ones.
     decodings: by label.
+    presets: by label, of decodings that run on another preset's Transformer.
     seeds: of each clip's continuations.
     store: what is there already, and where the rest goes.
+    machine: what made and measured them, as reports tell it.
+    models: None where there are none, and nothing can be made.
     others: by label, the models of decodings that run on another Transformer than `models.loaded`.
     i3d: what makes features of videos; None where nothing is to.
     export: root of the folders for VBench; None where no videos are written.
@@ -42,11 +47,15 @@ class Samples:
     warm: whether something has been decoded.
     """
 
-    models: Models
+    preset: Preset
+    context: int
     decodings: dict[str, Decoding]
+    presets: Mapping[str, Preset]
     seeds: Sequence[int]
     store: Store
+    machine: dict
     progress: Progress
+    models: Models | None = None
     others: dict[str, Loaded] = field(default_factory=dict)
     i3d: I3d | None = None
     export: Path | None = None
@@ -57,30 +66,43 @@ class Samples:
 
     def add(self, cases: list[Case]) -> None:
         """Measure clips, in one batch where none of them has been measured before."""
+        self.make(cases)
         for case in cases:
-            about = self._about(case, None, None)
+            self.take(case.about)
+            self._show(case)
+
+    def make(self, cases: list[Case]) -> None:
+        """Make, measure and keep what is missing of clips."""
+        for case in cases:
+            about = self._truth(case.about)
             if self.store.find(about) is None:
-                self.store.add(Record(about, *measure_truth(self.models, case)))
-            self.truths.append(self.store.known(about))
+                self.store.add(Record(about, *measure_truth(self._models, case)))
         for seed in self.seeds:
             for label in self.decodings:
                 missing = [
                     case
                     for case in cases
-                    if self.store.find(self._about(case, label, seed)) is None
+                    if self.store.find(self._about(case.about, label, seed)) is None
                 ]
                 if missing:
                     self._continue(label, seed, missing)
-        for case in cases:
-            for label in self.decodings:
-                records = [self.store.known(self._about(case, label, seed)) for seed in self.seeds]
-                self.made.setdefault(label, []).append(records)
-            self._show(case)
+
+    def take(self, about: dict) -> None:
+        """Take in a clip of which all is there; about: as its `Case` has it."""
+        self.truths.append(self.store.known(self._truth(about)))
+        for label in self.decodings:
+            records = [self.store.known(self._about(about, label, seed)) for seed in self.seeds]
+            self.made.setdefault(label, []).append(records)
+
+    @property
+    def _models(self) -> Models:
+        assert self.models, "nothing can be made without models"
+        return self.models
 
     def _continue(self, label: str, seed: int, cases: list[Case]) -> None:
         """Make and keep what is missing of a decoding and seed, in one batch."""
-        decoding, loaded = self.decodings[label], self.others.get(label, self.models.loaded)
-        models = replace(self.models, loaded=loaded)
+        decoding, loaded = self.decodings[label], self.others.get(label, self._models.loaded)
+        models = replace(self._models, loaded=loaded)
         asked = [
             replace(case, request=replace(case.request, decoding=decoding, seed=seed))
             for case in cases
@@ -97,7 +119,7 @@ class Samples:
             )
         pairs = zip(cases, found, strict=True)
         self.store.add(
-            *(Record(self._about(case, label, seed), *figures) for case, figures in pairs)
+            *(Record(self._about(case.about, label, seed), *figures) for case, figures in pairs)
         )
 
     def recall(self, label: str, decoding: Decoding, facts: dict) -> bool:
@@ -119,25 +141,29 @@ class Samples:
         self.made[label] = [[self.store.known(name) for name in own] for own in names]
         return True
 
-    def _about(self, case: Case, label: str | None, seed: int | None) -> dict:
-        """What tells a sample from others; without a label and a seed, the clip itself."""
-        preset, facts = self.models.loaded.preset, None
-        if label:
-            facts = self.decodings[label].facts(preset.grid, preset.latents(len(case.clip.frames)))
-            if label in self.others:
-                facts |= self.others[label].preset.transformer_facts
-        return {**case.about, "decoding": facts, "seed": seed}
+    def _truth(self, about: dict) -> dict:
+        """What tells the clip itself from other samples."""
+        return {**about, "decoding": None, "seed": None}
+
+    def _about(self, about: dict, label: str, seed: int) -> dict:
+        """What tells a sample from others."""
+        facts = self.decodings[label].facts(self.preset.grid, self.preset.latents(self.context))
+        if label in self.presets:
+            facts |= self.presets[label].transformer_facts
+        return {**about, "decoding": facts, "seed": seed}
 
     def _show(self, case: Case) -> None:
         """Videos of the last clip's new frames, for I3D and for VBench: of its codes, whenever they
         were made.
         """
+        if not (self.i3d or self.export):
+            return
+        models, preset, context = self._models, self.preset, len(case.clip.frames)
         if self.i3d:
-            self.videos.setdefault(TRUTH, []).append(self.i3d.features(self.models.truth(case)))
-        preset, context = self.models.loaded.preset, len(case.clip.frames)
-        for label in self.decodings if self.i3d or self.export else ():
+            self.videos.setdefault(TRUTH, []).append(self.i3d.features(models.truth(case)))
+        for label in self.decodings:
             for record in self.made[label][-1]:
-                frames = to_frames(self.models.loaded, record.arrays["codes"].astype(np.int64))
+                frames = to_frames(models.loaded, record.arrays["codes"].astype(np.int64))
                 frames = frames[context : context + case.request.frames]
                 if self.i3d:
                     self.videos.setdefault(label, []).append(self.i3d.features(frames))
@@ -155,7 +181,7 @@ class Samples:
 
         scores: VBench's means, by folder of the decoding and dimension.
         """
-        context = self.models.loaded.preset.latents(self.truths[0].figures["context_frames"])
+        context = self.preset.latents(self.context)
         found = []
         for row in rows_of(self.truths, list(self.made.values()), list(self.decodings), context):
             if row.decoding is not None:

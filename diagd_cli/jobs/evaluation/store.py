@@ -42,16 +42,18 @@ def files(folder: Path) -> list[tuple[Path, str]]:
 class Store:
     """Records of one evaluation, in memory, and in `folder` where there is one.
 
-    Lines that are cut off, or of other settings, are left alone. `decodings` are the facts of those
-    that the folder had samples of, each once.
+    Lines that are cut off, or of other settings, are left alone. `whole` are the settings;
+    `decodings` are the facts of those that the folder had samples of, each once.
 
     folder: where they are kept; None keeps them in memory alone.
+    written: whether those that are added go there, too.
     settings: all that decides a figure and is the same for every sample. Their hash is part of a
         record's name, so that a folder may hold the samples of several evaluations.
     """
 
-    def __init__(self, folder: Path | None, settings: dict):
-        self.folder, self.settings = folder, _hash(settings)
+    def __init__(self, folder: Path | None, settings: dict, written: bool = True):
+        self.folder, self.written = folder, written
+        self.whole, self.settings = settings, _hash(settings)
         self.records: dict[str, Record] = {}
         self.figures: dict[str, dict] = {}
         self.decodings: list[dict] = []
@@ -72,6 +74,12 @@ class Store:
         self.records[name] = Record(about, self.figures[name], arrays)
         return self.records[name]
 
+    def taken(self) -> list[Record]:
+        """What has been added, and is not in the folder; it is here no more."""
+        fresh = [one for name, one in self.records.items() if name not in self.figures]
+        self.records.clear()
+        return fresh
+
     def known(self, about: dict) -> Record:
         """The record of a sample that has been made. Raises KeyError where it is not to be had."""
         found = self.find(about)
@@ -89,7 +97,7 @@ class Store:
         """
         names = [self._name(record.about) for record in records]
         self.records |= dict(zip(names, records, strict=True))
-        if not self.folder:
+        if not (self.folder and self.written):
             return
         lines = []
         for name, record in zip(names, records, strict=True):

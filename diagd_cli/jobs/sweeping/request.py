@@ -13,6 +13,7 @@ from diagd_cli.files.atomic import together, write_json
 from diagd_cli.files.outputs import check_free, check_outputs
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.candidates import check_same_tokens
+from diagd_cli.jobs.cluster import Cluster
 from diagd_cli.jobs.evaluation.trials import Trials, check_clips, results_of
 from diagd_cli.jobs.prompts import Prompts, find_prompts
 from diagd_cli.jobs.settings import Machine, Settings
@@ -119,6 +120,7 @@ def sweep(
     sweeping: Sweeping,
     progress: Progress | None = None,
     on_report: Callable[[SweepReport], object] = lambda report: None,
+    cluster: Cluster | None = None,
 ) -> SweepReport:
     """Measure every decoding, write the reports, and the preset of the choice where one is asked
     for.
@@ -128,6 +130,7 @@ def sweep(
     written; OutputError, ClipError and WeightsError.
 
     on_report: called when the reports are written, before the preset is.
+    cluster: whose workers make the samples, on Ray, with the same folders; None is this process.
     """
     progress = progress or Silent()
     prompts = sweeping.check()
@@ -136,7 +139,7 @@ def sweep(
 
     from diagd_cli.jobs.sweeping.run import run  # and torch, which takes long
 
-    report, decodings = run(sweeping, prompts, progress)
+    report, decodings = run(sweeping, prompts, progress, cluster)
     with progress.stage("drawing"):
         write_reports(report, sweeping.out, sweeping.chart)
     on_report(report)

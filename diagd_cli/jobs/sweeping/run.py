@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from diagd_cli.errors import WeightsError
-from diagd_cli.jobs.evaluation.judged import decisive, load_judged, read_case
+from diagd_cli.jobs.candidates import Candidate
+from diagd_cli.jobs.evaluation.measurement import Measurement
 from diagd_cli.jobs.evaluation.rows import notes_of
 from diagd_cli.jobs.evaluation.samples import Samples
-from diagd_cli.jobs.evaluation.store import Store
-from diagd_cli.jobs.models import machine_facts
+from diagd_cli.jobs.evaluation.spread import measured
 from diagd_cli.jobs.prompts import Prompts
 from diagd_cli.jobs.sweeping.bounds import recommend
 from diagd_cli.jobs.sweeping.combinations import earlier
@@ -23,6 +23,7 @@ from diagd_cli.report.sweep import SweepReport
 from diagd_cli.schedule.decoding import Decoding, labels
 
 if TYPE_CHECKING:
+    from diagd_cli.jobs.cluster import Cluster
     from diagd_cli.jobs.sweeping.request import Sweeping
 
 UNSTEADY = (
@@ -32,14 +33,14 @@ UNSTEADY = (
 
 
 def run(
-    sweeping: Sweeping, prompts: Prompts, progress: Progress
+    sweeping: Sweeping, prompts: Prompts, progress: Progress, cluster: Cluster | None = None
 ) -> tuple[SweepReport, dict[str, Decoding]]:
     """Make and measure every sample that is missing; the report, and its decodings by label.
 
     Raises DiagdError.
     """
     preset, clips, trials = sweeping.preset, sweeping.clips, sweeping.trials
-    samples = measure(sweeping, prompts, progress)
+    samples = measure(sweeping, prompts, progress, cluster)
     rows = samples.rows({})
     limits = [row for row in rows if row.decoding is None]
     measured, notes = ranked_rows(rows[len(limits) :], sweeping), notes_of(rows, len(clips))
@@ -50,39 +51,38 @@ def run(
         limits=limits,
         skipped=dict(sweeping.combinations.skipped),
         notes=[*notes, UNSTEADY] if unsteady(measured) else notes,
-        machine=machine_facts(samples.models.loaded),
+        machine=samples.machine,
         recommended=recommend(measured, sweeping.bounds, len(clips)) if sweeping.bounds else None,
         command=sweeping.command,
     )
     return report, samples.decodings
 
 
-def measure(sweeping: Sweeping, prompts: Prompts, progress: Progress) -> Samples:
+def measure(
+    sweeping: Sweeping, prompts: Prompts, progress: Progress, cluster: Cluster | None
+) -> Samples:
     """The samples of every decoding that was asked for, and of those of which the folder has
     all.
     """
-    preset, settings, clips, trials = (
-        sweeping.preset,
-        sweeping.settings,
-        sweeping.clips,
-        sweeping.trials,
-    )
-    asked, context = sweeping.combinations.decodings, preset.latents(settings.context)
+    preset, asked = sweeping.preset, sweeping.combinations.decodings
+    pairs = zip(labels(asked, preset.grid), asked, strict=True)
     prompts.embed(progress)
-    with progress.stage(f"loading {preset.name}"):
-        models = load_judged(
-            preset, sweeping.scorer, settings, sweeping.machine, batch=min(trials.batch, len(clips))
-        )
-    samples = Samples(
-        models=models,
-        decodings=dict(zip(labels(asked, preset.grid), asked, strict=True)),
-        seeds=trials.seeds,
-        store=Store(sweeping.out, decisive(models, settings, trials.batch)),
-        progress=progress,
+    measurement = Measurement(
+        preset=preset,
+        scorer=sweeping.scorer,
+        settings=sweeping.settings,
+        machine=sweeping.machine,
+        clips=sweeping.clips,
+        candidates=[Candidate(*pair) for pair in pairs],
+        trials=sweeping.trials,
+        prompts=prompts,
+        out=sweeping.out,
     )
+    samples = measured(measurement, cluster, progress) if cluster else measurement.maker(progress)
+    context = preset.latents(sweeping.settings.context)
     others = earlier(samples.store.decodings, asked, preset.grid, context)
-    for group in trials.groups(clips):
-        samples.add([read_case(path, preset, settings, trials.start, prompts) for path in group])
+    for group in () if cluster else measurement.groups:
+        samples.add(measurement.cases(group))
     for decoding, facts in others:
         samples.recall(str(facts), decoding, facts)
     # a name depends on which others there are
