@@ -49,10 +49,12 @@ def lay_out(folder: Path, rows: int) -> list[str]:
         return command
     clips = folder / "clips"
     clips.mkdir(parents=True)
-    manifest.write_text(json.dumps({"clip": str(clip), "output": "0.mp4"}) + "\n")
+    for n in range(rows):
+        for suffix in (".mp4", ".jsonl"):  # the same actions beside each
+            os.symlink(clip.with_suffix(suffix), clips / f"{n}{suffix}")
+    manifest.write_text(json.dumps({"clip": "clips/0.mp4", "output": "0.mp4"}) + "\n")
     subprocess.run([sys.executable, "-m", "diagd_cli", *command], check=True, capture_output=True)
     for n in range(rows):
-        os.link(clip, clips / f"{n}.mp4")
         for suffix in (".mp4", ".json") if n else ():
             shutil.copyfile(outputs / f"0{suffix}", outputs / f"{n}{suffix}")
     lines = (json.dumps({"clip": f"clips/{n}.mp4", "output": f"{n}.mp4"}) for n in range(rows))
