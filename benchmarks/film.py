@@ -12,8 +12,6 @@ import io
 import itertools
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
+
+from benchmarks.visitors import serving
 
 BROWSERS = "chromium", "chromium-browser", "google-chrome", "microsoft-edge"
 # keys held, and for how many seconds; "n" alone is pressed: NTP and back
@@ -45,25 +45,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dtype", default="auto", help="of the Transformer")
     args = parser.parse_args(argv)
     width, height = map(int, args.size.split("x"))
-    with served(args) as address, page(address, width, height) as tab:
+    words = ["--k", 1, "--d", 10, "--fps", 0, "--seed", 1, "--dtype", args.dtype]
+    clips = [args.clip] if args.clip else []
+    with serving(*clips, *words) as address, page(address, width, height) as tab:
         shots = list(filmed(tab))
     write(args.film, shots)
     if args.still:
         Image.open(io.BytesIO(shots[len(shots) // 4][1])).save(args.still, optimize=True)
-
-
-@contextmanager
-def served(args: argparse.Namespace) -> Iterator[str]:
-    words = ["play", *([args.clip] if args.clip else []), "--k", "1", "--d", "10", "--fps", "0"]
-    words += ["--seed", "1", "--dtype", args.dtype, "--no-browser", "-q"]
-    command = [sys.executable, "-m", "diagd_cli", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            yield process.stdout.readline().strip()
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
 
 
 @contextmanager

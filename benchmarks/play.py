@@ -16,9 +16,6 @@ import argparse
 import asyncio
 import gc
 import io
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +30,7 @@ import uvicorn
 from PIL import Image
 
 from benchmarks import common
-from benchmarks.visitors import Visitor, come_and_go, malformed, play, vanish, walk
+from benchmarks.visitors import Visitor, come_and_go, malformed, play, serving, vanish, walk
 from diagd_cli import load, load_preset, play_app
 from diagd_cli.cli.play import listen
 from diagd_cli.clip.read import read_clip
@@ -118,16 +115,9 @@ def quantile(values: list[float], share: float) -> float:
 @contextmanager
 def served(args: argparse.Namespace, sessions: int) -> Iterator[str]:
     """`diagd play` in a process of its own; its address, `host:port`."""
-    words = ["play", *args.clip, "-p", args.preset, "--sessions", sessions, "--fps", 0, "--seed", 1]
-    command = [sys.executable, "-m", "diagd_cli", *map(str, words)]
-    command += ["--threads", str(args.threads), "--dtype", args.dtype, "--no-browser", "-q"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            yield process.stdout.readline().strip().removeprefix("http://").strip("/")
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(60)
+    words = [*args.clip, "-p", args.preset, "--sessions", sessions, "--fps", 0, "--seed", 1]
+    with serving(*words, "--threads", args.threads, "--dtype", args.dtype) as page:
+        yield page.removeprefix("http://").strip("/")
 
 
 # ---- for a long time -----------------------------------------------------------------------------

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import signal
 import socket
+import subprocess
+import sys
 import time
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 
@@ -138,6 +141,19 @@ def walk(visitor: Visitor, clip: str, count: int, keys: Iterable[str]) -> list[F
         if frame.action != NO_ACTION and frame.picture.startswith(b"\x89PNG"):
             frames.append(frame)
     return frames
+
+
+@contextmanager
+def serving(*words: object) -> Iterator[str]:
+    """`diagd play` with these words after it, in a process of its own; the address of its page."""
+    command = [sys.executable, "-m", "diagd_cli", "play", *map(str, words), "--no-browser", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            yield process.stdout.readline().strip()
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
 
 
 # ---- harm ----------------------------------------------------------------------------------------
