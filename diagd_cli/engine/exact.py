@@ -121,7 +121,7 @@ class Exact:
 
     def __call__(self, newest: int) -> None:
         """Do a pass, in which no position after `newest` is fed."""
-        extent = self.steps.ring.extent(newest + 1)
+        extent = self.steps.whole(self.steps.ring.extent(newest + 1))
         if self.captured:
             extent = self.steps.captured_extent(extent)
         self.passes += 1

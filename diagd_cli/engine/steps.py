@@ -22,6 +22,7 @@ from diagd_cli.tokens.grid import Grid
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 
+BLOCK = 512  # slots that PyTorch's attention on a CPU adds up together
 ALIGNMENT = 16  # slots: masks of other lengths are copied by some attention kernels, in every layer
 QUEUE_LENGTH = 8  # steps that may be queued
 # lengths of cache that graphs are captured for: few, as a capture takes as long as several steps
@@ -104,7 +105,17 @@ class Steps:
     def extent(self, step: int) -> int:
         """Slots of the cache that a step of the plan reads."""
         row, later = self.wave.at(step)
-        return self.ring.extent(self.extents[row] + later * self.wave.plan.grid.block)
+        plan = self.wave.plan
+        extent = self.ring.extent(self.extents[row] + later * plan.grid.block)
+        return self.whole(extent) if plan.decoding.method == "ntp" else extent
+
+    def whole(self, extent: int) -> int:
+        """`extent` up to the end of its block, as next-token prediction reads it, and what checks
+        guesses: sums over other slots, though nobody sees them, are rounded in another way.
+        """
+        if self.device.type != "cpu":
+            return extent
+        return min(-(-extent // BLOCK) * BLOCK, len(self.lanes))
 
     def captured_extent(self, extent: int) -> int:
         """Slots that a graph reads where a step needs so many: one of a few numbers."""

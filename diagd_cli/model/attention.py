@@ -18,6 +18,10 @@ from diagd_cli.model.positions import rotate
 from diagd_cli.model.products import packs_bfloat16
 
 FEW = 256  # rows of queries up to which all of their scores are made at once
+ROWS, LEAST = (
+    32,
+    4,
+)  # rows that PyTorch's kernel takes together on a CPU; fewer have one of their own
 Rope = tuple[Tensor, Tensor] | None  # cosines and sines [.., Q, 1, head_dim] of the fed positions
 
 
@@ -121,8 +125,28 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
     grouped = q if h == g else q.reshape(b, g, h // g * n, d)
     if suits_products(grouped):
         return by_products(grouped, k, v, bias, scale).reshape(b, h, n, d)
-    seen = F.scaled_dot_product_attention(grouped, along(k), v, attn_mask=bias, scale=scale)
+    seen = by_kernel(grouped, along(k), v, bias, scale)
     return seen.reshape(b, h, n, d)
+
+
+def by_kernel(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None, scale: float | None
+) -> Tensor:
+    """Scaled dot-product attention [B, G, R, D] by PyTorch; on a CPU a row's bits are the same in
+    any company.
+
+    A few rows, alone or left over, would go to another kernel, which adds up in another order: rows
+    that nobody reads are put beside them.
+
+    The parameters are those of `by_products`.
+    """
+    rows = q.shape[2]
+    if q.device.type != "cpu" or not 0 < rows % ROWS < LEAST:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, scale=scale)
+    beside = 0, 0, 0, LEAST - rows % ROWS
+    attn_mask = None if attn_mask is None else F.pad(attn_mask, beside)
+    seen = F.scaled_dot_product_attention(F.pad(q, beside), k, v, attn_mask=attn_mask, scale=scale)
+    return seen[:, :, :rows]
 
 
 def along(k: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from strategies import WIDE, WIDE_WORLD, build_model, random_sequences, stepped_logits
 
 from diagd_cli.engine.forced import forced_logits
+from diagd_cli.engine.steps import BLOCK
 from diagd_cli.model import attention
 from diagd_cli.model.attention import attend, by_products, suits_products
 from diagd_cli.model.mask import EVERYTHING, Mask
@@ -93,3 +94,24 @@ def test_a_scale_of_one_s_own_is_that_of_the_queries(kernel, multiplies):
     limit = 0.03 if kernel == "products" else 1e-6  # of bfloat16: a few parts in 2^8
     torch.testing.assert_close(seen, attend(0.2 * q, k, v, mask), atol=limit, rtol=0.02)
     assert (seen - attend(q, k, v, mask)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 26, 33, 34, 64, 67, 128, 193, 257])
+def test_bits_do_not_depend_on_the_company(rows):
+    """On a CPU: not on how many tokens are fed beside one, nor on blocks of slots that nobody sees.
+
+    That next-token prediction and what checks guesses make the same tokens rests on it.
+    """
+    torch.manual_seed(rows)
+    slots, seen, size = 2 * BLOCK + 100, BLOCK + 7, 48
+    q, own = torch.randn(1, 2, rows, size), torch.randint(1, seen, (rows,))
+    k, v = (torch.randn(1, 2, slots, size) for _ in range(2))
+
+    def attended(of: slice, extent: int) -> torch.Tensor:
+        mask = Mask(visible=torch.arange(extent) < own[of, None])
+        return attend(q[:, :, of], k[:, :, :extent], v[:, :, :extent], mask)
+
+    together = attended(slice(None), slots)
+    for row in range(0, rows, 5):
+        alone = attended(slice(row, row + 1), 2 * BLOCK)
+        torch.testing.assert_close(alone, together[:, :, [row]], rtol=0, atol=0)
