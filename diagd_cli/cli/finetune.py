@@ -44,6 +44,7 @@ DECODINGS_HELP = "More, by comma, each NAME, NAME:K or NAME:K:D; '' is none."
 WINDOW_HELP = (
     "Frames of a training sample, more than the window where it slides; the preset's by default."
 )
+OWN_HELP = "The model sees up to this share of a sample's new tokens as it would make them itself."
 SEED_HELP = "Of what is drawn: windows, decodings, prompts."
 
 
@@ -71,6 +72,7 @@ def finetune(
     accumulate: t.AccumulateOption = None,
     lr: Annotated[float, typer.Option(**RATE, help="Peak learning rate.")] = 1e-4,
     seed: Annotated[int, typer.Option(**SEED, help=SEED_HELP)] = 0,
+    scheduled_sampling: Annotated[float, typer.Option(**SHARE, help=OWN_HELP)] = 0.0,
     prompt_embedding: Annotated[
         Path | None,
         typer.Option(help="The T5 embedding (.safetensors) of a text that describes all clips."),
@@ -106,6 +108,7 @@ def finetune(
             accumulate=accumulate or 1,
             lr=lr,
             seed=seed,
+            scheduled_sampling=scheduled_sampling,
             prompt_embedding=prompt_embedding,
             every=every,
             cache=cache,

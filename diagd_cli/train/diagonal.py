@@ -4,6 +4,10 @@ their masks.
 Trained by next-token prediction a model sees the whole past of every token; along diagonals some of
 it does not exist yet, and stand-ins are fed. Here every step draws a decoding and a prompt, and the
 codes after the prompt are predicted from exactly what that decoding would see.
+
+Trained on true tokens a model never sees its own mistakes, which are all that it has behind it when
+a video grows long. With scheduled sampling (Bengio et al., arXiv 1506.03099; in two passes as by
+Mihaylova and Martins, arXiv 1906.07651) some of what it sees is what it would have made itself.
 """
 
 from __future__ import annotations
@@ -19,10 +23,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diagd_cli.engine.forced import forced_logits
+from diagd_cli.engine.sample import Sampler
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import Plan, build_plan
 from diagd_cli.tokens.grid import Grid
+from diagd_cli.tokens.sampling import Sampling
 from diagd_cli.train import parallel
 from diagd_cli.train.loop import Run, fit
 from diagd_cli.train.optimiser import Optimiser
@@ -38,11 +44,15 @@ class Mixture:
     prompt.
 
     window: latent frames that are seen in samples over which the model's window slides; 0: all.
+    own: the largest share of a sample's new codes that are seen as the model would have made them.
+    sampling: how it would; needed where there is such a share.
     """
 
     decodings: tuple[Decoding, ...]
     prompts: range
     window: int = 0
+    own: float = 0.0
+    sampling: Sampling | None = None
 
     def draw(self, grid: Grid, frames: int, seed: int, step: int) -> Plan:
         """The plan of a step, for windows of `frames` latent frames: a function of (seed, step)
@@ -55,7 +65,12 @@ class Mixture:
 
 
 def diagonal_loss(
-    model: Model, sequences: Tensor, plan: Plan, cross: Cross = None, window: int = 0
+    model: Model,
+    sequences: Tensor,
+    plan: Plan,
+    cross: Cross = None,
+    window: int = 0,
+    seen: Tensor | None = None,
 ) -> Tensor:
     """Mean cross-entropy (nats, a float32 scalar) of every new code of a plan, from what the
     decoding would see.
@@ -63,10 +78,36 @@ def diagonal_loss(
     sequences: int64 [B, >= plan.length], of all frames.
     cross: `Transformer.cross_context` of B texts.
     window: latent frames that are seen, where the window slides; 0: all.
+    seen: tokens that are given to the model instead of `sequences`, of the same shape.
     """
-    logits = forced_logits(model, sequences, plan, cross, window)
-    new = torch.as_tensor(np.sort(plan.target[plan.target >= 0]), device=sequences.device)
+    given = sequences if seen is None else seen
+    logits = forced_logits(model, given, plan, cross, window)
+    new = new_codes(plan, sequences.device)
     return F.cross_entropy(logits.flatten(0, 1).float(), sequences[:, new].flatten())
+
+
+@torch.no_grad()
+def partly_own(
+    model: Model, sequences: Tensor, plan: Plan, mixture: Mixture, seed: list[int], cross: Cross
+) -> Tensor:
+    """`sequences` int64 [B, >= plan.length] in which some new codes are what the model would have
+    made there, had it seen the true ones before: of each clip up to `mixture.own` of them.
+
+    seed: decides which, and what is drawn.
+    """
+    assert mixture.sampling is not None  # there is a share
+    rng, new = np.random.default_rng(seed), new_codes(plan, sequences.device)
+    logits = forced_logits(model, sequences, plan, cross, mixture.window)
+    seeds = [int(drawn) for drawn in rng.integers(1 << 62, size=len(sequences))]
+    made = Sampler(mixture.sampling, seeds, plan.grid, sequences.device)(logits, new)
+    share = mixture.own * rng.random((len(sequences), 1))
+    chosen = torch.from_numpy(rng.random(made.shape) < share).to(sequences.device)
+    return sequences.index_copy(1, new, made.where(chosen, sequences[:, new]))
+
+
+def new_codes(plan: Plan, device: torch.device) -> Tensor:
+    """Positions int64 [n] of all that a plan makes, in raster order."""
+    return torch.as_tensor(np.sort(plan.target[plan.target >= 0]), device=device)
 
 
 def fit_diagonal(
@@ -107,9 +148,14 @@ def fit_diagonal(
     def loss(step: int) -> Iterator[Tensor]:
         batch = train.draw(windows, optimiser.seed, step)
         plan = mixture.draw(train.grid, frames, optimiser.seed, step)
-        for part, weight in parallel.micro_batches(batch, wrapped, optimiser.accumulate):
+        parts = parallel.micro_batches(batch, wrapped, optimiser.accumulate)
+        for number, (part, weight) in enumerate(parts):
+            part, seen = part.to(device), None
             cross = text_context(model, text, len(part))
-            yield diagonal_loss(called, part.to(device), plan, cross, mixture.window) * weight
+            if mixture.own:
+                drawn = [optimiser.seed, step, 2, parallel.rank(), number]
+                seen = partly_own(called, part, plan, mixture, drawn, cross)
+            yield diagonal_loss(called, part, plan, cross, mixture.window, seen) * weight
 
     def validate(_weights: dict[str, Tensor]) -> dict[str, float]:
         return validate_decodings(model, val, mixture, frames, text)

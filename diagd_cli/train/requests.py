@@ -85,6 +85,8 @@ class FinetuneRequest(RunOptions):
     accumulate: parts in which a batch is worked through.
     lr: peak learning rate.
     seed: of what is drawn: windows, decodings and prompts.
+    scheduled_sampling: the largest share of a sample's new codes that the model sees as it would
+        have made them itself.
     prompt_embedding: safetensors with the T5 embedding of a text that describes all clips.
     """
 
@@ -97,6 +99,7 @@ class FinetuneRequest(RunOptions):
     accumulate: int = 1
     lr: float = 1e-4
     seed: int = 0
+    scheduled_sampling: float = 0.0
     prompt_embedding: Path | None = None
 
 

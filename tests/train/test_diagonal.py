@@ -3,6 +3,7 @@ what it is for.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,21 @@ from torch.nn.functional import cross_entropy
 from train.near import assert_same_training
 
 from diagd_cli.engine.decode import decode_plan
+from diagd_cli.engine.forced import forced_logits
 from diagd_cli.model.transformer import initialise
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.plan import build_plan
+from diagd_cli.tokens.sampling import Sampling
 from diagd_cli.train.data import Tokens
-from diagd_cli.train.diagonal import Mixture, diagonal_loss, fit_diagonal, validate_decodings
+from diagd_cli.train.diagonal import (
+    Mixture,
+    diagonal_loss,
+    fit_diagonal,
+    new_codes,
+    partly_own,
+    validate_decodings,
+)
 from diagd_cli.train.optimiser import Optimiser
 from diagd_cli.train.transformer import Windows, WindowSampler, token_nll
 from diagd_cli.weights.load import build_transformer
@@ -160,3 +170,34 @@ def test_a_batch_in_parts_is_the_batch(clips, tmp_path, precision):
         )
         runs.append(model.state_dict())
     assert_same_training(new_model().state_dict(), *runs, precision)
+
+
+def test_scheduled_sampling_shows_what_the_model_would_make(clips):
+    """Up to the share of the new codes, each as a step of the decoding draws it after true tokens;
+    the prompt stays.
+    """
+    model, plan = new_model().eval(), build_plan(GRID, 2, FRAMES - 2, DIAGONAL)
+    greedy = Sampling(codes=CONFIG.outputs or CONFIG.vocab, temperature=0)
+    mixture = Mixture((DIAGONAL,), range(2, 3), own=1.0, sampling=greedy)
+    sequences = clips.draw(WINDOWS, seed=0, step=0)
+    seen = partly_own(model, sequences, plan, mixture, [3], None)
+    new = new_codes(plan, sequences.device)
+    made = forced_logits(model, sequences, plan)[..., : greedy.codes].argmax(-1)
+    changed = seen != sequences
+    assert changed[:, new].any() and (seen[:, new] == made)[changed[:, new]].all()
+    assert not changed[:, : plan.prefill].any()
+    assert torch.equal(seen, partly_own(model, sequences, plan, mixture, [3], None))
+    assert not torch.equal(seen, partly_own(model, sequences, plan, mixture, [4], None))
+    few = partly_own(model, sequences, plan, replace(mixture, own=0.1), [3], None)
+    assert 0 < (few != sequences).sum() < changed.sum() / 4
+
+
+def test_targets_stay_true_where_own_codes_are_seen(clips):
+    model, plan = new_model(), build_plan(GRID, 2, FRAMES - 2, DIAGONAL)
+    sequences = clips.draw(WINDOWS, seed=0, step=0)
+    seen = sequences.clone()
+    seen[:, new_codes(plan, seen.device)] = 0
+    logits = forced_logits(model, seen, plan)
+    targets = sequences[:, new_codes(plan, seen.device)]
+    expected = cross_entropy(logits.flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(diagonal_loss(model, sequences, plan, seen=seen), expected)

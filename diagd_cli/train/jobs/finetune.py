@@ -116,7 +116,8 @@ def decodings_and_windows(request: FinetuneRequest) -> tuple[Mixture, Windows]:
     phase = Phase(start=0, frames=latents, batch=request.batch, balance=request.balance)
     windows = Windows(phases=(phase,), dropout=0.1 if named else 0.0)
     seen = preset.window if latents > preset.window else 0
-    return Mixture(request.decodings, prompts, seen), windows
+    own = request.scheduled_sampling
+    return Mixture(request.decodings, prompts, seen, own, preset.sampling()), windows
 
 
 def _shared_text(preset: Preset, embedding: Path | None, progress: Progress) -> Tensor | None:
