@@ -30,8 +30,12 @@ class LayerCache(NamedTuple):
             rows = new.transpose(1, 2).to(store.dtype)
             if slots.ndim == 1:
                 store.index_copy_(2, slots, rows)
-            else:
-                store.scatter_(2, slots[:, None, :, None].expand_as(rows), rows)
+                continue
+            index = slots[:, None, :, None].expand_as(rows)
+            if store.is_contiguous():
+                store.scatter_(2, index, rows)
+            else:  # that lies across, all of which a scatter into a view would copy
+                store.mT.scatter_(3, index.mT, rows.mT)
         return self.keys[:, :, :extent].to(k.dtype), self.values[:, :, :extent].to(k.dtype)
 
 

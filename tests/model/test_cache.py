@@ -22,6 +22,16 @@ def test_update_writes_and_returns_what_is_to_be_read(dtype, across):
         assert torch.equal(store[1, :, :, :8].float(), read) and not store[[0, 2]].any()
 
 
+@pytest.mark.parametrize("across", [False, True])
+def test_clips_may_write_to_slots_of_their_own(across):
+    cache, slots = KVCache(CONFIG, 2, 10, across=across), torch.tensor([[7, 0, 4], [1, 2, 9]])
+    k, v = torch.randn(2, 2, 3, 2, 4)
+    for read, new in zip(cache.layer(1).update(slots, k, v, 10), (k, v), strict=True):
+        for clip in range(2):
+            assert torch.equal(read[clip][:, slots[clip]], new[clip].transpose(0, 1))
+        assert read.count_nonzero() == new.numel()
+
+
 def test_a_later_write_replaces_an_earlier_one():
     cache, slots = KVCache(CONFIG, 1, 4), torch.tensor([2])
     first, second = torch.randn(2, 1, 1, 2, 4)
