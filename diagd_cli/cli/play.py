@@ -22,10 +22,12 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import THREADS, set_threads
 from diagd_cli.errors import DiagdError
+from diagd_cli.jobs.settings import AUTO
 from diagd_cli.play import LARGEST_MESSAGE, LOOPBACK
 from diagd_cli.play.mount import require_server
 
 if TYPE_CHECKING:
+    from diagd_cli.loading import Loaded
     from diagd_cli.play.request import Playing
 
 Result = TypeVar("Result")
@@ -132,6 +134,8 @@ def serve(
         room = apart(lambda: playing.room(reporter, THREADS.look))
         app = room_app(room, token, loopback=host in LOOPBACK)
         address = address_of(listening, host, token)
+        if playing.machine.dtype == AUTO and slower_than_it_could(room.loaded):
+            reporter.note("This processor multiplies bfloat16: --dtype bfloat16 makes more frames")
         if host not in LOOPBACK:
             reporter.warning(f"other machines can reach it at {host}: the address has a token")
         reporter.result(address)
@@ -147,6 +151,13 @@ def serve(
         for take, path in room.takes(playing.record) if playing.record else ():
             write(room.loaded, take, path, room.words)
             reporter.note(f"What was played: {path}")
+
+
+def slower_than_it_could(loaded: Loaded) -> bool:
+    """Whether bfloat16 would be faster: on a CPU diagonals wait for arithmetic."""
+    from diagd_cli.device import native_bfloat16
+
+    return loaded.device.type == "cpu" and loaded.numbers == "float32" and native_bfloat16()
 
 
 def apart(work: Callable[[], Result]) -> Result:

@@ -151,7 +151,9 @@ class Session:
         """
         seen = self.latents
         for _ in self.extend(latents, decoding, steer):
-            yield from np.moveaxis(self.codes[:, seen - self.forgotten :], 1, 0)
+            fresh = self.codes[:, seen - self.forgotten :]
+            # copies: who keeps a frame must not keep all that there was when it was made
+            yield from map(np.copy, np.moveaxis(fresh, 1, 0))
             seen = self.latents
 
     def steps(self, latents: int, decoding: Decoding) -> int:

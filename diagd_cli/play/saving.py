@@ -83,7 +83,8 @@ def write(
     height, width = preset.clip.height, preset.clip.width
     with VideoWriter(output, height, width, take.clip.fps or preset.clip.fps) as video:
         for start in range(0, len(codes), AT_ONCE):
-            frames = to_frames(loaded, np.stack(codes[start : start + AT_ONCE]))
+            part = np.stack(codes[start : start + AT_ONCE]).astype(np.int64)
+            frames = to_frames(loaded, part)
             video.write(stamped(frames, preset.stamp))
     lines = "".join(json.dumps(line) + "\n" for line in played.lines(np.stack(rows)))
     paths["actions"].write_text(lines, encoding="utf-8")

@@ -97,7 +97,7 @@ class Take:
     """What has been played since the last reset.
 
     start, seed: with what it began.
-    codes: int64 [h, w] of each new frame.
+    codes: int32 [h, w] of each new frame.
     rows: int64 [A], the action that steered each.
     begun: (new frames before it, decoding) of each sequence of tokens, in turn: the first begins
         with the take, others where the decoding was changed, or who plays.
@@ -129,7 +129,7 @@ class Take:
     def add(self, codes: np.ndarray, row: np.ndarray) -> None:
         """Another frame, and the action that steered it."""
         self.forgotten += len(self.codes) == MOST_FRAMES
-        self.codes.append(codes)
+        self.codes.append(codes.astype(np.int32))  # a view would keep all that it is a view of
         self.rows.append(row)
 
     def begin(self, decoding: Decoding) -> None:
@@ -145,7 +145,7 @@ class Take:
         codes = [*self.start.codes, *_last(self.codes, count)][-count:]
         rows = [*self.start.rows, *_last(self.rows, count)]
         kept = np.array(rows[len(rows) - (count - 1) :], dtype=np.int64)
-        return np.stack(codes), kept.reshape(count - 1, self.start.rows.shape[1])
+        return np.stack(codes).astype(np.int64), kept.reshape(count - 1, self.start.rows.shape[1])
 
 
 def _last(values: deque[np.ndarray], count: int) -> list[np.ndarray]:

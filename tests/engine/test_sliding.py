@@ -255,6 +255,13 @@ def test_the_steady_state_is_one_graph(monkeypatch):
     assert counts[10:] == [counts[10]] * 50 and 0 < counts[10] <= steps.EXTENT_CLASSES
 
 
+def test_who_keeps_a_frame_keeps_no_more():
+    model = build_model(WIDE, WIDE_WORLD.grid, 1, seed=0)
+    session = open_session(WIDE_WORLD, model, frames=9, window=3, overlap=1, keep=3)
+    frames = list(session.stream(sliding(WIDE_WORLD.decoding), 6))
+    assert len(frames) == 6 and all(frame.base is None for frame in frames)
+
+
 @pytest.mark.parametrize("keep", [1, 2])
 def test_a_session_remembers_its_window_at_least(keep):
     model = build_model(WIDE, WIDE_WORLD.grid, 1, seed=0)

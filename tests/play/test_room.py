@@ -83,6 +83,13 @@ def test_pictures_without_loss_are_had_for_the_asking(player, loaded, room):
     assert np.array_equal(pixels, to_frames(loaded, codes[None])[0])
 
 
+def test_who_plays_for_hours_keeps_nothing_but_the_tokens(player, room):
+    """100,000 frames of 15x20 are 120 MB: a view of what the session remembers would be ten times that."""
+    player.frame(lambda frame: not frame.of_clip)
+    codes = room.places[0].walk.take.codes[0]
+    assert codes.base is None and codes.itemsize == 4
+
+
 def test_the_decoding_is_another_from_one_frame_to_the_next(player, room):
     player.frame(lambda frame: not frame.of_clip)
     player.say(do="decode", method="ntp")
