@@ -7,7 +7,7 @@ several in one batch, by the last but one of them.
 With --soak MINUTES one plays for that long, while others send what cannot be read, vanish without a
 word, and come and go; a row a minute tells whether memory, threads and tasks grow, and the last one
 what is left when all have gone. With --judge FRAMES the inverse dynamics model reads the keys from
-the frames that came.
+the frames that came, and from the game's own in which they are held as long (by ViZDoom).
 """
 
 from __future__ import annotations
@@ -36,9 +36,11 @@ from diagd_cli.cli.play import listen
 from diagd_cli.clip.read import read_clip
 from diagd_cli.model.inverse import read_motion
 from diagd_cli.play.request import own_decoding, shipped_clips, suggestions
+from diagd_cli.train.record import SCENARIOS, follow, open_game
 from diagd_cli.weights.load import load_inverse
 
 KEYS = "forward", "left", "forward+right", "right", "back"
+FIRST_PLACE, PLACES = 7000, 8  # seeds of episodes in the game
 SETTLED = 5.0  # seconds after which what is gone should be gone
 
 
@@ -202,27 +204,45 @@ def here(app) -> Iterator[tuple[str, asyncio.AbstractEventLoop]]:
 
 def judge(args: argparse.Namespace) -> list[dict]:
     """How often the inverse dynamics model reads the key that was held: from frames that came over
-    the socket, of all clips in turn, and from real ones of these clips.
+    the socket, of all clips in turn; from those of the game itself, in which the same keys are held
+    as long; and from the shipped clips, in which somebody wandered who turns away from walls.
     """
     preset = load_preset(args.preset)
     inverse, names = load_inverse(preset, torch.device("cpu"), None), list(preset.actions.keys)
     clips = [Path(clip) for clip in args.clip] or shipped_clips(preset)
     hits = [hit for clip in clips for hit in read_back(inverse, *recorded(preset, clip))]
-    rows = [{"frames": "real", "pairs": len(hits), "read as held": float(np.mean(hits))}]
+    rows = [read_row("recorded clips", hits)]
     with served(args, 1) as address, closing(Visitor(address)) as visitor:
         for decoding in suggestions(preset, own_decoding(preset))[2:]:  # NTP takes long
             visitor.say(do="decode", method=decoding.method, k=decoding.k, d=decoding.d)
-            hits = []
+            hits, walks = [], []
             for clip in clips:
                 walked = walk(visitor, clip.stem, -(-args.judge // len(clips)), KEYS)
                 pixels = [np.asarray(Image.open(io.BytesIO(each.picture))) for each in walked]
-                held = [names[each.action] for each in walked[1:]]
-                hits += read_back(inverse, np.stack(pixels), held, names)
-            row = {"pairs": len(hits), "read as held": float(np.mean(hits))}
-            rows.append({"frames": decoding.label(preset.grid), **row})
-    for row in rows:
-        row["share of real"] = row["read as held"] / rows[0]["read as held"]
-    return rows
+                walks.append([names[each.action] for each in walked[1:]])
+                hits += read_back(inverse, np.stack(pixels), walks[-1], names)
+            label = decoding.label(preset.grid)
+            real = read_row(f"the game's, keys as by {label}", in_the_game(inverse, walks, names))
+            made = read_row(label, hits)
+            made["share of the game's"] = made["read as held"] / real["read as held"]
+            rows += [real, made]
+    return [{"share of the game's": None} | row for row in rows]
+
+
+def read_row(what: str, hits: list[bool]) -> dict:
+    return {"frames": what, "pairs": len(hits), "read as held": float(np.mean(hits))}
+
+
+def in_the_game(inverse, walks: list[list[str]], names: list[str]) -> list[bool]:
+    """What is read from the game's own frames where the same keys are held, from several places."""
+    hits = []
+    for scenario in SCENARIOS:
+        with open_game(scenario) as game:
+            for seed in range(FIRST_PLACE, FIRST_PLACE + PLACES):
+                for held in walks:
+                    frames = follow(game, seed, held, 120, 160)
+                    hits += read_back(inverse, frames, held[: len(frames) - 1], names)
+    return hits
 
 
 def read_back(inverse, frames: np.ndarray, held: list[str], names: list[str]) -> list[bool]:

@@ -195,6 +195,23 @@ def play(
     raise RuntimeError(f"Episode {seed} failed {ATTEMPTS} times")
 
 
+def follow(game: DoomGame, seed: int, actions: list[str], height: int, width: int) -> np.ndarray:
+    """Frames uint8 [n, height, width, 3] of an episode in which these actions are taken, from a
+    place with an open view: one more than actions, fewer where the episode ends before.
+    """
+    for attempt in range(ATTEMPTS):
+        game.set_seed(seed + 1 + 100_003 * attempt)
+        game.new_episode()
+        if _settle(game, np.random.default_rng([seed, attempt])):
+            break
+    video = [downsample(game.get_state().screen_buffer, height, width)]
+    for action in actions:
+        if not _step(game, action):
+            break
+        video.append(downsample(game.get_state().screen_buffer, height, width))
+    return np.stack(video)
+
+
 def write_clip(stem: Path, video: np.ndarray, actions: list[str]) -> None:
     """Write `STEM.mp4` from frames uint8 (T, H, W, 3), and `STEM.jsonl` with their actions."""
     lines = (json.dumps({"frame": i, "action": action}) for i, action in enumerate(actions))
