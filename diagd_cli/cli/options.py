@@ -292,11 +292,12 @@ class ManyOptions:
     """Which of many clips, beside those that are named."""
 
     manifest: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            metavar="<path>",
             help="A .jsonl, .csv or .parquet file of clips in their place, a row each: clip, and "
             "its own actions, prompt, seed, frames and output; paths are relative to it. Rows that "
-            "fail are told in failures.jsonl."
+            "fail are told in failures.jsonl.",
         ),
     ] = None
     shard: Annotated[

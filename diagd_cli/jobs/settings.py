@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.clip.image import IMAGE_FORMATS
 from diagd_cli.errors import UsageError
+from diagd_cli.files.url import Place
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.sampling import Sampling
@@ -42,7 +43,7 @@ class Settings:
     seed: int
     guidance: float | None = None
 
-    def for_clip(self, path: Path, preset: Preset) -> Settings:
+    def for_clip(self, path: Place, preset: Preset) -> Settings:
         """The same for one clip. Raises UsageError where it is a still image and the preset takes
         none.
         """
