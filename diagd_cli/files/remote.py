@@ -7,6 +7,7 @@ Whoever reads and writes knows paths alone: a place that is a path is used as it
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -37,6 +38,19 @@ WRAPPERS = {
 }
 READ_ONLY = {"http", "https"}  # which could be posted to, and keep no file of that name
 SIDECAR = ".json"
+# Libraries that tell of every failure in a log of their own, too, which goes to stderr unless
+# somebody listens.
+LOUD = (
+    "adlfs",
+    "aiobotocore",
+    "azure",
+    "botocore",
+    "fsspec",
+    "gcsfs",
+    "google",
+    "paramiko",
+    "s3fs",
+)
 
 
 def filesystem(url: Url, failure: type[DiagdError] = ClipError) -> tuple[Any, str]:
@@ -49,7 +63,10 @@ def filesystem(url: Url, failure: type[DiagdError] = ClipError) -> tuple[Any, st
         import fsspec
     except ImportError:
         raise MissingExtra("fsspec", "url", str(url)) from None
-    known = set(fsspec.available_protocols()) - WRAPPERS
+    for name in LOUD:
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(logging.NullHandler())
+    known = {*fsspec.available_protocols(), *fsspec.registry} - WRAPPERS
     if url.scheme not in known:
         raise UsageError(
             f"{url}: {url.scheme}:// is not known, or no store of files",
@@ -73,8 +90,9 @@ def explained(url: Url, done: str, failure: type[DiagdError]) -> Iterator[None]:
 
 
 def _refusal(url: Url, done: str, failure: type[DiagdError], error: Exception) -> DiagdError:
-    reason = one_line(Exception(url.without_secrets(str(error) or type(error).__name__)))
-    told = f"{url} cannot be {done}: {reason.rstrip('.')}"
+    kind = type(error).__name__
+    reason = kind if url.is_told_by(str(error)) else one_line(error).rstrip(".")
+    told = f"{url} cannot be {done}: {reason}"
     if isinstance(error, ImportError):
         return failure(told, "Install that where diagd is")
     if isinstance(error, FileNotFoundError):
@@ -85,6 +103,8 @@ def _refusal(url: Url, done: str, failure: type[DiagdError], error: Exception) -
         return failure(told, f"{hint}which a store calls missing what is forbidden")
     if is_full(str(error)):
         return failure(told, f"Free some space in {tempfile.gettempdir()}, or set another TMPDIR")
+    if reason == kind and url.secrets:
+        return failure(told, "Give credentials by the settings of the store's own library instead")
     return failure(told, "Check the URL, the credentials and the network, then run it again")
 
 
@@ -96,7 +116,10 @@ def found(url: Url, failure: type[DiagdError] = ClipError) -> dict | None:
     with explained(url, "read", failure):
         try:
             info: dict = fs.info(path)
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = error.__cause__  # fsspec's HTTP takes a network that is not there for it, too
+            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
+                raise cause from None
             return None
     return info
 
@@ -285,6 +308,8 @@ def rehearse(urls: Iterable[Url]) -> None:
         with explained(url, "written", OutputError):
             folder = fs._parent(name)
             while _renames(fs) and not fs.isdir(folder) and fs._parent(folder) != folder:
+                if fs.exists(folder):
+                    raise NotADirectoryError(f"{folder} is not a directory")
                 folder = fs._parent(folder)
             trial = f"{folder.rstrip('/')}/{hidden_name(Path('trial')).name}"
             fs.pipe_file(trial, b"")

@@ -17,7 +17,8 @@ _URL = re.compile(r"([a-z][a-z0-9+.-]+)(::|://)(.*)", re.IGNORECASE | re.DOTALL)
 _FILE = "file"
 _WEB = ("http", "https")  # whose names end in a question that may be a key
 _PORT = re.compile(r"[^@]*:\d*")
-HIDDEN, SHORTEST = "***", 3  # of a password in parts, what is no word of a message
+HIDDEN = "***"
+SHORTEST = 3  # letters of a part of a password that messages may hold by chance
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,19 +33,17 @@ class Url:
     address: str
 
     def __str__(self) -> str:
-        text = self.address
-        for secret in self.secrets:
-            text = text.replace(secret, HIDDEN)
-        return text
+        if not self.secrets:
+            return self.address
+        user, question = self._user, self._question
+        rest = self._rest[len(user) :]
+        return f"{self.scheme}://{HIDDEN if user else ''}{rest}{f'?{HIDDEN}' if question else ''}"
 
-    def without_secrets(self, text: str) -> str:
-        """What somebody says of this file, whole or in part, without its credentials."""
-        for secret in self.secrets:
-            parts = [part for part in re.split("[:/@&=]", secret) if len(part) > SHORTEST]
-            for hidden in (secret, *sorted(parts, key=len, reverse=True)):
-                for form in hidden, quote(hidden), unquote(hidden):
-                    text = text.replace(form, HIDDEN)
-        return text
+    def is_told_by(self, text: str) -> bool:
+        """Whether what somebody says of this file tells of its credentials, whole or in part."""
+        parts = [part for secret in self.secrets for part in re.split("[:/@&=]", secret)]
+        known = [part for part in parts if len(part) > SHORTEST] + self.secrets
+        return any(form in text for one in known for form in (one, quote(one), unquote(one)))
 
     def __repr__(self) -> str:
         return f"Url({str(self)!r})"
@@ -65,14 +64,18 @@ class Url:
         """What of the address is nobody's business: user and password, the question of a signed
         web address.
         """
-        rest, found = self._rest, []
-        before, at, _ = rest.rpartition("@")
-        first = rest.partition("/")[0]  # a password may hold a slash
+        return [secret for secret in (self._user, self._question) if secret]
+
+    @property
+    def _user(self) -> str:
+        first = self._rest.partition("/")[0]  # a password may hold a slash
         named = ":" in first and not _PORT.fullmatch(first)
-        if at and (named or (self.scheme in _WEB and "@" in first)):
-            found.append(before)
-        question = self.address.partition("?")[2] if self.scheme in _WEB else ""
-        return [*found, question] if question else found
+        known = named or (self.scheme in _WEB and "@" in first)
+        return self._rest.rpartition("@")[0] if known else ""
+
+    @property
+    def _question(self) -> str:
+        return self.address.partition("?")[2] if self.scheme in _WEB else ""
 
     @property
     def name(self) -> str:
