@@ -57,7 +57,8 @@ def note(what, path):
 
 def journal():
     """What was done, hidden names as part.SUFFIX."""
-    lines = Path(f"{os.environ['SHELF']}.journal").read_text(encoding="utf-8").splitlines()
+    path = Path(f"{os.environ['SHELF']}.journal")
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     words = [line.split(" ", 1) for line in lines]
     return [
         (what, f"part{Path(name).suffix}" if name.startswith(".diagd") else name)
