@@ -180,6 +180,15 @@ WeightsDirOption = Annotated[
         "--weights-dir", envvar="DIAGD_WEIGHTS", help="Folder with the preset's weight files."
     ),
 ]
+WeightsPlaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-dir",
+        envvar="DIAGD_WEIGHTS",
+        metavar="<path>",
+        help="Folder with the preset's weight files, or the URL of one: they are fetched once.",
+    ),
+]
 RandomWeightsOption = Annotated[
     bool,
     typer.Option(
@@ -384,7 +393,7 @@ class MachineOptions:
     dtype: DtypeOption = "auto"
     weights: WeightsOption = "auto"
     threads: ThreadsOption = 0
-    weights_dir: WeightsDirOption = None
+    weights_dir: WeightsPlaceOption = None
 
 
 @dataclass(frozen=True)

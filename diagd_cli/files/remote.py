@@ -102,7 +102,8 @@ def _refusal(url: Url, done: str, failure: type[DiagdError], error: Exception) -
         hint = "Check the credentials, and what they allow: reading, writing, and listing, without "
         return failure(told, f"{hint}which a store calls missing what is forbidden")
     if is_full(str(error)):
-        return failure(told, f"Free some space in {tempfile.gettempdir()}, or set another TMPDIR")
+        hint = f"Free some space in {tempfile.gettempdir()} and the cache, or set TMPDIR"
+        return failure(told, f"{hint} and DIAGD_CACHE to another disk")
     if reason == kind and url.secrets:
         return failure(told, "Give credentials by the settings of the store's own library instead")
     return failure(told, "Check the URL, the credentials and the network, then run it again")

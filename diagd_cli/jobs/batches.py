@@ -107,6 +107,8 @@ class Run:
         """The models, loaded once, when the first clip needs them; the text encoder has come and
         gone before.
         """
+        if self.loaded is None:
+            self.generation.machine.fetch_weights(self.generation.preset)
         self.prompts.embed(self.progress)
         if self.loaded is None:
             self.loaded = self.load_for(self.generation, self.size, self.progress)

@@ -184,7 +184,7 @@ def check(generation: Generation) -> Checked:
             raise UsageError(message, "Leave it out, or name a path")
     check_readable(clip for clip in generation.clips if isinstance(clip, Url))
     steered = read_steering(generation)
-    reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)
+    reads = preset_inputs(preset, folder=machine.weights_folder, weights=not machine.random_weights)
     reads += clip_inputs(
         preset, generation.clips, steering.actions, steering.prompt_file, steering.prompt_embedding
     )
@@ -207,7 +207,7 @@ def read_steering(generation: Generation) -> Checked:
     own = dict.fromkeys(target.prompt for target in targets if target.prompt is not None)
     machine = generation.machine
     prompts = find_prompts(
-        preset, shared, steering, machine.random_weights, own, machine.weights_dir
+        preset, shared, steering, machine.random_weights, own, machine.weights_folder
     )
     return Checked(prompts, actions)
 

@@ -85,15 +85,20 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
 
 
 def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None:
-    below = [file.file]
-    if source.project:
-        below += [f"{source.project.split('/')[1]}/{file.file}", f"{source.project}/{file.file}"]
     if source.release:
         folders = [*folders, release_folder()]
-    for path in (folder / name for folder in folders for name in below):
+    for path in (folder / name for folder in folders for name in names_of(source, file)):
         if os.path.isfile(path):  # also false for a name that no file system takes
             return path
     return cached(source.repo, file.file) if source.repo else None
+
+
+def names_of(source: Source, file: WeightsFile) -> list[str]:
+    """What a file may be called, below a folder of weights."""
+    if not source.project:
+        return [file.file]
+    name = source.project.split("/")[1]
+    return [file.file, f"{name}/{file.file}", f"{source.project}/{file.file}"]
 
 
 def release_folder() -> Path:

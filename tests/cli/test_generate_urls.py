@@ -147,7 +147,10 @@ def test_a_clip_that_is_damaged_is_told_by_its_url(generate, store):
 @pytest.mark.parametrize(
     "row, told",
     [
-        ({"clip": "zip://a::s3://k:secret@b/x.zip"}, "zip://a::s3://***@b/x.zip is a chain of URLs"),
+        (
+            {"clip": "zip://a::s3://k:secret@b/x.zip"},
+            "zip://a::s3://***@b/x.zip is a chain of URLs",
+        ),
         ({"clip": "a.mp4", "output": "s3://"}, "s3:// names no bucket or machine. Write s3://BUC"),
         ({"clip": "a.mp4", "actions": "s3://b/a::b.jsonl"}, "s3://b/a::b.jsonl is a chain of URLs"),
         ({"clip": "a.mp4", "output": "s3://k:secret@b/a.avi"}, "s3://***@b/a.avi does not end in"),
@@ -205,7 +208,16 @@ def test_what_is_interrupted_is_not_there_and_is_made_by_resume(
     monkeypatch.setenv("SHELF", str(bucket.parent))
     monkeypatch.setenv("TMPDIR", str(own))
     seen = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path)), "SHELF_HALTS": ".mp4"}
-    options = ("generate", f"file://{tiny.clip}", "-p", tiny.preset, "-o", "shelf://bucket", "--seed", 1)
+    options = (
+        "generate",
+        f"file://{tiny.clip}",
+        "-p",
+        tiny.preset,
+        "-o",
+        "shelf://bucket",
+        "--seed",
+        1,
+    )
     process = start(*options, env=seen)
     for _ in range(1200):
         if ("halted", "part.mp4") in shelf.journal():
