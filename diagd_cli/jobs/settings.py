@@ -15,7 +15,8 @@ from diagd_cli.files.url import Place, Url
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.sampling import Sampling
-from diagd_cli.weights.mirror import fetch_missing, mirror
+from diagd_cli.weights.locate import mirror
+from diagd_cli.weights.mirror import fetch_missing
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,8 +6,8 @@ it at a time.
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,15 +17,10 @@ from diagd_cli.files.hidden import hidden_name, remove_leftovers
 from diagd_cli.files.remote import fetch, found, named
 from diagd_cli.files.url import Url
 from diagd_cli.sources import Source, WeightsFile
-from diagd_cli.weights.locate import locate, names_of, release_folder, roles, verify
+from diagd_cli.weights.locate import Role, entry_of, locate, mirror, names_of, roles, verify
 
 if TYPE_CHECKING:
     from diagd_cli.preset import Preset
-
-
-def mirror(url: Url) -> Path:
-    """The folder of this machine for the files of a URL's folder."""
-    return release_folder() / "url" / hashlib.sha256(url.address.encode()).hexdigest()[:16]
 
 
 def fetch_missing(preset: Preset, url: Url) -> None:
@@ -44,6 +39,28 @@ def fetch_missing(preset: Preset, url: Url) -> None:
         except WeightsError as error:
             if role != "inverse":  # which nobody may ask for
                 raise WeightsError(f"{error.message} is in {url}", error.hint) from None
+
+
+def fetch_named(
+    preset: Preset, role: Role, folder: Path | None, report: Callable[[str], None]
+) -> dict[Path, WeightsFile]:
+    """The files of the first source of a model's weights, where a preset names all of them by URLs;
+    they are fetched, into a folder or the mirror. None where it does not. Raises WeightsError.
+    """
+    try:
+        files = entry_of(preset, role).sources[0].files
+    except WeightsError:
+        return {}
+    paths = {}
+    for file in files:
+        if not file.url:
+            return {}
+        path = (folder or mirror(file.url.parent)) / file.name
+        if not path.is_file():
+            report(f"Fetching {file.url}")
+            _fetch(file.url, path, file)
+        paths[path] = file
+    return paths
 
 
 def _has(source: Source, file: WeightsFile, url: Url) -> bool:

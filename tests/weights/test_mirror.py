@@ -10,7 +10,8 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.files.url import place
 from diagd_cli.preset_files import load_preset
 from diagd_cli.sources import Weights
-from diagd_cli.weights.mirror import fetch_missing, mirror
+from diagd_cli.weights.locate import mirror
+from diagd_cli.weights.mirror import fetch_missing
 
 SHELF = "memory://weights/tiny"
 
@@ -92,3 +93,34 @@ def test_a_preset_leads_nowhere_else(alone, cache, memory, name):
     with pytest.raises(WeightsError, match="are missing"):
         fetch_missing(preset, place(SHELF))
     assert files(cache) == ["transformer.safetensors"]
+
+
+def test_a_preset_that_names_urls_is_pulled_and_only_then(
+    diagd, tiny, alone, cache, memory, tmp_path
+):
+    """A stranger's preset opens no connection by being run."""
+    for role in ("transformer", "tokenizer"):
+        text, name = alone.read_text(), f"{role}.safetensors"
+        alone.write_text(text.replace(f"file: {name}", f"file: {SHELF}/{name}"))
+    options = ("generate", tiny.clip, "-p", alone, "-o", tmp_path / "out/")
+    done = diagd(*options)
+    assert done.code == 1 and files(cache) == []
+    assert f"no {SHELF}/tokenizer.safetensors" in done.err
+    assert f"diagd weights pull {alone}" in done.err
+    pulled = diagd("weights", "pull", alone)
+    assert pulled.code == 0 and f"Fetching {SHELF}/tokenizer.safetensors" in pulled.err
+    assert len(pulled.out.splitlines()) == 2 and len(files(cache)) == 2
+    assert "Fetching" not in diagd("weights", "pull", alone).err
+    assert diagd(*options).code == 0
+    folder = tmp_path / "folder"
+    assert (
+        diagd("weights", "pull", alone, "--weights-dir", folder, DIAGD_CACHE=tmp_path / "new").code
+        == 0
+    )
+    assert files(folder) == files(cache)
+
+
+def test_a_chain_is_no_preset(diagd, alone):
+    alone.write_text(alone.read_text().replace("file: tok", "file: zip://x::s3://me:secret@b/tok"))
+    done = diagd("presets", "check", alone)
+    assert done.code == 2 and "chain of URLs" in done.err and "secret" not in done.err
