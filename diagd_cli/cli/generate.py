@@ -35,6 +35,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate clips/*.mp4 -o out/ --ray auto        # on a Ray cluster
 
+  diagd generate s3://my/clips/a.mp4 -o s3://my/out/   # by way of fsspec
+
   diagd generate walk.mp4 --samples 4 --batch 4        # four continuations
 
   diagd generate walk.mp4 --stream -o - | ffplay -     # watch it being made
@@ -56,8 +58,7 @@ def generate(
     clips: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[<path>]...",
-            help="Video files, images, WHAM's .npz, or files of tokens; none for a preset that "
+            help="Video files, images, WHAM's .npz, or files of tokens, or URLs of them; none for a preset that "
             "makes images.",
         ),
     ] = None,
@@ -85,7 +86,7 @@ def generate(
             "-o",
             "--output",
             metavar="<path>",
-            help="An .mp4 file (.png of an image), or a folder/; with --stream also -, YUV4MPEG on "
+            help="An .mp4 file (.png of an image), a folder/, or the URL of one; with --stream also -, YUV4MPEG on "
             "stdout.",
         ),
     ] = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from diagd_cli.errors import WeightsError
 from diagd_cli.files.cache import cache_folder
-from diagd_cli.files.url import Url
+from diagd_cli.files.url import Url, place
 from diagd_cli.sources import Source, Weights, WeightsFile
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
     from diagd_cli.preset_files import preset_folder
 
     variable = os.environ.get(WEIGHTS_VARIABLE)
-    first = chosen or (Path(variable) if variable else None)
+    named = place(variable) if variable else None
+    first = chosen or (mirror(named) if isinstance(named, Url) else named)
     beside = preset.path.parent if preset.path else preset_folder()
     return list(dict.fromkeys([*([first] if first else []), beside, preset_folder()]))
 

@@ -114,7 +114,9 @@ def test_a_preset_that_names_urls_is_pulled_and_only_then(
     assert diagd(*options).code == 0
     folder = tmp_path / "folder"
     assert (
-        diagd("weights", "pull", alone, "--weights-dir", folder, DIAGD_CACHE=tmp_path / "new").code
+        diagd(
+            "weights", "pull", alone, "--weights-dir", folder, DIAGD_CACHE=str(tmp_path / "new")
+        ).code
         == 0
     )
     assert files(folder) == files(cache)
