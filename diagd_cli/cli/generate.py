@@ -58,9 +58,8 @@ def generate(
     clips: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Video files, images, WHAM's .npz, or files of tokens, or URLs of them; none for a "
-            "preset that "
-            "makes images.",
+            help="Video files, images, WHAM's .npz, or files of tokens, or URLs of them; none for "
+            "a preset that makes images."
         ),
     ] = None,
     *,
@@ -88,8 +87,7 @@ def generate(
             "--output",
             metavar="<path>",
             help="An .mp4 file (.png of an image), a folder/, or the URL of one; with --stream "
-            "also -, YUV4MPEG on "
-            "stdout.",
+            "also -, YUV4MPEG on stdout.",
         ),
     ] = None,
     batch: Annotated[
