@@ -55,7 +55,7 @@ class Reader:
     attempt: Callable[..., AbstractContextManager[None]]
     on_kept: Callable[[Video], None]
 
-    def ready(self) -> Generator[Work]:
+    def ready(self) -> Generator[Work, None, None]:
         """The videos that are to be made and may be; each clip is read once for all of its samples
         that follow each other.
         """
