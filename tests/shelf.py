@@ -2,7 +2,7 @@
 process that has this module on its path can reach as fsspec's own.
 
 A journal beside the folder has a line for each file that was put, moved or removed. $SHELF_HALTS
-names a suffix: of such a file half is put, and no more comes for a minute; $SHELF_FULL one of which
+names a suffix: of such a file half is put, and no more comes; $SHELF_FULL one of which
 half is put, and there is no room for more.
 """
 
@@ -36,7 +36,7 @@ class Shelf(LocalFileSystem):
             file.flush()
             if suffix == os.environ.get("SHELF_HALTS"):
                 note("halted", rpath)
-                time.sleep(60)
+                time.sleep(600)
             if suffix == os.environ.get("SHELF_FULL"):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             file.write(data[len(data) // 2 :])

@@ -219,7 +219,7 @@ def test_what_is_interrupted_is_not_there_and_is_made_by_resume(
         1,
     )
     process = start(*options, env=seen)
-    for _ in range(1200):
+    for _ in range(3000):
         if ("halted", "part.mp4") in shelf.journal():
             break
         time.sleep(0.1)
