@@ -14,6 +14,7 @@ from diagd_cli.errors import WeightsError
 
 if TYPE_CHECKING:
     from diagd_cli.files.outputs import Named
+    from diagd_cli.files.url import Place
     from diagd_cli.preset import Preset
 
 
@@ -48,7 +49,7 @@ def _of_preset(preset: Preset, folder: Path | None, weights: bool) -> Iterator[N
 
 def clip_inputs(
     preset: Preset,
-    clips: Iterable[Path],
+    clips: Iterable[Place],
     actions: str | None = None,
     prompt_file: Path | None = None,
     prompt_embedding: Path | None = None,
@@ -60,17 +61,20 @@ def clip_inputs(
     prompt_file: UTF-8 text.
     prompt_embedding: safetensors.
     """
+    from diagd_cli.files.url import Url, place
     from diagd_cli.tokens.actions import file_beside, is_file
 
     found: list[Named] = []
     for clip in clips:
         found.append((clip, "the clip"))
-        beside = file_beside(clip, preset.actions) if preset.actions else None
-        if beside:
+        if isinstance(clip, Url):  # whose existence would be a request each
+            suffixes = preset.actions.suffixes if preset.actions else ()
+            found += [(clip.with_suffix(suffix), "the actions") for suffix in suffixes]
+        elif preset.actions and (beside := file_beside(clip, preset.actions)):
             found.append((beside, "the actions"))
         if preset.takes_text:
             found.append((clip.with_suffix(".txt"), "the prompt"))
     if actions and is_file(actions):
-        found.append((Path(actions), "the actions"))
+        found.append((place(actions), "the actions"))
     given = (prompt_file, "the prompt"), (prompt_embedding, "the prompt's embedding")
     return found + [(path, what) for path, what in given if path]

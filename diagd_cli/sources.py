@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, model_validator
 
 from diagd_cli import families
+from diagd_cli.errors import UsageError
+from diagd_cli.files.url import Url, masked, place
 from diagd_cli.model.config import MOST_CODES, Strict
 
 
@@ -21,14 +23,33 @@ def _known_format(name: str) -> str:
 Format = Annotated[str, AfterValidator(_known_format)]
 
 
+def _a_place(name: str) -> str:
+    try:
+        place(name)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return name
+
+
 class WeightsFile(Strict):
-    """A file, its path within the repository or relative to the preset, and its checksum where one
-    is known.
+    """A file, its path within the repository or relative to the preset, or its URL; and its
+    checksum where one is known.
     """
 
-    file: str = Field(min_length=1, max_length=1000)
+    file: Annotated[str, AfterValidator(_a_place)] = Field(min_length=1, max_length=1000)
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     md5: str = Field(default="", pattern="^([0-9a-f]{32})?$")
+
+    @property
+    def url(self) -> Url | None:
+        """Where it is, if not in a folder or repository."""
+        where = place(self.file)
+        return where if isinstance(where, Url) else None
+
+    @property
+    def name(self) -> str:
+        """What it is called in a folder of weights."""
+        return self.url.name if self.url else str(place(self.file))
 
     @property
     def checksum(self) -> tuple[str, str]:
@@ -103,4 +124,4 @@ class Weights(Strict):
         first file's name.
         """
         first = self.sources[0].files[0]
-        return first.checksum[1] or first.file
+        return first.checksum[1] or masked(first.file)

@@ -16,6 +16,7 @@ from diagd_cli.cli.guard import guard
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.settings import machine_of, merge, steering_of
 from diagd_cli.cli.threads import set_threads
+from diagd_cli.errors import UsageError
 from diagd_cli.files.paths import path_text
 from diagd_cli.report.table import Table
 
@@ -79,6 +80,7 @@ def compare(
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
+        from diagd_cli.files.url import Url
         from diagd_cli.jobs.comparison import Comparing
         from diagd_cli.jobs.comparison import compare as run
         from diagd_cli.jobs.targets import output_paths
@@ -87,12 +89,15 @@ def compare(
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, order, sampling, seed)
         asked = parse_candidates(decodings, chosen, settings.for_clip(clip, chosen))
+        [target] = output_paths([clip], output or f"{clip.stem}-compared.mp4")
+        if isinstance(target, Url):
+            raise UsageError(f"compare writes files, and {target} is a URL", "Name a path")
         comparing = Comparing(
             preset=chosen,
             settings=settings,
             clip=clip,
             candidates=asked,
-            output=output_paths([clip], output or f"{clip.stem}-compared.mp4")[0],
+            output=target,
             steering=steering_of(steering),
             machine=machine_of(machine, random=random_weights),
             start=start,

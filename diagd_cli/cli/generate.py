@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +35,8 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 
   diagd generate clips/*.mp4 -o out/ --ray auto        # on a Ray cluster
 
+  diagd generate s3://my/clips/a.mp4 -o s3://my/out/   # by way of fsspec
+
   diagd generate walk.mp4 --samples 4 --batch 4        # four continuations
 
   diagd generate walk.mp4 --stream -o - | ffplay -     # watch it being made
@@ -55,10 +56,10 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 @o.grouped
 def generate(
     clips: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
-            help="Video files, images, WHAM's .npz, or files of tokens; none for a preset that "
-            "makes images."
+            help="Video files, images, WHAM's .npz, or files of tokens, or URLs of them; none for "
+            "a preset that makes images."
         ),
     ] = None,
     *,
@@ -85,8 +86,8 @@ def generate(
             "-o",
             "--output",
             metavar="<path>",
-            help="An .mp4 file (.png of an image), or a folder/; with --stream also -, YUV4MPEG on "
-            "stdout.",
+            help="An .mp4 file (.png of an image), a folder/, or the URL of one; with --stream "
+            "also -, YUV4MPEG on stdout.",
         ),
     ] = None,
     batch: Annotated[
@@ -134,6 +135,7 @@ def generate(
             rows_of,
             targets_of,
         )
+        from diagd_cli.files.url import place
         from diagd_cli.jobs.generation import Generation, check, check_alone
         from diagd_cli.jobs.targets import parse_shard
         from diagd_cli.preset_files import load_preset
@@ -151,7 +153,9 @@ def generate(
         }
         check_stream(given, output)
         shard = parse_shard(many.shard) if many.shard else None
-        rows = rows_of(clips or [], many.manifest, output, chosen, guiding.label)
+        named = [place(clip) for clip in clips or []]
+        manifest = place(many.manifest) if many.manifest else None
+        rows = rows_of(named, manifest, output, chosen, guiding.label)
         generation = Generation(
             preset=chosen,
             settings=settings,
@@ -180,7 +184,7 @@ def generate(
             save_tokens=save_tokens,
             force=force,
             resume=resume,
-            manifest=many.manifest,
+            manifest=manifest,
             failures=failures_file(many, cluster, output, shard),
         )
         if tp > 1 and not dry_run and follows(generation, cluster):

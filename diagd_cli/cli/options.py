@@ -180,6 +180,15 @@ WeightsDirOption = Annotated[
         "--weights-dir", envvar="DIAGD_WEIGHTS", help="Folder with the preset's weight files."
     ),
 ]
+WeightsPlaceOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-dir",
+        envvar="DIAGD_WEIGHTS",
+        metavar="<path>",
+        help="Folder with the preset's weight files, or the URL of one: they are fetched once.",
+    ),
+]
 RandomWeightsOption = Annotated[
     bool,
     typer.Option(
@@ -292,11 +301,12 @@ class ManyOptions:
     """Which of many clips, beside those that are named."""
 
     manifest: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
+            metavar="<path>",
             help="A .jsonl, .csv or .parquet file of clips in their place, a row each: clip, and "
             "its own actions, prompt, seed, frames and output; paths are relative to it. Rows that "
-            "fail are told in failures.jsonl."
+            "fail are told in failures.jsonl.",
         ),
     ] = None
     shard: Annotated[
@@ -383,7 +393,7 @@ class MachineOptions:
     dtype: DtypeOption = "auto"
     weights: WeightsOption = "auto"
     threads: ThreadsOption = 0
-    weights_dir: WeightsDirOption = None
+    weights_dir: WeightsPlaceOption = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from diagd_cli.cli.options import ClusterOptions, ManyOptions, numbers
 from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import STDOUT
+from diagd_cli.files.url import Place, place
 from diagd_cli.jobs.cluster import Cluster
 from diagd_cli.jobs.manifest import read_manifest
 from diagd_cli.jobs.targets import (
@@ -27,8 +28,8 @@ STREAM = str(STDOUT)  # as -o names it
 
 
 def rows_of(
-    clips: Sequence[Path],
-    manifest: Path | None,
+    clips: Sequence[Place],
+    manifest: Place | None,
     output: str | None,
     preset: Preset,
     label: str | None,
@@ -54,7 +55,7 @@ def rows_of(
 
 def failures_file(
     many: ManyOptions, cluster: ClusterOptions, output: str | None, shard: Shard | None
-) -> Path | None:
+) -> Place | None:
     """Where it is told what has failed of a manifest or on a cluster; None where that is told on
     stderr alone. A shard's file has a name of its own, since the folder is that of all.
     """
@@ -62,9 +63,9 @@ def failures_file(
         return None
     name = f"failures-{shard.number}-of-{shard.count}" if shard else "failures"
     if output is None:
-        folder = many.manifest.parent if many.manifest else Path()
+        folder = place(many.manifest).parent if many.manifest else Path()
     else:
-        folder = Path(output) if is_folder(output) else Path(output).parent
+        folder = place(output) if is_folder(output) else place(output).parent
     return folder / f"{name}.jsonl"
 
 

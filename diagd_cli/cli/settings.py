@@ -91,13 +91,14 @@ def machine_of(
     """Where models run, as a job takes it; the number of threads is the command line's own
     affair.
     """
+    from diagd_cli.files.url import place
     from diagd_cli.jobs.settings import Machine
 
     return Machine(
         device=options.device,
         dtype=options.dtype,
         kv_dtype=kv_dtype,
-        weights_dir=options.weights_dir,
+        weights_dir=place(options.weights_dir) if options.weights_dir else None,
         random_weights=random,
         offload=offload,
         compile=compile,

@@ -17,8 +17,10 @@ from pathlib import Path
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.files.atomic import OTHER_FOLDER, write_failure
 from diagd_cli.files.hidden import hidden_name, remove_leftovers
+from diagd_cli.files.remote import found, rehearse
+from diagd_cli.files.url import Place, Url
 
-Named = tuple[Path, str]  # a file and what it is, such as "the sidecar"
+Named = tuple[Place, str]  # a file and what it is, such as "the sidecar"
 BLOCK = 4096  # bytes, which a disk that is full has not
 CHOOSE = "Choose another output with -o"
 
@@ -36,26 +38,33 @@ def check_outputs(
     Files are told apart by what they are, not by name: links, and names that a file system takes
     for one, are seen through. What stdout and stderr are sent to counts too. Files that exist are
     refused without `force`. `instead` is the advice where outputs and inputs meet. Every folder is
-    tried with the very names, and left as it was; only what killed runs left there is removed.
+    tried with the very names, and left as it was; only what killed runs left there is removed. Of
+    URLs each bucket or machine is tried.
     Raises UsageError and OutputError.
     """
     writes, reads = list(writes), list(reads)
     _check_apart(writes, reads, instead)
-    for path, _ in writes:
+    paths = [(path, what) for path, what in writes if not isinstance(path, Url)]
+    for path, _ in writes if not force else paths:  # which of a URL is a request each
         check_free(path, force)
-    by_folder: dict[Path, list[Named]] = {}
-    for path, what in writes:
+    by_folder: dict[Path, list[tuple[Path, str]]] = {}
+    for path, what in paths:
         by_folder.setdefault(_existing_folder(path), []).append((path, what))
     for folder, named in by_folder.items():
         _rehearse(folder, named, instead)
-    remove_leftovers(_target(path).parent for path, _ in writes)
+    remove_leftovers(_target(path).parent for path, _ in paths)
+    rehearse(path for path, _ in writes if isinstance(path, Url))
 
 
-def check_free(path: Path, force: bool) -> None:
+def check_free(path: Place, force: bool) -> None:
     """Check that a file may be put at `path`; in place of an existing one only with `force`.
 
     Raises OutputError where it exists already, is a directory or a device, or may not be replaced.
     """
+    if isinstance(path, Url):
+        if not force and found(path, OutputError) is not None:
+            raise _exists(path)
+        return
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -69,10 +78,13 @@ def check_free(path: Path, force: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise OutputError(f"{path} is not a regular file", "Name a file to write")
     if not force:
-        raise OutputError(
-            f"{path} exists already", "Choose another name, or replace it with --force"
-        )
+        raise _exists(path)
     _check_replaceable(path, status)
+
+
+def _exists(path: Place) -> OutputError:
+    hint = "Choose another name, or replace it with --force"
+    return OutputError(f"{path} exists already", hint)
 
 
 def _check_apart(writes: list[Named], reads: list[Named], instead: str) -> None:
@@ -86,7 +98,8 @@ def _check_apart(writes: list[Named], reads: list[Named], instead: str) -> None:
             read, kind = inputs[identity]
             which = "" if (read, kind) == (path, "the clip") else f": {kind} {read}"
             raise UsageError(f"{what[0].upper()}{what[1:]} {path} is an input too{which}", instead)
-        for key in filter(None, (identity, os.path.realpath(path))):
+        name = None if isinstance(path, Url) else os.path.realpath(path)
+        for key in filter(None, (identity, name)):
             if key in taken:
                 raise _one_file(taken[key], (path, what), instead)
             taken[key] = (path, what)
@@ -111,7 +124,7 @@ def _one_file(first: Named, second: Named, instead: str) -> UsageError:
     return UsageError(f"{names} both {first[1]} and {second[1]}", instead)
 
 
-def _rehearse(folder: Path, named: list[Named], instead: str) -> None:
+def _rehearse(folder: Path, named: list[tuple[Path, str]], instead: str) -> None:
     """Do in a hidden folder what is going to be done in `folder`: make the files' folders, and
     files of their names.
 
@@ -119,7 +132,7 @@ def _rehearse(folder: Path, named: list[Named], instead: str) -> None:
     with characters that it does not know, and names that are one to it.
     """
     stage, path = hidden_name(folder / "stage"), named[0][0]
-    made: dict[str, Named] = {}
+    made: dict[str, tuple[Path, str]] = {}
     try:
         stage.mkdir()
         (stage / "block").write_bytes(bytes(BLOCK))
@@ -181,8 +194,10 @@ def _streams() -> Iterator[tuple[tuple[int, int], str]]:
                 yield (status.st_dev, status.st_ino), name
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Place) -> tuple[int, int] | Url | None:
     """What tells whether two paths are one file; None where there is none."""
+    if isinstance(path, Url):
+        return path
     try:
         status = os.stat(path)
     except (OSError, ValueError):

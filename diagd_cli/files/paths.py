@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from diagd_cli.files.url import Place
 
 
-def path_text(path: Path | str) -> str:
-    """A path, or a line with one, as JSON can hold it: bytes that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
+def path_text(path: Place | str) -> str:
+    """A path or URL, or a line with one, as JSON can hold it: bytes that are not UTF-8 are
+    replaced.
+    """
+    return os.fsencode(str(path)).decode("utf-8", "replace")

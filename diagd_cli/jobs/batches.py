@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 
 import numpy as np
 
 from diagd_cli.errors import PeersLost, Stopped
 from diagd_cli.explain import explain
 from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
+from diagd_cli.files.remote import landed
 from diagd_cli.jobs import sidecar
 from diagd_cli.jobs.failures import failures_of
 from diagd_cli.jobs.generation import Checked, Generation, Made, Video, check
@@ -75,11 +77,12 @@ class Run:
     def make_all(self) -> None:
         """Make every video that is missing, in batches as they fill up."""
         waiting: dict[tuple[int, int], list[Work]] = {}
-        for work in self.reader.ready():
-            group = waiting.setdefault(work.shape, [])
-            group.append(work)
-            if len(group) == self.size:
-                self.make(waiting.pop(work.shape))
+        with closing(self.reader.ready()) as ready:  # which holds a clip that was fetched
+            for work in ready:
+                group = waiting.setdefault(work.shape, [])
+                group.append(work)
+                if len(group) == self.size:
+                    self.make(waiting.pop(work.shape))
         for group in waiting.values():
             self.make(group)
 
@@ -104,6 +107,8 @@ class Run:
         """The models, loaded once, when the first clip needs them; the text encoder has come and
         gone before.
         """
+        if self.loaded is None:
+            self.generation.machine.fetch_weights(self.generation.preset)
         self.prompts.embed(self.progress)
         if self.loaded is None:
             self.loaded = self.load_for(self.generation, self.size, self.progress)
@@ -149,7 +154,7 @@ class Run:
         requests = [
             work.settings.request(
                 actions=work.actions,
-                text=self.prompts.of(work.clip.path, work.target.prompt),
+                text=self.prompts.of(work.target.clip, work.target.prompt),
                 label=work.target.label,
                 negative=self.prompts.kept_from,
             )
@@ -177,19 +182,20 @@ class Run:
         """Write what is left of one video, and its sidecar last: all of its files or none; tell
         what was made.
         """
-        path, began = work.target.output, time.perf_counter()
-        with together() as held:
+        target, began = work.target.output, time.perf_counter()
+        begun = partial(sidecar.unfinished, self.generation, work)
+        with landed(target, begun) as path, together() as held:
             with self.progress.stage("writing"):
                 if self.generation.preset.pixels:
-                    output.close(result.frames)
+                    output.close(result.frames, path)
             if self.generation.save_tokens or not self.generation.preset.pixels:
                 codes = output.codes() if self.generation.stream else result.codes
                 context = np.array(result.context)
                 write_npz(path.with_suffix(".npz"), codes=codes, context=context)
             result.seconds["write"] = time.perf_counter() - began
             first = sidecar.first_frame(result, self.started)
-            if path != STDOUT:
-                about = self.prompts.about(work.clip.path, work.target.prompt)
+            if target != STDOUT:
+                about = self.prompts.about(work.target.clip, work.target.prompt)
                 told = sidecar.describe(
                     self.generation, loaded, work, result, held.at(path), first, about
                 )
@@ -198,11 +204,11 @@ class Run:
         rates = result.rates
         of = f" in a batch of {result.batch}" if result.batch > 1 else ""
         self.progress.note(
-            f"{path}: {result.new} new frames, {result.steps} steps in "
+            f"{target}: {result.new} new frames, {result.steps} steps in "
             f"{result.seconds['decode']:.2f} s{of} "
             f"({rates['tokens_per_second']:.0f} tokens/s, {rates['frames_per_second']:.1f} "
             "frames/s), first frame after "
             f"{first['decode']:.2f} s ({first['command']:.2f} s from the start), "
             f"{sidecar.gaps_text(result)}seed {work.target.seed}"
         )
-        self.done(Video(path))
+        self.done(Video(target))

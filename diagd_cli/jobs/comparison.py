@@ -71,7 +71,7 @@ class Comparing:
         reads = preset_inputs(
             self.preset,
             *others_of(self.candidates),
-            folder=machine.weights_dir,
+            folder=machine.weights_folder,
             weights=not machine.random_weights,
         )
         reads += clip_inputs(
@@ -93,7 +93,7 @@ class Comparing:
             [self.clip],
             steering,
             machine.random_weights,
-            folder=machine.weights_dir,
+            folder=machine.weights_folder,
         )
 
 
@@ -135,7 +135,7 @@ def compare(comparing: Comparing, progress: Progress | None = None) -> dict:
     with progress.stage(f"loading {preset.name}"):
         loaded = load_models(preset, comparing.settings, machine, beside=others)
         running = load_others(
-            comparing.candidates, loaded, machine.weights_dir, machine.random_weights
+            comparing.candidates, loaded, machine.weights_folder, machine.random_weights
         )
     requests = [
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from diagd_cli.errors import DiagdError, UsageError
 from diagd_cli.explain import explain
 from diagd_cli.jobs.generation import Generation, Made, Video
 from diagd_cli.jobs.targets import Target
-from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, without_targets
+from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, folder_of, without_targets
 from diagd_cli.progress import Progress, Silent
 
 ALL = "cuda:all"
@@ -54,7 +53,7 @@ def outcomes(generation: Generation, devices: Sequence[str]) -> Iterator[Outcome
     free = context.SimpleQueue()
     for device in devices:
         free.put(device)
-    given = (free, without_targets(generation), os.getcwd())
+    given = (free, without_targets(generation), folder_of(generation))
     pool = ProcessPoolExecutor(len(devices), context, initializer=_begin, initargs=given)
     try:
         futures = [pool.submit(_make, batch) for batch in batches(generation)]

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 from diagd_cli.files.atomic import write_text
 from diagd_cli.files.paths import path_text
+from diagd_cli.files.remote import landed, remove
+from diagd_cli.files.url import Place, masked
 from diagd_cli.jobs.generation import Made
 from diagd_cli.jobs.targets import Target
 
 
 @contextmanager
-def failures_of(made: Made, path: Path | None) -> Iterator[None]:
+def failures_of(made: Made, path: Place | None) -> Iterator[None]:
     """Write what has failed when the block ends, however it ends; where it ends well and nothing
     has, no file is left, also none of an earlier run. Raises OutputError.
     """
@@ -23,17 +24,18 @@ def failures_of(made: Made, path: Path | None) -> Iterator[None]:
     finally:
         if path and made.failures:
             lines = (failure(target, reason) for target, reason in made.failures.items())
-            write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            with landed(path) as here:
+                write_text(here, text)
     if path and not made.failures:
-        with suppress(FileNotFoundError):
-            path.unlink()
+        remove(path)
 
 
 def failure(target: Target, reason: str) -> dict:
     """A video that was not made, with what was asked of it alone, and its one-line reason."""
     own = {
         "frames": target.frames,
-        "actions": target.actions,
+        "actions": target.actions and masked(target.actions),
         "prompt": target.prompt,
     }
     return {

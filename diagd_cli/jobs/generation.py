@@ -8,13 +8,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from diagd_cli.clip.read import check_clip
+from diagd_cli.errors import ClipError, UsageError
 from diagd_cli.files.atomic import STDOUT
 from diagd_cli.files.outputs import Named, check_free, check_outputs
+from diagd_cli.files.remote import check_readable, found, local, read_text
+from diagd_cli.files.url import Place, Url, masked, place
 from diagd_cli.inputs import clip_inputs, preset_inputs
 from diagd_cli.jobs.prompts import Prompts, find_prompts
 from diagd_cli.jobs.settings import AUTO, Machine, Settings, Steering
@@ -55,8 +57,8 @@ class Generation:
     save_tokens: bool = False
     force: bool = False
     resume: bool = False
-    manifest: Path | None = None
-    failures: Path | None = None
+    manifest: Place | None = None
+    failures: Place | None = None
     again: bool = False
     room: int = 0
 
@@ -69,7 +71,7 @@ class Generation:
         return min(whole, settings.context + HELD) if self.stream else whole
 
     @property
-    def clips(self) -> list[Path]:
+    def clips(self) -> list[Place]:
         """The clips that are continued, each once."""
         own = [] if self.of_nothing else [target.clip for target in self.targets]
         return list(dict.fromkeys(own))
@@ -108,7 +110,7 @@ class Generation:
             **settings.sampling.facts,
             "preset": preset.name,
             "clip": preset.clip.model_dump(),
-            "actions": target.actions or self.steering.actions,
+            "actions": masked(target.actions or self.steering.actions or "") or None,
             "dtype": self.machine.dtype,
             "kv_dtype": self.machine.kv_dtype,
             **({"weights": self.machine.weights} if self.machine.weights != AUTO else {}),
@@ -130,15 +132,17 @@ class Generation:
 class Video:
     """A video that is there, and whether it was there before."""
 
-    output: Path
+    output: Place
     kept: bool = False
 
     @property
     def sidecar(self) -> dict | None:
-        """What lies beside it, read when it is asked for; None on stdout. Raises OSError."""
+        """What lies beside it, read when it is asked for; None on stdout. Raises OSError, of a URL
+        OutputError.
+        """
         if self.output == STDOUT:
             return None
-        return json.loads(self.output.with_suffix(".json").read_text(encoding="utf-8"))
+        return json.loads(read_text(self.output.with_suffix(".json")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +155,7 @@ class Made:
     failures: dict[Target, str] = field(default_factory=dict)
 
     @property
-    def failed(self) -> list[Path]:
+    def failed(self) -> list[Place]:
         """The clips of which something failed."""
         return list(dict.fromkeys(target.clip for target in self.failures))
 
@@ -175,13 +179,17 @@ def check(generation: Generation) -> Checked:
     preset, steering, machine = generation.preset, generation.steering, generation.machine
     if generation.stream:
         preset.require_pixels("--stream")
+        if any(isinstance(target.output, Url) for target in generation.targets):
+            message = "--stream grows a file under its own name, which no URL's can"
+            raise UsageError(message, "Leave it out, or name a path")
+    check_readable(clip for clip in generation.clips if isinstance(clip, Url))
     steered = read_steering(generation)
-    reads = preset_inputs(preset, folder=machine.weights_dir, weights=not machine.random_weights)
+    reads = preset_inputs(preset, folder=machine.weights_folder, weights=not machine.random_weights)
     reads += clip_inputs(
         preset, generation.clips, steering.actions, steering.prompt_file, steering.prompt_embedding
     )
     own = dict.fromkeys(target.actions for target in generation.targets if target.actions)
-    reads += [(Path(actions), "the actions") for actions in own if is_file(actions)]
+    reads += [(place(actions), "the actions") for actions in own if is_file(actions)]
     reads += [(generation.manifest, "the manifest")] if generation.manifest else []
     writes = [named for target in generation.targets for named in generation.files(target)]
     if generation.failures:
@@ -194,14 +202,25 @@ def check(generation: Generation) -> Checked:
 def read_steering(generation: Generation) -> Checked:
     """What steers all clips. Raises UsageError."""
     preset, steering, targets = generation.preset, generation.steering, generation.targets
-    actions = preset.parse_actions(steering.actions)
+    actions = actions_of(preset, steering.actions)
     shared = list(dict.fromkeys(target.clip for target in targets if target.prompt is None))
     own = dict.fromkeys(target.prompt for target in targets if target.prompt is not None)
     machine = generation.machine
     prompts = find_prompts(
-        preset, shared, steering, machine.random_weights, own, machine.weights_dir
+        preset, shared, steering, machine.random_weights, own, machine.weights_folder
     )
     return Checked(prompts, actions)
+
+
+def actions_of(preset: Preset, text: str | None) -> np.ndarray | None:
+    """Rows of tokens int64 [n, A] that a text asks for, which may be the URL of a file; None for
+    none. Raises UsageError.
+    """
+    url = place(text) if text and "://" in text else None
+    if url is None:
+        return preset.parse_actions(text)
+    with local(url, failure=UsageError) as path:
+        return preset.parse_actions(str(path))
 
 
 def check_alone(generation: Generation) -> None:
@@ -215,5 +234,9 @@ def check_alone(generation: Generation) -> None:
     [target] = generation.targets
     for path, _ in generation.files(target):
         check_free(path, generation.force or generation.resume)
-    if not generation.of_nothing:
-        check_clip(target.clip)
+    clip = target.clip
+    if not isinstance(clip, Url):
+        if not generation.of_nothing:
+            check_clip(clip)
+    elif found(clip) is None:
+        raise ClipError(f"{clip} does not exist", "Check the bucket and the name")

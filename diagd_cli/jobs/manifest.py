@@ -8,12 +8,15 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from diagd_cli.errors import MissingExtra, UsageError, did_you_mean
+from diagd_cli.files.remote import local
+from diagd_cli.files.url import Place, Url, address, below, masked, place
 from diagd_cli.jobs.settings import MOST_FRAMES
 from diagd_cli.jobs.targets import Row, is_folder, row_key
 from diagd_cli.tokens.actions import ACTION_FILES
@@ -38,7 +41,7 @@ class Columns(BaseModel):
 NAMES = tuple(Columns.model_fields)
 
 
-def read_manifest(path: Path, output: str | Path | None, suffix: str) -> list[Row]:
+def read_manifest(path: Place, output: str | Place | None, suffix: str) -> list[Row]:
     """The rows of a .jsonl, .csv or .parquet file, checked, with paths that lead there from here.
 
     output: the folder of the outputs; None is that of the manifest, and each row names its own.
@@ -47,20 +50,20 @@ def read_manifest(path: Path, output: str | Path | None, suffix: str) -> list[Ro
     Raises UsageError for a file that cannot be read, another column, and a value that cannot be;
     MissingExtra for Parquet without pyarrow.
     """
+    folder = path.parent if output is None else place(output)
     if output is not None and not is_folder(output):
-        raise UsageError(f"-o {output} is one file for the rows of {path}", "Name a folder")
-    rows = [
-        _row(path, where, values, output, suffix)
-        for where, values in _values(path, path.suffix.lower())
-    ]
+        raise UsageError(f"-o {folder} is one file for the rows of {path}", "Name a folder")
+    with local(path, failure=UsageError) as here:
+        rows = [
+            _row(path, where, values, None if output is None else folder, suffix)
+            for where, values in _values(here, path.suffix.lower())
+        ]
     if not rows:
         raise UsageError(f"{path} holds no row", "Write one clip a row")
     return rows
 
 
-def _row(
-    path: Path, where: str, values: dict[str, Any], output: str | Path | None, suffix: str
-) -> Row:
+def _row(path: Place, where: str, values: dict[str, Any], output: Place | None, suffix: str) -> Row:
     given = {name: value for name, value in values.items() if value not in (None, "")}
     try:
         told = Columns.model_validate(given)
@@ -68,17 +71,37 @@ def _row(
         raise _refused(f"{path}, {where}", error.errors()[0]) from None
     if output is None and told.output is None:
         raise UsageError(f"{path}, {where}: no output", "Give -o FOLDER, or a column of outputs")
-    target = told.output and Path(path.parent if output is None else output) / told.output
+    folder, at = path.parent if output is None else output, f"{path}, {where}"
+    with _naming(at):
+        target = below(folder, told.output) if told.output else None
+        clip = below(path.parent, told.clip)
+        actions = _actions(path.parent, told.actions)
     if target and target.suffix.lower() != suffix:
         raise UsageError(
-            f"{path}, {where}: the output {told.output} does not end in {suffix}",
+            f"{path}, {where}: the output {masked(told.output or '')} does not end in {suffix}",
             f"Name an {suffix} file",
         )
-    actions, beside = told.actions, path.parent / (told.actions or "")
-    if actions and (actions.endswith(ACTION_FILES) or os.path.isfile(beside)):
-        actions = str(beside)
-    clip, key = path.parent / told.clip, row_key(told.model_dump())
-    return Row(clip, actions, told.prompt, told.seed, told.frames, target or None, key)
+    return Row(
+        clip, actions, told.prompt, told.seed, told.frames, target, row_key(told.model_dump())
+    )
+
+
+def _actions(folder: Place, text: str | None) -> str | None:
+    """A row's actions, where they are a file's name with what leads there."""
+    if not text:
+        return text
+    beside = below(folder, text)
+    there = not isinstance(beside, Url) and os.path.isfile(beside)
+    return address(beside) if text.endswith(ACTION_FILES) or there else text
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """What is wrong with a value tells the row that it is in."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.message}", error.hint) from None
 
 
 def _refused(where: str, problem: Any) -> UsageError:
@@ -90,7 +113,9 @@ def _refused(where: str, problem: Any) -> UsageError:
     if problem["type"] == "missing":
         return UsageError(f"{where}: no {name}", allowed)
     reason = problem["msg"][0].lower() + problem["msg"][1:]
-    return UsageError(f"{where}: {name} is {problem['input']!r}: {reason}", "Correct it there")
+    seen = problem["input"]
+    value = masked(seen) if isinstance(seen, str) else seen
+    return UsageError(f"{where}: {name} is {value!r}: {reason}", "Correct it there")
 
 
 def _values(path: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -59,12 +59,13 @@ def load_models(
         weights=weights,
         tp=machine.tp,
     )
+    machine.fetch_weights(preset, *beside)
     random = settings.seed if machine.random_weights else None
     return load(
         preset,
         device,
         dtype,
-        folder=machine.weights_dir,
+        folder=machine.weights_folder,
         random=random,
         pixels=pixels,
         compile=machine.compile,

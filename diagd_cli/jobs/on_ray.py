@@ -10,15 +10,15 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from diagd_cli.errors import UsageError
 from diagd_cli.explain import explain
+from diagd_cli.files.url import address, place
 from diagd_cli.jobs.cluster import MOST_DEATHS, Cluster, Watch, connected, devices, ledger, spread
 from diagd_cli.jobs.generation import Generation, Made, Video
 from diagd_cli.jobs.targets import Target
-from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, without_targets
+from diagd_cli.jobs.workers import Outcome, Worker, batches, collect, folder_of, without_targets
 from diagd_cli.progress import Progress, Silent
 
 
@@ -49,7 +49,7 @@ def outcomes(ray: Any, generation: Generation, cluster: Cluster) -> Iterator[Out
     device, needs, present = devices(ray.cluster_resources(), generation.machine.device, cluster)
     generation = replace(generation, machine=replace(generation.machine, device=device))
     rows = [{"targets": packed(batch)} for batch in batches(generation)]
-    given = without_targets(generation), os.getcwd(), cluster.threads, ledger(ray)
+    given = without_targets(generation), folder_of(generation), cluster.threads, ledger(ray)
     for row in spread(ray, rows, Task, given, cluster, needs, present):
         yield Outcome(**json.loads(row["outcome"]))
 
@@ -101,7 +101,11 @@ def packed(batch: dict[int, Target]) -> str:
     """Targets as JSON, whose text holds also what is not UTF-8."""
     return json.dumps(
         {
-            number: {**asdict(target), "clip": str(target.clip), "output": str(target.output)}
+            number: {
+                **asdict(target),
+                "clip": address(target.clip),
+                "output": address(target.output),
+            }
             for number, target in batch.items()
         }
     )
@@ -110,6 +114,8 @@ def packed(batch: dict[int, Target]) -> str:
 def unpacked(text: str) -> dict[int, Target]:
     """The targets again."""
     return {
-        int(number): Target(**{**told, "clip": Path(told["clip"]), "output": Path(told["output"])})
+        int(number): Target(
+            **{**told, "clip": place(told["clip"]), "output": place(told["output"])}
+        )
         for number, told in json.loads(text).items()
     }

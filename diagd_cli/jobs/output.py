@@ -15,6 +15,7 @@ import numpy as np
 from diagd_cli.clip.image import write_png
 from diagd_cli.clip.write import VideoWriter
 from diagd_cli.files.atomic import STDOUT, set_aside, write_json
+from diagd_cli.files.url import Place, Url
 from diagd_cli.jobs.targets import IMAGE
 
 
@@ -33,7 +34,7 @@ class Output:
     `keep` is called: before that `drop` removes it, and what was at its place is there again.
     """
 
-    def __init__(self, target: Path, fps: float, stream: bool, strict: bool):
+    def __init__(self, target: Place, fps: float, stream: bool, strict: bool):
         self.target, self.fps, self.stream, self.strict = target, fps, stream, strict
         self.writer: VideoWriter | None = None
         self.spool: IO[bytes] | None = None  # the tokens of a stream, which are not held
@@ -45,18 +46,19 @@ class Output:
         OutputError.
         """
         try:
+            assert not isinstance(self.target, Url)  # `check` has refused it
             if self.target != STDOUT:
                 sidecar = self.target.with_suffix(".json")
                 self.place.enter_context(set_aside(self.target, sidecar))
                 write_json(sidecar, unfinished)
-            self.open(height, width)
+            self.open(self.target, height, width)
         except BaseException:
             self.drop()
             raise
 
-    def open(self, height: int, width: int) -> VideoWriter:
-        """Start the file. Raises OutputError."""
-        writer = VideoWriter(self.target, height, width, self.fps, stream=self.stream)
+    def open(self, path: Path, height: int, width: int) -> VideoWriter:
+        """Start the file at a path. Raises OutputError."""
+        writer = VideoWriter(path, height, width, self.fps, stream=self.stream)
         self.writer = writer.__enter__()
         return self.writer
 
@@ -87,17 +89,17 @@ class Output:
         self.spool.flush()
         return np.memmap(self.spool, dtype=np.int64, mode="r").reshape(-1, *self.shape)
 
-    def close(self, frames: np.ndarray) -> None:
-        """Complete the file; `frames` are all of the video's, written now unless they were
-        streamed. Raises OutputError.
+    def close(self, frames: np.ndarray, path: Path) -> None:
+        """Complete the file; `frames` are all of the video's, written now, at a path, unless they
+        were streamed. Raises OutputError.
         """
         writer = self.writer
         if self.target.suffix == IMAGE:
-            write_png(self.target, frames[-1])
+            write_png(path, frames[-1])
             return
         if writer is None:
             height, width = frames.shape[1:3]
-            writer = self.open(height, width)
+            writer = self.open(path, height, width)
             writer.write(frames)
         if self.failure:
             raise self.failure

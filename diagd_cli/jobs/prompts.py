@@ -4,13 +4,14 @@ for all of them.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from diagd_cli.errors import UsageError
+from diagd_cli.files.remote import is_file, local
+from diagd_cli.files.url import Place
 from diagd_cli.jobs.settings import Steering
 from diagd_cli.preset import Preset
 from diagd_cli.progress import Progress
@@ -39,14 +40,14 @@ class Prompts:
     """
 
     preset: Preset
-    texts: dict[Path, str] = field(default_factory=dict)
+    texts: dict[Place, str] = field(default_factory=dict)
     others: Collection[str] = ()
     embedding: Path | None = None
     embedded: dict[str, Tensor] = field(default_factory=dict)
     negative: str | None = None
     folder: Path | None = None
 
-    def about(self, clip: Path, own: str | None = None) -> dict:
+    def about(self, clip: Place, own: str | None = None) -> dict:
         """What a sidecar says of a clip's text, or of a video's own."""
         negative = {} if self.negative is None else {"negative_prompt": self.negative}
         if self.embedding:
@@ -99,7 +100,7 @@ class Prompts:
         away = {} if self.negative is None else {AWAY: self.negative}
         return {text: text for text in own} | away
 
-    def of(self, clip: Path, own: str | None = None) -> Tensor | None:
+    def of(self, clip: Place, own: str | None = None) -> Tensor | None:
         """The embedding float32 [length, text_dim] of a clip's text, or of a video's own; None for
         a preset without text.
         """
@@ -114,7 +115,7 @@ class Prompts:
 
 def find_prompts(
     preset: Preset,
-    clips: list[Path],
+    clips: Sequence[Place],
     steering: Steering = Steering(),
     random: bool = False,
     others: Collection[str] = (),
@@ -151,8 +152,10 @@ def find_prompts(
     shared, texts = prompt_of(prompt, prompt_file), {}
     for clip in clips:
         beside = None if preset.still else clip.with_suffix(".txt")  # an image is of no clip
-        found = shared is None and beside and os.path.isfile(beside)
-        own = prompt_of(None, beside) if found else shared
+        own = shared
+        if shared is None and beside and is_file(beside):
+            with local(beside, failure=UsageError) as path:
+                own = prompt_of(None, path)
         if own is not None:
             texts[clip] = own
         elif not random:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 
 from diagd_cli.clip.image import IMAGE_FORMATS
 from diagd_cli.errors import UsageError
+from diagd_cli.files.url import Place, Url
 from diagd_cli.preset import Preset
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.sampling import Sampling
+from diagd_cli.weights.locate import mirror
+from diagd_cli.weights.mirror import fetch_missing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +45,7 @@ class Settings:
     seed: int
     guidance: float | None = None
 
-    def for_clip(self, path: Path, preset: Preset) -> Settings:
+    def for_clip(self, path: Place, preset: Preset) -> Settings:
         """The same for one clip. Raises UsageError where it is a still image and the preset takes
         none.
         """
@@ -133,7 +136,8 @@ class Machine:
     """Where a model runs, in what precision, and where its files are.
 
     device, dtype, kv_dtype, weights: as --device, --dtype, --kv-dtype and --weights take them.
-    weights_dir: where weight files are looked for first.
+    weights_dir: where weight files are looked for first, a folder or the URL of one, from which
+        what is missing is fetched once.
     random_weights: made-up weights of the true size, a function of the seed.
     offload: whether a tokenizer on CUDA waits in main memory while tokens are made.
     compile: whether the Transformer's blocks go through torch.compile.
@@ -143,12 +147,25 @@ class Machine:
     device: str = AUTO
     dtype: str = AUTO
     kv_dtype: str = AUTO
-    weights_dir: Path | None = None
+    weights_dir: Place | None = None
     random_weights: bool = False
     offload: bool = False
     compile: bool = False
     weights: str = AUTO
     tp: int = 1
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """The folder of this machine in which weight files are looked for first."""
+        if isinstance(self.weights_dir, Url):
+            return mirror(self.weights_dir)
+        return self.weights_dir
+
+    def fetch_weights(self, *presets: Preset) -> None:
+        """Have there what presets need of a URL. Raises WeightsError."""
+        if isinstance(self.weights_dir, Url) and not self.random_weights:
+            for preset in presets:
+                fetch_missing(preset, self.weights_dir)
 
     def weights_of(self, preset: Preset) -> dict[str, str | None]:
         """What tells the weights in use from others, by part."""

@@ -16,6 +16,8 @@ from diagd_cli.device import peak_memory
 from diagd_cli.engine.chunk import chunk_on
 from diagd_cli.files.hidden import is_running, process_name
 from diagd_cli.files.paths import path_text
+from diagd_cli.files.remote import is_file, local, read_text
+from diagd_cli.files.url import Place
 from diagd_cli.jobs.models import machine_facts
 from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import Result
@@ -54,12 +56,13 @@ def fps(generation: Generation, clip: Clip) -> float:
     return clip.fps or generation.preset.clip.fps
 
 
-def source(generation: Generation, clip: Clip) -> dict:
+def source(generation: Generation, work: Work) -> dict:
     """What a sidecar tells of the clip that is continued; of none, that it is none."""
+    clip = work.clip
     if generation.of_nothing:
         return {"path": None, "sha256": "", "first": clip.first}
     told = {
-        "path": path_text(clip.path),
+        "path": path_text(work.target.clip),
         "sha256": clip.sha256,
         "first": clip.first,
         "start": generation.start,
@@ -76,7 +79,7 @@ def unfinished(generation: Generation, work: Work) -> dict:
     return {
         **about,
         "settings": generation.choices(work.target),
-        "input": source(generation, work.clip),
+        "input": source(generation, work),
     }
 
 
@@ -102,7 +105,7 @@ def describe(
         "output": path_text(work.target.output),
         "output_sha256": digest(written),
         "settings": generation.choices(work.target),
-        "input": source(generation, work.clip),
+        "input": source(generation, work),
         "weights": machine.weights_of(preset),
         "steered_by": steered_by(preset, work.actions, result),
         **prompt,
@@ -154,14 +157,15 @@ def memory(generation: Generation, loaded: Loaded, result: Result) -> dict[str, 
     }
 
 
-def made_before(target: Path) -> dict | None:
+def made_before(target: Place) -> dict | None:
     """The sidecar of an output that diagd made, None where there is none: such an output a resumed
     run may replace.
 
-    An output that is still being made by another process is none.
+    An output that is still being made by another process is none. Raises OutputError where that of
+    a URL cannot be known.
     """
     try:
-        made = json.loads(target.with_suffix(".json").read_text(encoding="utf-8"))
+        made = json.loads(read_text(target.with_suffix(".json")))
         if "unfinished" in made and is_running(made["unfinished"]):
             return None
         told = made["settings"]["preset"] and isinstance(made["input"]["sha256"], str)
@@ -205,11 +209,14 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     text = {
         key: made[key] for key in ("prompt", "prompt_embedding", "negative_prompt") if key in made
     }
-    prompt = prompts.about(clip.path, work.target.prompt)
+    prompt = prompts.about(work.target.clip, work.target.prompt)
     return told == wanted and found == own and text == prompt
 
 
-def is_whole(generation: Generation, made: dict, output: Path) -> bool:
+def is_whole(generation: Generation, made: dict, output: Place) -> bool:
     """Whether a video and its tokens are those that its sidecar tells of."""
-    tokens = not generation.save_tokens or output.with_suffix(".npz").is_file()
-    return tokens and output.is_file() and digest(output) == made["output_sha256"]
+    tokens = not generation.save_tokens or is_file(output.with_suffix(".npz"))
+    if not tokens or not is_file(output):
+        return False
+    with local(output) as path:
+        return digest(path) == made["output_sha256"]

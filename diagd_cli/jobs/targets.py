@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diagd_cli.errors import UsageError
+from diagd_cli.files.url import Place, Url, place
 from diagd_cli.jobs.settings import seeds_from
 from diagd_cli.preset import Preset
 
@@ -29,12 +30,12 @@ class Row:
     key: what tells it from others on every machine, JSON; of a clip alone its path as it was given.
     """
 
-    clip: Path
+    clip: Place
     actions: str | None = None
     prompt: str | None = None
     seed: int | None = None
     frames: int | None = None
-    output: Path | None = None
+    output: Place | None = None
     key: str = ""
 
     @property
@@ -91,8 +92,8 @@ class Target:
     label: what is to be seen, for a preset with `labels`.
     """
 
-    clip: Path
-    output: Path
+    clip: Place
+    output: Place
     seed: int
     frames: int | None = None
     actions: str | None = None
@@ -109,7 +110,7 @@ def suffix_of(preset: Preset) -> str:
 def of_nothing(
     preset: Preset,
     labels: Sequence[int] = (),
-    output: Path | str | None = None,
+    output: Place | str | None = None,
     seed: int = 0,
     samples: int = 1,
     *,
@@ -135,8 +136,8 @@ def of_nothing(
 
 
 def continuations(
-    clips: Sequence[Path | str | Row],
-    output: Path | str | None = None,
+    clips: Sequence[Place | str | Row],
+    output: Place | str | None = None,
     seed: int = 0,
     samples: int = 1,
     suffix: str = VIDEO,
@@ -152,7 +153,7 @@ def continuations(
 
     Raises UsageError.
     """
-    rows = [clip if isinstance(clip, Row) else Row(Path(clip)) for clip in clips]
+    rows = [clip if isinstance(clip, Row) else Row(place(clip)) for clip in clips]
     outputs = iter(output_paths(rows, output, samples, suffix))
     targets = []
     for row in rows:
@@ -166,12 +167,12 @@ def continuations(
 
 
 def output_paths(
-    clips: Sequence[Path | Row],
-    output: str | Path | None,
+    clips: Sequence[Place | Row],
+    output: str | Place | None,
     samples: int = 1,
     suffix: str = VIDEO,
     ending: str = CONTINUED,
-) -> list[Path]:
+) -> list[Place]:
     """The paths of each clip's samples in turn: a row's own output, FILE, FOLDER/CLIP.mp4, or by
     default CLIP-continued.mp4 here.
 
@@ -183,24 +184,24 @@ def output_paths(
     Raises UsageError.
     """
     rows = [clip if isinstance(clip, Row) else Row(clip) for clip in clips]
-    path = Path(output or "")
+    path, targets = place(output or ""), list[Place]()
     if output is None or is_folder(output):
         names = "{}" if output is not None else f"{{}}{ending}"
         targets = [row.output or path / (names.format(row.clip.stem) + suffix) for row in rows]
     elif path.suffix.lower() != suffix:
         raise UsageError(
-            f"-o {output} does not end in {suffix}",
+            f"-o {path} does not end in {suffix}",
             f"Name an {suffix} file or a folder, such as {path}/",
         )
     elif len(rows) > 1:
-        raise UsageError(f"-o {output} is one file for {len(rows)} clips", "Name a folder")
+        raise UsageError(f"-o {path} is one file for {len(rows)} clips", "Name a folder")
     else:
         targets = [path]
     numbers = [f"-{n + 1}" for n in range(samples)] if samples > 1 else [""]
     targets = [
         target.with_name(f"{target.stem}{n}{target.suffix}") for target in targets for n in numbers
     ]
-    taken: dict[Path, Path] = {}
+    taken: dict[Place, Place] = {}
     for clip, target in zip([row.clip for row in rows for _ in numbers], targets, strict=True):
         if target in taken:
             pair = f"{taken[target]} and {clip} would both be written to {target}"
@@ -209,8 +210,10 @@ def output_paths(
     return targets
 
 
-def is_folder(output: str | Path) -> bool:
+def is_folder(output: str | Place) -> bool:
     """Whether an output is a folder: one that exists, ends with a slash, or has no dot in its
-    name.
+    name; a URL's existence is not asked for.
     """
-    return str(output).endswith(SLASHES) or os.path.isdir(output) or not Path(output).suffix
+    where = place(output)
+    there = not isinstance(where, Url) and os.path.isdir(where)
+    return str(output).endswith(SLASHES) or there or not where.suffix

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -13,8 +13,10 @@ import numpy as np
 from diagd_cli.clip.read import Clip, read_clip
 from diagd_cli.errors import DiagdError
 from diagd_cli.files.outputs import check_free
+from diagd_cli.files.remote import local, named
+from diagd_cli.files.url import Place
 from diagd_cli.jobs import sidecar
-from diagd_cli.jobs.generation import Checked, Generation, Video
+from diagd_cli.jobs.generation import Checked, Generation, Video, actions_of
 from diagd_cli.jobs.settings import Settings
 from diagd_cli.jobs.targets import Target
 from diagd_cli.progress import Progress
@@ -53,7 +55,7 @@ class Reader:
     attempt: Callable[..., AbstractContextManager[None]]
     on_kept: Callable[[Video], None]
 
-    def ready(self) -> Iterator[Work]:
+    def ready(self) -> Generator[Work, None, None]:
         """The videos that are to be made and may be; each clip is read once for all of its samples
         that follow each other.
         """
@@ -63,24 +65,40 @@ class Reader:
                 with self.attempt(target):
                     self.check_free(target)
                     allowed[target] = self.generation.settings_of(target)
-            for target in self.whole(path, allowed):
-                del allowed[target]
-                self.tell_kept(target)
-            clip = None
-            with self.attempt(*allowed):
-                clip = self.read(path, next(iter(allowed.values())).context) if allowed else None
-            if clip is None:
-                continue
-            for target, settings in allowed.items():
-                missing = False
-                with self.attempt(target):
-                    actions = self.actions(target, settings, clip, len(clip.frames))
-                    work = Work(target, settings, clip, actions)
-                    missing = not self.keep(work)
-                if missing:
-                    yield work
+            with ExitStack() as held:
+                here = None
+                with self.attempt(*allowed):
+                    here = held.enter_context(local(path, self.suffixes)) if allowed else None
+                if here is not None:
+                    yield from self.of_clip(path, here, allowed)
 
-    def whole(self, path: Path, targets: dict[Target, Settings]) -> list[Target]:
+    @property
+    def suffixes(self) -> tuple[str, ...]:
+        """Of files beside a clip that are read with it."""
+        actions = self.generation.preset.actions
+        return actions.suffixes if actions else ()
+
+    def of_clip(self, path: Place, here: Path, allowed: dict[Target, Settings]) -> Iterator[Work]:
+        """Those of one clip, which is `here` on this machine."""
+        for target in self.whole(here, allowed):
+            del allowed[target]
+            self.tell_kept(target)
+        clip = None
+        with self.attempt(*allowed), named(path, here):
+            context = next(iter(allowed.values())).context if allowed else 0
+            clip = self.read(path, here, context) if allowed else None
+        if clip is None:
+            return
+        for target, settings in allowed.items():
+            missing = False
+            with self.attempt(target), named(path, here):
+                actions = self.actions(target, settings, clip, len(clip.frames))
+                work = Work(target, settings, clip, actions)
+                missing = not self.keep(work)
+            if missing:
+                yield work
+
+    def whole(self, here: Path, targets: dict[Target, Settings]) -> list[Target]:
         """Those whose videos are known to be there without the frames of the clip, whose reading
         takes most of a resumed run's time. What is wrong is told when the clip is read.
         """
@@ -90,8 +108,8 @@ class Reader:
         for target, settings in targets.items():
             with suppress(DiagdError, OSError):
                 if made := sidecar.made_before(target.output):
-                    sha256 = sha256 or digest(path)
-                    if clip := sidecar.unread(generation, made, path, sha256):
+                    sha256 = sha256 or digest(here)
+                    if clip := sidecar.unread(generation, made, here, sha256):
                         actions = self.actions(target, settings, clip, made["context_frames"])
                         if self.is_whole(Work(target, settings, clip, actions), made):
                             found.append(target)
@@ -109,12 +127,12 @@ class Reader:
         for path, _ in generation.files(target):
             check_free(path, free)
 
-    def read(self, path: Path, context: int) -> Clip:
+    def read(self, path: Place, here: Path, context: int) -> Clip:
         """A clip's context; nothing, where nothing is continued."""
         if self.generation.of_nothing:
-            return Clip.nothing(path)
-        clip = read_clip(path, context, self.generation.start, tell=self.progress.note)
-        self.generation.preset.check_kind(path, clip.frames)
+            return Clip.nothing(here)
+        clip = read_clip(here, context, self.generation.start, tell=self.progress.note)
+        self.generation.preset.check_kind(here, clip.frames)
         if clip.damage:
             last = clip.first + len(clip.frames) - 1
             self.progress.note(
@@ -128,7 +146,7 @@ class Reader:
         """What steers a clip's continuation after so many frames."""
         preset, asked = self.generation.preset, self.checked.actions
         if target.actions is not None:
-            asked = preset.parse_actions(target.actions)
+            asked = actions_of(preset, target.actions)
         frames = min(settings.frames, MOST_ACTIONS)  # the last one goes on
         return clip_actions(clip.path, preset.actions, asked, clip.first, context, frames)
 

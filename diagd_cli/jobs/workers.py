@@ -44,7 +44,7 @@ class Outcome:
 class Worker:
     """Makes batches of one generation, by models that are loaded once.
 
-    folder: from which relative paths lead, as they do for who asks.
+    folder: from which relative paths lead, as they do for who asks; "" where there are none.
 
     Raises OutputError where that folder is not there, and what loading raises.
     """
@@ -52,7 +52,8 @@ class Worker:
     def __init__(self, generation: Generation, folder: str):
         from diagd_cli.jobs.models import load_for  # and torch, which takes long
 
-        enter(folder)
+        if folder:
+            enter(folder)
         self.generation = without_targets(generation)
         self.embedded: dict = {}
         self.tidied: set[Path] = set()
@@ -69,7 +70,8 @@ class Worker:
         """
         from diagd_cli.jobs.batches import Run
 
-        folders = {target.output.parent for target in batch.values()}
+        outputs = (target.output for target in batch.values())
+        folders = {output.parent for output in outputs if isinstance(output, Path)}
         remove_leftovers(folders - self.tidied)
         self.tidied |= folders
         generation = replace(self.generation, targets=tuple(batch.values()), again=again)
@@ -83,6 +85,16 @@ class Worker:
             Outcome(number, target.output in kept, run.made.failures.get(target, ""))
             for number, target in batch.items()
         ]
+
+
+def folder_of(generation: Generation) -> str:
+    """The folder from which a generation's paths lead; "" where all that it reads and writes are
+    URLs, for which workers need no folder.
+    """
+    asked = generation.steering
+    own = generation.machine.weights_dir, asked.prompt_file, asked.prompt_embedding
+    places = [where for target in generation.targets for where in (target.clip, target.output)]
+    return os.getcwd() if any(isinstance(where, Path) for where in (*own, *places)) else ""
 
 
 def enter(folder: str) -> None:

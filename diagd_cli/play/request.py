@@ -69,7 +69,7 @@ class Playing:
         records = [recording(self.record, n) for n in range(self.sessions)] if self.record else []
         own = [path.with_suffix(ending) for path in records for ending in ENDINGS.values()]
         writes = [(path, "the recording") for path in own]
-        reads = preset_inputs(preset, folder=self.machine.weights_dir) + clip_inputs(
+        reads = preset_inputs(preset, folder=self.machine.weights_folder) + clip_inputs(
             preset, self.clips
         )
         check_outputs(writes, reads, force=self.force, instead="Choose another --record")

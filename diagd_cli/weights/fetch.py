@@ -16,6 +16,7 @@ from diagd_cli.files.outputs import check_outputs
 from diagd_cli.files.sizes import decimal
 from diagd_cli.sources import WeightsFile
 from diagd_cli.weights.locate import Role, cached, entry_of, locate, release_folder, roles, verify
+from diagd_cli.weights.mirror import fetch_named
 from diagd_cli.weights.refusals import explained
 from diagd_cli.weights.release import Remote, download, look
 from diagd_cli.weights.wanted import Wanted, endpoint
@@ -44,7 +45,10 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
         try:
             source, found = locate(preset, role, folder)
         except WeightsError as error:
-            wanted |= dict.fromkeys(_missing(preset, role, error, report))
+            if named := fetch_named(preset, role, folder, report):
+                paths |= named
+            else:
+                wanted |= dict.fromkeys(_missing(preset, role, error, report))
         else:
             report(f"The {role} weights are there: {', '.join(map(str, found))}")
             paths |= dict(zip(found, source.files, strict=True))

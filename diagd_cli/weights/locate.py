@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from diagd_cli.errors import WeightsError
 from diagd_cli.files.cache import cache_folder
+from diagd_cli.files.url import Url, place
 from diagd_cli.sources import Source, Weights, WeightsFile
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def weights_folders(preset: Preset, chosen: Path | None = None) -> list[Path]:
     from diagd_cli.preset_files import preset_folder
 
     variable = os.environ.get(WEIGHTS_VARIABLE)
-    first = chosen or (Path(variable) if variable else None)
+    named = place(variable) if variable else None
+    first = chosen or (mirror(named) if isinstance(named, Url) else named)
     beside = preset.path.parent if preset.path else preset_folder()
     return list(dict.fromkeys([*([first] if first else []), beside, preset_folder()]))
 
@@ -71,29 +73,43 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
         if None not in paths:
             return source, [path for path in paths if path]
     source, paths = max(found, key=lambda part: sum(path is not None for path in part[1]))
-    missing = next(
-        file.file for file, path in zip(source.files, paths, strict=True) if path is None
-    )
+    missing = next(file for file, path in zip(source.files, paths, strict=True) if path is None)
     looked = ", ".join(str(folder) for folder in folders)
     of = f" of {source.project}" if source.project else ""
-    pulled = f"fetch them with: diagd weights pull {preset.name}; or name"
-    get = pulled if source.project else "name"
+    which = preset.path if missing.url and preset.path else preset.name
+    pulled = f"fetch them with: diagd weights pull {which}; or name"
+    get = pulled if source.project or missing.url else "name"
     if source.where and not source.project:
         get = f"download them from {source.where}; and name"
     hint = f"Looked in {looked}; {get} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
-    raise WeightsError(f"The {role} weights of {preset.name} are missing: no {missing}{of}", hint)
+    raise WeightsError(
+        f"The {role} weights of {preset.name} are missing: no {missing.url or missing.file}{of}",
+        hint,
+    )
 
 
 def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None:
-    below = [file.file]
-    if source.project:
-        below += [f"{source.project.split('/')[1]}/{file.file}", f"{source.project}/{file.file}"]
     if source.release:
         folders = [*folders, release_folder()]
-    for path in (folder / name for folder in folders for name in below):
+    if file.url:
+        folders = [*folders, mirror(file.url.parent)]
+    for path in (folder / name for folder in folders for name in names_of(source, file)):
         if os.path.isfile(path):  # also false for a name that no file system takes
             return path
     return cached(source.repo, file.file) if source.repo else None
+
+
+def names_of(source: Source, file: WeightsFile) -> list[str]:
+    """What a file may be called, below a folder of weights."""
+    if not source.project:
+        return [file.name]
+    name = source.project.split("/")[1]
+    return [file.file, f"{name}/{file.file}", f"{source.project}/{file.file}"]
+
+
+def mirror(url: Url) -> Path:
+    """The folder of this machine for the files of a URL's folder."""
+    return release_folder() / "url" / hashlib.sha256(url.address.encode()).hexdigest()[:16]
 
 
 def release_folder() -> Path:

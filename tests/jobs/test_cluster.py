@@ -15,6 +15,7 @@ from families.small import write_small_models
 from tiny import moving, save_clip
 
 from diagd_cli.errors import DiagdError, UsageError
+from diagd_cli.files.url import place
 from diagd_cli.jobs.cluster import LEDGER, Cluster, Ledger, devices
 from diagd_cli.jobs.on_ray import packed, unpacked
 from diagd_cli.jobs.targets import Target
@@ -40,6 +41,7 @@ def test_targets_travel_as_text(tmp_path):
     batch = {
         3: Target(odd, odd, 2**64 - 1, 5, "left*2", "two\ndoors", True),
         4: Target(odd, odd, 0),
+        5: Target(place("s3://b/a.mp4"), place("sftp://me:secret@host/a//b.mp4"), 0),
     }
     assert unpacked(packed(batch)) == batch and packed(batch).isascii()
 

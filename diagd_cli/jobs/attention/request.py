@@ -82,7 +82,7 @@ class AttentionRequest:
             if self.output.suffix.lower() != ".png":
                 raise UsageError(f"-o is {str(self.output)!r}", "Name a .png file")
             figure_class("The picture (leave it out with --no-picture)")
-            reads = preset_inputs(preset, folder=self.machine.weights_dir, weights=not random)
+            reads = preset_inputs(preset, folder=self.machine.weights_folder, weights=not random)
             given = steering.actions, steering.prompt_file, steering.prompt_embedding
             reads += clip_inputs(preset, [self.clip], *given)
             check_outputs([(self.output, "the picture")], reads, force=self.force)

@@ -55,7 +55,7 @@ class Benchmark:
             decoding.resolve(self.preset.grid, self.preset.latents(self.settings.context))
         machine = self.machine
         reads = preset_inputs(
-            self.preset, folder=machine.weights_dir, weights=not machine.random_weights
+            self.preset, folder=machine.weights_folder, weights=not machine.random_weights
         )
         files = ((self.output, "the report"), (self.plot, "the plot"))
         writes = [(path, what) for path, what in files if path]

@@ -98,11 +98,12 @@ def time_dtype(
     preset, settings, machine = benchmark.preset, benchmark.settings, benchmark.machine
     cases = [(decoding, batch) for batch in benchmark.batches for decoding in benchmark.decodings]
     with progress.stage(f"loading {preset.name}"):
+        machine.fetch_weights(preset)
         loaded = load(
             preset,
             device,
             dtype,
-            folder=machine.weights_dir,
+            folder=machine.weights_folder,
             random=settings.seed if machine.random_weights else None,
             pixels=benchmark.pixels,
             compile=machine.compile,

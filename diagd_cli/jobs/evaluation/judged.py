@@ -37,7 +37,7 @@ def load_judged(
     beside: presets whose Transformers are going to be loaded too.
     """
     rounded = machine.weights not in (AUTO, "float") or preset.weights != "float"
-    folder, others = machine.weights_dir, [base] if rounded or base != preset else []
+    folder, others = machine.weights_folder, [base] if rounded or base != preset else []
     loaded = load_models(preset, settings, machine, batch=batch, beside=[*others, *beside])
     # weights of 8 bits are judged by those that they were
     scorer = (

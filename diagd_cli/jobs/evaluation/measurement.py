@@ -90,7 +90,7 @@ class Measurement:
             store = Store(self.out, decisive(models, self.settings, batch), written)
             samples = self.samples(store, machine_facts(models.loaded), progress)
             samples.models = models
-            folder = machine.weights_dir
+            folder = machine.weights_folder
             samples.others = load_others(self.candidates, models.loaded, folder)
             samples.i3d = I3d(i3d, models.loaded.device) if i3d else None
             samples.export = export

@@ -84,7 +84,7 @@ class Evaluating:
         vbench.read_results(self.vbench_results, self.folders)
         self.preset.require_videos("eval")
         presets = (self.preset, self.scorer, *others_of(self.candidates))
-        reads = preset_inputs(*presets, folder=self.machine.weights_dir) + clip_inputs(
+        reads = preset_inputs(*presets, folder=self.machine.weights_folder) + clip_inputs(
             self.preset, self.clips
         )
         reads += [(self.i3d, "I3D")] if self.i3d else []

@@ -55,4 +55,4 @@ def check_clips(clips: Sequence[Path]) -> None:
 
 def results_of(folder: Path, names: Sequence[str]) -> list[Named]:
     """What a measurement writes into its folder: its store, and reports of these names."""
-    return files(folder) + [(folder / name, "the report") for name in names]
+    return [*files(folder), *((folder / name, "the report") for name in names)]

@@ -80,7 +80,7 @@ class Sweeping:
             check_free(self.write_preset, self.force)
             writes.append((self.write_preset, "the new preset"))
         self.preset.require_videos("sweep")
-        reads = preset_inputs(self.preset, self.scorer, folder=self.machine.weights_dir)
+        reads = preset_inputs(self.preset, self.scorer, folder=self.machine.weights_folder)
         reads += clip_inputs(self.preset, self.clips)
         check_outputs(writes, reads, instead="Choose another folder with --out, or another name")
         if self.chart:
@@ -166,7 +166,7 @@ def save(sweeping: Sweeping, path: Path, decoding: Decoding | None, progress: Pr
         message = f"No decoding is within the bounds: {path} is not written"
         raise UsageError(message, "Allow more, or sweep other k and d")
     write_chosen(
-        path, sweeping.preset, decoding, sweeping.settings.sampling, sweeping.machine.weights_dir
+        path, sweeping.preset, decoding, sweeping.settings.sampling, sweeping.machine.weights_folder
     )
     if not decoding.repair:
         progress.note(f"A preset does not say --no-repair: give it with each use of {path}")

@@ -54,5 +54,5 @@ def training_by_recipe(
 
 def recipe_inputs(recipe: str, preset: str | None) -> list[Named]:
     """The files that a recipe and a preset are read from, where they were named."""
-    files = [(recipe_path(recipe), "the recipe")]
-    return files + ([(Path(preset), "the preset")] if preset else [])
+    named = [(Path(preset), "the preset")] if preset else []
+    return [(recipe_path(recipe), "the recipe"), *named]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diagd_cli.errors import OutputError
 from diagd_cli.files.outputs import Named, check_outputs
+from diagd_cli.files.url import Place
 from diagd_cli.inputs import clip_inputs
 from diagd_cli.preset import Preset
 from diagd_cli.train.clips import find_clips
@@ -58,6 +59,6 @@ def _check_cache(folder: Path) -> None:
         raise OutputError(error.message, f"{error.hint}, with --cache FOLDER") from None
 
 
-def _place(path: Path) -> str:
+def _place(path: Place) -> str:
     """The folder and the name that a path leads to, whatever a link of that name leads to."""
-    return os.path.join(os.path.realpath(path.parent), path.name)
+    return os.path.join(os.path.realpath(str(path.parent)), path.name)
