@@ -17,7 +17,8 @@ from pathlib import Path
 from diagd_cli.errors import OutputError, UsageError
 from diagd_cli.files.atomic import OTHER_FOLDER, write_failure
 from diagd_cli.files.hidden import hidden_name, remove_leftovers
-from diagd_cli.files.remote import found, rehearse
+from diagd_cli.files.landing import rehearse
+from diagd_cli.files.remote import found
 from diagd_cli.files.url import Place, Url
 
 Named = tuple[Place, str]  # a file and what it is, such as "the sidecar"

@@ -14,7 +14,7 @@ import numpy as np
 from diagd_cli.errors import PeersLost, Stopped
 from diagd_cli.explain import explain
 from diagd_cli.files.atomic import STDOUT, together, write_json, write_npz
-from diagd_cli.files.remote import landed
+from diagd_cli.files.landing import landed
 from diagd_cli.jobs import sidecar
 from diagd_cli.jobs.failures import failures_of
 from diagd_cli.jobs.generation import Checked, Generation, Made, Video, check

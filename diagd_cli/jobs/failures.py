@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from diagd_cli.files.atomic import write_text
+from diagd_cli.files.landing import landed, remove
 from diagd_cli.files.paths import path_text
-from diagd_cli.files.remote import landed, remove
 from diagd_cli.files.url import Place, masked
 from diagd_cli.jobs.generation import Made
 from diagd_cli.jobs.targets import Target

@@ -11,7 +11,7 @@ import pytest
 import shelf
 
 from diagd_cli.errors import ClipError, MissingExtra, OutputError, UsageError
-from diagd_cli.files import remote
+from diagd_cli.files import landing, remote
 from diagd_cli.files.outputs import check_free, check_outputs
 from diagd_cli.files.url import place
 
@@ -143,14 +143,14 @@ def test_a_file_that_came_in_part_is_not_read(monkeypatch, folders):
 def test_outputs_come_first_and_their_sidecar_last(memory, folders, monkeypatch, scheme):
     """Before them it says that they are not all there; nothing has its name before it is whole."""
     url, seen = place(f"{scheme}://b/new/a.mp4"), []
-    work = remote.put
+    work = landing.put
 
     def put(path, target):
         work(path, target)
         seen.append((target.name, remote.read_text(target)))
 
-    monkeypatch.setattr(remote, "put", put)
-    with remote.landed(url, lambda: {"unfinished": "1"}) as path:
+    monkeypatch.setattr(landing, "put", put)
+    with landing.landed(url, lambda: {"unfinished": "1"}) as path:
         write(path, json="{}", mp4="video", npz="tokens")
     told = '{\n  "unfinished": "1"\n}'
     assert seen == [("a.json", told), ("a.mp4", "video"), ("a.npz", "tokens"), ("a.json", "{}")]
@@ -167,7 +167,7 @@ def test_a_failure_leaves_nothing_where_nothing_was(folders, monkeypatch, suffix
     url = place("shelf://b/a.mp4")
     with (
         pytest.raises(OutputError, match=r"cannot be written: .*No space left on device"),
-        remote.landed(url, dict) as path,
+        landing.landed(url, dict) as path,
     ):
         write(path, json="{}", mp4="video", npz="tokens")
     assert not [file for file in folders.rglob("*") if file.is_file()]
@@ -176,10 +176,10 @@ def test_a_failure_leaves_nothing_where_nothing_was(folders, monkeypatch, suffix
 def test_a_failure_leaves_what_was_there_told_as_unfinished(folders, monkeypatch):
     """A complete sidecar never stands beside what it does not tell of."""
     url = place("shelf://b/a.mp4")
-    with remote.landed(url, dict) as path:
+    with landing.landed(url, dict) as path:
         write(path, json="old", mp4="old", npz="old")
     monkeypatch.setenv("SHELF_FULL", ".npz")
-    with pytest.raises(OutputError), remote.landed(url, lambda: {"unfinished": 1}) as path:
+    with pytest.raises(OutputError), landing.landed(url, lambda: {"unfinished": 1}) as path:
         write(path, json="new", mp4="new", npz="new")
     left = {file.name: file.read_text() for file in (folders / "b").iterdir()}
     assert left == {"a.json": '{\n  "unfinished": 1\n}', "a.mp4": "new", "a.npz": "old"}
@@ -187,7 +187,7 @@ def test_a_failure_leaves_what_was_there_told_as_unfinished(folders, monkeypatch
 
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
 def test_what_is_not_written_is_not_put(memory, failure):
-    with pytest.raises(failure), remote.landed(place("memory://b/a.mp4"), dict) as path:
+    with pytest.raises(failure), landing.landed(place("memory://b/a.mp4"), dict) as path:
         write(path, json="{}", mp4="half")
         raise failure
     assert not memory
