@@ -30,8 +30,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [F, width, h, w] of x [F, inputs, h, w]."""
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
+        # one expression, so that nothing but x is kept while the widest convolution works
+        y = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
         return y + (self.get_submodule(self.shortcut)(x) if self.shortcut else x)
 
 
