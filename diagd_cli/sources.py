@@ -23,10 +23,14 @@ Format = Annotated[str, AfterValidator(_known_format)]
 
 class WeightsFile(Strict):
     """A file, its path within the repository or relative to the preset, and its checksum where one
-    is known.
+    is known. `parts`: the files of the release that hold it instead, in order: pieces of a tar
+    within gzip.
     """
 
     file: str = Field(min_length=1, max_length=1000)
+    parts: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field(
+        default=(), max_length=1000
+    )
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     md5: str = Field(default="", pattern="^([0-9a-f]{32})?$")
 
@@ -36,6 +40,10 @@ class WeightsFile(Strict):
         return (
             ("sha256", self.sha256) if self.sha256 else ("md5", self.md5) if self.md5 else ("", "")
         )
+
+    def at(self, path: str) -> WeightsFile:
+        """The same file, whole, elsewhere."""
+        return self.model_copy(update={"file": path, "parts": ()})
 
 
 class Source(Strict):
@@ -55,6 +63,8 @@ class Source(Strict):
             raise ValueError(
                 f"repo ({self.repo}) and release ({self.release}) are two sources: name one"
             )
+        if not self.release and (apart := next((f for f in self.files if f.parts), None)):
+            raise ValueError(f"{apart.file} has parts, which are a release's: name the release")
         return self
 
     @property

@@ -84,6 +84,14 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
     raise WeightsError(f"The {role} weights of {preset.name} are missing: no {missing}{of}", hint)
 
 
+def parts_of(
+    preset: Preset, source: Source, file: WeightsFile, chosen: Path | None = None
+) -> list[Path | None]:
+    """Where a file's parts are on disk, None for those that are not; looked for as in `locate`."""
+    folders = weights_folders(preset, chosen)
+    return [_find(source, WeightsFile(file=part), folders) for part in file.parts]
+
+
 def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None:
     below = [file.file]
     if source.project:
