@@ -1,4 +1,4 @@
-"""How much memory can be had on a device now, and giving back what is free. Torch-free for a CPU."""
+"""How much memory a device has free, and giving freed memory back. Torch-free for a CPU."""
 
 from __future__ import annotations
 

@@ -184,5 +184,5 @@ def forced_logits(
     fed = entries.source, entries.position
     source, position = (torch.as_tensor(a, device=device) for a in fed)
     mask = entry_mask(entries, device, start)
-    padded = {} if start is None else {"start": start}
+    padded: dict[str, Any] = {} if start is None else {"start": start}
     return model(tokens[:, source], position, mask, outputs=plan.new_tokens, cross=cross, **padded)

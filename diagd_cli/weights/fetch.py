@@ -61,8 +61,8 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
                     wanted[each] = None
                     continue
                 apart[each] = source
-                found = zip(each.parts, parts_of(preset, source, each.file, folder), strict=True)
-                wanted |= {part: None for part, path in found if path is None}
+                places = parts_of(preset, source, each.file, folder)
+                wanted |= {p: None for p, at in zip(each.parts, places, strict=True) if at is None}
         else:
             report(f"The {role} weights are there: {', '.join(map(str, found))}")
             paths |= dict(zip(found, source.files, strict=True))
