@@ -49,12 +49,15 @@ class WeightsFile(Strict):
 class Source(Strict):
     """Files that together hold one model, and the Hugging Face repository that has them ("" for
     none). `release`: OWNER/NAME@TAG of a release on GitHub that has them. `where`: in words, for
-    people, where else they are.
+    people, where else they are. `gated`: whether the repository gives them only to who has accepted
+    their licence there. `withdrawn`: since when it no longer has them, in words.
     """
 
     repo: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+)?$")
     release: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+@[\w.-]+)?$", max_length=200)
     where: str = Field(default="", max_length=300)
+    gated: bool = False
+    withdrawn: str = Field(default="", max_length=100)
     files: tuple[WeightsFile, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

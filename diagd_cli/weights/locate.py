@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from diagd_cli.errors import WeightsError
 from diagd_cli.files.cache import cache_folder
 from diagd_cli.sources import Source, Weights, WeightsFile
+from diagd_cli.weights.wanted import Wanted
 
 if TYPE_CHECKING:
     from diagd_cli.preset import Preset
@@ -76,12 +77,42 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
     )
     looked = ", ".join(str(folder) for folder in folders)
     of = f" of {source.project}" if source.project else ""
-    pulled = f"fetch them with: diagd weights pull {preset.name}; or name"
-    get = pulled if source.project else "name"
-    if source.where and not source.project:
-        get = f"download them from {source.where}; and name"
-    hint = f"Looked in {looked}; {get} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
-    raise WeightsError(f"The {role} weights of {preset.name} are missing: no {missing}{of}", hint)
+    hint = f"{_get(preset, source)} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
+    raise WeightsError(
+        f"The {role} weights of {preset.name} are missing: no {missing}{of}",
+        f"Looked in {looked}; {hint}",
+    )
+
+
+def locate_all(preset: Preset, chosen: Path | None = None) -> None:
+    """Raise WeightsError, as `locate`, where something that a preset needs is not on disk; before
+    other work is done for it, and before what it needs besides is fetched.
+    """
+    for role in roles(preset):
+        if role != "inverse":
+            locate(preset, role, chosen)
+
+
+def _get(preset: Preset, source: Source) -> str:
+    """How somebody gets the files of a source, up to the folder that he is to name."""
+    if not source.project:
+        return f"download them from {source.where}; and name" if source.where else "name"
+    page, licence = _page(source), preset.licence.rstrip(".")
+    if source.withdrawn:
+        told = f"{page} no longer has them, {source.withdrawn} (licence: {licence})"
+        return f"{told}; if you have them, name"
+    entries = filter(None, (getattr(preset, f"{role}_weights") for role in roles(preset)))
+    gates = dict.fromkeys(_page(own.sources[0]) for own in entries if own.sources[0].gated)
+    first = ""
+    if gates:
+        first = f"; first accept the licence at {' and '.join(gates)}, and log in: hf auth login"
+    pull = f"fetch them with: diagd weights pull {preset.name}"
+    return f"{pull} (from {page}; licence: {licence}{first}); or name"
+
+
+def _page(source: Source) -> str:
+    """Where somebody finds a source's files."""
+    return Wanted(source.project, source.files[0], source.release.partition("@")[2]).page
 
 
 def parts_of(
