@@ -105,9 +105,9 @@ class Run:
         """The models, loaded once, when the first clip needs them; the text encoder has come and
         gone before.
         """
-        machine = self.generation.machine
-        if self.loaded is None and not machine.random_weights:
-            locate_all(self.generation.preset, machine.weights_dir)  # a text encoder is fetched
+        machine, preset = self.generation.machine, self.generation.preset
+        if preset.text and self.loaded is None and not machine.random_weights:
+            locate_all(preset, machine.weights_dir)  # before a text encoder is fetched
         self.prompts.embed(self.progress)
         if self.loaded is None:
             self.loaded = self.load_for(self.generation, self.size, self.progress)
