@@ -1,7 +1,8 @@
-"""How much memory can be had on a device now. Torch-free for a CPU."""
+"""How much memory a device has free, and giving freed memory back. Torch-free for a CPU."""
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,18 @@ def free_main_memory(
         return psutil.virtual_memory().available
     except OSError:
         return None
+
+
+def give_back() -> None:
+    """Return to the system what this process has freed. The C library of most Linuxes keeps it
+    where something small lies behind, for requests of that size, and what a stage needs next is
+    larger; of others nothing is known, and nothing is done.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):  # TypeError: of Windows
+        return
+    trim(0)
 
 
 def _address_room(proc: Path) -> Iterator[int]:

@@ -26,6 +26,7 @@ from diagd_cli.distributed import gathered, is_lost, tell
 from diagd_cli.engine.session import Session, Steer
 from diagd_cli.errors import PeersLost
 from diagd_cli.explain import explain
+from diagd_cli.free_memory import give_back
 from diagd_cli.loading import Loaded, Request, load
 from diagd_cli.preset import Preset
 from diagd_cli.result import Result
@@ -151,6 +152,7 @@ def continue_clips(
                         raise
                     stopped = True
             session.release()
+            give_back()  # the pixels of large frames want more than any step had
         seconds |= {"prefill": session.times.prefill, "decode": session.times.decode}
         with _timed(loaded, stage, seconds, "pixels"):
             if stream:

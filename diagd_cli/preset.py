@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PlainValidator, field_validator, model_validator
 
 from diagd_cli import families
+from diagd_cli.consistency import check_sections
 from diagd_cli.errors import DiagdWarning, UsageError
 from diagd_cli.model.config import Strict, TransformerConfig
 from diagd_cli.schedule.decoding import Decoding
@@ -26,7 +27,6 @@ from diagd_cli.tokens.sampling import TOP_P_RULES, Guidance, Sampling, TopPRule
 
 # what may name a file anywhere, and is no option and no path
 NAME = re.compile(r'[^-. /\\:*?"<>|][^/\\:*?"<>|]{0,59}')
-MOST_POSITIONS = 1 << 18  # of a window: each takes a row of the model's tables
 
 
 def _of_kind(given: Any, find: Callable[[str], type[Strict]]) -> Any:
@@ -108,104 +108,10 @@ class Preset(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> Preset:
-        self._check_size()
-        self._check_tokens()
-        if bool(self.text) != bool(self.transformer.text_dim):
-            raise ValueError(
-                "text and transformer.cross_dim or prefix_dim go together: one is set, the other "
-                "is not"
-            )
-        tokens, length = self.transformer.prefix_tokens, self.text.length if self.text else 0
-        if tokens and tokens != length:
-            raise ValueError(f"transformer.prefix_tokens ({tokens}) must be text.length ({length})")
-        if self.prefix and tokens:
-            raise ValueError(
-                f"prefix has {len(self.prefix)} ids, where the text is the prefix: leave them out"
-            )
-        if self.actions and self.tokenizer.temporal > 1:
-            raise ValueError("actions need a tokenizer with one latent frame a frame")
+        check_sections(self)
         self.decoding.decoding.resolve(self.grid, self.context)
         self.check_window(self.decoding.decoding)
         return self
-
-    def _check_size(self) -> None:
-        clip, tokenizer = self.clip, self.tokenizer
-        for name, size in (("height", clip.height), ("width", clip.width)):
-            fixed = getattr(tokenizer, name, None)
-            if fixed and size != fixed:
-                raise ValueError(f"clip.{name} ({size}) must be the tokenizer's ({fixed})")
-            if not fixed and size % tokenizer.spatial:
-                side = tokenizer.spatial
-                raise ValueError(
-                    f"clip.{name} ({size}) must be a multiple of {side}, the "
-                    "tokenizer's pixels a token"
-                )
-        for name in ("context", "least", "window", "overlap"):
-            frames = getattr(clip, name)
-            if frames and (frames - 1) % tokenizer.temporal:
-                raise ValueError(
-                    f"clip.{name} ({frames}) must be 1 + n*{tokenizer.temporal}, "
-                    "whole latent frames"
-                )
-        if not clip.least and not (self.grid.prefix and (tokenizer.temporal == 1 or self.still)):
-            raise ValueError(
-                "clip.least 0 needs a prefix, and a tokenizer of single frames or a window of one"
-            )
-        if self.positions > MOST_POSITIONS:
-            raise ValueError(
-                f"clip.window ({clip.window}) makes {self.positions} positions, above "
-                f"{MOST_POSITIONS}"
-            )
-        if clip.overlap and tokenizer.temporal > 1:
-            raise ValueError(
-                "clip.overlap must be 0: the first latent frame of a window stands "
-                "for one frame only"
-            )
-
-    def _check_tokens(self) -> None:
-        codes, actions = self.tokenizer.codebook, self.actions
-        needed = max(
-            [
-                codes,
-                actions.offset + actions.vocabulary if actions else 0,
-                *(i + 1 for i in (*self.prefix, *self.row_end, *self.frame_end)),
-                *(i + 1 for i in (self.guidance.nothing if self.guidance else ())),
-                self.labels.offset + self.labels.count if self.labels else 0,
-                *(i + 1 for i in (self.prompt.ids if self.prompt else ())),
-            ]
-        )
-        if self.transformer.vocab < needed:
-            raise ValueError(
-                f"transformer.vocab ({self.transformer.vocab}) is below the {needed} tokens in use"
-            )
-        if self.transformer.logits < codes:
-            raise ValueError(
-                f"transformer.outputs ({self.transformer.outputs}) is below the "
-                f"tokenizer's {codes} codes"
-            )
-        places = self.transformer.positions.places
-        if places and (places != self.grid.block or self.prefix):
-            raise ValueError(
-                f"transformer.positions.places ({places}) must be the {self.grid.block} tokens "
-                "of a frame, and nothing be before the first"
-            )
-        if self.prompt and (self.prefix or self.text or self.labels):
-            raise ValueError("a prompt is all of the prefix: leave prefix, text and labels out")
-        if self.labels and not self.prefix:
-            raise ValueError("labels are the last id of a prefix, and there is none")
-        if self.guidance and len(self.guidance.nothing) != len(self.prefix):
-            raise ValueError(
-                f"guidance.nothing has {len(self.guidance.nothing)} ids, the prefix "
-                f"{len(self.prefix)}"
-            )
-        if actions and actions.offset < codes:
-            raise ValueError(
-                f"actions.offset ({actions.offset}) lies within the tokenizer's {codes} codes"
-            )
-        if self.decoding.first >= codes:
-            raise ValueError(
-                f"decoding.first ({self.decoding.first}) leaves none of the {codes} codes"
-            )
 
     @property
     def pixels(self) -> bool:

@@ -33,10 +33,14 @@ def _a_place(name: str) -> str:
 
 class WeightsFile(Strict):
     """A file, its path within the repository or relative to the preset, or its URL; and its
-    checksum where one is known.
+    checksum where one is known. `parts`: the files of the release that hold it instead, in order:
+    pieces of a tar within gzip.
     """
 
     file: Annotated[str, AfterValidator(_a_place)] = Field(min_length=1, max_length=1000)
+    parts: tuple[Annotated[str, Field(min_length=1, max_length=1000)], ...] = Field(
+        default=(), max_length=1000
+    )
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     md5: str = Field(default="", pattern="^([0-9a-f]{32})?$")
 
@@ -58,16 +62,23 @@ class WeightsFile(Strict):
             ("sha256", self.sha256) if self.sha256 else ("md5", self.md5) if self.md5 else ("", "")
         )
 
+    def at(self, path: str) -> WeightsFile:
+        """The same file, whole, elsewhere."""
+        return self.model_copy(update={"file": path, "parts": ()})
+
 
 class Source(Strict):
     """Files that together hold one model, and the Hugging Face repository that has them ("" for
     none). `release`: OWNER/NAME@TAG of a release on GitHub that has them. `where`: in words, for
-    people, where else they are.
+    people, where else they are. `gated`: whether the repository gives them only to who has accepted
+    their licence there. `withdrawn`: since when it no longer has them, in words.
     """
 
     repo: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+)?$")
     release: str = Field(default="", pattern=r"^([\w.-]+/[\w.-]+@[\w.-]+)?$", max_length=200)
     where: str = Field(default="", max_length=300)
+    gated: bool = False
+    withdrawn: str = Field(default="", max_length=100)
     files: tuple[WeightsFile, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -76,6 +87,8 @@ class Source(Strict):
             raise ValueError(
                 f"repo ({self.repo}) and release ({self.release}) are two sources: name one"
             )
+        if not self.release and (apart := next((f for f in self.files if f.parts), None)):
+            raise ValueError(f"{apart.file} has parts, which are a release's: name the release")
         return self
 
     @property

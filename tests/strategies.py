@@ -195,6 +195,11 @@ def random_sequences(
     return sequences
 
 
+def paddings(world: World, batch: int):
+    """How much of the prefix is padding, of each of `batch` clips: never all of it."""
+    return st.lists(st.integers(0, max(0, world.grid.prefix - 1)), min_size=batch, max_size=batch)
+
+
 def known_ends(world: World, frames: int) -> dict[int, int]:
     """Position -> id of the ends of rows and frames."""
     grid, layout, found = world.grid, world.layout, {}
@@ -226,9 +231,9 @@ def starts(padding, batch):
     return torch.tensor(start)[:, None] if start.any() else None
 
 
-def stepped_logits(model, world, truth):
+def stepped_logits(model, world, truth, padding=0):
     """Logits [B, new tokens, vocab] of the engine's steps, whose choices are those of the truth [B,
-    L].
+    L]; `padding` as in `run`.
     """
     seen = {}
 
@@ -236,12 +241,16 @@ def stepped_logits(model, world, truth):
         seen.update(zip(targets.tolist(), logits.unbind(1), strict=True))
         return truth[:, targets]
 
-    assert run(model, world.plan(), world.prompt(truth), choose).tolist() == truth.tolist()
+    made = run(model, world.plan(), world.prompt(truth), choose, padding=padding)
+    assert made.tolist() == truth.tolist()
     return torch.stack([seen[p] for p in world.new.tolist()], dim=1)
 
 
-def slide(model, world, prompt, choose, window, sinks=0, capture=False):
-    """Decode the prompt [B, L] through a window that slides; what is chosen goes to `choose`."""
+def slide(model, world, prompt, choose, window, sinks=0, capture=False, padding=None):
+    """Decode the prompt [B, L] through a window that slides; what is chosen goes to `choose`.
+
+    padding: as in `run`; None is the world's.
+    """
     grid, decoding = world.grid, replace(world.decoding, window="slide", sinks=sinks)
     ring, wave = (
         ring_for(grid, decoding, window),
@@ -252,7 +261,7 @@ def slide(model, world, prompt, choose, window, sinks=0, capture=False):
     where, ids = map(torch.from_numpy, grid.ends(ring.places))
     tokens[:, where] = ids
     tokens[:, ring.slots(known)] = prompt[:, known]
-    start = starts(world.padding, len(prompt))
+    start = starts(world.padding if padding is None else padding, len(prompt))
     cache = model.new_cache(len(prompt), places)
     steps = Steps(model, cache, tokens, choose, ring=ring, start=start)
 

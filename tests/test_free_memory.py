@@ -1,12 +1,13 @@
 """Memory that is free: of the machine, and of what limits a process."""
 
+import platform
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from diagd_cli.free_memory import free_main_memory, free_memory
+from diagd_cli.free_memory import free_main_memory, free_memory, give_back
 
 
 def test_free_memory_of_this_machine():
@@ -94,3 +95,19 @@ def test_the_shells_limit_counts_address_space(tmp_path, limit, free):
         },
     )
     assert free_main_memory(tmp_path, tmp_path / "groups") == free
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of the C library of most Linuxes")
+def test_what_was_freed_goes_back_to_the_system():
+    """Though something small lies behind it."""
+    process = psutil.Process()
+    blocks = [b"." * 100_000 for _ in range(400)]
+    held, behind = process.memory_info().rss, blocks.pop()
+    blocks.clear()
+    give_back()
+    assert process.memory_info().rss < held - 20e6 and len(behind) == 100_000
+
+
+def test_a_system_that_takes_nothing_back(monkeypatch):
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    give_back()

@@ -18,7 +18,7 @@ FLOORS = [
     "tokens",
     "checkpoints schedule",
     "families",
-    "clip sections sources",
+    "clip consistency sections sources",
     "preset engine",
     "preset_files",
     "stream weights result",

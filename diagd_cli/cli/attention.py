@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import COUNT, FILE
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.settings import machine_of, merge, steering_of
 from diagd_cli.cli.threads import set_threads
@@ -35,46 +37,44 @@ layers and heads. Diagonals are neighbours, on which Diagonal Decoding rests.
 """
 
 
-@o.grouped
+@g.grouped
 def attention(
     clip: Annotated[Path, typer.Argument(help="A video file, or WHAM's .npz.")],
     *,
     preset: o.PresetOption = "freedoom",
     layer: Annotated[
-        int | None, typer.Option(**o.COUNT, help="One layer, from 0; by default the mean.")
+        int | None, typer.Option(**COUNT, help="One layer, from 0; by default the mean.")
     ] = None,
     head: Annotated[
-        int | None, typer.Option(**o.COUNT, help="One head, from 0; by default the mean.")
+        int | None, typer.Option(**COUNT, help="One head, from 0; by default the mean.")
     ] = None,
     frame: Annotated[
         int | None,
         typer.Option(
-            **o.COUNT,
+            **COUNT,
             help="Latent frame whose tokens ask, from 0; by default the first after the context.",
         ),
     ] = None,
     radius: Annotated[
-        int, typer.Option("--radius", "-r", **o.COUNT, help="Rows and columns that are near.")
+        int, typer.Option("--radius", "-r", **COUNT, help="Rows and columns that are near.")
     ] = 2,
     decoding: o.DecodingOption = None,
     k: o.KOption = None,
     d: o.DOption = None,
-    steering: o.SteeringOptions,
-    start: Annotated[
-        int, typer.Option(**o.COUNT, help="First frame of the clip that is read.")
-    ] = 0,
+    steering: g.SteeringOptions,
+    start: Annotated[int, typer.Option(**COUNT, help="First frame of the clip that is read.")] = 0,
     seed: o.SeedOption = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", **o.FILE, help="A .png file; CLIP-attention.png here."),
+        typer.Option("-o", "--output", **FILE, help="A .png file; CLIP-attention.png here."),
     ] = None,
     picture: Annotated[
         bool, typer.Option("--picture/--no-picture", help="Draw the map, or only tell shares.")
     ] = True,
-    machine: o.MachineOptions,
+    machine: g.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    messages: o.OutputOptions,
+    messages: g.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
@@ -85,7 +85,7 @@ def attention(
         chosen = load_preset(preset)
         request = AttentionRequest(
             preset=chosen,
-            settings=merge(chosen, decoding=o.DecodingOptions(k, d), seed=seed, method=decoding),
+            settings=merge(chosen, decoding=g.DecodingOptions(k, d), seed=seed, method=decoding),
             clip=clip,
             frame=frame,
             layer=layer,

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import FILE, POSITIVE
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import merge
 from diagd_cli.cli.threads import THREADS
@@ -44,7 +46,7 @@ the same dtype and batch size. Peak memory on a CPU is the process's so far.
 """
 
 
-@o.grouped
+@g.grouped
 def bench(
     *,
     preset: o.PresetOption = "freedoom",
@@ -62,14 +64,14 @@ def bench(
             "several by comma."
         ),
     ] = "auto",
-    lengths: o.Lengths,
+    lengths: g.Lengths,
     repeats: Annotated[
-        int, typer.Option(**o.POSITIVE, help="Runs of each, after a warm-up; the median counts.")
+        int, typer.Option(**POSITIVE, help="Runs of each, after a warm-up; the median counts.")
     ] = 3,
     steps: Annotated[
         int | None,
         typer.Option(
-            **o.POSITIVE,
+            **POSITIVE,
             help="Time this many steps of each only, after the first; the rest is extrapolated.",
         ),
     ] = None,
@@ -78,10 +80,10 @@ def bench(
     ] = True,
     seed: o.SeedOption = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", **o.FILE, help="Write the report as JSON.")
+        Path | None, typer.Option("-o", "--output", **FILE, help="Write the report as JSON.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(**o.FILE, help="Write a PNG: speed-up against steps.")
+        Path | None, typer.Option(**FILE, help="Write a PNG: speed-up against steps.")
     ] = None,
     device: o.DeviceOption = "auto",
     compile: o.CompileOption = False,
@@ -89,7 +91,7 @@ def bench(
     weights_dir: o.WeightsDirOption = None,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    messages: o.OutputOptions,
+    messages: g.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):

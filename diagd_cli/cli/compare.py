@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import DECODINGS_HELP, parse_candidates
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import COUNT
 from diagd_cli.cli.layout import lay_out, width_of
 from diagd_cli.cli.settings import machine_of, merge, steering_of
 from diagd_cli.cli.threads import set_threads
@@ -40,7 +42,7 @@ that differences come from the decoding alone.
 """
 
 
-@o.grouped
+@g.grouped
 def compare(
     ctx: typer.Context,
     clip: Annotated[
@@ -49,12 +51,12 @@ def compare(
     *,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp,diagd",
     preset: o.PresetOption = "freedoom",
-    lengths: o.Lengths,
-    order: o.DecodingOptions,
-    sampling: o.SamplingOptions,
+    lengths: g.Lengths,
+    order: g.DecodingOptions,
+    sampling: g.SamplingOptions,
     seed: o.SeedOption = None,
-    steering: o.SteeringOptions,
-    start: Annotated[int, typer.Option(**o.COUNT, help="First context frame.")] = 0,
+    steering: g.SteeringOptions,
+    start: Annotated[int, typer.Option(**COUNT, help="First context frame.")] = 0,
     output: Annotated[
         str | None,
         typer.Option("-o", "--output", metavar="<path>", help="An .mp4 file, or a folder/."),
@@ -73,10 +75,10 @@ def compare(
         bool,
         typer.Option("--html", help="Also write a page with all of it, and nothing else needed."),
     ] = False,
-    machine: o.MachineOptions,
+    machine: g.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
-    messages: o.OutputOptions,
+    messages: g.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):

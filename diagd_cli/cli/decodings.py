@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from diagd_cli.cli.options import one_of
+from diagd_cli.cli.kinds import one_of
 from diagd_cli.errors import UsageError, did_you_mean
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, Method
 

@@ -10,6 +10,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import FILE
 from diagd_cli.errors import UsageError
 from diagd_cli.inputs import preset_inputs
 
@@ -28,7 +29,7 @@ def embed(
     prompt_file: o.PromptFileOption = None,
     preset: o.PresetOption = "cosmos-5b-video2world",
     output: Annotated[
-        Path, typer.Option("-o", "--output", **o.FILE, help="A .safetensors file.")
+        Path, typer.Option("-o", "--output", **FILE, help="A .safetensors file.")
     ] = Path("prompt.safetensors"),
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import DECODINGS_HELP, parse_candidates
@@ -39,7 +40,7 @@ from the frames, Frechet distances, steps and speed. See docs/evaluation.md.
 """
 
 
-@o.grouped
+@g.grouped
 def evaluate(
     clips: Annotated[
         list[Path],
@@ -54,10 +55,10 @@ def evaluate(
             help="Whose next-token prediction scores the tokens; the preset itself by default."
         ),
     ] = None,
-    lengths: o.Lengths,
-    order: o.DecodingOptions,
-    sampling: o.SamplingOptions,
-    trials: o.Trials,
+    lengths: g.Lengths,
+    order: g.DecodingOptions,
+    sampling: g.SamplingOptions,
+    trials: g.Trials,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -78,9 +79,9 @@ def evaluate(
         list[Path] | None,
         typer.Option(help="VBench's result of exported videos, for the table; may be repeated."),
     ] = None,
-    machine: o.MachineOptions,
-    cluster: o.ClusterOptions,
-    messages: o.OutputOptions,
+    machine: g.MachineOptions,
+    cluster: g.ClusterOptions,
+    messages: g.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
@@ -112,7 +113,7 @@ def evaluate(
         show(report, reporter, out, messages.json)
 
 
-def trials_of(options: o.Trials) -> Trials:
+def trials_of(options: g.Trials) -> Trials:
     """Seeds, batch and first frame, as a job takes them."""
     from diagd_cli.jobs.evaluation.trials import Trials
 

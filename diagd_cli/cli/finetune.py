@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli import train as t
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import POSITIVE, number, numbers, option
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.train.requests import FinetuneRequest
@@ -36,9 +38,9 @@ NLL under NTP and under each decoding, from before the first step on.
   diagd generate clip.mp4 --preset runs/ft/preset.yaml --k 1 --d 10
 """
 
-RATE = o.number(float, "a number above 0 and at most 1", 1e-12, 1)
-SHARE = o.number(float, "a number in 0..1", 0, 1)
-SEED = o.number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
+RATE = number(float, "a number above 0 and at most 1", 1e-12, 1)
+SHARE = number(float, "a number in 0..1", 0, 1)
+SEED = number(int, "a whole number in 0..2^32-1", 0, 2**32 - 1)
 LIST_HELP = "By comma; the preset's by default."
 DECODINGS_HELP = "More, by comma, each NAME, NAME:K or NAME:K:D; '' is none."
 WINDOW_HELP = (
@@ -55,14 +57,14 @@ def finetune(
         Path | None,
         typer.Option("--out", "-o", help="Folder of the run; runs/NAME-diagonal by default."),
     ] = None,
-    k: Annotated[str | None, o.option("--k", "-k", help=LIST_HELP)] = None,
-    d: Annotated[str | None, o.option("--d", "-d", help=LIST_HELP)] = None,
+    k: Annotated[str | None, option("--k", "-k", help=LIST_HELP)] = None,
+    d: Annotated[str | None, option("--d", "-d", help=LIST_HELP)] = None,
     decodings: Annotated[str, typer.Option(help=DECODINGS_HELP)] = "ntp",
     stand_in: o.StandInOption = None,
     repair: o.RepairOption = True,
     window: Annotated[
         int | None,
-        typer.Option(**o.POSITIVE, help=WINDOW_HELP),
+        typer.Option(**POSITIVE, help=WINDOW_HELP),
     ] = None,
     steps: Annotated[int, typer.Option(**t.COUNTED, help="Steps.")] = 1000,
     batch: Annotated[int, typer.Option(**t.COUNTED, help="Windows of a step.")] = 1,
@@ -94,7 +96,7 @@ def finetune(
 
         chosen = load_preset(preset)
         default = merge_decoding(
-            chosen.decoding, o.DecodingOptions(stand_in=stand_in, repair=repair)
+            chosen.decoding, g.DecodingOptions(stand_in=stand_in, repair=repair)
         )
         request = FinetuneRequest(
             data=data,
@@ -132,7 +134,7 @@ def decoding_set(
     texts = [text for text in names.split(",") if text.strip()]
     found = [parse_decoding(text, default, words=False) for text in texts]
     method = "diagd" if d or default.method == "ntp" else default.method
-    rows, diagonals = o.numbers(k, default.k, "--k"), o.numbers(d, default.d, "--d")
+    rows, diagonals = numbers(k, default.k, "--k"), numbers(d, default.d, "--d")
     pairs = [(row, diagonal) for row in rows for diagonal in diagonals]
     found += [replace(default, method=method, k=row, d=diagonal) for row, diagonal in pairs]
     for decoding in found:

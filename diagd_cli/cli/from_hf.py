@@ -11,6 +11,7 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import COUNT, FILE, POSITIVE, number, numbers
 
 HELP = """Write a preset of a Llama, Mistral, Qwen2 or Qwen3 whose vocabulary holds codes of frames.
 
@@ -47,7 +48,7 @@ def from_hf(
     codes: Annotated[
         int | None,
         typer.Option(
-            **o.POSITIVE,
+            **POSITIVE,
             rich_help_panel=PANEL,
             help="How many codes there are; the tokenizer's by default.",
         ),
@@ -55,7 +56,7 @@ def from_hf(
     offset: Annotated[
         int,
         typer.Option(
-            **o.COUNT, rich_help_panel=PANEL, help="Id of code 0 in the model's vocabulary."
+            **COUNT, rich_help_panel=PANEL, help="Id of code 0 in the model's vocabulary."
         ),
     ] = 0,
     prefix: Annotated[
@@ -89,12 +90,12 @@ def from_hf(
     ] = "{text}",
     prompt_length: Annotated[
         int,
-        typer.Option(**o.POSITIVE, rich_help_panel=PANEL, help="Ids of the template at most."),
+        typer.Option(**POSITIVE, rich_help_panel=PANEL, help="Ids of the template at most."),
     ] = 256,
     guidance: Annotated[
         float | None,
         typer.Option(
-            **o.number(float, "a number from 0 to 1000", 0, 1000),
+            **number(float, "a number from 0 to 1000", 0, 1000),
             rich_help_panel=PANEL,
             help="Scale of the guidance.",
         ),
@@ -116,7 +117,7 @@ def from_hf(
     fps: Annotated[
         float,
         typer.Option(
-            **o.number(float, "a number above 0, at most 1000", 1e-6, 1000),
+            **number(float, "a number above 0, at most 1000", 1e-6, 1000),
             rich_help_panel=PANEL,
             help="Frames a second where a clip does not say.",
         ),
@@ -124,7 +125,7 @@ def from_hf(
     context: Annotated[
         int | None,
         typer.Option(
-            **o.COUNT,
+            **COUNT,
             rich_help_panel=PANEL,
             help="Prompt frames by default: 1. With 0 the model makes images.",
         ),
@@ -132,7 +133,7 @@ def from_hf(
     frames: Annotated[
         int | None,
         typer.Option(
-            **o.POSITIVE,
+            **POSITIVE,
             rich_help_panel=PANEL,
             help="New frames by default: what the window leaves.",
         ),
@@ -140,14 +141,14 @@ def from_hf(
     window: Annotated[
         int | None,
         typer.Option(
-            **o.POSITIVE,
+            **POSITIVE,
             rich_help_panel=PANEL,
             help="Frames at once; as many as the model takes, at most 16.",
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", "-o", **o.FILE, help="File to write; stdout by default."),
+        typer.Option("--out", "-o", **FILE, help="File to write; stdout by default."),
     ] = None,
     force: o.ForceOption = False,
     verbose: o.VerboseOption = False,
@@ -166,9 +167,9 @@ def from_hf(
             grid=rows_and_columns(grid),
             codes=codes,
             offset=offset,
-            prefix=tuple(o.numbers(prefix, 0, "--prefix")) if prefix else (),
-            row_end=tuple(o.numbers(row_end, 0, "--row-end")) if row_end else (),
-            frame_end=tuple(o.numbers(frame_end, 0, "--frame-end")) if frame_end else (),
+            prefix=tuple(numbers(prefix, 0, "--prefix")) if prefix else (),
+            row_end=tuple(numbers(row_end, 0, "--row-end")) if row_end else (),
+            frame_end=tuple(numbers(frame_end, 0, "--frame-end")) if frame_end else (),
             template=template,
             wording=wording,
             prompt_length=prompt_length,

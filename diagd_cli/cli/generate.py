@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import COUNT, POSITIVE, SAMPLES, one_of, option
 from diagd_cli.cli.settings import machine_of, merge, steering_of
 from diagd_cli.cli.threads import set_threads
 from diagd_cli.errors import Exit, UsageError
@@ -53,7 +55,7 @@ HELP = """Continue video clips: each MP4 holds the clip's context and the frames
 """
 
 
-@o.grouped
+@g.grouped
 def generate(
     clips: Annotated[
         list[str] | None,
@@ -63,21 +65,21 @@ def generate(
         ),
     ] = None,
     *,
-    many: o.ManyOptions,
-    cluster: o.ClusterOptions,
+    many: g.ManyOptions,
+    cluster: g.ClusterOptions,
     tp: o.TpOption = 1,
     preset: o.PresetOption = "freedoom",
-    lengths: o.Lengths,
+    lengths: g.Lengths,
     decoding: o.DecodingOption = None,
-    order: o.DecodingOptions,
-    sampling: o.SamplingOptions,
+    order: g.DecodingOptions,
+    sampling: g.SamplingOptions,
     seed: o.SeedOption = None,
-    steering: o.SteeringOptions,
-    guiding: o.GuidanceOptions,
+    steering: g.SteeringOptions,
+    guiding: g.GuidanceOptions,
     start: Annotated[
         int | None,
         typer.Option(
-            **o.COUNT, help="First context frame; by default the clip's last ones are the context."
+            **COUNT, help="First context frame; by default the clip's last ones are the context."
         ),
     ] = None,
     output: Annotated[
@@ -91,12 +93,12 @@ def generate(
         ),
     ] = None,
     batch: Annotated[
-        int, o.option("--batch", **o.POSITIVE, help="Clips that are decoded together.")
+        int, option("--batch", **POSITIVE, help="Clips that are decoded together.")
     ] = 1,
     samples: Annotated[
         int,
         typer.Option(
-            **o.SAMPLES,
+            **SAMPLES,
             help="Continuations of each clip, CLIP-1.mp4 ..., by seeds SEED, SEED+1, ...",
         ),
     ] = 1,
@@ -113,7 +115,7 @@ def generate(
     save_tokens: Annotated[
         bool, typer.Option("--save-tokens", help="Write the token grid beside the MP4 (.npz).")
     ] = False,
-    machine: o.MachineOptions,
+    machine: g.MachineOptions,
     kv_dtype: o.KvDtypeOption = "auto",
     offload: o.OffloadOption = None,
     compile: o.CompileOption = False,
@@ -125,7 +127,7 @@ def generate(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the plan and the paths; make nothing.")
     ] = False,
-    messages: o.OutputOptions,
+    messages: g.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
@@ -142,8 +144,8 @@ def generate(
 
         chosen = load_preset(preset)
         settings = merge(chosen, lengths, order, sampling, seed, decoding, stream, guiding.guidance)
-        o.one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
-        o.one_of(offload, ("tokenizer",), "'--offload'")
+        one_of(kv_dtype, o.DTYPES, "'--kv-dtype'")
+        one_of(offload, ("tokenizer",), "'--offload'")
         given = {
             "--stream": stream,
             "--offload": offload,
@@ -203,7 +205,7 @@ def generate(
     raise typer.Exit(Exit.FAILED if made.failed else Exit.OK)
 
 
-def follows(generation: Generation, cluster: o.ClusterOptions) -> bool:
+def follows(generation: Generation, cluster: g.ClusterOptions) -> bool:
     """Whether this is not the first of the processes of --tp, and has done its share by now. Raises
     UsageError.
     """
@@ -220,8 +222,8 @@ def follows(generation: Generation, cluster: o.ClusterOptions) -> bool:
 def make(
     generation: Generation,
     checked: Checked,
-    options: o.ClusterOptions,
-    machine: o.MachineOptions,
+    options: g.ClusterOptions,
+    machine: g.MachineOptions,
     reporter: Reporter,
     json: bool,
 ) -> Made:

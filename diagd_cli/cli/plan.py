@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import FILE, one_of
 from diagd_cli.cli.layout import width_of, wrapped
 from diagd_cli.cli.settings import merge_decoding
 from diagd_cli.errors import UsageError
@@ -42,7 +44,7 @@ HELP = """Show what a decoding does: steps, tokens a step, ideal speed-up over N
 MOST_TOKENS = 4_000_000  # of one plan, which takes some 300 bytes a token
 
 
-@o.grouped
+@g.grouped
 def plan(
     *,
     preset: o.PresetOption = "freedoom",
@@ -52,11 +54,11 @@ def plan(
     ] = None,
     frames: o.FramesOption = None,
     decoding: o.DecodingOption = None,
-    order: o.DecodingOptions,
+    order: g.DecodingOptions,
     animate: Annotated[
         Path | None,
         typer.Option(
-            **o.FILE,
+            **FILE,
             help="Write an .mp4 or .gif: the order in which tokens are made, step by step.",
         ),
     ] = None,
@@ -121,7 +123,7 @@ def check_animation(
     if compare_with and not animate:
         raise UsageError("--compare-with is a part of an animation", "Add --animate OUT.mp4")
     if compare_with:
-        o.one_of(compare_with.partition(":")[0].strip(), o.METHODS, "'--compare-with'")
+        one_of(compare_with.partition(":")[0].strip(), o.METHODS, "'--compare-with'")
     if animate and animate.suffix.lower() not in (".mp4", ".gif"):
         raise UsageError(f"--animate is {str(animate)!r}", "Name an .mp4 or a .gif file")
     from diagd_cli.files.outputs import check_outputs

@@ -16,9 +16,11 @@ from urllib.parse import urlencode
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import FILE
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import THREADS, set_threads
 from diagd_cli.errors import DiagdError
@@ -46,7 +48,7 @@ HELP = """Walk through a generated world in the browser, live.
 """
 
 
-@o.grouped
+@g.grouped
 def play(
     clips: Annotated[
         list[Path] | None,
@@ -55,8 +57,8 @@ def play(
     *,
     preset: o.PresetOption = "freedoom",
     decoding: o.DecodingOption = None,
-    order: o.DecodingOptions,
-    sampling: o.SamplingOptions,
+    order: g.DecodingOptions,
+    sampling: g.SamplingOptions,
     seed: o.SeedOption = None,
     fps: Annotated[
         float | None,
@@ -79,10 +81,10 @@ def play(
     record: Annotated[
         Path | None,
         typer.Option(
-            **o.FILE, help="At the end, write what was played since the last reset, an .mp4."
+            **FILE, help="At the end, write what was played since the last reset, an .mp4."
         ),
     ] = None,
-    machine: o.MachineOptions,
+    machine: g.MachineOptions,
     random_weights: o.RandomWeightsOption = False,
     force: o.ForceOption = False,
     quiet: o.QuietOption = False,

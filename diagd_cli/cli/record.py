@@ -10,9 +10,10 @@ import typer
 from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import COUNT, POSITIVE, number
 from diagd_cli.train.requests import SCENARIOS, RecordRequest
 
-TWO_OR_MORE = o.number(int, "a whole number, 2 or more", 2)
+TWO_OR_MORE = number(int, "a whole number, 2 or more", 2)
 HEIGHT_HELP, WIDTH_HELP = (f"Pixels; a whole fraction of {side}." for side in (480, 640))
 HELP = """Record clips and their per-frame actions from ViZDoom's Freedoom levels (extra: world).
 
@@ -29,12 +30,12 @@ JSONL of the same name.
 
 def record(
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    episodes: Annotated[int, typer.Option(**o.POSITIVE, help="Clips in all.")] = 420,
+    episodes: Annotated[int, typer.Option(**POSITIVE, help="Clips in all.")] = 420,
     frames: Annotated[int, typer.Option(**TWO_OR_MORE, help="Frames a clip.")] = 160,
     scenarios: Annotated[str, typer.Option(help="Levels, by comma.")] = ",".join(SCENARIOS),
-    seed: Annotated[int, typer.Option(**o.COUNT, help="Seed of the first episode.")] = 0,
-    height: Annotated[int, typer.Option(**o.POSITIVE, help=HEIGHT_HELP)] = 120,
-    width: Annotated[int, typer.Option(**o.POSITIVE, help=WIDTH_HELP)] = 160,
+    seed: Annotated[int, typer.Option(**COUNT, help="Seed of the first episode.")] = 0,
+    height: Annotated[int, typer.Option(**POSITIVE, help=HEIGHT_HELP)] = 120,
+    width: Annotated[int, typer.Option(**POSITIVE, help=WIDTH_HELP)] = 160,
     quiet: o.QuietOption = False,
     verbose: o.VerboseOption = False,
 ) -> None:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from diagd_cli.cli.options import ClusterOptions, ManyOptions, numbers
+from diagd_cli.cli.groups import ClusterOptions, ManyOptions
+from diagd_cli.cli.kinds import numbers
 from diagd_cli.errors import UsageError
 from diagd_cli.files.atomic import STDOUT
 from diagd_cli.files.url import Place, place

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from diagd_cli.cli.options import (
+from diagd_cli.cli.groups import (
     DecodingOptions,
     Lengths,
     MachineOptions,
     SamplingOptions,
     SteeringOptions,
-    one_of,
 )
+from diagd_cli.cli.kinds import one_of
 from diagd_cli.schedule.decoding import METHODS, STAND_INS, WINDOWS, Decoding
 from diagd_cli.tokens.sampling import TOP_P_RULES
 

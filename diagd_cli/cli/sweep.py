@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 from diagd_cli.cli.compare import command_line
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import trials_of
 from diagd_cli.cli.guard import guard
+from diagd_cli.cli.kinds import FILE, numbers, one_of, option
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
@@ -52,7 +54,7 @@ values, it adds to what is there. The folder gets sweep.html, .png, .csv and
 REPAIRS = {"yes": True, "no": False}
 
 
-@o.grouped
+@g.grouped
 def sweep(
     ctx: typer.Context,
     clips: Annotated[
@@ -61,9 +63,9 @@ def sweep(
     ],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the results.")],
-    k: Annotated[str, o.option("--k", "-k", help="By comma.")] = "1,2,4",
+    k: Annotated[str, option("--k", "-k", help="By comma.")] = "1,2,4",
     d: Annotated[
-        str | None, o.option("--d", "-d", help="By comma; by default 1, half a row and a row.")
+        str | None, option("--d", "-d", help="By comma; by default 1, half a row and a row.")
     ] = None,
     decodings: Annotated[
         str, typer.Option(help="More, by comma, each NAME, NAME:K or NAME:K:D; '' is none.")
@@ -84,9 +86,9 @@ def sweep(
             help="Whose next-token prediction scores the tokens; the preset itself by default."
         ),
     ] = None,
-    lengths: o.Lengths,
-    sampling: o.SamplingOptions,
-    trials: o.Trials,
+    lengths: g.Lengths,
+    sampling: g.SamplingOptions,
+    trials: g.Trials,
     recommend: Annotated[
         str | None,
         typer.Option(
@@ -98,17 +100,17 @@ def sweep(
     write_preset: Annotated[
         Path | None,
         typer.Option(
-            **o.FILE,
+            **FILE,
             help="Write the preset with what is recommended as its default: a .yaml file.",
         ),
     ] = None,
     chart: Annotated[
         bool, typer.Option("--chart/--no-chart", help="Draw sweep.png, with matplotlib.")
     ] = True,
-    machine: o.MachineOptions,
-    cluster: o.ClusterOptions,
+    machine: g.MachineOptions,
+    cluster: g.ClusterOptions,
     force: o.ForceOption = False,
-    messages: o.OutputOptions,
+    messages: g.OutputOptions,
 ) -> None:
     reporter = Reporter(messages.quiet, messages.verbose)
     with guard(reporter):
@@ -178,8 +180,8 @@ def combinations(
         parse_decoding(name, default, words=False) for name in names.split(",") if name.strip()
     ]
     rows, diagonals = (
-        o.numbers(k, 1, "--k"),
-        o.numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d"),
+        numbers(k, 1, "--k"),
+        numbers(d or f"1,{max(1, grid.w // 2)},{grid.w}", 1, "--d"),
     )
     pairs = [
         replace(default, method="diagd", k=row, d=diagonal)
@@ -189,13 +191,13 @@ def combinations(
     check_any(pairs, grid, context)
     kinds = [name.strip() for name in (stand_ins or default.stand_in).split(",")]
     for name in kinds:
-        o.one_of(name, STAND_INS, "'--stand-ins'")
+        one_of(name, STAND_INS, "'--stand-ins'")
     wanted = [name.strip() for name in repairs.split(",")]
     for name in wanted:
-        o.one_of(name, tuple(REPAIRS), "'--repairs'")
+        one_of(name, tuple(REPAIRS), "'--repairs'")
     kept = [name.strip() for name in (windows or default.window).split(",")]
     for name in kept:
-        o.one_of(name, WINDOWS, "'--windows'")
+        one_of(name, WINDOWS, "'--windows'")
         preset.check_window(in_window(default, cast("Window", name)))
     return combine(
         [*named, *pairs],

@@ -11,6 +11,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
+from diagd_cli.cli.kinds import POSITIVE, number, one_of
 from diagd_cli.cli.threads import THREADS, spin_little
 from diagd_cli.train.requests import Precision, TrainRequest
 
@@ -29,7 +30,7 @@ its folder. Several GPUs or machines: start it with torchrun.
   diagd generate clip.mp4 --preset runs/mine/preset.yaml
 """
 
-COUNTED = o.number(int, "a whole number in 1..10000000", 1, 10**7)  # as in recipes
+COUNTED = number(int, "a whole number in 1..10000000", 1, 10**7)  # as in recipes
 DATA_HELP = "Folder of clips: train/ and val/, or all in one. Actions lie beside, in NAME.jsonl."
 DataArgument = Annotated[Path, typer.Argument(help=DATA_HELP)]
 OUT_HELP = "Folder of the run; runs/RECIPE by default. Holds the new preset."
@@ -53,7 +54,7 @@ AccumulateOption = Annotated[
 ]
 EveryOption = Annotated[
     int,
-    typer.Option(**o.POSITIVE, help="Steps between validations, which also save a checkpoint."),
+    typer.Option(**POSITIVE, help="Steps between validations, which also save a checkpoint."),
 ]
 SamplesOption = Annotated[
     bool,
@@ -76,7 +77,7 @@ def start_training(precision: str, threads: int) -> Precision:
     comes after `spin_little`.
     """
     spin_little()
-    o.one_of(precision, get_args(Precision), "'--precision'")
+    one_of(precision, get_args(Precision), "'--precision'")
     THREADS.fix(threads)
     return cast(Precision, precision)
 

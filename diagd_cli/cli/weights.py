@@ -12,6 +12,7 @@ from diagd_cli.cli import options as o
 from diagd_cli.cli.console import Reporter, one_line
 from diagd_cli.cli.guard import guard
 from diagd_cli.cli.help import Commands
+from diagd_cli.cli.kinds import one_of
 from diagd_cli.cli.layout import listed, width_of
 from diagd_cli.errors import Exit, WeightsError
 from diagd_cli.files.paths import path_text
@@ -185,7 +186,7 @@ def pack(
         from diagd_cli.preset_files import load_preset
         from diagd_cli.weights.pack import pack as write
 
-        o.one_of(bits, ("16", "8"), "'--bits'")
+        one_of(bits, ("16", "8"), "'--bits'")
         with reporter.stage("writing the weights"):
             path = write(load_preset(preset), out, int(bits), weights_dir, force)
         reporter.result(str(path))

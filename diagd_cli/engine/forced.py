@@ -6,8 +6,9 @@ been overwritten by then:
 
     position[b] <= position[a]    and    step[b] <= step[a] < expires[b]
 
-and, where the window slides, b is of the newest frames that a sees, or of the sinks. Two entries
-may stand at one position: a stand-in, and the true token that replaces it.
+and, where the window slides, b is of the newest frames that a sees, or of the sinks. Padding at the
+left of a clip's prefix is seen by itself alone. Two entries may stand at one position: a stand-in,
+and the true token that replaces it.
 """
 
 from __future__ import annotations
@@ -102,11 +103,15 @@ def plan_entries(plan: Plan, window: int = 0) -> Entries:
     )
 
 
-def visibility(rule: Sequence[Any], always: int = 0) -> Callable[..., Any]:
+def visibility(
+    rule: Sequence[Any], always: int = 0, start: Tensor | None = None
+) -> Callable[..., Any]:
     """The rule of what is seen, as FlexAttention wants it: f(batch, head, a, b) of indices.
 
-    rule: position, step, expires and oldest, each a NumPy array or a tensor [N].
+    rule: position, step, expires and oldest, each a NumPy array or a tensor [N], tensors where
+        there is `start`.
     always: positions before this one are in every window.
+    start: int64 [B, 1], the first position of each clip that is no padding; None is 0.
     """
     position, step, expires, oldest = rule
 
@@ -115,27 +120,53 @@ def visibility(rule: Sequence[Any], always: int = 0) -> Callable[..., Any]:
         near = (position[b] >= oldest[a]) | (position[b] < always)
         return (position[b] <= position[a]) & written & near
 
-    return sees
+    if start is None:
+        return sees
+    first = start.flatten()
+
+    def sees_no_padding(batch: Any, head: Any, a: Any, b: Any) -> Any:
+        # but itself: softmax over nothing would be no number
+        real = position[b] >= torch.minimum(position[a], first[batch])
+        return sees(batch, head, a, b) & real
+
+    return sees_no_padding
 
 
-def block_mask(entries: Entries, device: torch.device | str) -> BlockMask:
-    """The mask for FlexAttention: blocks of 128 x 128 entries, without those that nobody sees."""
+def block_mask(
+    entries: Entries, device: torch.device | str, start: Tensor | None = None
+) -> BlockMask:
+    """The mask for FlexAttention: blocks of 128 x 128 entries, without those that nobody sees.
+
+    start: as in `visibility`; with it there is a mask for each clip.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
     rule = [torch.as_tensor(array, device=device) for array in entries.rule]
-    sees = visibility(rule, entries.always)
-    return create_block_mask(sees, None, None, len(entries), len(entries), device=str(device))
+    sees, clips = visibility(rule, entries.always, start), None if start is None else len(start)
+    return create_block_mask(sees, clips, None, len(entries), len(entries), device=str(device))
 
 
-def entry_mask(entries: Entries, device: torch.device) -> Mask:
-    """What the entries see of one another, in the form that suits the device."""
+def entry_mask(entries: Entries, device: torch.device, start: Tensor | None = None) -> Mask:
+    """What the entries see of one another, in the form that suits the device; `start` as in
+    `visibility`.
+    """
     if device.type == "cuda":
-        return Mask(blocks=block_mask(entries, device))
-    return Mask(visible=torch.from_numpy(entries.visible))
+        return Mask(blocks=block_mask(entries, device, start))
+    if start is None:
+        return Mask(visible=torch.from_numpy(entries.visible))
+    rule = [torch.from_numpy(array) for array in entries.rule]
+    clips, index = torch.arange(len(start)), torch.arange(len(entries))
+    sees = visibility(rule, entries.always, start)
+    return Mask(visible=sees(clips[:, None, None], 0, index[:, None], index))
 
 
 def forced_logits(
-    model: Model, tokens: Tensor, plan: Plan, cross: Cross = None, window: int = 0
+    model: Model,
+    tokens: Tensor,
+    plan: Plan,
+    cross: Cross = None,
+    window: int = 0,
+    start: Tensor | None = None,
 ) -> Tensor:
     """Logits [B, plan.new_tokens, vocab] of all new tokens in raster order, as by a plan's steps.
 
@@ -144,6 +175,7 @@ def forced_logits(
     plan: of any number of latent frames.
     cross: what the model attends to of a text.
     window: latent frames that are seen where the window slides; 0: all.
+    start: int64 [B, 1], the first position of each clip that is no padding; None is 0.
 
     Equal to the cached steps' logits when these choose the same tokens, up to rounding; gradients
     flow.
@@ -151,5 +183,6 @@ def forced_logits(
     entries, device = plan_entries(plan, window), tokens.device
     fed = entries.source, entries.position
     source, position = (torch.as_tensor(a, device=device) for a in fed)
-    mask = entry_mask(entries, device)
-    return model(tokens[:, source], position, mask, outputs=plan.new_tokens, cross=cross)
+    mask = entry_mask(entries, device, start)
+    padded: dict[str, Any] = {} if start is None else {"start": start}
+    return model(tokens[:, source], position, mask, outputs=plan.new_tokens, cross=cross, **padded)

@@ -25,6 +25,7 @@ from diagd_cli.jobs.work import Reader, Work
 from diagd_cli.loading import Loaded
 from diagd_cli.pipeline import Result, continue_clips
 from diagd_cli.progress import Progress, Silent
+from diagd_cli.weights.locate import locate_all
 
 
 def generate(
@@ -107,8 +108,11 @@ class Run:
         """The models, loaded once, when the first clip needs them; the text encoder has come and
         gone before.
         """
+        machine, preset = self.generation.machine, self.generation.preset
         if self.loaded is None:
-            self.generation.machine.fetch_weights(self.generation.preset)
+            machine.fetch_weights(preset)
+        if preset.text and self.loaded is None and not machine.random_weights:
+            locate_all(preset, machine.weights_folder)  # before a text encoder is fetched
         self.prompts.embed(self.progress)
         if self.loaded is None:
             self.loaded = self.load_for(self.generation, self.size, self.progress)

@@ -216,7 +216,7 @@ def _tokenizer(asked: FromHf, paths: list[Path]) -> tuple[int, dict[str, Any]]:
         else:
             names = [str(path.resolve()) for path in paths]
             pairs = zip(source.files, names, strict=True)
-            near = tuple(file.model_copy(update={"file": name}) for file, name in pairs)
+            near = tuple(file.at(name) for file, name in pairs)
             sources = (*(s for s in entry.sources if s.repo), Source(files=near))
             entry = entry.model_copy(update={"sources": sources})
     return own.codebook, {"tokenizer": own, "tokenizer_weights": entry}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diagd_cli.errors import MissingExtra, UsageError, WeightsError, one_line
+from diagd_cli.files.bounded import read_bounded
 
 if TYPE_CHECKING:
     from diagd_cli.sections import Prompt
@@ -46,20 +47,11 @@ def read_words(path: Path) -> Words:
         from tokenizers import Tokenizer
     except ImportError:
         raise MissingExtra("tokenizers", "text", "A prompt in words") from None
-    reason = ""
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-        if len(content) > LARGEST_FILE:
-            reason = f"it has more than {LARGEST_FILE} bytes"
-        else:
-            words: Any = Tokenizer.from_buffer(content)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        words: Any = Tokenizer.from_buffer(read_bounded(path, LARGEST_FILE))
     except Exception as error:  # the library has no class of its own for what it cannot read
-        reason = one_line(error)
-    if reason:
-        raise WeightsError(f"{path} is no tokenizer.json: {reason}", "Fetch it again")
+        told = f"{path} is no tokenizer.json: {one_line(error)}"
+        raise WeightsError(told, "Fetch it again") from None
     words.no_padding()
     words.no_truncation()
     words.encode_special_tokens = True

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Iterable
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Normed(Protocol):
+    """What a configuration says of its group norms."""
+
+    @property
+    def groups(self) -> int: ...
+
+    @property
+    def norm_eps(self) -> float: ...
+
+
+def group_norm(config: Normed, width: int) -> nn.GroupNorm:
+    """A norm over so many channels."""
+    return nn.GroupNorm(config.groups, width, eps=config.norm_eps)
+
+
 class ResBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))); where the width changes, x goes through a 1x1
     convolution.
 
+    config: of the norms.
     inputs, width: channels before and after.
-    groups, eps: of the norms.
     shortcut: what the weights call that convolution.
     """
 
-    def __init__(self, inputs: int, width: int, groups: int, eps: float, shortcut: str):
+    def __init__(self, config: Normed, inputs: int, width: int, shortcut: str):
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, inputs, eps)
+        self.norm1 = group_norm(config, inputs)
         self.conv1 = nn.Conv2d(inputs, width, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, width, eps)
+        self.norm2 = group_norm(config, width)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = shortcut if inputs != width else ""
         if self.shortcut:
@@ -30,9 +46,16 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """float [F, width, h, w] of x [F, inputs, h, w]."""
-        y = self.conv1(F.silu(self.norm1(x)))
-        y = self.conv2(F.silu(self.norm2(y)))
+        # one expression, so that nothing but x is kept while the widest convolution works
+        y = self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
         return y + (self.get_submodule(self.shortcut)(x) if self.shortcut else x)
+
+
+def run_through(levels: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """x after one level after the other."""
+    for level in levels:
+        x = level(x)
+    return x
 
 
 class Resample(nn.Module):

@@ -14,8 +14,18 @@ from typing import TYPE_CHECKING
 from diagd_cli.errors import OutputError, WeightsError
 from diagd_cli.files.outputs import check_outputs
 from diagd_cli.files.sizes import decimal
-from diagd_cli.sources import WeightsFile
-from diagd_cli.weights.locate import Role, cached, entry_of, locate, release_folder, roles, verify
+from diagd_cli.sources import Source, WeightsFile
+from diagd_cli.weights.join import join
+from diagd_cli.weights.locate import (
+    Role,
+    cached,
+    entry_of,
+    locate,
+    parts_of,
+    release_folder,
+    roles,
+    verify,
+)
 from diagd_cli.weights.mirror import fetch_named
 from diagd_cli.weights.refusals import explained
 from diagd_cli.weights.release import Remote, download, look
@@ -32,7 +42,8 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
     checksums verified.
 
     folder: files go to folder/REPOSITORY'S NAME/FILE; without it, to the cache of huggingface_hub,
-        and those of releases below `release_folder`.
+        and those of releases below `release_folder`. A file that is published in parts is joined
+        there.
     token: the hub's, by default $HF_TOKEN or that of `hf auth login`. report(line) is told what
         happens.
 
@@ -40,6 +51,7 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
     """
     paths: dict[Path, WeightsFile] = {}
     wanted: dict[Wanted, None] = {}  # one file may hold both models
+    apart: dict[Wanted, Source] = {}  # what is published in parts
     _check_names(preset)
     for role in roles(preset):
         try:
@@ -47,16 +59,27 @@ def pull(preset: Preset, folder: Path | None, token: str | None, report: Report)
         except WeightsError as error:
             if named := fetch_named(preset, role, folder, report):
                 paths |= named
-            else:
-                wanted |= dict.fromkeys(_missing(preset, role, error, report))
+                continue
+            for each, source in _missing(preset, role, error, report).items():
+                if not each.file.parts:
+                    wanted[each] = None
+                    continue
+                apart[each] = source
+                places = parts_of(preset, source, each.file, folder)
+                wanted |= {p: None for p, at in zip(each.parts, places, strict=True) if at is None}
         else:
             report(f"The {role} weights are there: {', '.join(map(str, found))}")
             paths |= dict(zip(found, source.files, strict=True))
-    if wanted:
+    if wanted or apart:
         report(f"Licence of {preset.name}: {preset.licence}")
         if preset.duties:
             report(f"Your duties: {preset.duties}")
+    if wanted:
         paths |= _fetch(list(wanted), folder, token, report, preset)
+    for each, source in apart.items():
+        parts = [path for path in parts_of(preset, source, each.file, folder) if path]
+        paths = {path: file for path, file in paths.items() if path not in parts}
+        paths[_join(each, parts, folder, report)] = each.file
     for path, file in paths.items():
         _verify(path, file, preset)
     return list(paths)
@@ -68,18 +91,31 @@ def _check_names(preset: Preset) -> None:
     """
     entries = filter(None, (getattr(preset, f"{role}_weights") for role in roles(preset)))
     for path in (
-        PurePosixPath(file.file)
+        PurePosixPath(name)
         for entry in entries
         for s in entry.sources
         if s.project
         for file in s.files
+        for name in (file.file, *file.parts)
     ):
         if path.is_absolute() or ".." in path.parts:
             message = f"{preset.name} wants to write to {path}, out of its folder"
             raise WeightsError(message, "Do not trust this preset")
 
 
-def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) -> list[Wanted]:
+def _join(wanted: Wanted, parts: list[Path], folder: Path | None, report: Report) -> Path:
+    """Make one file of its parts, and return its path."""
+    place = _place(wanted, folder)
+    assert place, "parts are a release's"
+    report(f"Joining {wanted.file.file} of {len(parts)} parts")
+    join(parts, place / wanted.file.file)
+    report(f"The parts are no longer needed: {', '.join(map(str, parts))}")
+    return place / wanted.file.file
+
+
+def _missing(
+    preset: Preset, role: Role, error: WeightsError, report: Report
+) -> dict[Wanted, Source]:
     """The files of a role's first source, none where they are to be had neither from the hub nor
     from a release; `error` says what is not on disk.
     """
@@ -87,15 +123,15 @@ def _missing(preset: Preset, role: Role, error: WeightsError, report: Report) ->
         source = entry_of(preset, role).sources[0]
     except WeightsError:  # the preset names none
         report(str(error))
-        return []
+        return {}
     if not source.project:
         names = ", ".join(file.file for file in source.files)
         own = "they come with the preset, or you put them beside it"
         get = f"download them from {source.where}, and name their folder with --weights-dir"
         report(f"The {role} weights, {names}, are not on the hub: {get if source.where else own}")
-        return []
+        return {}
     tag = source.release.partition("@")[2]
-    return [Wanted(source.project, file, tag) for file in source.files]
+    return {Wanted(source.project, file, tag): source for file in source.files}
 
 
 def _fetch(

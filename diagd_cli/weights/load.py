@@ -233,8 +233,5 @@ def copy_weights(preset: Preset, role: Role, folder: Path, chosen: Path | None =
         if not target.exists() or not target.samefile(path):
             with atomic(target) as part:
                 shutil.copyfile(path, part)
-    files = tuple(
-        file.model_copy(update={"file": name})
-        for file, name in zip(source.files, names, strict=True)
-    )
+    files = tuple(file.at(name) for file, name in zip(source.files, names, strict=True))
     return entry_of(preset, role).model_copy(update={"sources": (Source(files=files),)})

@@ -13,6 +13,7 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.files.cache import cache_folder
 from diagd_cli.files.url import Url, place
 from diagd_cli.sources import Source, Weights, WeightsFile
+from diagd_cli.weights.wanted import Wanted
 
 if TYPE_CHECKING:
     from diagd_cli.preset import Preset
@@ -76,16 +77,52 @@ def locate(preset: Preset, role: Role, chosen: Path | None = None) -> tuple[Sour
     missing = next(file for file, path in zip(source.files, paths, strict=True) if path is None)
     looked = ", ".join(str(folder) for folder in folders)
     of = f" of {source.project}" if source.project else ""
-    which = preset.path if missing.url and preset.path else preset.name
-    pulled = f"fetch them with: diagd weights pull {which}; or name"
-    get = pulled if source.project or missing.url else "name"
-    if source.where and not source.project:
-        get = f"download them from {source.where}; and name"
-    hint = f"Looked in {looked}; {get} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
+    hint = f"{_get(preset, source, missing)} their folder with --weights-dir or {WEIGHTS_VARIABLE}"
     raise WeightsError(
         f"The {role} weights of {preset.name} are missing: no {missing.url or missing.file}{of}",
-        hint,
+        f"Looked in {looked}; {hint}",
     )
+
+
+def locate_all(preset: Preset, chosen: Path | None = None) -> None:
+    """Raise WeightsError, as `locate`, where something that a preset needs is not on disk; before
+    other work is done for it, and before what it needs besides is fetched.
+    """
+    for role in roles(preset):
+        if role != "inverse":
+            locate(preset, role, chosen)
+
+
+def _get(preset: Preset, source: Source, missing: WeightsFile) -> str:
+    """How somebody gets the files of a source, up to the folder that he is to name."""
+    if missing.url and not source.project:
+        return f"fetch them with: diagd weights pull {preset.path or preset.name}; or name"
+    if not source.project:
+        return f"download them from {source.where}; and name" if source.where else "name"
+    page, licence = _page(source), preset.licence.rstrip(".")
+    if source.withdrawn:
+        told = f"{page} no longer has them, {source.withdrawn} (licence: {licence})"
+        return f"{told}; if you have them, name"
+    entries = filter(None, (getattr(preset, f"{role}_weights") for role in roles(preset)))
+    gates = dict.fromkeys(_page(own.sources[0]) for own in entries if own.sources[0].gated)
+    first = ""
+    if gates:
+        first = f"; first accept the licence at {' and '.join(gates)}, and log in: hf auth login"
+    pull = f"fetch them with: diagd weights pull {preset.name}"
+    return f"{pull} (from {page}; licence: {licence}{first}); or name"
+
+
+def _page(source: Source) -> str:
+    """Where somebody finds a source's files."""
+    return Wanted(source.project, source.files[0], source.release.partition("@")[2]).page
+
+
+def parts_of(
+    preset: Preset, source: Source, file: WeightsFile, chosen: Path | None = None
+) -> list[Path | None]:
+    """Where a file's parts are on disk, None for those that are not; looked for as in `locate`."""
+    folders = weights_folders(preset, chosen)
+    return [_find(source, WeightsFile(file=part), folders) for part in file.parts]
 
 
 def _find(source: Source, file: WeightsFile, folders: list[Path]) -> Path | None:

@@ -5,7 +5,7 @@ on GitHub.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from diagd_cli.sources import WeightsFile
@@ -24,6 +24,11 @@ class Wanted:
     repo: str
     file: WeightsFile
     tag: str = ""
+
+    @property
+    def parts(self) -> list[Wanted]:
+        """The files that hold it, where it is published in parts."""
+        return [replace(self, file=WeightsFile(file=part)) for part in self.file.parts]
 
     @property
     def folder(self) -> str:

@@ -5,6 +5,7 @@ import inspect
 import typer
 from typer.testing import CliRunner
 
+from diagd_cli.cli import groups as g
 from diagd_cli.cli import options as o
 
 
@@ -12,9 +13,9 @@ def test_a_group_is_its_options_at_the_command_line():
     app, seen = typer.Typer(), []
 
     @app.command()
-    @o.grouped
+    @g.grouped
     def command(
-        clip: str, *, walk: o.DecodingOptions, frames: o.FramesOption = 3, draw: o.SamplingOptions
+        clip: str, *, walk: g.DecodingOptions, frames: o.FramesOption = 3, draw: g.SamplingOptions
     ) -> None:
         seen.append((clip, walk, frames, draw))
 
@@ -28,9 +29,9 @@ def test_a_group_is_its_options_at_the_command_line():
     )
     assert done.exit_code == 0, done.output
     assert seen == [
-        ("a.mp4", o.DecodingOptions(k=2, d=5, repair=False), 3, o.SamplingOptions(top_p=0.5))
+        ("a.mp4", g.DecodingOptions(k=2, d=5, repair=False), 3, g.SamplingOptions(top_p=0.5))
     ]
 
 
 def test_seeds_begin_again():
-    assert o.Trials(seed=2**64 - 1, seeds=2, batch=2).drawn == [2**64 - 1, 0]
+    assert g.Trials(seed=2**64 - 1, seeds=2, batch=2).drawn == [2**64 - 1, 0]

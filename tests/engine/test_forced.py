@@ -17,14 +17,16 @@ from strategies import (
     World,
     build_model,
     configs,
+    paddings,
     random_sequences,
     slide,
+    starts,
     stepped_logits,
     worlds,
 )
 
 from diagd_cli.engine.decode import decode_plan
-from diagd_cli.engine.forced import block_mask, forced_logits, plan_entries
+from diagd_cli.engine.forced import block_mask, entry_mask, forced_logits, plan_entries
 from diagd_cli.model.attention import attend
 from diagd_cli.model.config import Positions, TransformerConfig
 from diagd_cli.model.mask import Mask
@@ -37,12 +39,14 @@ STANDING_IN = World(
 
 
 @FEWER
-@given(worlds(padded=False), configs(), SEEDS)
-def test_one_pass_gives_the_logits_of_the_cached_steps(world, config, seed):
+@given(worlds(padded=False), configs(), SEEDS, st.data())
+def test_one_pass_gives_the_logits_of_the_cached_steps(world, config, seed, data):
+    """However much of each clip's prefix is padding."""
     model = build_model(config, world.grid, world.context + world.frames, seed)
-    truth = random_sequences(world, config, seed, batch=2)
-    logits = forced_logits(model, truth, world.plan())
-    torch.testing.assert_close(logits, stepped_logits(model, world, truth), atol=1e-4, rtol=1e-4)
+    truth, padding = random_sequences(world, config, seed, batch=2), data.draw(paddings(world, 2))
+    logits = forced_logits(model, truth, world.plan(), start=starts(padding, 2))
+    stepped = stepped_logits(model, world, truth, padding)
+    torch.testing.assert_close(logits, stepped, atol=1e-4, rtol=1e-4)
 
 
 @FEWER
@@ -52,8 +56,12 @@ def test_one_pass_gives_the_logits_of_the_cached_steps(world, config, seed):
     SEEDS,
     st.integers(2, 4),
     st.integers(0, 2),
+    st.data(),
 )
-def test_one_pass_gives_the_logits_of_a_window_that_slides(world, config, seed, window, sinks):
+def test_one_pass_gives_the_logits_of_a_window_that_slides(
+    world, config, seed, window, sinks, data
+):
+    padding = data.draw(paddings(world, 2))
     model, seen = build_model(config, world.grid, 1, seed), {}
     truth = random_sequences(world, config, seed, batch=2)
 
@@ -61,10 +69,10 @@ def test_one_pass_gives_the_logits_of_a_window_that_slides(world, config, seed, 
         seen.update(zip(targets.tolist(), logits.unbind(1), strict=True))
         return truth[:, targets]
 
-    slide(model, world, world.prompt(truth), choose, window, sinks)
+    slide(model, world, world.prompt(truth), choose, window, sinks, padding=padding)
     stepped = torch.stack([seen[p] for p in world.new.tolist()], dim=1)
     world = replace(world, decoding=replace(world.decoding, sinks=sinks, window="slide"))
-    logits = forced_logits(model, truth, world.plan(), window=window)
+    logits = forced_logits(model, truth, world.plan(), window=window, start=starts(padding, 2))
     torch.testing.assert_close(logits, stepped, atol=1e-4, rtol=1e-4)
 
 
@@ -120,6 +128,22 @@ def test_a_stand_in_expires_when_the_true_token_comes():
         )
         assert entries.expires[n] == (entries.step[true[0]] if len(true) else plan.steps)
     assert (entries.expires[~covers] == plan.steps).all()
+
+
+def test_padding_is_seen_by_itself_alone():
+    world = World(Grid(2, 2, prefix=3), context=0, frames=1, decoding=Decoding("ntp"))
+    entries, start = plan_entries(world.plan()), torch.tensor([[0], [2]])
+    own, other = entry_mask(entries, torch.device("cpu"), start).visible.numpy()
+    real = (entries.position >= 2) | np.eye(len(entries), dtype=bool)
+    assert (own == entries.visible).all()
+    assert (other == (entries.visible & real)).all() and (own != other).any()
+    config = ROTATED.model_copy(update={"positions": Positions(kind="rope-1d")})
+    model, truth = build_model(config, world.grid, 1, seed=0), torch.zeros(2, world.length).long()
+    truth[1, 1] = 7  # which is padding
+    hidden = forced_logits(model, truth, world.plan(), start=start)[1]
+    without = forced_logits(model, torch.zeros_like(truth), world.plan(), start=start)[1]
+    torch.testing.assert_close(hidden, without)
+    assert (forced_logits(model, truth, world.plan())[1] - hidden).abs().max() > 0.01
 
 
 def test_ntp_is_a_causal_pass():
@@ -179,16 +203,18 @@ def uncompiled():
         yield
 
 
+@pytest.mark.parametrize("start", [None, torch.tensor([[0], [3]])])
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_flex_attention_is_the_masked_attention(kv_heads):
-    entries = plan_entries(LONG.plan())  # more than one block of 128
+def test_flex_attention_is_the_masked_attention(kv_heads, start):
+    world = replace(LONG, grid=replace(LONG.grid, prefix=4))
+    entries = plan_entries(world.plan())  # more than one block of 128
     generator = torch.Generator().manual_seed(0)
     q, k, v = (
         torch.randn(2, n, len(entries), 16, generator=generator) for n in (4, kv_heads, kv_heads)
     )
     blocks, matrix = (
-        Mask(blocks=block_mask(entries, "cpu")),
-        Mask(visible=torch.from_numpy(entries.visible)),
+        Mask(blocks=block_mask(entries, "cpu", start)),
+        entry_mask(entries, torch.device("cpu"), start),
     )
     torch.testing.assert_close(attend(q, k, v, blocks), attend(q, k, v, matrix))
 

@@ -1,6 +1,8 @@
 """Fetching weights from a hub that runs on this machine."""
 
 import hashlib
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -343,3 +345,49 @@ def test_a_preset_cannot_write_outside_its_folder(hub, make, tmp_path, file, rol
         == f"tiny wants to write to {file}, out of its folder. Do not trust this preset"
     )
     assert not hub.asked and not list(Path(tmp_path.parent).rglob("evil.pt"))
+
+
+def packed(name: str, content: bytes) -> bytes:
+    """A tar within gzip."""
+    whole, info = io.BytesIO(), tarfile.TarInfo(name)
+    info.size = len(content)
+    with tarfile.open(mode="w:gz", fileobj=whole) as archive:
+        archive.addfile(info, io.BytesIO(content))
+    return whole.getvalue()
+
+
+def test_a_file_in_parts_is_joined(hub, make, release, tmp_path, lines):
+    """Parts that are there are not fetched, and then the hub is not asked for anything."""
+    whole = packed("whatever.pt", BIG)
+    size = -(-len(whole) // 3)
+    names = [f"big.tar.gz.part_a{letter}" for letter in "abc"]
+    files = {name: whole[n * size : (n + 1) * size] for n, name in enumerate(names)}
+    hub.files["maker/world@v1.0"] = files
+    file = {"file": "big.pt", "parts": names, "sha256": hashlib.sha256(BIG).hexdigest()}
+    entry = {"sources": [{"release": "maker/world@v1.0", "files": [file]}]}
+    preset, folder = make(transformer_weights=entry), tmp_path / "weights"
+    (folder / "world").mkdir(parents=True)
+    (folder / "world" / names[0]).write_bytes(files[names[0]])
+    with pytest.raises(WeightsError) as caught:
+        locate(preset, "transformer", folder)
+    assert "fetch them with: diagd weights pull tiny" in str(caught.value)
+    paths = pull(preset, folder, None, lines.append)
+    assert paths[0] == folder / "codec" / "vae.ckpt" and paths[1].read_bytes() == BIG
+    assert [name for name in hub.sent if "@" in name] == [
+        f"maker/world@v1.0/{name}" for name in names[1:]
+    ]
+    assert lines[-2:] == [
+        "Joining big.pt of 3 parts",
+        f"The parts are no longer needed: "
+        f"{', '.join(str(folder / 'world' / name) for name in names)}",
+    ]
+    assert locate(preset, "transformer", folder)[1] == paths[1:]
+    paths[1].unlink()
+    hub.asked.clear()
+    pull(preset, folder, None, lines.append)
+    assert not hub.asked and paths[1].read_bytes() == BIG
+
+
+def test_parts_are_a_releases():
+    with pytest.raises(ValueError, match="name the release"):
+        Source.model_validate({"repo": "a/b", "files": [{"file": "c.pt", "parts": ["d"]}]})

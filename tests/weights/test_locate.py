@@ -9,7 +9,7 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.preset_files import load_preset, preset_folder
 from diagd_cli.sources import WeightsFile
 from diagd_cli.weights import locate as module
-from diagd_cli.weights.locate import locate, verify, weights_folders
+from diagd_cli.weights.locate import locate, locate_all, verify, weights_folders
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +96,29 @@ def test_what_is_missing_is_named_for_the_source_that_has_most(tiny, tmp_path):
     assert (
         f"Looked in {tmp_path}, " in caught.value.hint
         and "diagd weights pull tiny" in caught.value.hint
+    )
+
+
+def test_what_somebody_must_know_who_fetches_them():
+    """Page, licence, the command, and where a licence is to be accepted: also of another part."""
+
+    def hint(name: str) -> str:
+        with pytest.raises(WeightsError) as caught:
+            locate_all(load_preset(name))
+        return caught.value.hint
+
+    assert hint("wham-200m").partition("; ")[2] == (
+        "fetch them with: diagd weights pull wham-200m (from https://huggingface.co/microsoft/wham; "
+        "licence: Microsoft Research License, non-commercial research only; weights may not be "
+        "passed on); or name their folder with --weights-dir or DIAGD_WEIGHTS"
+    )
+    gate = "https://huggingface.co/nvidia/Cosmos-1.0-Tokenizer-DV8x16x16, and log in: hf auth login"
+    assert f"; first accept the licence at {gate}); or name" in hint("simplear-0.5b")
+    assert "no longer has them, since May 2025 (licence: MIT); if you have" in hint(
+        "mineworld-700m"
+    )
+    assert "(from https://github.com/valeoai/VideoActionModel/releases/tag/v1.0.0; " in hint(
+        "vavim-l"
     )
 
 

@@ -148,6 +148,7 @@ def measured() -> dict[str, tuple[int, int]]:
             {"height": 128, "width": 192},
             {"channels": 64, "multipliers": (1, 1, 2, 2), "codebook": 999},
         ),
+        "emu3-vq": ({"height": 96, "width": 128}, {"channels": 64, "codebook": 999}),
         "vit-vq": (
             {"height": 180, "width": 300, "context": 8, "window": 9},
             {"dim": 256, "layers": 1, "codebook": 999},

@@ -49,14 +49,10 @@ def work(config: CosmosDvConfig, frames: int, context: int, area: int, item: int
     """Bytes besides the weights, see `families.TokenizerKind`."""
     # The whole clip at once: Haar patches of the pixels, or the blocks at their resolution.
     pixels = COLOURS * frames * area
-    wide = (
-        config.channels
-        * config.multipliers[0]
-        * (1 + (frames - 1) / config.patch)
-        * area
-        / config.patch**2
-    )
-    return max(5.5 * pixels, 6.6 * wide) * item
+    times = 1 + (frames - 1) / config.patch
+    wide = config.channels * config.multipliers[0] * area / config.patch**2
+    # a convolution in time has two frames more in front: in a copy, and in its kernel's layout
+    return max(5.5 * pixels, (6.6 * times + 4) * wide) * item
 
 
 def _attention(width: int) -> int:

@@ -6,14 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from diagd_cli.model.config import Codes, Strict, Width
-from diagd_cli.tokens.fields import MOST_LEVELS
+from diagd_cli.model.config import Codes, Width
+from diagd_cli.tokens.fields import Pyramid, Widths, check_multiplied, multiplied
 
 GROUPS = 32  # of the group norms
 TIMES = 4  # frames that a latent frame stands for: an image is given so often, and the first kept
 
 
-class Emu3VqConfig(Strict):
+class Emu3VqConfig(Pyramid):
     """Emu3's VQ tokenizer, on single frames. `channels`: width, times each of `multipliers`, one a
     level, finest first; every level after the first halves the resolution, and the last one
     attends. `blocks`: residual blocks of an encoder level, a decoder level has one more. `latent`:
@@ -25,32 +25,17 @@ class Emu3VqConfig(Strict):
     kind: Literal["emu3-vq"] = "emu3-vq"
     codebook: Codes = 32768
     channels: Width = 256
-    multipliers: tuple[Width, ...] = Field(
-        default=(1, 2, 2, 4), min_length=1, max_length=MOST_LEVELS
-    )
+    multipliers: Widths = (1, 2, 2, 4)
     blocks: int = Field(default=2, gt=0, le=100)
     latent: Width = 4
     code_dim: Width = 4
 
     @model_validator(mode="after")
     def _grouped(self) -> Emu3VqConfig:
-        if self.channels % GROUPS:
-            raise ValueError(f"channels ({self.channels}) must be a multiple of {GROUPS}")
-        if max(self.widths) > 1 << 16:
-            raise ValueError(f"channels x multipliers ({max(self.widths)}) is above {1 << 16}")
+        check_multiplied(self.channels, self.multipliers, GROUPS)
         return self
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each level, finest first."""
-        return tuple(self.channels * factor for factor in self.multipliers)
-
-    @property
-    def spatial(self) -> int:
-        """Pixels along each side of a token."""
-        return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def temporal(self) -> int:
-        """Frames a latent frame stands for, after the first."""
-        return 1
+        return multiplied(self.channels, self.multipliers)

@@ -24,6 +24,7 @@ from diagd_cli.families.huggingface.rope import (
     frequencies,
     magnitude,
 )
+from diagd_cli.files.bounded import read_bounded
 from diagd_cli.model.config import Codes, Depth, Heads, Positions, TransformerConfig, Width
 
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
@@ -224,22 +225,17 @@ def require_reach(path: Path, settings: Settings, length: int) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds. Raises WeightsError for anything else."""
-    reason = ""
+    hint = "Give the folder of a model"
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_FILE + 1)
-        if len(text) > LARGEST_FILE:
-            reason = f"it has more than {LARGEST_FILE} bytes"
-        else:
-            found = json.loads(text)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        text = read_bounded(path, LARGEST_FILE)
+    except ValueError as error:
+        raise WeightsError(f"{path} cannot be read: {error}", hint) from None
+    try:
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = f"no JSON ({one_line(error)})"
-    if reason:
-        raise WeightsError(f"{path} cannot be read: {reason}", "Give the folder of a model")
+        raise WeightsError(f"{path} cannot be read: no JSON ({one_line(error)})", hint) from None
     if not isinstance(found, dict):
-        raise WeightsError(f"{path} is no object of JSON", "Give the folder of a model")
+        raise WeightsError(f"{path} is no object of JSON", hint)
     return found
 
 

@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from diagd_cli.model.config import Codes, Strict, Width
-from diagd_cli.tokens.fields import MOST_LEVELS
+from diagd_cli.model.config import Codes, Width
+from diagd_cli.tokens.fields import Pyramid, Widths
 
 
-class VqImageConfig(Strict):
+class VqImageConfig(Pyramid):
     """Convolutional autoencoder with a learned codebook, as MineWorld and aMUSEd have it; one
     latent frame a frame.
 
@@ -24,9 +24,7 @@ class VqImageConfig(Strict):
 
     kind: Literal["vq-image"] = "vq-image"
     codebook: Codes = 8192
-    channels: tuple[Width, ...] = Field(
-        default=(128, 256, 256, 512, 768), min_length=1, max_length=MOST_LEVELS
-    )
+    channels: Widths = (128, 256, 256, 512, 768)
     blocks: int = Field(default=2, gt=0, le=100)
     latent: Width = 64
     code_dim: int = Field(default=0, ge=0, le=1 << 16)
@@ -41,11 +39,6 @@ class VqImageConfig(Strict):
         return self
 
     @property
-    def spatial(self) -> int:
-        """Pixels along each side of a token."""
-        return 2 ** (len(self.channels) - 1)
-
-    @property
-    def temporal(self) -> int:
-        """Frames a latent frame stands for, after the first."""
-        return 1
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, finest first."""
+        return self.channels

@@ -16,7 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagd_cli.families.mineworld.config import VqImageConfig
-from diagd_cli.tokens.vq import Resample, ResBlock, check_sides, codebook, vectors
+from diagd_cli.tokens.vq import (
+    Resample,
+    ResBlock,
+    check_sides,
+    codebook,
+    group_norm,
+    run_through,
+    vectors,
+)
 
 # bounds the memory; a frame of 224x384 pixels keeps a processor busy: 0.6 TFLOP to decode
 FRAMES_AT_ONCE = 1
@@ -125,10 +133,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for level in self.down_blocks:
-            x = level(x)
-        return self.conv_out(F.silu(self.conv_norm_out(self.mid_block(x))))
+        x = self.mid_block(run_through(self.down_blocks, self.conv_in(x)))
+        return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
 class Decoder(nn.Module):
@@ -149,9 +155,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid_block(self.conv_in(z))
-        for level in self.up_blocks:
-            x = level(x)
+        x = run_through(self.up_blocks, self.mid_block(self.conv_in(z)))
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
 
@@ -170,17 +174,10 @@ class Level(nn.Module):
     ):
         super().__init__()
         self.resnets = nn.ModuleList(
-            ResBlock(width if n else inputs, width, config.groups, config.norm_eps, "conv_shortcut")
-            for n in range(blocks)
+            ResBlock(config, width if n else inputs, width, "conv_shortcut") for n in range(blocks)
         )
         self.downsamplers = nn.ModuleList([Resample(width, True)] if change == "down" else [])
         self.upsamplers = nn.ModuleList([Resample(width, False)] if change == "up" else [])
 
     def forward(self, x: Tensor) -> Tensor:
-        for module in (*self.resnets, *self.downsamplers, *self.upsamplers):
-            x = module(x)
-        return x
-
-
-def group_norm(config: VqImageConfig, width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(config.groups, width, eps=config.norm_eps)
+        return run_through((*self.resnets, *self.downsamplers, *self.upsamplers), x)

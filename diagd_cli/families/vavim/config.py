@@ -8,11 +8,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from diagd_cli.model.config import Codes, Strict, Width
-from diagd_cli.tokens.fields import MOST_LEVELS
+from diagd_cli.model.config import Codes, Width
+from diagd_cli.tokens.fields import Pyramid, Widths, check_multiplied, multiplied
 
 
-class LlamaGenVqConfig(Strict):
+class LlamaGenVqConfig(Pyramid):
     """LlamaGen's convolutional VQ tokenizer, VQ-16 by default; one latent frame a frame.
 
     `channels`: width, times each of `multipliers`, one a level, finest first; every level after the
@@ -25,9 +25,7 @@ class LlamaGenVqConfig(Strict):
     kind: Literal["llamagen-vq"] = "llamagen-vq"
     codebook: Codes = 16384
     channels: Width = 128
-    multipliers: tuple[Width, ...] = Field(
-        default=(1, 1, 2, 2, 4), min_length=1, max_length=MOST_LEVELS
-    )
+    multipliers: Widths = (1, 1, 2, 2, 4)
     blocks: int = Field(default=2, gt=0, le=100)
     latent: Width = 256
     code_dim: Width = 8
@@ -36,25 +34,10 @@ class LlamaGenVqConfig(Strict):
 
     @model_validator(mode="after")
     def _grouped(self) -> LlamaGenVqConfig:
-        if self.channels % self.groups:
-            raise ValueError(
-                f"channels ({self.channels}) must be a multiple of groups ({self.groups})"
-            )
-        if max(self.widths) > 1 << 16:
-            raise ValueError(f"channels x multipliers ({max(self.widths)}) is above {1 << 16}")
+        check_multiplied(self.channels, self.multipliers, self.groups)
         return self
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Channels of each level, finest first."""
-        return tuple(self.channels * factor for factor in self.multipliers)
-
-    @property
-    def spatial(self) -> int:
-        """Pixels along each side of a token."""
-        return 2 ** (len(self.multipliers) - 1)
-
-    @property
-    def temporal(self) -> int:
-        """Frames a latent frame stands for, after the first."""
-        return 1
+        return multiplied(self.channels, self.multipliers)

@@ -13,7 +13,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagd_cli.families.vavim.config import LlamaGenVqConfig
-from diagd_cli.tokens.vq import Resample, ResBlock, check_sides, codebook, vectors
+from diagd_cli.tokens.vq import (
+    Resample,
+    ResBlock,
+    check_sides,
+    codebook,
+    group_norm,
+    run_through,
+    vectors,
+)
 
 Change = Literal["downsample", "upsample"]
 
@@ -91,10 +99,8 @@ class Encoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], config.latent, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_in(x)
-        for level in self.conv_blocks:
-            x = level(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        x = self.mid(run_through(self.conv_blocks, self.conv_in(x)))
+        return self.conv_out(F.silu(self.norm_out(x)))
 
 
 class Decoder(nn.Module):
@@ -121,9 +127,7 @@ class Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, z: Tensor) -> Tensor:
-        x = self.mid(self.conv_in(z))
-        for level in self.conv_blocks:
-            x = level(x)
+        x = run_through(self.conv_blocks, self.mid(self.conv_in(z)))
         return self.conv_out(F.silu(self.norm_out(x)))
 
 
@@ -181,8 +185,4 @@ def middle(config: LlamaGenVqConfig, width: int) -> nn.Sequential:
 
 
 def res_block(config: LlamaGenVqConfig, inputs: int, width: int) -> ResBlock:
-    return ResBlock(inputs, width, config.groups, config.norm_eps, "nin_shortcut")
-
-
-def group_norm(config: LlamaGenVqConfig, width: int) -> nn.GroupNorm:
-    return nn.GroupNorm(config.groups, width, eps=config.norm_eps)
+    return ResBlock(config, inputs, width, "nin_shortcut")

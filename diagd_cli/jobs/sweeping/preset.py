@@ -56,9 +56,6 @@ def moved(preset: Preset, role: Role, path: Path, folder: Path | None) -> Weight
         pass  # they lie beside the old preset, or in a folder that was named
     own = path.resolve().parent
     pairs = zip(source.files, files, strict=True)
-    near = [
-        known.model_copy(update={"file": os.path.relpath(file.resolve(), own)})
-        for known, file in pairs
-    ]
+    near = [known.at(os.path.relpath(file.resolve(), own)) for known, file in pairs]
     remote = tuple(known for known in entry.sources if known.repo)  # which can still be fetched
     return entry.model_copy(update={"sources": (*remote, Source(files=tuple(near)))})

@@ -99,6 +99,13 @@ def test_pickle_is_refused_and_does_not_run(refused, tiny, tmp_path):
     assert not sprung.exists()
 
 
+def test_weights_are_missed_before_a_text_encoder_is_fetched(diagd, tmp_path):
+    asked = ("-p", "llamagen-t2i-xl-256", "--prompt", "A fox", "-o", tmp_path / "fox.png")
+    done = diagd("generate", *asked, HF_HUB_OFFLINE="1")
+    assert done.code == 1
+    assert "The transformer weights of llamagen-t2i-xl-256 are missing" in done.err
+
+
 def test_missing_weights(refused, tiny, tmp_path):
     preset = broken(tiny, tmp_path / "p", Path.unlink, known=False)
     code, line = refused(preset=preset)
