@@ -24,7 +24,6 @@ from diagd_cli.cli.kinds import FILE
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import THREADS, set_threads
 from diagd_cli.errors import DiagdError
-from diagd_cli.jobs.settings import AUTO
 from diagd_cli.play import LARGEST_MESSAGE, LOOPBACK
 from diagd_cli.play.mount import require_server
 
@@ -128,6 +127,7 @@ def serve(
     require_server("diagd play")
     import uvicorn
 
+    from diagd_cli.jobs.settings import AUTO
     from diagd_cli.play.app import room_app
     from diagd_cli.play.saving import write
 
