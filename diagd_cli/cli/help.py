@@ -48,7 +48,7 @@ PANELS = {
     "Looking": "layer head frame radius",
     "Measuring": "dtypes repeats steps pixels i3d vbench-results recommend",
     "Serving": "fps sessions host port browser",
-    "Training": "lr accumulate scheduled_sampling every precision cache",
+    "Training": "lr accumulate scheduled-sampling every precision cache",
     "Output": "output out record stream save-tokens picture heat race sheet html plot chart "
     "animate compare-with export-vbench write-preset question bits force resume dry-run json "
     "quiet verbose",
