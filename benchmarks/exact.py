@@ -30,7 +30,7 @@ GOLDEN = 0.618
 def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__, repeats=1)
     parser.add_argument("--preset", default="freedoom", help="whose clips are continued")
-    parser.add_argument("--dtype", default="float32", help="of the Transformer")
+    parser.add_argument("--dtype", default="float32", help="as --dtypes of diagd bench")
     parser.add_argument("--clips", nargs="+", help="others than those that it ships")
     parser.add_argument("--frames", type=int, default=4, help="new ones of each clip")
     parser.add_argument("--start", type=int, default=0, help="first frame of the context")
@@ -38,7 +38,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--raster", nargs="+", type=int, default=[16, 32, 64, 128])
     parser.add_argument("--picture", help="PNG of when each token proved to be true")
     args = common.parse(parser, argv)
-    loaded = load(args.preset, dtype=args.dtype)
+    dtype, _, weights = args.dtype.partition("+")
+    loaded = load(args.preset, dtype=dtype, weights=weights or "float")
     near = loaded.preset.path.parent / loaded.preset.name / "clips"
     clips = args.clips or sorted(map(str, near.glob("*.mp4")))
     sessions = [open_clip(loaded, clip, args.start, args.frames) for clip in clips]
