@@ -18,10 +18,8 @@ from diagd_cli.model.positions import rotate
 from diagd_cli.model.products import packs_bfloat16
 
 FEW = 256  # rows of queries up to which all of their scores are made at once
-ROWS, LEAST = (
-    32,
-    4,
-)  # rows that PyTorch's kernel takes together on a CPU; fewer have one of their own
+ROWS = 32  # rows of queries that PyTorch's kernel takes together on a CPU
+LEAST = 4  # of them; fewer go to a kernel of their own
 Rope = tuple[Tensor, Tensor] | None  # cosines and sines [.., Q, 1, head_dim] of the fed positions
 
 
