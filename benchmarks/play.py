@@ -222,7 +222,9 @@ def judge(args: argparse.Namespace) -> list[dict]:
                 walks.append([names[each.action] for each in walked[1:]])
                 hits += read_back(inverse, np.stack(pixels), walks[-1], names)
             label = decoding.label(preset.grid)
-            real = read_row(f"the game's, keys as by {label}", in_the_game(inverse, walks, names))
+            real = read_row(
+                f"the game's, keys as by {label}", in_the_game(preset, inverse, walks, names)
+            )
             made = read_row(label, hits)
             made["share of the game's"] = made["read as held"] / real["read as held"]
             rows += [real, made]
@@ -233,14 +235,14 @@ def read_row(what: str, hits: list[bool]) -> dict:
     return {"frames": what, "pairs": len(hits), "read as held": float(np.mean(hits))}
 
 
-def in_the_game(inverse, walks: list[list[str]], names: list[str]) -> list[bool]:
+def in_the_game(preset, inverse, walks: list[list[str]], names: list[str]) -> list[bool]:
     """What is read from the game's own frames where the same keys are held, from several places."""
     hits = []
     for scenario in SCENARIOS:
         with open_game(scenario) as game:
             for seed in range(FIRST_PLACE, FIRST_PLACE + PLACES):
                 for held in walks:
-                    frames = follow(game, seed, held, 120, 160)
+                    frames = follow(game, seed, held, preset.clip.height, preset.clip.width)
                     hits += read_back(inverse, frames, held[: len(frames) - 1], names)
     return hits
 

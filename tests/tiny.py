@@ -77,3 +77,10 @@ def save_clip(path: Path, frames: np.ndarray, fps: float = 10.0) -> Path:
         "".join(json.dumps({"action": a}) + "\n" for a in actions)
     )
     return path
+
+
+def save_walks(folder: Path) -> Path:
+    """Three clips of different pixels, 0.mp4 to 2.mp4, each with the actions beside it."""
+    for n in range(3):
+        save_clip(folder / f"{n}.mp4", moving(3 + n, 16 + n))
+    return folder

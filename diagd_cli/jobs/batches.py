@@ -110,9 +110,9 @@ class Run:
         """
         machine, preset = self.generation.machine, self.generation.preset
         if self.loaded is None:
-            machine.fetch_weights(preset)
-        if preset.text and self.loaded is None and not machine.random_weights:
-            locate_all(preset, machine.weights_folder)  # before a text encoder is fetched
+            machine.fetch_weights(preset)  # those of words among them, which are read first
+            if preset.text and not machine.random_weights:
+                locate_all(preset, machine.weights_folder)  # before a text encoder is fetched
         self.prompts.embed(self.progress)
         if self.loaded is None:
             self.loaded = self.load_for(self.generation, self.size, self.progress)

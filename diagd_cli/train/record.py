@@ -151,6 +151,13 @@ def _step(game: DoomGame, action: str) -> bool:
     return not game.is_episode_finished()
 
 
+def _new_episode(game: DoomGame, seed: int, attempt: int) -> np.random.Generator:
+    """Begin the episode of a seed, elsewhere in each attempt; returns what draws in it."""
+    game.set_seed(seed + 1 + 100_003 * attempt)
+    game.new_episode()
+    return np.random.default_rng([seed, attempt])
+
+
 def _settle(game: DoomGame, rng: np.random.Generator) -> bool:
     """Before the first recorded frame: turn to a random heading, then on until the view is open;
     False if none is.
@@ -174,9 +181,7 @@ def play(
     early (some levels have a goal).
     """
     for attempt in range(ATTEMPTS):
-        rng = np.random.default_rng([seed, attempt])
-        game.set_seed(seed + 1 + 100_003 * attempt)
-        game.new_episode()
+        rng = _new_episode(game, seed, attempt)
         video: list[np.ndarray] = []
         actions: list[str] = []
         policy = Policy(rng)
@@ -200,9 +205,7 @@ def follow(game: DoomGame, seed: int, actions: list[str], height: int, width: in
     place with an open view: one more than actions, fewer where the episode ends before.
     """
     for attempt in range(ATTEMPTS):
-        game.set_seed(seed + 1 + 100_003 * attempt)
-        game.new_episode()
-        if _settle(game, np.random.default_rng([seed, attempt])):
+        if _settle(game, _new_episode(game, seed, attempt)):
             break
     video = [downsample(game.get_state().screen_buffer, height, width)]
     for action in actions:

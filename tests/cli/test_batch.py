@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny import moving, save_clip
+from tiny import moving, save_clip, save_walks
 
 from diagd_cli.clip.image import write_png
 from diagd_cli.clip.read import read_clip
@@ -27,10 +27,7 @@ def generate(diagd, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("walks")
-    for n in range(3):
-        save_clip(folder / f"{n}.mp4", moving(3 + n, 16 + n))
-    return folder
+    return save_walks(tmp_path_factory.mktemp("walks"))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import fsspec
 import pytest
 import shelf
-from tiny import moving, save_clip
+from tiny import save_walks
 
 TIMES = {"seconds", "first_frame_seconds", "frame_seconds", "rates", "peak_memory_bytes", "batch"}
 
@@ -21,10 +21,7 @@ TIMES = {"seconds", "first_frame_seconds", "frame_seconds", "rates", "peak_memor
 @pytest.fixture(scope="module")
 def walks(tmp_path_factory):
     """Three clips, one of them with actions beside it."""
-    folder = tmp_path_factory.mktemp("walks")
-    for n in range(3):
-        save_clip(folder / f"{n}.mp4", moving(3 + n, 16 + n))
-    return folder
+    return save_walks(tmp_path_factory.mktemp("walks"))
 
 
 @pytest.fixture

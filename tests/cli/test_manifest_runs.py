@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from tiny import moving, save_clip
+from tiny import save_walks
 
 
 @pytest.fixture
@@ -21,10 +21,7 @@ def generate(diagd, tiny, tmp_path):
 
 @pytest.fixture(scope="module")
 def walks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("walks")
-    for n in range(3):
-        save_clip(folder / f"{n}.mp4", moving(3 + n, 16 + n))
-    return folder
+    return save_walks(tmp_path_factory.mktemp("walks"))
 
 
 def manifest(folder, *rows, name="rows.jsonl"):
