@@ -61,8 +61,9 @@ class Exact:
         self.width, self.drawn_of = min(width, grid.block), codes
         self.row = min(row or max(1, round(width * IN_A_ROW)), self.width)
         self.ahead = torch.arange(grid.block, device=self.device)
-        near = 0, 1, 2, grid.stride - 1, grid.stride, grid.stride + 1
-        self.near = torch.tensor(near, device=self.device)  # whose output a token changes
+        # what feeds the places beside and below a token, whose output it changes most
+        near = 0, 1, grid.stride - 2, grid.stride - 1, grid.stride
+        self.near = torch.tensor(near, device=self.device)
         self.held = steps.held.repeat(batch, 1)  # clips differ in what their slots hold
         self.stale = torch.zeros_like(self.held, dtype=torch.bool)
         self.front = self.held.new_zeros(batch, 1)  # the newest position whose token is true

@@ -53,6 +53,14 @@ class Sampler:
 
         Returns ids int64 [B, n].
         """
+        scores, ids = self.scores(logits, targets)
+        chosen = scores.argmax(-1, keepdim=True)
+        return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
+
+    def scores(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Of what is drawn the largest one decides: float32 [B, n, m], and ids int64 [B, n, m], or
+        [m] where they are all; the parameters are those of a call.
+        """
         s = self.sampling
         logits = logits[..., : s.codes].float()
         if s.first and self.grid is not None:
@@ -61,13 +69,12 @@ class Sampler:
             barred = opening.unsqueeze(-1) & (self.ids < s.first)
             logits = logits.masked_fill(barred, -torch.inf)
         if s.temperature < GREEDY_BELOW:
-            return logits.argmax(-1)
+            return logits, self.ids
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:
             logits, ids = nucleus(logits, s.top_p, s.top_p_rule == "strict")
         keys = mix(self.seeds + (targets + self.origin) * _GOLDEN)  # [B, n]
-        chosen = (logits + self._gumbel(keys, ids)).argmax(-1, keepdim=True)
-        return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
+        return logits + self._gumbel(keys, ids), ids
 
     def _gumbel(self, keys: Tensor, ids: Tensor) -> Tensor:
         """Standard Gumbel noise float32 [..., m]; keys: int64 [...]; ids: int64 [..., m] or [m]."""

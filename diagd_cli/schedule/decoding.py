@@ -18,7 +18,7 @@ Window = Literal["roll", "slide"]
 WINDOWS: tuple[str, ...] = get_args(Window)
 Guess = Literal["previous-frame", "random"]
 GUESSES: tuple[str, ...] = get_args(Guess)
-IN_A_ROW = 3 / 8  # of the tokens that exact feeds in a pass; see docs/exact.md
+IN_A_ROW = 5 / 16  # of the tokens that exact feeds in a pass; see docs/exact.md
 STAND_INS: tuple[str, ...] = get_args(StandIn)
 
 

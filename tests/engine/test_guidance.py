@@ -17,6 +17,7 @@ from strategies import (
     build_model,
     careful,
     configs,
+    decided,
     decodings,
     ends,
     random_sequences,
@@ -181,6 +182,7 @@ def made(session, world):
 @given(
     st.data(), configs(kinds=("rope-1d", "rope-2d", "rope-3d")), SEEDS, TEMPERATURES, st.booleans()
 )
+@decided
 def test_p3_guided_clips_of_a_batch_are_the_clips_alone(data, config, seed, temperature, capture):
     world = data.draw(worlds())
     guidance = data.draw(guidances(world))

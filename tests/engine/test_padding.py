@@ -15,6 +15,7 @@ from strategies import (
     World,
     build_model,
     configs,
+    decided,
     open_session,
     random_sequences,
     run,
@@ -75,6 +76,7 @@ def extended(session, world, decoding):
 
 @FEWER
 @given(PADDED, configs(), SEEDS, TEMPERATURES, st.booleans(), st.booleans(), st.data())
+@decided
 def test_p3_a_clip_does_not_depend_on_how_much_it_was_padded(
     world, config, seed, temperature, slides, capture, data
 ):
@@ -103,6 +105,7 @@ def test_p3_a_clip_does_not_depend_on_how_much_it_was_padded(
 
 @FEWER
 @given(PADDED, configs(), SEEDS, TEMPERATURES, st.sampled_from([1, 2, 3, 512]), st.data())
+@decided
 def test_p3_what_padding_holds_changes_nothing(world, config, seed, temperature, chunk, data):
     """Nor in what parts it is fed, and it spreads nothing that is no number."""
     paddings = [data.draw(st.integers(0, world.grid.prefix - 1)) for _ in range(2)]

@@ -16,6 +16,7 @@ from strategies import (
     build_model,
     careful,
     configs,
+    decided,
     random_sequences,
     reference,
     run,
@@ -152,6 +153,7 @@ def test_p2_free_running_the_engine_makes_the_tokens_of_the_oracle(world, config
 
 @FEWER
 @given(worlds(), configs(), SEEDS, TEMPERATURES, st.data())
+@decided
 def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperature, data):
     model = build_model(config, world.grid, world.context + world.frames, seed)
     prompts, seeds = world.prompt(random_sequences(world, config, seed, batch=3)), [seed, 1, seed]
@@ -166,6 +168,7 @@ def test_p3_clips_of_a_batch_are_the_clips_alone(world, config, seed, temperatur
 
 @FEWER
 @given(worlds(), configs(), SEEDS, TEMPERATURES)
+@decided
 def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, temperature):
     """One width for all, a counter on the device, a longer cache than needed: what CUDA graphs
     replay, run as it is.
@@ -187,6 +190,7 @@ def test_p3_steps_that_can_be_captured_change_nothing(world, config, seed, tempe
 
 @FEWER
 @given(worlds(), configs(), SEEDS, TEMPERATURES, CHUNKS)
+@decided
 def test_p3_what_a_cache_held_before_changes_nothing(world, config, seed, temperature, chunk):
     model, plan = build_model(config, world.grid, world.context + world.frames, seed), world.plan()
     prompt = world.prompt(random_sequences(world, config, seed))

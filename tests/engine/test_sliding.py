@@ -17,6 +17,7 @@ from strategies import (
     build_model,
     careful,
     configs,
+    decided,
     decodings,
     known_ends,
     open_session,
@@ -107,6 +108,7 @@ def test_p2_two_decodings_in_turn_are_the_oracles_walk_continued(
 
 @FEWER
 @given(LONG, RELATIVE, SEEDS, TEMPERATURES, WINDOWS, SINKS, st.booleans())
+@decided
 def test_p3_clips_in_lock_step_are_the_clips_alone_captured_or_not(
     world, config, seed, temperature, window, sinks, capture
 ):
