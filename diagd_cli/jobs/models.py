@@ -58,6 +58,7 @@ def load_models(
         beside=beside,
         weights=weights,
         tp=machine.tp,
+        pixels=pixels,
     )
     machine.fetch_weights(preset, *beside)
     random = settings.seed if machine.random_weights else None

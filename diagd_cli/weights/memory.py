@@ -74,6 +74,7 @@ def estimate(
     decoding: Decoding | None = None,
     weights: str = "",
     tp: int = 1,
+    pixels: bool = True,
 ) -> Estimate:
     """What `batch` clips at once need whose length is `frames` frames, context included; by default
     the preset's. Where the preset has guidance, each is twice in the Transformer's batch.
@@ -86,6 +87,7 @@ def estimate(
     decoding: says how large the cache is; the preset's by default.
     weights: "int8" or "fp8" where the blocks' matrices are of 8 bits.
     tp: processes that hold the Transformer together, of which one is told of.
+    pixels: without, there is no tokenizer.
     """
     config, grid, item, codec = (
         preset.transformer.split(tp),
@@ -110,15 +112,15 @@ def estimate(
     logits = in_batch * rows * (config.logits * item + preset.tokenizer.codebook * SAMPLED)
     known = grid.length(min(preset.context, held))
     cache = 2 * keys * (config.layers * slots * itemsize(kv_dtype or dtype) + text * item)
-    tokenizer = tokenizer_parameters(preset.tokenizer) * codec
+    tokenizer = tokenizer_parameters(preset.tokenizer) * codec if pixels else 0
     tokens = max(prefill_work(config, in_batch, known, item, chunk), logits)
-    pixels = codec_work(preset, frames, codec, batch)
+    images = codec_work(preset, frames, codec, batch) if pixels else 0
     return Estimate(
         weights=_weights(preset, item, weights, tp) + sum(_weights(each, item) for each in beside),
         cache=cache,
         tokenizer=tokenizer,
-        work=max(tokens, pixels),
-        offloaded=min(cache + max(0, tokens - pixels), tokenizer + max(0, pixels - tokens))
+        work=max(tokens, images),
+        offloaded=min(cache + max(0, tokens - images), tokenizer + max(0, images - tokens))
         if offload
         else 0,
     )
@@ -198,6 +200,7 @@ def require(
     decoding: Decoding | None = None,
     weights: str = "",
     tp: int = 1,
+    pixels: bool = True,
 ) -> Estimate:
     """The estimate, if the device has room for it now. Raises DiagdError, with what would fit, if
     it has not.
@@ -208,6 +211,7 @@ def require(
         "decoding": decoding,
         "weights": weights,
         "tp": tp,
+        "pixels": pixels,
         "codec_dtype": codec_dtype(device, dtype),
         "offload": offload and str(device) != "cpu",
     }

@@ -104,6 +104,13 @@ def test_the_text_counts():
     assert with_text.cache - without.cache == slot * (keys + 1)  # and the begin-of-video token
 
 
+def test_tokens_alone_need_no_tokenizer():
+    preset = load_preset("emu3-gen")
+    whole, tokens = (estimate(preset, dtype="bfloat16", pixels=pixels) for pixels in (True, False))
+    assert (whole.weights, whole.cache) == (tokens.weights, tokens.cache)
+    assert tokens.tokenizer == 0 < whole.tokenizer and tokens.work < whole.work / 10
+
+
 def test_what_grows_with_what():
     preset = load_preset("mineworld-300m")
     one, three = (estimate(preset, batch=n, dtype="float32") for n in (1, 3))

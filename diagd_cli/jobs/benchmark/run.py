@@ -43,10 +43,16 @@ def run(benchmark: Benchmark, progress: Progress) -> BenchReport:
     preset, settings = benchmark.preset, benchmark.settings
     device = choose_device(benchmark.machine.device)
     kinds = dtypes_of(benchmark, device)
-    frames = settings.context + settings.frames
     for dtype, weights in kinds:
-        largest = max(benchmark.batches)
-        require(preset, device, batch=largest, dtype=dtype, frames=frames, weights=weights)
+        require(
+            preset,
+            device,
+            batch=max(benchmark.batches),
+            dtype=dtype,
+            frames=settings.context + settings.frames,
+            weights=weights,
+            pixels=benchmark.pixels,
+        )
     timings: list[Timing] = []
     models = []
     for dtype, weights in kinds:
