@@ -128,8 +128,20 @@ def test_logits_are_the_librarys(name, saved):
             for p in range(LENGTH - 9, LENGTH)
         ]
     assert_close(torch.cat(late, dim=1)[..., :CODES], wanted[:, -9:], LIMIT)
-    tied = theirs.config.tie_word_embeddings
-    assert preset.transformer.logits == (VOCAB if tied else CODES)  # no row is kept for nothing
+    assert preset.transformer.logits == CODES and not preset.transformer.tied  # no row for nothing
+
+
+def test_an_output_layer_that_is_the_embedding_may_be_left_so(saved):
+    """Its first rows are those that are copied otherwise."""
+    preset = preset_from_hf(asked(saved("llama-tied")))
+    whole = preset.transformer.model_copy(update={"outputs": 0, "tied": True})
+    ids = torch.arange(LENGTH)[None] % VOCAB
+    logits = [
+        load_transformer(preset.model_copy(update={"transformer": config}))(ids, ids[0])
+        for config in (preset.transformer, whole)
+    ]
+    assert logits[1].shape[-1] == VOCAB
+    assert_close(logits[0], logits[1][..., :CODES], 1e-5)
 
 
 def test_greedy_frames_are_those_of_its_generate_where_all_but_codes_is_forbidden(

@@ -58,7 +58,7 @@ def transformer_tensors(
     require_reach(told[0], settings, positions - 1)
     label = weights[0] if len(weights) == 1 else weights[0].parent
     found = _read(weights)
-    layout = transformer_layout(config, tied=config.tied and HEAD not in found)
+    layout = transformer_layout(config, tied=settings.tie_word_embeddings and HEAD not in found)
     match(label, found, flat(layout), OTHERWISE)
     parts = gather(layout, found)
     embedding, head = found[EMBEDDING], found.get(HEAD)
@@ -71,7 +71,7 @@ def transformer_tensors(
     if config.tied:
         parts.pop("head.weight", None)
         return tied(label, head, embedding, parts.items()) if head else rows(parts.items())
-    parts["head.weight"] = [found[HEAD].rows(offset, offset + config.logits)]
+    parts["head.weight"] = [(head or embedding).rows(offset, offset + config.logits)]
     return rows(parts.items())
 
 

@@ -166,10 +166,12 @@ def _rope(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def transformer_config(path: Path, settings: Settings, outputs: int) -> TransformerConfig:
-    """The Transformer that settings describe, whose output layer has `outputs` rows; a tied one has
-    all. `path`: of the file, for messages. Raises WeightsError.
+    """The Transformer that settings describe, whose output layer has `outputs` rows: where these
+    are not all, it is not tied, but a copy of them. `path`: of the file, for messages. Raises
+    WeightsError.
     """
     rope, width = settings.rope, settings.width
+    tied = settings.tie_word_embeddings and outputs in (0, settings.vocab_size)
     kv_heads = settings.num_key_value_heads or settings.num_attention_heads
     if (given := len(rope.short_factor or ())) and 2 * given != width:
         told = f"short_factor has {given} numbers, and a head {width} channels"
@@ -179,7 +181,7 @@ def transformer_config(path: Path, settings: Settings, outputs: int) -> Transfor
         own = () if rope.rope_type in ("default", "dynamic") else _told(rope, width)
         return TransformerConfig(
             vocab=settings.vocab_size,
-            outputs=0 if settings.tie_word_embeddings else outputs,
+            outputs=0 if tied else outputs,
             dim=settings.hidden_size,
             layers=settings.num_hidden_layers,
             heads=settings.num_attention_heads,
@@ -189,7 +191,7 @@ def transformer_config(path: Path, settings: Settings, outputs: int) -> Transfor
             norm_eps=settings.rms_norm_eps,
             qk_norm=settings.model_type == "qwen3",
             bias=_bias(settings),
-            tied=settings.tie_word_embeddings,
+            tied=tied,
             # queries and keys are both as much longer, all of their channels being rotated
             attention_scale=0.0 if scale == 1 else scale / math.sqrt(width),
             positions=Positions(base=rope.rope_theta, frequencies=own),
