@@ -118,14 +118,18 @@ def resized(table: Stored, count: int) -> list[Stored]:
 
 
 def tied(
-    label: object, head: Stored, embedding: Stored, parts: Iterable[tuple[str, list[Stored]]]
+    label: object,
+    head: Stored,
+    embedding: Stored,
+    parts: Iterable[tuple[str, list[Stored]]],
+    told: str = "transformer.tied",
+    hint: str = "Set tied: false in the preset",
 ) -> Rows:
     """The parts, once the output layer has been seen to be the embedding. Raises WeightsError where
-    it is not.
+    it is not, with a hint; `told`: what says that it is.
     """
     if not torch.equal(head.load(), embedding.load()):
-        message = f"{label}: its output layer is not the embedding, as transformer.tied says"
-        raise WeightsError(message, "Set tied: false in the preset")
+        raise WeightsError(f"{label}: its output layer is not the embedding, as {told} says", hint)
     head.release()
     yield from rows(parts)
 

@@ -14,6 +14,7 @@ import yaml
 from families.agreement import assert_close
 from safetensors.torch import load_file, save_file
 
+from diagd_cli.errors import WeightsError
 from diagd_cli.jobs.from_hf import FromHf, preset_from_hf
 from diagd_cli.model.mask import EVERYTHING
 from diagd_cli.preset_files import load_preset
@@ -142,6 +143,23 @@ def test_an_output_layer_that_is_the_embedding_may_be_left_so(saved):
     ]
     assert logits[1].shape[-1] == VOCAB
     assert_close(logits[0], logits[1][..., :CODES], 1e-5)
+
+
+@pytest.mark.parametrize("change", [{}, {"outputs": 0, "tied": True}])
+def test_an_output_layer_that_should_be_the_embedding_and_is_another_is_refused(saved, change):
+    folder = saved("llama-tied")
+    preset = preset_from_hf(asked(folder))
+    config = preset.transformer.model_copy(update=change)
+    tensors = load_file(folder / "model.safetensors")
+    head = tensors["model.embed_tokens.weight"].clone()
+    save_file({**tensors, "lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
+    preset = preset_from_hf(asked(folder)).model_copy(update={"transformer": config})
+    load_transformer(preset)
+    head[0] += 1
+    save_file({**tensors, "lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
+    preset = preset_from_hf(asked(folder)).model_copy(update={"transformer": config})
+    with pytest.raises(WeightsError, match="not the embedding, as tie_word_embeddings says"):
+        load_transformer(preset)
 
 
 def test_greedy_frames_are_those_of_its_generate_where_all_but_codes_is_forbidden(

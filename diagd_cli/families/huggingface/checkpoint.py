@@ -58,7 +58,8 @@ def transformer_tensors(
     require_reach(told[0], settings, positions - 1)
     label = weights[0] if len(weights) == 1 else weights[0].parent
     found = _read(weights)
-    layout = transformer_layout(config, tied=settings.tie_word_embeddings and HEAD not in found)
+    ties = settings.tie_word_embeddings
+    layout = transformer_layout(config, tied=ties and HEAD not in found)
     match(label, found, flat(layout), OTHERWISE)
     parts = gather(layout, found)
     embedding, head = found[EMBEDDING], found.get(HEAD)
@@ -70,8 +71,11 @@ def transformer_tensors(
     parts["embed.weight"] = turned(embedding, offset)
     if config.tied:
         parts.pop("head.weight", None)
-        return tied(label, head, embedding, parts.items()) if head else rows(parts.items())
-    parts["head.weight"] = [(head or embedding).rows(offset, offset + config.logits)]
+    else:
+        layer = embedding if ties else found[HEAD]
+        parts["head.weight"] = [layer.rows(offset, offset + config.logits)]
+    if ties and head:
+        return tied(label, head, embedding, parts.items(), "tie_word_embeddings", OTHERWISE)
     return rows(parts.items())
 
 

@@ -171,7 +171,7 @@ def transformer_config(path: Path, settings: Settings, outputs: int) -> Transfor
     WeightsError.
     """
     rope, width = settings.rope, settings.width
-    tied = settings.tie_word_embeddings and outputs in (0, settings.vocab_size)
+    tied = settings.tie_word_embeddings and outputs == settings.vocab_size
     kv_heads = settings.num_key_value_heads or settings.num_attention_heads
     if (given := len(rope.short_factor or ())) and 2 * given != width:
         told = f"short_factor has {given} numbers, and a head {width} channels"
