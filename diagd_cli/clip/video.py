@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import av
 
@@ -26,6 +27,8 @@ _SAFE = {
     "format_whitelist": _CONTAINERS,
     "max_pixels": str(MAX_SIDE**2),
 }
+# of text that is not UTF-8; from 19 on PyAV has no other way
+_LENIENT: Any = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 AGAIN = "Copy or download it again"
 
 
@@ -40,9 +43,7 @@ def opened_video(
     """
     with complaints() as log:
         try:
-            container = av.open(
-                "file:" + os.path.abspath(path), options=dict(_SAFE), metadata_errors="replace"
-            )
+            container = av.open("file:" + os.path.abspath(path), options=dict(_SAFE), **_LENIENT)
         except MemoryError:
             raise
         except (av.FFmpegError, OSError, ValueError) as error:
