@@ -1,4 +1,5 @@
-"""Which products the CPU has, as far as oneDNN, whose they are, was not told to do without.
+"""Which products the CPU has, as far as oneDNN, whose they are, was not told to do without; and
+whether a GPU has kernels of our own.
 
 For each a variable of the environment (0 or 1) says so where it is set: what one kind of processor
 chooses can be had, and tested, on the other.
@@ -7,7 +8,9 @@ chooses can be had, and tested, on the other.
 from __future__ import annotations
 
 import os
+import shutil
 from functools import cache
+from importlib.util import find_spec
 
 import torch
 
@@ -15,6 +18,8 @@ from diagd_cli.errors import UsageError
 
 NATIVE_BFLOAT16 = "DIAGD_NATIVE_BFLOAT16"
 NATIVE_INT8 = "DIAGD_NATIVE_INT8"
+OWN_KERNELS = "DIAGD_OWN_KERNELS"
+AMPERE = 8, 0  # the first that multiplies bfloat16, by Triton as by PyTorch
 # oneDNN's names of instruction sets without products of int8, and those that lack bfloat16 besides
 _WITHOUT_INT8 = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
 _WITHOUT_BFLOAT16 = _WITHOUT_INT8 | {"AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE_VNNI"}
@@ -59,3 +64,31 @@ def _has(asked: tuple[str, ...], without: frozenset[str]) -> bool:
     if limit.upper() in without:
         return False
     return any(getattr(torch.cpu, name, lambda: False)() for name in asked)
+
+
+def own_kernels(device: torch.device) -> bool:
+    """Whether kernels of our own do what needs no gradient on a device: on CUDA, by Triton, which
+    comes with PyTorch there, and needs a C compiler. torch.compile makes its own.
+
+    Raises UsageError for a variable that is neither 0 nor 1.
+    """
+    wanted = not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return device.type == "cuda" and wanted and _own_kernels(device)
+
+
+@cache
+def _own_kernels(device: torch.device) -> bool:
+    told = _told(OWN_KERNELS)
+    if told is not None:
+        return told
+    compiler = any(map(shutil.which, ("cc", "gcc", "clang", os.environ.get("CC", "cc"))))
+    known = find_spec("triton") is not None and compiler
+    return known and torch.cuda.get_device_capability(device) >= AMPERE
+
+
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU, each of which does one thing at a time; a CPU counts as a small one, for tests."""
+    if device.type != "cuda":
+        return 8
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from diagd_cli.model.mask import Span
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.wavefront import LOOKS_BACK, wavefront
 from diagd_cli.tokens.grid import Grid
@@ -63,7 +64,11 @@ class Ring:
         return not self.window or positions <= self.grid.length(self.window)
 
     def visible(self, held: Tensor, positions: Tensor, start: Tensor | None = None) -> Tensor:
-        """Which slots tokens see, bool [..., n, S]: the rule of what is visible, for all decodings.
+        """Which slots tokens see, bool [..., n, S]; the parameters are those of `span`."""
+        return self.span(held, positions, start).visible()
+
+    def span(self, held: Tensor, positions: Tensor, start: Tensor | None = None) -> Span:
+        """Which slots tokens see: the rule of what is visible, for all decodings.
 
         Those that hold a position at or before their own, in the window. What lies before `start`
         is padding, which nobody sees but itself: softmax over nothing would be no number.
@@ -72,17 +77,13 @@ class Ring:
         positions: int64 [..., n], of the tokens.
         start: int64 [B, 1], the first position of each clip that is no padding; None is 0.
         """
-        held = held.unsqueeze(-2)
-        seen = held <= positions.unsqueeze(-1)
-        if start is not None:
-            seen = seen & (held >= positions.minimum(start).unsqueeze(-1))
+        least = None if start is None else positions.minimum(start)
         if not self.window:
-            return seen
+            return Span(held, positions, least=least)
         grid = self.grid
         frame = (positions - grid.prefix).div(grid.block, rounding_mode="floor")
         oldest = (frame - (self.window - 1)) * grid.block + grid.prefix
-        near = held >= oldest.unsqueeze(-1)
-        return seen & (near | (held < grid.length(self.sinks)))
+        return Span(held, positions, oldest, grid.length(self.sinks), least)
 
 
 def ring_for(grid: Grid, decoding: Decoding, window: int) -> Ring:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diagd_cli.engine.filters import keep_top, nucleus
+from diagd_cli.processor import own_kernels
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.sampling import Sampling
 
@@ -53,6 +54,12 @@ class Sampler:
 
         Returns ids int64 [B, n].
         """
+        if self._by_kernel(logits.device):
+            from diagd_cli.engine.draw import draw
+
+            s, keys = self.sampling, self._keys(targets)
+            logits = self._barred(logits[..., : s.codes], targets)
+            return draw(logits, keys, s.temperature, s.top_p, s.top_p_rule == "strict")
         scores, ids = self.scores(logits, targets)
         chosen = scores.argmax(-1, keepdim=True)
         return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)
@@ -62,19 +69,31 @@ class Sampler:
         [m] where they are all; the parameters are those of a call.
         """
         s = self.sampling
-        logits = logits[..., : s.codes].float()
-        if s.first and self.grid is not None:
-            index = targets - self.grid.prefix
-            opening = (index >= 0) & (index.remainder(self.grid.block) == 0)
-            barred = opening.unsqueeze(-1) & (self.ids < s.first)
-            logits = logits.masked_fill(barred, -torch.inf)
+        logits = self._barred(logits[..., : s.codes].float(), targets)
         if s.temperature < GREEDY_BELOW:
             return logits, self.ids
         logits, ids = keep_top(logits / s.temperature, s.top_k), self.ids
         if s.top_p < 1:
             logits, ids = nucleus(logits, s.top_p, s.top_p_rule == "strict")
-        keys = mix(self.seeds + (targets + self.origin) * _GOLDEN)  # [B, n]
-        return logits + self._gumbel(keys, ids), ids
+        return logits + self._gumbel(self._keys(targets), ids), ids
+
+    def _by_kernel(self, device: torch.device) -> bool:
+        """Whether the draw is one kernel: of a GPU, and where no number of ids is asked for."""
+        s = self.sampling
+        return own_kernels(device) and s.temperature >= GREEDY_BELOW and not s.top_k
+
+    def _barred(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Logits [B, n, codes], with -inf for ids that no frame begins with."""
+        if not self.sampling.first or self.grid is None:
+            return logits
+        index = targets - self.grid.prefix
+        opening = (index >= 0) & (index.remainder(self.grid.block) == 0)
+        barred = opening.unsqueeze(-1) & (self.ids < self.sampling.first)
+        return logits.masked_fill(barred, -torch.inf)
+
+    def _keys(self, targets: Tensor) -> Tensor:
+        """What the noise of each token is a hash of, with its id: int64 [B, n]."""
+        return mix(self.seeds + (targets + self.origin) * _GOLDEN)
 
     def _gumbel(self, keys: Tensor, ids: Tensor) -> Tensor:
         """Standard Gumbel noise float32 [..., m]; keys: int64 [...]; ids: int64 [..., m] or [m]."""

@@ -172,7 +172,9 @@ class Steps:
         put(self.tokens, places, self.choose(logits, target))
 
     def _mask(self, positions: Tensor, extent: int) -> Mask:
-        return Mask(visible=self.ring.visible(self.held[..., :extent], positions, self.start))
+        span = self.ring.span(self.held[..., :extent], positions, self.start)
+        reads = getattr(self.model, "reads_spans", False)
+        return Mask(span=span) if reads else Mask(visible=span.visible())
 
 
 class Replay:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache as once
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,10 @@ from diagd_cli.model.mask import EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
 from diagd_cli.model.positions import rotate
 from diagd_cli.model.products import packs_bfloat16
+from diagd_cli.processor import own_kernels
 
+# rows of queries above which PyTorch's kernels do as well as ours, and need no room for parts
+MANY = 1024
 FEW = 256  # rows of queries up to which all of their scores are made at once
 ROWS = 32  # rows of queries that PyTorch's kernel takes together on a CPU
 LEAST = 4  # of them; fewer go to a kernel of their own
@@ -39,6 +42,7 @@ class Attention(nn.Module):
             self.q_norm = make_norm(config, self.head_dim)
             self.k_norm = make_norm(config, self.head_dim)
         self.qk_norm = config.qk_norm
+        self._whole = not self.qk_norm or config.norm == "rms"  # a kernel knows of no other norm
         self.scale = config.attention_scale or None
 
     def forward(
@@ -56,18 +60,38 @@ class Attention(nn.Module):
         """
         b, n, _ = x.shape
         h, g = self.heads, self.kv_heads
-        qk, v = self.qkv(x).view(b, n, h + 2 * g, self.head_dim).split([h + g, g], dim=2)
+        qkv = self.qkv(x).view(b, n, h + 2 * g, self.head_dim)
+        if cache is not None and self._whole and suits_kernels(mask, n, h // g, x.device):
+            q = self._remembered(qkv, rope, cache, slots)
+            k, v = cache.read(extent, q.dtype)
+        else:
+            q, k, v = self._apart(qkv, rope)
+            if cache is None:
+                k, v = k.transpose(1, 2), v.transpose(1, 2)
+            else:
+                cache.write(slots, k, v)
+                k, v = cache.read(extent, k.dtype)
+        seen = attend(q.transpose(1, 2), k, v, mask, self.scale).transpose(1, 2).reshape(b, n, -1)
+        return self.out(seen, onto)
+
+    def _apart(self, qkv: Tensor, rope: Rope) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [B, Q, H, D], keys and values [B, Q, G, D], normed and rotated."""
+        h, g = self.heads, self.kv_heads
+        qk, v = qkv.split([h + g, g], dim=2)
         if self.qk_norm:
             qk = torch.cat([self.q_norm(qk[:, :, :h]), self.k_norm(qk[:, :, h:])], dim=2)
         if rope is not None:
             qk = rotate(qk, *rope)
         q, k = qk.split([h, g], dim=2)
-        if cache is None:
-            k, v = k.transpose(1, 2), v.transpose(1, 2)
-        else:
-            k, v = cache.update(slots, k, v, extent)
-        seen = attend(q.transpose(1, 2), k, v, mask, self.scale).transpose(1, 2).reshape(b, n, -1)
-        return self.out(seen, onto)
+        return q, k, v
+
+    def _remembered(self, qkv: Tensor, rope: Rope, cache: LayerCache, slots: Tensor) -> Tensor:
+        """Queries as of `_apart`; keys and values go into the cache."""
+        from diagd_cli.model import kernels
+
+        norms: Any = (self.q_norm.weight, self.k_norm.weight) if self.qk_norm else None
+        eps = cast(float, self.q_norm.eps) if self.qk_norm else 0.0
+        return kernels.remembered(qkv, norms, eps, rope, slots, cache.keys, cache.values)
 
 
 class CrossAttention(nn.Module):
@@ -115,7 +139,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
     if mask.blocks is not None:
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves what was normed or rotated in float32
         return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, scale=scale, enable_gqa=h != g)
-    if mask.visible is None and mask.causal:
+    if mask.span and suits_kernels(mask, n, h // g, q.device):
+        from diagd_cli.model import kernels
+
+        return kernels.attention(q, k, v, mask.span, scale).transpose(1, 2)
+    if mask.visible is None and mask.span is None and mask.causal:
         return F.scaled_dot_product_attention(
             q, along(k), v, is_causal=True, scale=scale, enable_gqa=h != g
         )
@@ -152,6 +180,13 @@ def along(k: Tensor) -> Tensor:
     they lie across, as `by_products` wants them, and only there.
     """
     return k if k.stride(-1) == 1 else k.contiguous()
+
+
+def suits_kernels(mask: Mask, n: int, group: int, device: torch.device) -> bool:
+    """Whether attention of n queries, `group` heads of which share one of keys, is by our own
+    kernels, which read no matrix.
+    """
+    return mask.span is not None and n * group <= MANY and own_kernels(device)
 
 
 def suits_products(q: Tensor) -> bool:

@@ -16,15 +16,11 @@ class LayerCache(NamedTuple):
     keys: Tensor
     values: Tensor
 
-    def update(self, slots: Tensor, k: Tensor, v: Tensor, extent: int) -> tuple[Tensor, Tensor]:
-        """Write new keys and values, and return what is to be read, those included.
+    def write(self, slots: Tensor, k: Tensor, v: Tensor) -> None:
+        """Put new keys and values in place of what was there.
 
-        slots: int64 [Q], or [B, Q] where clips differ, where they go; what was there before is
-            replaced.
+        slots: int64 [Q], or [B, Q] where clips differ, where they go.
         k, v: float [B, Q, kv_heads, head_dim], in the queries' dtype, not the cache's.
-        extent: number of slots to read, from the first.
-
-        Returns keys and values [B, kv_heads, extent, head_dim] in the queries' dtype.
         """
         for store, new in ((self.keys, k), (self.values, v)):
             rows = new.transpose(1, 2).to(store.dtype)
@@ -36,7 +32,10 @@ class LayerCache(NamedTuple):
                 store.scatter_(2, index, rows)
             else:  # that lies across, all of which a scatter into a view would copy
                 store.mT.scatter_(3, index.mT, rows.mT)
-        return self.keys[:, :, :extent].to(k.dtype), self.values[:, :, :extent].to(k.dtype)
+
+    def read(self, extent: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values [B, kv_heads, extent, head_dim] of the first slots, in a dtype."""
+        return self.keys[:, :, :extent].to(dtype), self.values[:, :, :extent].to(dtype)
 
 
 class KVCache:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagd_cli.model.config import TransformerConfig
+from diagd_cli.processor import own_kernels
 
 
 class RMSNorm(nn.Module):
@@ -20,6 +21,10 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., dim] with its last axis normed, in x's dtype."""
+        if own_kernels(x.device):
+            from diagd_cli.model import kernels
+
+            return kernels.normed(x, self.weight, self.eps)
         y = self._normed(x.float()).to(x.dtype)
         return y if self.weight is None else y * self.weight
 

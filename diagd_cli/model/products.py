@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from diagd_cli.model.eight_bits import BY_DTYPE, FORMATS, quantise, scales
-from diagd_cli.processor import exact_int8, native_bfloat16
+from diagd_cli.model.eight_bits import BY_DTYPE, FORMATS, Scaled, quantise, scales
+from diagd_cli.processor import exact_int8, native_bfloat16, own_kernels
 
 # of torch.ops.mkldnn and torch.ops.onednn; private
 OPERATORS = "_linear_pointwise", "_reorder_linear_weight"
@@ -89,10 +89,17 @@ class Float8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product."""
-        values, scale = quantise(x.flatten(0, -2), BY_DTYPE[self.weight.dtype])
+        values, scale = self._round(x.flatten(0, -2))
         y = torch._scaled_mm(values, self.weight, scale, self.scale, out_dtype=torch.bfloat16)
         y = y.to(x.dtype).view(*x.shape[:-1], -1)
         return y if self.bias is None else y.add_(self.bias)
+
+    def _round(self, x: Tensor) -> Scaled:
+        if own_kernels(x.device):
+            from diagd_cli.model import kernels
+
+            return kernels.rounded(x)
+        return quantise(x, BY_DTYPE[self.weight.dtype])
 
 
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

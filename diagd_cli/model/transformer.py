@@ -12,7 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diagd_cli.model.attention import Attention, CrossAttention, Rope, reads_products
+from diagd_cli.model.attention import (
+    Attention,
+    CrossAttention,
+    Rope,
+    reads_products,
+    suits_kernels,
+)
 from diagd_cli.model.cache import KVCache, LayerCache
 from diagd_cli.model.caption import Caption, with_prefix
 from diagd_cli.model.config import TransformerConfig
@@ -21,6 +27,7 @@ from diagd_cli.model.linear import Linear
 from diagd_cli.model.mask import CAUSAL, EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
 from diagd_cli.model.positions import Rotary, absolute_table, learned_table
+from diagd_cli.processor import own_kernels
 
 
 class Transformer(nn.Module):
@@ -66,6 +73,11 @@ class Transformer(nn.Module):
         """The type of its weights."""
         return self.embed.weight.dtype
 
+    @property
+    def reads_spans(self) -> bool:
+        """Whether a mask without a matrix is as good as one with it."""
+        return own_kernels(self.device)
+
     def new_cache(self, batch: int, slots: int, dtype: torch.dtype | None = None) -> KVCache:
         """An empty cache for `batch` clips and `slots` positions; dtype None is the weights'."""
         dtype = self.dtype if dtype is None else dtype
@@ -108,7 +120,9 @@ class Transformer(nn.Module):
         elif self.rotary is not None:
             rope = self.rotary(positions, x.dtype)
         slots = positions if slots is None else slots
-        mask = mask.laid_out(self.config.heads // self.config.kv_heads, x.dtype)
+        group = self.config.heads // self.config.kv_heads
+        if not suits_kernels(mask, x.shape[1], group, x.device):
+            mask = mask.laid_out(group, x.dtype)
         absolute = self.absolute[positions].to(x.dtype) if self.config.positions.absolute else None
         for i, block in enumerate(self.blocks):
             if absolute is not None:
@@ -178,6 +192,10 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, onto: Tensor) -> Tensor:
         """What it makes of x [B, Q, dim], added to the residual stream `onto` [B, Q, dim]."""
+        if self.gated and own_kernels(x.device):
+            from diagd_cli.model import kernels
+
+            return self.down(kernels.gated(self.up(x)), onto)
         if self.gated:
             gate, up = self.up(x).chunk(2, dim=-1)
             return self.down(F.silu(gate) * up, onto)

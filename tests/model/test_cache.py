@@ -11,10 +11,11 @@ CONFIG = TransformerConfig(vocab=9, dim=8, layers=3, heads=4, kv_heads=2, head_d
 
 @pytest.mark.parametrize("across", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_update_writes_and_returns_what_is_to_be_read(dtype, across):
+def test_what_is_written_is_read(dtype, across):
     cache = KVCache(CONFIG, 2, 10, dtype=dtype, across=across)
     k, v = torch.randn(2, 2, 3, 2, 4)  # B, Q, kv_heads, head_dim of each
-    keys, values = cache.layer(1).update(torch.tensor([7, 0, 4]), k, v, 8)
+    cache.layer(1).write(torch.tensor([7, 0, 4]), k, v)
+    keys, values = cache.layer(1).read(8, torch.float32)
     for read, new, store in ((keys, k, cache.keys), (values, v, cache.values)):
         assert read.shape == (2, 2, 8, 4) and read.dtype == torch.float32
         assert torch.equal(read[:, :, [7, 0, 4]], new.transpose(1, 2).to(dtype).float())
@@ -26,7 +27,8 @@ def test_update_writes_and_returns_what_is_to_be_read(dtype, across):
 def test_clips_may_write_to_slots_of_their_own(across):
     cache, slots = KVCache(CONFIG, 2, 10, across=across), torch.tensor([[7, 0, 4], [1, 2, 9]])
     k, v = torch.randn(2, 2, 3, 2, 4)
-    for read, new in zip(cache.layer(1).update(slots, k, v, 10), (k, v), strict=True):
+    cache.layer(1).write(slots, k, v)
+    for read, new in zip(cache.layer(1).read(10, k.dtype), (k, v), strict=True):
         for clip in range(2):
             assert torch.equal(read[clip][:, slots[clip]], new[clip].transpose(0, 1))
         assert read.count_nonzero() == new.numel()
@@ -35,8 +37,9 @@ def test_clips_may_write_to_slots_of_their_own(across):
 def test_a_later_write_replaces_an_earlier_one():
     cache, slots = KVCache(CONFIG, 1, 4), torch.tensor([2])
     first, second = torch.randn(2, 1, 1, 2, 4)
-    cache.layer(0).update(slots, first, first, 4)
-    keys, values = cache.layer(0).update(slots, second, 2 * second, 4)
+    cache.layer(0).write(slots, first, first)
+    cache.layer(0).write(slots, second, 2 * second)
+    keys, values = cache.layer(0).read(4, second.dtype)
     assert torch.equal(keys[:, :, 2], second[:, 0]) and torch.equal(
         values[:, :, 2], 2 * second[:, 0]
     )
