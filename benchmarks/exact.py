@@ -18,6 +18,7 @@ from benchmarks import common
 from benchmarks.common import Lap
 from diagd_cli import Decoding, Preset, load
 from diagd_cli.clip.read import read_clip
+from diagd_cli.device import choose_device
 from diagd_cli.engine.session import Session
 from diagd_cli.engine.state import Times
 from diagd_cli.loading import Loaded
@@ -31,6 +32,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__, repeats=1)
     parser.add_argument("--preset", default="freedoom", help="whose clips are continued")
     parser.add_argument("--dtype", default="float32", help="as --dtypes of diagd bench")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--clips", nargs="+", help="others than those that it ships")
     parser.add_argument("--frames", type=int, default=4, help="new ones of each clip")
     parser.add_argument("--start", type=int, default=0, help="first frame of the context")
@@ -39,7 +41,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--picture", help="PNG of when each token proved to be true")
     args = common.parse(parser, argv)
     dtype, _, weights = args.dtype.partition("+")
-    loaded = load(args.preset, dtype=dtype, weights=weights or "float")
+    device = choose_device(args.device)
+    loaded = load(args.preset, device, dtype, weights=weights or "float")
     near = loaded.preset.path.parent / loaded.preset.name / "clips"
     clips = args.clips or sorted(map(str, near.glob("*.mp4")))
     sessions = [open_clip(loaded, clip, args.start, args.frames) for clip in clips]

@@ -14,6 +14,7 @@ import argparse
 import json
 import math
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -22,13 +23,16 @@ from statistics import median
 
 import numpy as np
 import torch
+from torch.autograd import DeviceType
+from torch.autograd.profiler_util import FunctionEventAvg
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks import common
 from diagd_cli import Decoding, Preset, load
 from diagd_cli.device import DTYPES, choose_device
+from diagd_cli.engine.session import Session
 from diagd_cli.jobs.benchmark.machine import bandwidth, peak_flops
-from diagd_cli.jobs.benchmark.measure import Timing, draw_codes, measure
+from diagd_cli.jobs.benchmark.measure import Timing, draw_codes, measure, wait
 from diagd_cli.loading import Loaded, Request
 from diagd_cli.pipeline import encode_frames, start_session, to_frames
 from diagd_cli.weights.memory import estimate
@@ -44,6 +48,8 @@ TINY_TOKENIZERS = {
 }
 NTP, FAST = Decoding("ntp"), Decoding("diagd", k=1, d=1)
 GB = 1e9
+PROFILED, KERNELS = 4, 16  # steps that are profiled, and kernels that are told of each
+PROFILES = 2  # of the first models
 SMALLEST = "bfloat16+8 bits"
 IN_8_BITS = {"cpu": "int8", "cuda": "fp8"}
 
@@ -96,6 +102,7 @@ class Log:
             for row in work():
                 self.add({"part": name, **row})
         except Exception as error:
+            traceback.print_exc()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             self.add({"part": name, "failed": reason[:300]})
         if torch.cuda.is_available():
@@ -131,7 +138,14 @@ def main(argv: list[str] | None = None) -> None:
                 f"{model.preset}, {kind}",
                 lambda model=model, kind=kind: speeds(model, kind, device, speed, args.tiny),
             )
-    log.take("profile", lambda: profiled(device, args.tiny))
+    log.take("passes", lambda: passes(device, args.tiny))
+    log.take("endless", lambda: endless(device, args.tiny))
+    for model in (model for model in MODELS[:PROFILES] if model.preset in args.models):
+        for kind in model.numbers:
+            log.take(
+                f"profile of {model.preset}, {kind}",
+                lambda model=model, kind=kind: profiled(model, kind, device, args.tiny),
+            )
 
 
 # ---- parts ---------------------------------------------------------------------------------------
@@ -246,17 +260,90 @@ def speeds(
         timing = measure(loaded, codes, request, repeats=2, steps=count)
         yield {**figures(timing, preset, speed, kind), "capture s": capture(loaded, request, count)}
     whole = np.concatenate([codes, draw_codes(preset, frames, 1)[: preset.new_latents(frames)]])
-    started = time.perf_counter()
-    shown = to_frames(loaded, whole)
-    decoded = time.perf_counter() - started
-    started = time.perf_counter()
-    encode_frames(loaded, shown[: preset.clip.context])
-    spent = {"decode pixels s": decoded, "encode s": time.perf_counter() - started}
+    for _ in range(2):  # the second time counts, when kernels have been chosen
+        started = time.perf_counter()
+        shown = to_frames(loaded, whole)
+        decoded = time.perf_counter() - started
+        started = time.perf_counter()
+        encode_frames(loaded, shown[: preset.clip.context])
+        encoded = time.perf_counter() - started
+    spent = {"decode pixels s": decoded, "encode s": encoded}
     yield {**spent, "frames": len(shown), "context": preset.clip.context}
     whole_clip = preset.clip.context + frames
     need = estimate(preset, frames=whole_clip, dtype=dtype, weights=weights)
     peak = torch.cuda.max_memory_allocated(device) / GB if device.type == "cuda" else None
     yield {"estimated GB": need.total / GB, "peak GB": peak}
+
+
+def passes(device: torch.device, tiny: bool) -> Iterator[dict]:
+    """What a pass of `exact` takes by its guesses; random weights do not tell how many of them
+    would hold.
+    """
+    preset = tiny_of("cosmos-4b") if tiny else common.vary("cosmos-4b")
+    dtype, count = (torch.float32, 3) if tiny else (torch.bfloat16, 30)
+    loaded = load(preset, device, dtype, random=0, pixels=False)
+    codes = draw_codes(preset, preset.clip.context, 0)
+    for decoding in (
+        NTP,
+        *(Decoding("exact", width=width) for width in ((8,) if tiny else (32, 64, 128, 256))),
+    ):
+        request = loaded.request(preset.tokenizer.temporal, decoding=decoding)
+        session = start_session(loaded, codes[None], [request])
+        running = session.extend(1, decoding)
+        for _ in range(count):
+            next(running)
+        wait(session)
+        started = time.perf_counter()
+        for _ in range(count):
+            next(running)
+        wait(session)
+        spent = time.perf_counter() - started
+        running.close()
+        yield {"guesses": decoding.width, "ms/pass": 1000 * spent / count}
+
+
+def endless(device: torch.device, tiny: bool) -> Iterator[dict]:
+    """A video without end: how evenly frames come, and what grows. After the first ones nothing is
+    captured any more.
+    """
+    preset = tiny_of("freedoom") if tiny else common.vary("freedoom")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    loaded = load(preset, device, dtype, random=0 if tiny else None, pixels=False)
+    first, last = (4, 12) if tiny else (50, 1000)
+    rest, codes = preset.actions.rest, draw_codes(preset, preset.clip.context, 0)
+    for decoding in (
+        Decoding("diagd", 2, 10, window="slide"),
+        Decoding("diagd", 1, 5, window="slide"),
+    ):
+        if tiny:
+            decoding = replace(decoding, d=3)
+        request = loaded.request(preset.clip.frames, decoding=decoding)
+        session = start_session(loaded, codes[None], [request], remember=False)
+        came, held = [], []
+        for _ in session.stream(decoding, last, lambda frame: np.array([rest])):
+            came.append(time.perf_counter())
+            held.append((graphs(session), allocated(device)))
+        gaps = 1000 * np.diff(came)[first:]
+        yield {
+            "decoding": decoding.label(preset.grid),
+            "frames/s": 1000 * len(gaps) / gaps.sum(),
+            "gap ms": median(gaps),
+            "95%": float(np.quantile(gaps, 0.95)),
+            "longest": gaps.max(),
+            "graphs": [held[first][0], held[-1][0]],
+            "MB": [held[first][1], held[-1][1]],
+        }
+
+
+def graphs(session: Session) -> int:
+    """How many have been captured."""
+    assert session._state is not None
+    return len(getattr(session._state.run, "graphs", ()))
+
+
+def allocated(device: torch.device) -> float:
+    """Megabytes that tensors take on a GPU; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) / 1e6 if device.type == "cuda" else 0.0
 
 
 def capture(loaded: Loaded, request: Request, steps: int) -> float:
@@ -286,32 +373,55 @@ def figures(timing: Timing, preset: Preset, speed: dict, kind: str) -> dict:
     }
 
 
-def profiled(device: torch.device, tiny: bool) -> Iterator[dict]:
-    """Where the time of some steady steps goes, by kernel, uncaptured so that each has a name."""
-    preset = tiny_of("cosmos-4b") if tiny else common.vary("cosmos-4b")
-    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
-    loaded = load(preset, device, kind, random=0, pixels=False)
-    decoding = Decoding("diagd", k=2, d=3 if tiny else 10)
-    request = loaded.request(3 * preset.tokenizer.temporal, decoding=decoding)
-    codes = draw_codes(preset, preset.clip.context, 0)
-    session = start_session(loaded, codes[None], [request])
-    session.capture = False
-    steps = session.extend(3, decoding)
-    for _ in range(4 if tiny else 40):
-        next(steps)
-    activities = [ProfilerActivity.CPU]
-    activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []
-    with profile(activities=activities) as found:
-        for _ in range(4):
+def profiled(model: Model, kind: str, device: torch.device, tiny: bool) -> Iterator[dict]:
+    """Where the time of a few steady steps of each decoding goes, by kernel; uncaptured, so that
+    each has a name.
+    """
+    preset = tiny_of(model.preset) if tiny else common.vary(model.preset)
+    dtype, weights = numbers(kind, device)
+    loaded = load(preset, device, dtype, random=0, pixels=False, weights=weights or "float")
+    on_device = device.type == "cuda"
+    activities = [ProfilerActivity.CUDA] if on_device else [ProfilerActivity.CPU]
+    for decoding in model.decodings:
+        if tiny:
+            decoding = replace(decoding, k=min(decoding.k, 2), d=min(decoding.d, 3))
+        request = loaded.request(3 * preset.tokenizer.temporal, decoding=decoding)
+        codes = draw_codes(preset, preset.clip.context, 0)
+        session = start_session(loaded, codes[None], [request])
+        session.capture = False
+        steps = session.extend(preset.new_latents(request.frames), decoding)
+        for _ in range(4 if tiny else 30):
             next(steps)
-    steps.close()
-    spent = {
-        event.key: getattr(event, "self_device_time_total", 0) or event.self_cpu_time_total
-        for event in found.key_averages()
-    }
-    total = sum(spent.values())
-    for key in sorted(spent, key=lambda key: -spent[key])[:15]:
-        yield {"kernel": key[:80], "ms/step": spent[key] / 4000, "share": spent[key] / total}
+        with profile(activities=activities, acc_events=True) as found:
+            for _ in range(PROFILED):
+                next(steps)
+            if on_device:
+                torch.cuda.synchronize(device)
+        steps.close()
+        kernels = [event for event in found.key_averages() if not on_device or of_device(event)]
+        spent = {
+            (event.key, event.count): (
+                event.self_device_time_total if on_device else event.self_cpu_time_total
+            )
+            for event in kernels
+        }
+        total = sum(spent.values())
+        label = decoding.label(preset.grid)
+        yield {"decoding": label, "kernels a step": sum(n for _, n in spent) / PROFILED}
+        for key, count in sorted(spent, key=lambda key: -spent[key])[:KERNELS]:
+            own = spent[key, count]
+            yield {
+                "decoding": label,
+                "kernel": key[:90],
+                "a step": count / PROFILED,
+                "ms/step": own / 1000 / PROFILED,
+                "share": own / total,
+            }
+
+
+def of_device(event: FunctionEventAvg) -> bool:
+    """Whether it ran on a GPU, and is not the operation on the host that asked for it."""
+    return event.device_type == DeviceType.CUDA and not event.is_user_annotation
 
 
 def _short(value: object) -> str:
