@@ -289,7 +289,9 @@ class Preset(Strict):
         return ""
 
     def check_window(self, decoding: Decoding) -> None:
-        """Raise UsageError where the window is to slide and cannot, or sinks are not in it."""
+        """Raise UsageError where the window is to slide and cannot, or where sinks or the frames
+        that are attended to are not in it.
+        """
         if decoding.window == "slide" and self.why_rolls:
             message = f"The window of {self.name} cannot slide: {self.why_rolls}"
             raise UsageError(message, "Let it roll")
@@ -297,8 +299,11 @@ class Preset(Strict):
             raise UsageError(
                 f"sinks is {decoding.sinks}, and the window rolls", "Only one that slides has sinks"
             )
-        if decoding.sinks >= self.window:
-            hint = f"Use at most {self.window - 1}, for a window of {self.window} latent frames"
+        if decoding.attend > self.window:
+            hint = f"Use at most {self.window}, which the model's window holds"
+            raise UsageError(f"The window slides over {decoding.attend} latent frames", hint)
+        if decoding.sinks >= (seen := decoding.sees(self.window)):
+            hint = f"Use at most {seen - 1}, for a window of {seen} latent frames"
             raise UsageError(f"sinks is {decoding.sinks}", hint)
 
     def check_frames(self, context: int, frames: int, slides: bool = False) -> None:

@@ -58,10 +58,10 @@ class Defaults(Strict):
     trying too.
 
     `window`: whether a full window slides or rolls; `sinks`: frames at the front that stay visible
-    where it slides; `width`: tokens that `exact` feeds in a pass; see `schedule.decoding`. `first`:
-    smallest id that the first token of a frame may have. `top_p_rule`: see `engine.filters`.
-    `coldest`: what a temperature between 0, which is greedy, and it is raised to, as official code
-    may do.
+    where it slides; `attend`: newest frames that a token attends to there; `width`: tokens that
+    `exact` feeds in a pass; see `schedule.decoding`. `first`: smallest id that the first token of a
+    frame may have. `top_p_rule`: see `engine.filters`. `coldest`: what a temperature between 0,
+    which is greedy, and it is raised to, as official code may do.
     """
 
     method: Method = "diagd"
@@ -70,6 +70,7 @@ class Defaults(Strict):
     stand_in: StandIn = "previous-frame"
     window: Window = "roll"
     sinks: int = Field(default=0, ge=0)
+    attend: int = Field(default=0, ge=0)
     width: int = Field(default=0, ge=0)
     temperature: float = Field(default=1.0, ge=0, le=1000)
     top_k: int = Field(default=0, ge=0, le=MOST_CODES)
@@ -88,6 +89,7 @@ class Defaults(Strict):
             self.stand_in,
             window=self.window,
             sinks=self.sinks,
+            attend=self.attend,
             width=self.width,
         )
 

@@ -138,9 +138,11 @@ def test_which_windows_can_slide(name):
     [
         (Decoding(sinks=1), "sinks is 1, and the window rolls"),
         (Decoding(sinks=8, window="slide"), "sinks is 8. Use at most 7, for a window of 8"),
+        (Decoding(sinks=2, attend=2, window="slide"), "sinks is 2. Use at most 1, for a"),
+        (Decoding(attend=9, window="slide"), "slides over 9 latent frames. Use at most 8"),
     ],
 )
-def test_sinks_are_of_a_window_that_slides(decoding, message):
+def test_sinks_and_what_is_attended_to_are_of_a_window_that_slides(decoding, message):
     with pytest.raises(UsageError, match=message):
         load_preset("freedoom").check_window(decoding)
 

@@ -66,6 +66,32 @@ def test_an_instruction_set_that_is_switched_off_is_not_there(have, kind, name, 
     assert kind[0]() == (kind in [KINDS[one] for one in kinds])
 
 
+@pytest.mark.parametrize(
+    ("told", "triton", "compiler", "capability", "own"),
+    [
+        ("", True, True, (8, 0), True),
+        ("", True, True, (7, 5), False),
+        ("", True, False, (9, 0), False),
+        ("", False, True, (9, 0), False),
+        ("0", True, True, (9, 0), False),
+        ("1", True, False, (7, 5), True),
+    ],
+)
+def test_a_gpu_has_kernels_of_our_own(monkeypatch, told, triton, compiler, capability, own):
+    """By Triton, which builds them with a C compiler; where no gradient is wanted."""
+    cuda = torch.device("cuda")
+    monkeypatch.setenv("DIAGD_OWN_KERNELS", told)
+    monkeypatch.setattr(processor, "find_spec", lambda name: object() if triton else None)
+    monkeypatch.setattr(processor.shutil, "which", lambda name: name if compiler else None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    processor._own_kernels.cache_clear()
+    with torch.no_grad():
+        assert processor.own_kernels(cuda) == own
+        assert not processor.own_kernels(torch.device("cpu"))
+    assert not processor.own_kernels(cuda)
+    processor._own_kernels.cache_clear()
+
+
 @pytest.mark.parametrize(("told", "native"), [("0", False), ("1", True), ("", False)])
 def test_one_switch_makes_it_another_processor(have, kind, told, native):
     have(False, DIAGD_NATIVE_BFLOAT16=told, DIAGD_NATIVE_INT8=told)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from diagd_cli.cli.kinds import one_of
 from diagd_cli.errors import UsageError, did_you_mean
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, Method
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, WINDOWS, Decoding, Method, window_of
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.candidates import Candidate
@@ -19,15 +19,14 @@ if TYPE_CHECKING:
 WORDS: dict[str, dict[str, Any]] = {
     "no-repair": {"repair": False},
     "zero-slots": {"zero_slots": True},
-    "slide": {"window": "slide"},
-    "roll": {"window": "roll", "sinks": 0},
 }
+WORDS |= {word: cast(dict, window_of(word)) for word in WINDOWS}
 WORDS["random"] = {"guess": "random"}
 WORDS |= {stand_in: {"stand_in": stand_in} for stand_in in STAND_INS}
 PLAIN_HINT = "Write NAME, NAME:K or NAME:K:D, such as diagd:2:10"
 DECODINGS_HELP = (
-    "By comma, each NAME, NAME:K or NAME:K:D; after that :WORD, a stand-in, slide, roll, no-repair "
-    "or zero-slots; at the end @PRESET, "
+    "By comma, each NAME, NAME:K or NAME:K:D; after that :WORD, a stand-in, slide, slide-N, roll, "
+    "no-repair or zero-slots; at the end @PRESET, "
     "to run another Transformer with the same tokens."
 )
 
@@ -44,7 +43,7 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
     if (
         len(numbers) > 2
         or parts != numbers + told
-        or not all(words and word in WORDS for word in told)
+        or not all(words and meaning(word) for word in told)
     ):
         hint = (
             f"{PLAIN_HINT}; after that any of {', '.join(f':{word}' for word in WORDS)}"
@@ -59,8 +58,13 @@ def parse_decoding(text: str, default: Decoding, words: bool = True) -> Decoding
     meanings = ("width", "row") if name == "exact" else ("k", "d")
     chosen: dict[str, Any] = dict(zip(meanings, map(int, numbers), strict=False))
     for word in told:
-        chosen |= WORDS[word]
+        chosen |= meaning(word) or {}
     return replace(default, method=cast(Method, name), **chosen)
+
+
+def meaning(word: str) -> dict[str, Any] | None:
+    """What a `:WORD` says of a decoding; None for an unknown one."""
+    return WORDS.get(word) or window_of(word)
 
 
 def parse_candidates(texts: str, preset: Preset, settings: Settings) -> list[Candidate]:

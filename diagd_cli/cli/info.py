@@ -48,10 +48,12 @@ def gather() -> dict:
     from diagd_cli.device import choose_device, device_name, native_bfloat16
     from diagd_cli.free_memory import free_main_memory
     from diagd_cli.preset_files import load_preset, preset_names
-    from diagd_cli.processor import native_int8
+    from diagd_cli.processor import native_int8, own_kernels
     from diagd_cli.weights.locate import weights_folders
 
     device = choose_device()
+    with torch.no_grad():
+        own = own_kernels(device)
     names = preset_names()
     return {
         "versions": versions(),
@@ -60,6 +62,7 @@ def gather() -> dict:
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "native_bfloat16": native_bfloat16(device),
         "native_int8": native_int8(),
+        "own_kernels": own,
         "cpus": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "free_memory_bytes": free_main_memory(),

@@ -62,6 +62,7 @@ WindowOption = Annotated[
     option(
         "--window",
         help="What becomes of frames that are too many for the model: slide or roll; the preset's. "
+        "slide-6 attends to the newest 6 latent frames. "
         "For exact also how many guesses a pass checks: 64, or slide,64.",
     ),
 ]

@@ -12,13 +12,13 @@ from diagd_cli.cli.groups import (
     SteeringOptions,
 )
 from diagd_cli.cli.kinds import one_of
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, WINDOWS, Decoding
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, WINDOWS, Decoding, window_of
 from diagd_cli.tokens.sampling import TOP_P_RULES
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Machine, Settings, Steering
     from diagd_cli.preset import Preset
-    from diagd_cli.schedule.decoding import Method, Window
+    from diagd_cli.schedule.decoding import Method
     from diagd_cli.schedule.standin import StandIn
     from diagd_cli.sections import Defaults
 
@@ -53,7 +53,8 @@ def merge_decoding(
     one_of(method, METHODS, "'--decoding'")
     one_of(given.stand_in, STAND_INS, "'--stand-in'")
     name, width = read_window(given.window)
-    window = cast("Window", name or defaults.window)
+    own = (window_of(name) if name else None) or {}
+    window = own.get("window", defaults.window)
     sinks = given.sinks if given.sinks is not None else defaults.sinks if window == "slide" else 0
     return Decoding(
         method=cast("Method", method or defaults.method),
@@ -63,6 +64,7 @@ def merge_decoding(
         repair=given.repair,
         window=window,
         sinks=sinks,
+        attend=own.get("attend", defaults.attend),
         width=defaults.width if width is None else width,
     )
 
@@ -75,7 +77,8 @@ def read_window(text: str | None) -> tuple[str | None, int | None]:
     numbers = [int(word) for word in words if word.isdecimal()]
     names = [word for word in words if not word.isdecimal()]
     for name in [*names, *map(str, numbers[1:])]:
-        one_of(name, WINDOWS, "'--window'")
+        if not window_of(name):
+            one_of(name, WINDOWS, "'--window'")
     return names[-1] if names else None, numbers[0] if numbers else None
 
 

@@ -22,14 +22,13 @@ from diagd_cli.cli.kinds import FILE, numbers, one_of, option
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
-from diagd_cli.schedule.decoding import STAND_INS, WINDOWS
+from diagd_cli.schedule.decoding import STAND_INS, WINDOWS, window_of
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Settings
     from diagd_cli.jobs.sweeping.combinations import Combinations
     from diagd_cli.preset import Preset
     from diagd_cli.report.sweep import SweepReport
-    from diagd_cli.schedule.decoding import Window
     from diagd_cli.schedule.standin import StandIn
 
 HELP = """Run many decodings over clips, to choose k and d: quality against speed.
@@ -195,15 +194,16 @@ def combinations(
     wanted = [name.strip() for name in repairs.split(",")]
     for name in wanted:
         one_of(name, tuple(REPAIRS), "'--repairs'")
-    kept = [name.strip() for name in (windows or default.window).split(",")]
+    kept = [name.strip() for name in (windows or default.window_word).split(",")]
     for name in kept:
-        one_of(name, WINDOWS, "'--windows'")
-        preset.check_window(in_window(default, cast("Window", name)))
+        if not window_of(name):
+            one_of(name, WINDOWS, "'--windows'")
+        preset.check_window(in_window(default, name))
     return combine(
         [*named, *pairs],
         cast("list[StandIn]", kinds),
         [REPAIRS[name] for name in wanted],
         grid,
         context,
-        cast("list[Window]", kept),
+        kept,
     )

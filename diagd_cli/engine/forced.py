@@ -71,7 +71,7 @@ def plan_entries(plan: Plan, window: int = 0) -> Entries:
     """The entries of a plan: the prompt before `plan.prefill`, then every feed.
 
     window: latent frames that an entry sees, its own one included, besides the sinks of the
-        decoding; 0: all.
+        decoding, and no more than it attends to; 0: all.
 
     Raises ValueError for a decoding that sees what is no entry.
     """
@@ -88,6 +88,7 @@ def plan_entries(plan: Plan, window: int = 0) -> Entries:
     expires[writes[:-1][again]] = step[writes[1:][again]]
 
     grid, always = plan.grid, plan.grid.length(plan.decoding.sinks)
+    window = plan.decoding.sees(window)
     frame = (position - grid.prefix) // grid.block
     oldest = grid.prefix + (frame - (window - 1)) * grid.block if window else np.zeros_like(frame)
 

@@ -95,6 +95,7 @@ def ring_for(grid: Grid, decoding: Decoding, window: int) -> Ring:
     """
     if decoding.window == "roll":
         return Ring(grid, grid.length(window))
+    window = decoding.sees(window)
     kept = max(decoding.sinks, decoding.stand_in == "prompt-frame")
     if decoding.method in ("exact", "ntp"):  # alike, as sums are made in the order of slots
         turns = (window + AHEAD) * grid.block

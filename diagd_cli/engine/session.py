@@ -201,7 +201,8 @@ class Session:
         """
         if self._fed and self._serves(decoding):
             return self._start
-        known = self.window if decoding.window == "slide" else self.window - 1
+        slides = decoding.window == "slide"
+        known = decoding.sees(self.window) if slides else self.window - 1
         return max(self.forgotten, self.latents - known)
 
     def _go_on(self, decoding: Decoding) -> State:
@@ -311,7 +312,8 @@ class Session:
         self._fed = end - 1 + fed
         begun = -(-done // rules.d) + AHEAD * (wave.plan.decoding.method == "exact")
         begun = wave.context + min(begun, wave.latents or begun)
-        if state.ring.turns and begun - state.ring.frames > max(0, self._known - self.window):
+        seen = wave.plan.decoding.sees(self.window)
+        if state.ring.turns and begun - state.ring.frames > max(0, self._known - seen):
             self._fed = 0  # frames in flight have taken the place of what would be seen
 
     def _seconds_since(self, started: float) -> float:

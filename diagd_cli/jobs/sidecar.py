@@ -196,7 +196,10 @@ def matches(generation: Generation, prompts: Prompts, made: dict, work: Work) ->
     wanted = generation.choices(work.target)
     before = made["settings"]
     # before there was a choice
-    before = {**before, "decoding": {"window": "roll", "sinks": 0, **before["decoding"]}}
+    before = {
+        **before,
+        "decoding": {"window": "roll", "sinks": 0, "attend": 0, **before["decoding"]},
+    }
     told, wanted = ({k: v for k, v in s.items() if k not in free} for s in (before, wanted))
     found = (
         made["input"]["sha256"],

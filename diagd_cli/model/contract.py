@@ -28,6 +28,8 @@ class Model(Protocol):
 
     CUDA graphs hold a model's steps: nothing in a call with a cache may depend on a value that the
     host would have to read from the device.
+
+    One whose `reads_spans` is there, and true, is given masks without a matrix (`Mask.span`).
     """
 
     @property

@@ -94,6 +94,7 @@ class Place:
             now.repair,
             window=now.window,
             sinks=now.sinks,
+            attend=now.attend,
         )
         wanted.resolve(preset.grid, preset.context)
         return wanted

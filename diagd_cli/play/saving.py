@@ -156,7 +156,7 @@ class Again:
         other = not decoding.raster and decoding.stand_in != default.stand_in
         words += ["--stand-in", decoding.stand_in] if other else []
         words += [] if decoding.repair else ["--no-repair"]
-        words += ["--window", decoding.window]
+        words += ["--window", decoding.window_word]
         words += ["--sinks", decoding.sinks] if decoding.sinks != default.sinks else []
         words += [*(self.words or ()), "--seed", self.take.seed]
         words += ["--actions", output.with_suffix(".jsonl").name, "--save-tokens"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 from diagd_cli.errors import UsageError
 from diagd_cli.schedule.standin import StandIn
@@ -71,6 +72,8 @@ class Decoding:
         anew; one that slides is left by one at a time, under one wavefront over all frames, for
         which positions must be relative.
     sinks: latent frames at the front that stay visible where the window slides.
+    attend: newest latent frames that a token attends to where the window slides, its own one
+        included; 0 is all that the model's window holds.
     width: tokens that `exact` feeds in a pass at most; 0 is what suits the device.
     row: how many of them, the first ones, follow one another without a gap; 0 is what has proved
         good.
@@ -86,6 +89,7 @@ class Decoding:
     zero_slots: bool = False
     window: Window = "roll"
     sinks: int = 0
+    attend: int = 0
     width: int = 0
     row: int = 0
     guess: Guess = "previous-frame"
@@ -94,6 +98,18 @@ class Decoding:
     def raster(self) -> bool:
         """Whether tokens are those of next-token prediction, in raster order."""
         return self.method in ("ntp", "exact")
+
+    def sees(self, window: int) -> int:
+        """Latent frames that a token sees of a window of so many, its own one included; 0: all."""
+        if self.window == "roll" or not self.attend:
+            return window
+        return min(self.attend, window) if window else self.attend
+
+    @property
+    def window_word(self) -> str:
+        """The window as it is written, such as `slide-6`; see `window_of`."""
+        slides = self.window == "slide" and self.attend
+        return f"slide-{self.attend}" if slides else self.window
 
     def resolve(self, grid: Grid, context: int) -> Resolved:
         """What it comes to after `context` latent frames. Raises UsageError when k or d is out of
@@ -132,7 +148,8 @@ class Decoding:
         out of range.
         """
         resolved = self.resolve(grid, context)
-        window = {"window": self.window, "sinks": self.sinks}
+        attend = self.attend if self.window == "slide" else 0
+        window = {"window": self.window, "sinks": self.sinks, "attend": attend}
         slots = {"zero_slots": self.zero_slots}
         told = {"method": self.method, **resolved._asdict(), **slots, **window}
         if self.method == "exact":
@@ -151,13 +168,25 @@ class Decoding:
         }[self.method]
 
 
+def window_of(word: str) -> dict[str, Any] | None:
+    """What `roll`, `slide` or `slide-N` says of a decoding, whose tokens attend to N latent frames;
+    None for another word.
+    """
+    if word == "roll":
+        return {"window": "roll", "sinks": 0}
+    found = re.fullmatch(r"slide(?:-(\d{1,6}))?", word)
+    if not found:
+        return None
+    return {"window": "slide", **({"attend": int(found[1])} if found[1] else {})}
+
+
 def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
     """A name for each decoding, with its stand-in and its window where there are several of them.
 
     It also says what the decoding does unlike the algorithm.
     """
     decodings = list(decodings)
-    windows = len({decoding.window for decoding in decodings}) > 1
+    windows = len({decoding.window_word for decoding in decodings}) > 1
     sinks = len({decoding.sinks for decoding in decodings}) > 1
     diagonal = [decoding for decoding in decodings if decoding.method in ("diagd", "spatial")]
     several = len({decoding.stand_in for decoding in diagonal}) > 1
@@ -171,7 +200,7 @@ def labels(decodings: Iterable[Decoding], grid: Grid) -> list[str]:
         if decoding.method == "exact":
             label += f", {decoding.row} in a row" if decoding.row else ""
             label += ", random guesses" if decoding.guess == "random" else ""
-        label += f", {decoding.window}" if windows else ""
+        label += f", {decoding.window_word}" if windows else ""
         label += f", sinks {decoding.sinks}" if sinks and decoding.sinks else ""
         found.append(label)
     return found

@@ -97,7 +97,7 @@ def estimate(
     )
     frames = preset.clip.context + preset.clip.frames if frames is None else frames
     decoding = decoding or preset.decoding.decoding
-    held = min(preset.window, preset.latents(frames))
+    held = min(decoding.sees(preset.window), preset.latents(frames))
     ring = ring_for(grid, decoding, held)
     slots = ring.places + 1  # the last: where spare lanes write
     # what is attended to apart; a text that is the prefix is in the cache

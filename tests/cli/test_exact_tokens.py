@@ -73,6 +73,9 @@ def test_a_plan_says_what_only_a_run_can_tell(diagd):
         (["--decoding", "exact", "--window", "9999"], "The window of guesses is 9999. On a "),
         (["--window", "sideways"], "'sideways' is not one of roll, slide"),
         (["--window", "8,9"], "'9' is not one of roll, slide"),
+        (["--window", "roll-2"], "'roll-2' is not one of roll, slide"),
+        (["--window", "slide-99"], "The window slides over 99 latent frames. Use at most "),
+        (["--window", "slide-1", "--sinks", "1"], "sinks is 1. Use at most 0, for a window of 1"),
     ],
 )
 def test_windows_that_are_none(diagd, tiny, options, told):

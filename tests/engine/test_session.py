@@ -358,6 +358,22 @@ def test_a_session_that_goes_back_makes_the_same_again(
     assert extend(session, frames, decoding).tolist() == made.tolist()
 
 
+@FEWER
+@given(worlds(frames=3), configs(("rope-1d", "rope-3d")), SEEDS, TEMPERATURES, MORE)
+def test_a_token_may_attend_to_fewer_frames_than_the_window_holds(
+    world, config, seed, temperature, more
+):
+    """As in a model whose window holds no more."""
+    model, frames = build_model(config, world.grid, 1, seed), world.frames + more
+    own = {"temperature": temperature, "overlap": 1}
+    total = world.context + frames
+    tight = open_session(world, model, total, seed, **own, window=2)
+    roomy = open_session(world, model, total, seed, **own, window=4)
+    slides = replace(world.decoding, window="slide")
+    made = extend(tight, frames, slides)
+    assert made.tolist() == extend(roomy, frames, replace(slides, attend=2)).tolist()
+
+
 @pytest.mark.parametrize("latents", [0, 5])
 def test_there_is_no_way_back_to_what_never_was(latents):
     session = open_session(WIDE_WORLD, build_model(WIDE, WIDE_WORLD.grid, 5, seed=3), frames=5)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from diagd_cli.errors import UsageError
-from diagd_cli.schedule.decoding import Decoding, Window
+from diagd_cli.schedule.decoding import Decoding, window_of
 from diagd_cli.schedule.standin import StandIn
 from diagd_cli.tokens.grid import Grid
 
@@ -34,7 +34,7 @@ def combine(
     repairs: list[bool],
     grid: Grid,
     context: int,
-    windows: Sequence[Window] = ("roll",),
+    windows: Sequence[str] = ("roll",),
 ) -> Combinations:
     """NTP and the decodings `named`, each with every stand-in and with and without repair where
     these matter, and in every window.
@@ -66,9 +66,9 @@ def combine(
     return Combinations(decodings, list(skipped.items()))
 
 
-def in_window(decoding: Decoding, window: Window) -> Decoding:
-    """The decoding in a window of that kind; one that rolls has no sinks."""
-    return replace(decoding, window=window, sinks=decoding.sinks if window == "slide" else 0)
+def in_window(decoding: Decoding, word: str) -> Decoding:
+    """The decoding in a window as `window_of` reads it."""
+    return replace(decoding, **(window_of(word) or {}))
 
 
 def check_any(decodings: list[Decoding], grid: Grid, context: int) -> None:
@@ -94,11 +94,12 @@ def plan_of(decoding: Decoding, grid: Grid, context: int) -> tuple:
     NTP needs no stand-in and sees no empty slot: by whatever name it is asked for, it is one plan.
     """
     k, d, stand_in, repair = decoding.resolve(grid, context)
+    window = decoding.window_word, decoding.sinks
     if (k, d) == (grid.w, grid.area):
-        plan = k, d, "previous-frame", True, False, decoding.window, decoding.sinks
+        plan = k, d, "previous-frame", True, False, *window
         guesses = decoding.width, decoding.row, decoding.guess
         return (*plan, *guesses) if decoding.method == "exact" else plan
-    return k, d, stand_in, repair, decoding.zero_slots, decoding.window, decoding.sinks
+    return k, d, stand_in, repair, decoding.zero_slots, *window
 
 
 def _asked(decoding: Decoding) -> str:

@@ -31,6 +31,7 @@ def write_chosen(
         "stand_in": decoding.stand_in,
         "window": decoding.window,
         "sinks": decoding.sinks,
+        "attend": decoding.attend,
         **{name: getattr(decoding, name) for name in numbers},
     }
     if decoding.raster or decoding.method == "zipar":

@@ -86,11 +86,14 @@ def test_decodings_of_earlier_calls():
 
 def test_every_window():
     slides = Decoding("diagd", 1, 3, window="slide", sinks=1)
-    found = combine([slides], *DEFAULT, GRID, 1, ("slide", "roll"))
+    found = combine([slides], *DEFAULT, GRID, 1, ("slide", "slide-2", "roll"))
     assert names(found.decodings) == [
         "NTP, slide",
+        "NTP, slide-2",
         "NTP, roll",
         "DiagD k=1 d=3, slide, sinks 1",
+        "DiagD k=1 d=3, slide-2, sinks 1",
         "DiagD k=1 d=3, roll",
     ]
-    assert [decoding.sinks for decoding in found.decodings] == [0, 0, 1, 0]
+    assert [decoding.sinks for decoding in found.decodings] == [0, 0, 0, 1, 1, 0]
+    assert [decoding.attend for decoding in found.decodings] == [0, 2, 0] * 2
