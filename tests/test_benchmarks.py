@@ -344,7 +344,7 @@ def test_the_run_that_is_prepared_for_a_gpu(tmp_path, capsys, int8_processor, mo
     gpu.main(["--tiny", "--device", "cpu", "--models", *names, "--out", str(tmp_path)])
     facts = json.loads((tmp_path / "gpu.json").read_text())
     rows, said = facts["rows"], capsys.readouterr().out.splitlines()
-    assert facts["tiny"] and len(said) == len(rows)
+    assert facts["tiny"] and sum(line.startswith("part ") for line in said) == len(rows)
     assert not [row for row in rows if "failed" in row or "left out" in row]
     correct = [row for row in rows if row["part"].startswith("correct")]
     parts = {f"correct, {name}" for name in (*gpu.FAMILIES, "8 bits")}
@@ -359,8 +359,14 @@ def test_the_run_that_is_prepared_for_a_gpu(tmp_path, capsys, int8_processor, mo
             assert sum("tokens/s" in row for row in own) == len(model.decodings)
             assert any("decode pixels s" in row for row in own)
             assert any("estimated GB" in row for row in own)
-    shares = [row["share"] for row in rows if row["part"] == "profile"]
-    assert len(shares) > 3 and shares == sorted(shares, reverse=True) and sum(shares) <= 1
+    for model in (model for model in gpu.MODELS if model.preset in names):
+        part = [row for row in rows if row["part"] == f"profile of {model.preset}, bfloat16"]
+        for decoding in {row["decoding"] for row in part}:
+            own = [row.get("share", 1) for row in part if row["decoding"] == decoding]
+            assert own == sorted(own, reverse=True) and len(own) > 3 and sum(own[1:]) <= 1
+    for row in (row for row in rows if row["part"] == "endless"):
+        assert row["frames/s"] > 0 and row["gap ms"] <= row["longest"]
+    assert [row["guesses"] for row in rows if row["part"] == "passes"] == [0, 8]
 
 
 def test_a_run_for_a_gpu_that_is_cut_off_tells_what_it_has(tmp_path):
