@@ -227,4 +227,5 @@ def _transformer(
     # one by one: they are alike, so that one compilation serves all
     for block in transformer.blocks:
         block.compile(dynamic=True)
+    transformer.compiled = True
     return transformer

@@ -140,9 +140,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Mask, scale: float | None = No
         q, k = q.to(v.dtype), k.to(v.dtype)  # autocast leaves what was normed or rotated in float32
         return flex(q.is_cuda)(q, k, v, block_mask=mask.blocks, scale=scale, enable_gqa=h != g)
     if mask.span and suits_kernels(mask, n, h // g, q.device):
-        from diagd_cli.model import kernels
+        from diagd_cli.model.split_keys import attention
 
-        return kernels.attention(q, k, v, mask.span, scale).transpose(1, 2)
+        return attention(q, k, v, mask.span, scale).transpose(1, 2)
     if mask.visible is None and mask.span is None and mask.causal:
         return F.scaled_dot_product_attention(
             q, along(k), v, is_causal=True, scale=scale, enable_gqa=h != g

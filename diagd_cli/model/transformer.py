@@ -43,6 +43,7 @@ class Transformer(nn.Module):
     """
 
     absolute: Tensor
+    compiled = False  # whether the blocks go through torch.compile
 
     def __init__(self, config: TransformerConfig, coords: Tensor, prefix: int = 0):
         super().__init__()
@@ -75,8 +76,8 @@ class Transformer(nn.Module):
 
     @property
     def reads_spans(self) -> bool:
-        """Whether a mask without a matrix is as good as one with it."""
-        return own_kernels(self.device)
+        """Whether a mask without a matrix is as good as one with it; torch.compile wants one."""
+        return not self.compiled and own_kernels(self.device)
 
     def new_cache(self, batch: int, slots: int, dtype: torch.dtype | None = None) -> KVCache:
         """An empty cache for `batch` clips and `slots` positions; dtype None is the weights'."""

@@ -13,7 +13,7 @@ pytest.importorskip("triton")
 
 from diagd_cli.engine import sample
 from diagd_cli.engine.sample import Sampler, Sampling
-from diagd_cli.model import attention, kernels, norm, products, transformer
+from diagd_cli.model import attention, kernels, norm, products, split_keys, transformer
 from diagd_cli.model.cache import LayerCache
 from diagd_cli.model.eight_bits import FORMATS, quantise
 from diagd_cli.model.mask import Span
@@ -83,13 +83,13 @@ def test_attention(
     expected = F.scaled_dot_product_attention(
         q.double(), k.double(), v.double(), attn_mask=mask, enable_gqa=True
     )
-    close(kernels.attention(q, k, v, span), expected.transpose(1, 2).nan_to_num())
+    close(split_keys.attention(q, k, v, span), expected.transpose(1, 2).nan_to_num())
 
 
 def test_who_sees_nothing_reads_zeros(drawn):
     q, (k, v) = drawn(1, 2, 3, 32), drawn(2, 1, 2, 40, 32)
     span = Span(torch.arange(5, 45, device=DEVICE), torch.tensor([9, 2, 7], device=DEVICE))
-    seen = kernels.attention(q, k, v, span)
+    seen = split_keys.attention(q, k, v, span)
     assert seen[:, [0, 2]].any() and not seen[:, 1].any()
 
 
@@ -164,7 +164,8 @@ def by_kernels(monkeypatch):
 
     for module in (attention, norm, products, sample, transformer):
         monkeypatch.setattr(module, "own_kernels", lambda device: not torch.is_grad_enabled())
-    for name in ("attention", "normed", "gated", "remembered"):
+    monkeypatch.setattr(split_keys, "attention", noted("attention", split_keys.attention))
+    for name in ("normed", "gated", "remembered"):
         monkeypatch.setattr(kernels, name, noted(name, getattr(kernels, name)))
     return called
 
@@ -197,3 +198,11 @@ def test_a_decoding_makes_the_same_tokens(window, by_kernels, monkeypatch):
     for module in (attention, norm, products, sample, transformer):
         monkeypatch.setattr(module, "own_kernels", lambda device: False)
     assert torch.equal(own, made()) and len(own.unique()) > 2
+
+
+def test_compiled_blocks_are_given_a_matrix(by_kernels):
+    """Which one of them lays out, for all."""
+    model = build_model(WIDE, Grid(2, 3), 1, seed=0)
+    assert model.reads_spans
+    model.compiled = True
+    assert not model.reads_spans
