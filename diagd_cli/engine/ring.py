@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from diagd_cli.model.mask import Span
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.schedule.wavefront import LOOKS_BACK, wavefront
 from diagd_cli.tokens.grid import Grid
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from diagd_cli.model.mask import Span
 
 AHEAD = 2  # latent frames by which a clip may be ahead of the slowest of its batch
 NEVER = 1 << 62  # the position that an empty slot holds: nobody sees it
@@ -77,6 +78,8 @@ class Ring:
         positions: int64 [..., n], of the tokens.
         start: int64 [B, 1], the first position of each clip that is no padding; None is 0.
         """
+        from diagd_cli.model.mask import Span  # the memory of a ring is asked for without torch
+
         least = None if start is None else positions.minimum(start)
         if not self.window:
             return Span(held, positions, least=least)

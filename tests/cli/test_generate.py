@@ -70,7 +70,7 @@ def test_sidecar_tells_everything(generate, tiny, tmp_path):
         "preset": "tiny", "frames": 3, "seed": 7, "context": 2, "temperature": 1.0, "top_k": 0, "top_p": 0.5,
         "top_p_rule": "nucleus",
         "decoding": {"method": "diagd", "k": 1, "d": 2, "stand_in": "previous-frame", "repair": False,
-                     "zero_slots": False, "window": "roll", "sinks": 0},
+                     "zero_slots": False, "window": "roll", "sinks": 0, "attend": 0},
         "clip": {
             "height": 16, "width": 24, "fps": 12.5, "context": 2, "least": 2, "frames": 3, "window": 5, "overlap": 2
         },
