@@ -18,6 +18,9 @@ from diagd_cli.model.mask import Span
 from diagd_cli.processor import multiprocessors
 
 LEAST = 128  # keys that a program has at least
+# bytes of keys that are read at once beside many rows: with them, their values, and those that are
+# under way there is room for them in the 99 KB of a small GPU's multiprocessor
+LARGE = 8192
 LOG2E = 1.4426950408889634
 
 
@@ -34,10 +37,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor, span: Span, scale: float | None =
     group, pairs = heads // kv_heads, b * kv_heads
     rows, exact = group * n, q.dtype == torch.float32
     height = min(max(16, triton.next_power_of_2(rows)), 32 if exact else 64)
-    keys, tiles = 32 if exact else 64, triton.cdiv(rows, height)
+    width, tiles = triton.next_power_of_2(dim), triton.cdiv(rows, height)
+    room = LARGE if exact or height > 32 else 2 * LARGE
+    keys = max(16, min(64, room // (width * q.element_size())))
     most = max(1, multiprocessors(q.device) // pairs)
     chunk = max(LEAST, triton.cdiv(triton.cdiv(slots, keys), most) * keys)
-    parts, width = triton.cdiv(slots, chunk), triton.next_power_of_2(dim)
+    parts = triton.cdiv(slots, chunk)
     sums = q.new_empty(pairs, parts, rows, dim, dtype=torch.float32)
     tops = q.new_empty(2, pairs, parts, rows, dtype=torch.float32)
     low, least = (span.high if bound is None else bound for bound in (span.low, span.least))
