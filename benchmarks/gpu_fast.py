@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import attrgetter
 from statistics import median
 
 import numpy as np
@@ -69,8 +70,7 @@ def speeds(
     yield {"load s": loaded.seconds}
     codes = draw_codes(preset, preset.clip.context, 0)
     for decoding in model.decodings:
-        if tiny:
-            decoding = replace(decoding, k=min(decoding.k, 2), d=min(decoding.d, 3))
+        decoding = shrunken(decoding) if tiny else decoding
         request = loaded.request(frames, decoding=decoding)
         timing = measure(loaded, codes, request, repeats=2, steps=count)
         yield {**figures(timing, preset, speed, kind), "capture s": capture(loaded, request, count)}
@@ -97,13 +97,11 @@ def passes(device: torch.device, tiny: bool) -> Iterator[dict]:
     preset = tiny_of("cosmos-4b") if tiny else common.vary("cosmos-4b")
     dtype, count = (torch.float32, 3) if tiny else (torch.bfloat16, 30)
     loaded = load(preset, device, dtype, random=0, pixels=False)
-    codes = draw_codes(preset, preset.clip.context, 0)
     for decoding in (
         NTP,
         *(Decoding("exact", width=width) for width in ((8,) if tiny else (32, 64, 128, 256))),
     ):
-        request = loaded.request(preset.tokenizer.temporal, decoding=decoding)
-        session = start_session(loaded, codes[None], [request])
+        session = begun(loaded, loaded.request(preset.tokenizer.temporal, decoding=decoding))
         running = session.extend(1, decoding)
         for _ in range(count):
             next(running)
@@ -125,7 +123,7 @@ def endless(device: torch.device, tiny: bool) -> Iterator[dict]:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     loaded = load(preset, device, dtype, random=0 if tiny else None, pixels=False)
     first, last = (4, 12) if tiny else (50, 1000)
-    rest, codes = preset.actions.rest, draw_codes(preset, preset.clip.context, 0)
+    rest = preset.actions.rest
     for decoding in (
         Decoding("diagd", 2, 10, window="slide"),
         Decoding("diagd", 1, 5, window="slide"),
@@ -133,7 +131,7 @@ def endless(device: torch.device, tiny: bool) -> Iterator[dict]:
         if tiny:
             decoding = replace(decoding, d=3)
         request = loaded.request(preset.clip.frames, decoding=decoding)
-        session = start_session(loaded, codes[None], [request], remember=False)
+        session = begun(loaded, request, remember=False)
         came, held = [], []
         for _ in session.stream(decoding, last, lambda frame: np.array([rest])):
             came.append(time.perf_counter())
@@ -150,6 +148,17 @@ def endless(device: torch.device, tiny: bool) -> Iterator[dict]:
         }
 
 
+def begun(loaded: Loaded, request: Request, remember: bool = True) -> Session:
+    """A session after a context of random codes."""
+    codes = draw_codes(loaded.preset, loaded.preset.clip.context, 0)
+    return start_session(loaded, codes[None], [request], remember=remember)
+
+
+def shrunken(decoding: Decoding) -> Decoding:
+    """One that fits tiny frames."""
+    return replace(decoding, k=min(decoding.k, 2), d=min(decoding.d, 3))
+
+
 def graphs(session: Session) -> int:
     """How many have been captured."""
     assert session._state is not None
@@ -163,8 +172,7 @@ def allocated(device: torch.device) -> float:
 
 def capture(loaded: Loaded, request: Request, steps: int) -> float:
     """Seconds until the graphs of the first steps are captured, those steps included."""
-    codes = draw_codes(loaded.preset, loaded.preset.clip.context, 0)
-    session = start_session(loaded, codes[None], [request])
+    session = begun(loaded, request)
     session.capture = True
     running = session.extend(loaded.preset.new_latents(request.frames), request.decoding)
     for _ in islice(running, steps):
@@ -198,11 +206,9 @@ def profiled(model: Model, kind: str, device: torch.device, tiny: bool) -> Itera
     on_device = device.type == "cuda"
     activities = [ProfilerActivity.CUDA] if on_device else [ProfilerActivity.CPU]
     for decoding in model.decodings:
-        if tiny:
-            decoding = replace(decoding, k=min(decoding.k, 2), d=min(decoding.d, 3))
+        decoding = shrunken(decoding) if tiny else decoding
         request = loaded.request(3 * preset.tokenizer.temporal, decoding=decoding)
-        codes = draw_codes(preset, preset.clip.context, 0)
-        session = start_session(loaded, codes[None], [request])
+        session = begun(loaded, request)
         session.capture = False
         steps = session.extend(preset.new_latents(request.frames), decoding)
         for _ in range(4 if tiny else 30):
@@ -214,21 +220,17 @@ def profiled(model: Model, kind: str, device: torch.device, tiny: bool) -> Itera
                 torch.cuda.synchronize(device)
         steps.close()
         kernels = [event for event in found.key_averages() if not on_device or of_device(event)]
-        spent = {
-            (event.key, event.count): (
-                event.self_device_time_total if on_device else event.self_cpu_time_total
-            )
-            for event in kernels
-        }
-        total = sum(spent.values())
+        field = "self_device_time_total" if on_device else "self_cpu_time_total"
+        spent = sorted(kernels, key=attrgetter(field), reverse=True)
+        total = sum(map(attrgetter(field), spent))
         label = decoding.label(preset.grid)
-        yield {"decoding": label, "kernels a step": sum(n for _, n in spent) / PROFILED}
-        for key, count in sorted(spent, key=lambda key: -spent[key])[:KERNELS]:
-            own = spent[key, count]
+        yield {"decoding": label, "kernels a step": sum(one.count for one in spent) / PROFILED}
+        for event in spent[:KERNELS]:
+            own = getattr(event, field)
             yield {
                 "decoding": label,
-                "kernel": key[:90],
-                "a step": count / PROFILED,
+                "kernel": event.key[:90],
+                "a step": event.count / PROFILED,
                 "ms/step": own / 1000 / PROFILED,
                 "share": own / total,
             }

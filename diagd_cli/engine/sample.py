@@ -60,6 +60,10 @@ class Sampler:
             s, keys = self.sampling, self._keys(targets)
             logits = self._barred(logits[..., : s.codes], targets)
             return draw(logits, keys, s.temperature, s.top_p, s.top_p_rule == "strict")
+        return self.by_scores(logits, targets)
+
+    def by_scores(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The same from `scores`, on any device."""
         scores, ids = self.scores(logits, targets)
         chosen = scores.argmax(-1, keepdim=True)
         return (chosen if ids is self.ids else ids.gather(-1, chosen)).squeeze(-1)

@@ -16,13 +16,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TARGETS = 17 * torch.arange(3, device=DEVICE)
 
 
-def by_scores(sampler, logits):
-    """What the scores decide, which on a GPU a sampler does without."""
-    scores, ids = sampler.scores(logits, TARGETS)
-    best = scores.argmax(-1, keepdim=True)
-    return (best if ids is sampler.ids else ids.gather(-1, best)).squeeze(-1)
-
-
 @pytest.mark.parametrize("temperature", [0.05, 0.9])
 @pytest.mark.parametrize("rule", ["nucleus", "strict"])
 @pytest.mark.parametrize("top_p", [0.3, 0.9, 1.0])
@@ -36,7 +29,7 @@ def test_a_draw(top_p, rule, temperature, monkeypatch):
     own = draw.draw(
         logits[..., :codes], sampler._keys(TARGETS), temperature, top_p, rule == "strict"
     )
-    assert torch.equal(own, by_scores(sampler, logits))
+    assert torch.equal(own, sampler.by_scores(logits, TARGETS))
 
 
 def test_equal_logits_are_in_a_nucleus_together():
