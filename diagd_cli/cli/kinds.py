@@ -10,6 +10,7 @@ from typing import Any
 import typer
 
 from diagd_cli.errors import did_you_mean
+from diagd_cli.schedule.decoding import WINDOWS, window_of
 
 SLASHES = ("/", os.sep)  # at the end of a folder's name
 
@@ -69,3 +70,9 @@ def one_of(value: str | None, known: tuple[str, ...], hint: str) -> None:
     if value is not None and value not in known:
         told = f"{value!r} is not one of {', '.join(known)}. {did_you_mean(value, known)}"
         raise typer.BadParameter(told.removesuffix(". "), param_hint=hint)
+
+
+def check_window_word(word: str, hint: str) -> None:
+    """Raise typer.BadParameter for a word that tells of no window."""
+    if not window_of(word):
+        one_of(word, WINDOWS, hint)

@@ -11,8 +11,8 @@ from diagd_cli.cli.groups import (
     SamplingOptions,
     SteeringOptions,
 )
-from diagd_cli.cli.kinds import one_of
-from diagd_cli.schedule.decoding import METHODS, STAND_INS, WINDOWS, Decoding, window_of
+from diagd_cli.cli.kinds import check_window_word, one_of
+from diagd_cli.schedule.decoding import METHODS, STAND_INS, Decoding, window_of
 from diagd_cli.tokens.sampling import TOP_P_RULES
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ def read_window(text: str | None) -> tuple[str | None, int | None]:
     numbers = [int(word) for word in words if word.isdecimal()]
     names = [word for word in words if not word.isdecimal()]
     for name in [*names, *map(str, numbers[1:])]:
-        if not window_of(name):
-            one_of(name, WINDOWS, "'--window'")
+        check_window_word(name, "'--window'")
     return names[-1] if names else None, numbers[0] if numbers else None
 
 

@@ -18,11 +18,11 @@ from diagd_cli.cli.console import Reporter
 from diagd_cli.cli.decodings import parse_decoding
 from diagd_cli.cli.eval import trials_of
 from diagd_cli.cli.guard import guard
-from diagd_cli.cli.kinds import FILE, numbers, one_of, option
+from diagd_cli.cli.kinds import FILE, check_window_word, numbers, one_of, option
 from diagd_cli.cli.layout import lay_out, width_of, wrapped
 from diagd_cli.cli.settings import machine_of, merge
 from diagd_cli.cli.threads import set_threads
-from diagd_cli.schedule.decoding import STAND_INS, WINDOWS, window_of
+from diagd_cli.schedule.decoding import STAND_INS
 
 if TYPE_CHECKING:
     from diagd_cli.jobs.settings import Settings
@@ -196,8 +196,7 @@ def combinations(
         one_of(name, tuple(REPAIRS), "'--repairs'")
     kept = [name.strip() for name in (windows or default.window_word).split(",")]
     for name in kept:
-        if not window_of(name):
-            one_of(name, WINDOWS, "'--windows'")
+        check_window_word(name, "'--windows'")
         preset.check_window(in_window(default, name))
     return combine(
         [*named, *pairs],
