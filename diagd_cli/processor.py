@@ -8,18 +8,19 @@ chooses can be had, and tested, on the other.
 from __future__ import annotations
 
 import os
-import shutil
+import warnings
 from functools import cache
 from importlib.util import find_spec
 
 import torch
 
-from diagd_cli.errors import UsageError
+from diagd_cli.errors import DiagdWarning, UsageError
 
 NATIVE_BFLOAT16 = "DIAGD_NATIVE_BFLOAT16"
 NATIVE_INT8 = "DIAGD_NATIVE_INT8"
 OWN_KERNELS = "DIAGD_OWN_KERNELS"
 AMPERE = 8, 0  # the first that multiplies bfloat16, by Triton as by PyTorch
+BUILDING = f"Install gcc and Python's headers (python3-dev), or set {OWN_KERNELS}=0"
 # oneDNN's names of instruction sets without products of int8, and those that lack bfloat16 besides
 _WITHOUT_INT8 = frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"})
 _WITHOUT_BFLOAT16 = _WITHOUT_INT8 | {"AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE_VNNI"}
@@ -68,7 +69,7 @@ def _has(asked: tuple[str, ...], without: frozenset[str]) -> bool:
 
 def own_kernels(device: torch.device) -> bool:
     """Whether kernels of our own do what needs no gradient on a device: on CUDA, by Triton, which
-    comes with PyTorch there, and needs a C compiler. torch.compile makes its own.
+    comes with PyTorch there, where it can build one. torch.compile makes its own.
 
     Raises UsageError for a variable that is neither 0 nor 1.
     """
@@ -81,9 +82,24 @@ def _own_kernels(device: torch.device) -> bool:
     told = _told(OWN_KERNELS)
     if told is not None:
         return told
-    compiler = any(map(shutil.which, ("cc", "gcc", "clang", os.environ.get("CC", "cc"))))
-    known = find_spec("triton") is not None and compiler
-    return known and torch.cuda.get_device_capability(device) >= AMPERE
+    if find_spec("triton") is None or torch.version.hip:  # AMD's GPUs have never been tried
+        return False
+    return torch.cuda.get_device_capability(device) >= AMPERE and _builds(device)
+
+
+def _builds(device: torch.device) -> bool:
+    """Whether a kernel can be built and run. Triton asks for a C compiler, Python's headers, the
+    driver's library and a folder to write in, and may be older than the GPU: it is tried.
+    """
+    from diagd_cli.model.kernels import gated  # which takes Triton
+
+    try:
+        return bool(gated(torch.ones(1, 2, device=device)).isfinite().all())
+    except Exception as error:  # whatever a compiler or a driver may say
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        told = f"diagd's kernels cannot be built here ({why}), and PyTorch's are slower"
+        warnings.warn(f"{told}. {BUILDING}", DiagdWarning, stacklevel=2)
+        return False
 
 
 @cache
