@@ -22,8 +22,7 @@ from diagd_cli.errors import WeightsError
 from diagd_cli.model.eight_bits import Scaled, blocks, fill, whole
 
 SCRIPT = "__torch__"  # the package of a TorchScript archive's classes
-# its modules and typed lists; the byte streams of TransformerEngine
-STAND_INS = (SCRIPT, "torch.jit._pickle", "_io")
+STAND_INS = (SCRIPT, "torch.jit._pickle")  # its modules and typed lists
 # a Git LFS pointer; torch.save before zip
 POINTER, OLD = b"version ", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 # attributes, characters: a crafted tree could refer to itself

@@ -320,7 +320,9 @@ KNOWN: dict[tuple[str, str], Callable[..., Any] | None] = {
     **{("torch", str(dtype).removeprefix("torch.")): None for dtype in STORAGES.values()},
     **{(module, kind): None for module in ("builtins", "__builtin__") for kind in DATA_TYPES},
     **{
-        ("pathlib", f"{kind}Path"): None
+        (module, f"{kind}Path"): None
+        for module in ("pathlib", "pathlib._local")  # as of Python 3.13
         for kind in ("Posix", "Windows", "PurePosix", "PureWindows")
     },
+    ("_io", "BytesIO"): None,  # TransformerEngine keeps streams of bytes
 }

@@ -219,7 +219,9 @@ class Run(Generic[Trained]):
 def save_state(state: dict, path: Path) -> None:
     """torch.save, which calls a full disk an error of its own. Raises OSError."""
     try:
-        torch.save(state, path)
+        # closed here: what failed would keep it open, and the disk full, until it is collected
+        with path.open("wb") as file:
+            torch.save(state, file)
     except RuntimeError as error:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}, or the disk fails") from error
 

@@ -4,6 +4,7 @@ clear error.
 
 import collections
 import contextlib
+import io
 import os
 import pathlib
 import pickle
@@ -117,6 +118,18 @@ def test_names_that_stand_for_nothing(tmp_path):
     assert isinstance(root[2], StandIn) and root[2].args == ("a", "b")
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_a_path_of_any_python(tmp_path, module):
+    """As Python before 3.13 names it, and as 3.13 does."""
+    path = Unpickler(tmp_path).load(f"\x80\x02c{module}\nPosixPath\n)R.".encode("latin-1"))
+    assert path.kind == Global(module, "PosixPath")
+
+
+def test_a_stream_of_bytes(tmp_path):
+    stream = Unpickler(tmp_path).load(pickle.dumps(io.BytesIO(b"x"), protocol=2))
+    assert stream.kind == Global("_io", "BytesIO") and stream.state[0] == b"x"
+
+
 @pytest.mark.parametrize("package", ["humanmodelling", "wham"])
 def test_a_lightning_checkpoint_without_the_package_that_made_it(tmp_path, package):
     path = save_checkpoint(tmp_path / "wham.ckpt", package)
@@ -200,6 +213,14 @@ def attacks(marker) -> dict[str, object]:
         "load": Reduced(torch.load, str(marker)),
         "loads": Reduced(pickle.loads, pickle.dumps(Reduced(eval, code))),
     }
+
+
+@pytest.mark.parametrize("module", ["io", "_io", "builtins"])
+def test_open_is_refused_by_whichever_name(tmp_path, module):
+    """Python 3.13 has another one than 3.11."""
+    path = zipped(tmp_path / "x.pt", f"\x80\x02c{module}\nopen\n.".encode("latin-1"))
+    with pytest.raises(WeightsError, match=rf"refers to {module}\.open"):
+        hyper_parameters(path)
 
 
 @pytest.mark.parametrize("place", ["hyper_parameters", "callbacks", "state_dict"])
