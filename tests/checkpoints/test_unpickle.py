@@ -115,7 +115,7 @@ def test_names_that_stand_for_nothing(tmp_path):
     ).unpickle()
     assert root[0] == Global("torch", "float32")
     assert isinstance(root[1], StandIn) and root[1].args == ("cpu",)
-    assert isinstance(root[2], StandIn) and root[2].args == ("a", "b")
+    assert isinstance(root[2], StandIn) and "/".join(root[2].args) == "a/b"
 
 
 @pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
