@@ -171,13 +171,13 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     They are put together again before the command runs. Typer knows no such thing: it reads a
     signature, option by option.
     """
-    hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {}  # their dataclasses
     parameters: list[inspect.Parameter] = []
-    for parameter in inspect.signature(command).parameters.values():
-        kind = hints[parameter.name]
+    # not get_type_hints: where a default is None, Python 3.10's puts what Typer is told out of reach
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        kind = parameter.annotation
         if not is_dataclass(kind):
-            parameters.append(parameter.replace(annotation=kind, kind=parameter.KEYWORD_ONLY))
+            parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
             continue
         groups[parameter.name] = kind
         kinds = get_type_hints(kind, include_extras=True)
