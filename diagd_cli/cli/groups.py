@@ -173,7 +173,7 @@ def grouped(command: Callable[..., Any]) -> Callable[..., Any]:
     """
     groups: dict[str, Any] = {}  # their dataclasses
     parameters: list[inspect.Parameter] = []
-    # not get_type_hints: where a default is None, Python 3.10's puts what Typer is told out of reach
+    # not get_type_hints: for a default of None Python 3.10 hides there what Typer is told
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
         kind = parameter.annotation
         if not is_dataclass(kind):
