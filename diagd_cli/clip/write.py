@@ -39,6 +39,7 @@ def start_ffmpeg(
             "-nostdin",
             "-hide_banner",
             "-nostats",
+            "-xerror",  # older versions call it a success where the end could not be written
             *arguments,
         ]
         return subprocess.Popen(command, start_new_session=True, **options)
