@@ -44,7 +44,8 @@ class Emu3VqTokenizer(nn.Module):
         pixels = frame.to(weight.device).movedim(-1, 0).float() / 255
         size = torch.tensor([frame.shape[:2]])
         made = self.vq.encode(((pixels - 0.5) / 0.5).to(weight.dtype)[None], image_sizes=size)
-        codes: Tensor = made.image_tokens[0]
+        # a list of each image's, which version 5 of the library has put into a record
+        codes: Tensor = getattr(made, "image_tokens", made)[0]
         return codes
 
     @torch.inference_mode()
