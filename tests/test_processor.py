@@ -1,14 +1,11 @@
 """Which products the CPU has, and what makes it another one."""
 
-from importlib.util import find_spec
-
 import pytest
 import torch
 
 from diagd_cli import processor
-from diagd_cli.errors import DiagdWarning, UsageError
+from diagd_cli.errors import UsageError
 
-CUDA = torch.device("cuda")
 KINDS = {
     "bfloat16": (processor.native_bfloat16, "_is_avx512_bf16_supported"),
     "int8": (processor.native_int8, "_is_vnni_supported"),
@@ -67,49 +64,6 @@ def test_products_are_native_where_the_processor_has_them(have, kind, avx512, am
 def test_an_instruction_set_that_is_switched_off_is_not_there(have, kind, name, limit, kinds):
     have(True, True, **{name: limit})
     assert kind[0]() == (kind in [KINDS[one] for one in kinds])
-
-
-@pytest.fixture
-def asked_anew(monkeypatch):
-    """pytest's monkeypatch; what is known of kernels is forgotten before and after."""
-    processor._own_kernels.cache_clear()
-    yield monkeypatch
-    processor._own_kernels.cache_clear()
-
-
-@pytest.mark.parametrize(
-    ("told", "triton", "capability", "builds", "own"),
-    [
-        ("", True, (8, 0), True, True),
-        ("", True, (8, 0), False, False),
-        ("", True, (7, 5), True, False),
-        ("", False, (9, 0), True, False),
-        ("0", True, (9, 0), True, False),
-        ("1", True, (7, 5), False, True),
-    ],
-)
-def test_a_gpu_has_kernels_of_our_own(asked_anew, told, triton, capability, builds, own):
-    """By Triton, where it can build one; where no gradient is wanted."""
-    asked_anew.setenv("DIAGD_OWN_KERNELS", told)
-    asked_anew.setattr(processor, "find_spec", lambda name: object() if triton else None)
-    asked_anew.setattr(processor, "_builds", lambda device: builds)
-    asked_anew.setattr(torch.cuda, "get_device_capability", lambda device: capability)
-    with torch.no_grad():
-        assert processor.own_kernels(CUDA) == own
-        assert not processor.own_kernels(torch.device("cpu"))
-    assert not processor.own_kernels(CUDA)
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels can be built here")
-@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton")
-def test_where_kernels_cannot_be_built_one_line_says_why(asked_anew):
-    asked_anew.delenv("DIAGD_OWN_KERNELS", raising=False)
-    asked_anew.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
-    with torch.no_grad(), pytest.warns(DiagdWarning, match=r"cannot be built here \(.+\)") as told:
-        assert not processor.own_kernels(CUDA)
-        assert not processor.own_kernels(CUDA)  # and is not tried again
-    (line,) = told
-    assert "\n" not in str(line.message) and "DIAGD_OWN_KERNELS=0" in str(line.message)
 
 
 @pytest.mark.parametrize(("told", "native"), [("0", False), ("1", True), ("", False)])

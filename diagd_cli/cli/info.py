@@ -47,8 +47,9 @@ def gather() -> dict:
 
     from diagd_cli.device import choose_device, device_name, native_bfloat16
     from diagd_cli.free_memory import free_main_memory
+    from diagd_cli.model.own import own_kernels
     from diagd_cli.preset_files import load_preset, preset_names
-    from diagd_cli.processor import native_int8, own_kernels
+    from diagd_cli.processor import native_int8
     from diagd_cli.weights.locate import weights_folders
 
     device = choose_device()

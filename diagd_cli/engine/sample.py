@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diagd_cli.engine.filters import keep_top, nucleus
-from diagd_cli.processor import own_kernels
+from diagd_cli.model.own import own_kernels
 from diagd_cli.tokens.grid import Grid
 from diagd_cli.tokens.sampling import Sampling
 

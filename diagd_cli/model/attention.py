@@ -14,9 +14,9 @@ from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.linear import Linear
 from diagd_cli.model.mask import EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
+from diagd_cli.model.own import own_kernels
 from diagd_cli.model.positions import rotate
 from diagd_cli.model.products import packs_bfloat16
-from diagd_cli.processor import own_kernels
 
 # rows of queries above which PyTorch's kernels do as well as ours, and need no room for parts
 MANY = 1024

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diagd_cli.model.config import TransformerConfig
-from diagd_cli.processor import own_kernels
+from diagd_cli.model.own import own_kernels
 
 
 class RMSNorm(nn.Module):

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from diagd_cli.model.eight_bits import BY_DTYPE, FORMATS, Scaled, quantise, scales
-from diagd_cli.processor import exact_int8, native_bfloat16, own_kernels
+from diagd_cli.model.own import own_kernels
+from diagd_cli.processor import exact_int8, native_bfloat16
 
 # of torch.ops.mkldnn and torch.ops.onednn; private
 OPERATORS = "_linear_pointwise", "_reorder_linear_weight"

@@ -26,8 +26,8 @@ from diagd_cli.model.contract import Cross
 from diagd_cli.model.linear import Linear
 from diagd_cli.model.mask import CAUSAL, EVERYTHING, Mask
 from diagd_cli.model.norm import make_norm
+from diagd_cli.model.own import own_kernels
 from diagd_cli.model.positions import Rotary, absolute_table, learned_table
-from diagd_cli.processor import own_kernels
 
 
 class Transformer(nn.Module):

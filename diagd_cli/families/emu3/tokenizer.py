@@ -44,8 +44,7 @@ class Emu3VqTokenizer(nn.Module):
         pixels = frame.to(weight.device).movedim(-1, 0).float() / 255
         size = torch.tensor([frame.shape[:2]])
         made = self.vq.encode(((pixels - 0.5) / 0.5).to(weight.dtype)[None], image_sizes=size)
-        # a list of each image's, which version 5 of the library has put into a record
-        codes: Tensor = getattr(made, "image_tokens", made)[0]
+        codes: Tensor = made.image_tokens[0]
         return codes
 
     @torch.inference_mode()
@@ -64,7 +63,7 @@ def _vq(config: Emu3VqConfig) -> nn.Module:
     try:
         from transformers import Emu3VQVAE, Emu3VQVAEConfig
     except ImportError:
-        raise MissingExtra("transformers>=4.48", "text", "The tokenizer of Emu3") from None
+        raise MissingExtra("transformers>=5", "text", "The tokenizer of Emu3") from None
     own = Emu3VQVAEConfig(
         codebook_size=config.codebook,
         embed_dim=config.code_dim,
