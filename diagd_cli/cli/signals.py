@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from types import FrameType
 
 # seconds in which further SIGTERM and SIGHUP are the same wish, as when a machine is shut down
 SAME = 2.0
@@ -31,9 +32,9 @@ def listen() -> None:
         signal.signal(signal.SIGALRM, interrupt)
 
 
-def interrupt(number: int, *_: object) -> None:
-    """Raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, only
-    after that.
+def interrupt(number: int, frame: FrameType | None = None) -> None:
+    """Raise KeyboardInterrupt; but while torch is imported, whose C++ would abort, or within the
+    import system, whose callbacks would lose it, only after that.
     """
     now = time.monotonic()
     if number != getattr(signal, "SIGALRM", None):
@@ -43,7 +44,7 @@ def interrupt(number: int, *_: object) -> None:
         for stream in _terminals:
             if not os.isatty(stream):  # it is closed, and what is still said must not fail
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
-    if hasattr(signal, "setitimer") and _importing_torch():
+    if hasattr(signal, "setitimer") and (_importing_torch() or _importing(frame)):
         signal.setitimer(signal.ITIMER_REAL, 0.05)
         return
     raise KeyboardInterrupt
@@ -54,6 +55,10 @@ def exit_code() -> int:
     130.
     """
     return 128 + (_heard[0][0] if _heard else signal.SIGINT)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    return frame is not None and frame.f_code.co_filename.startswith("<frozen importlib")
 
 
 def _importing_torch() -> bool:

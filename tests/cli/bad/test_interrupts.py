@@ -101,6 +101,28 @@ main()
     assert (done.returncode, done.stdout, done.stderr) == (130, "", INTERRUPTED)
 
 
+def test_ctrl_c_where_an_exception_would_be_ignored():
+    """In a callback of the import system, of a lock that nobody holds any more."""
+    code = """
+import signal, weakref
+from diagd_cli.cli.signals import listen
+listen()
+class Lock: pass
+where = compile("def callback(_): signal.raise_signal(signal.SIGINT)", "<frozen importlib._bootstrap>", "exec")
+exec(where)
+lock = Lock()
+watched = weakref.ref(lock, callback)
+del lock
+import time
+try:
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("heard")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard\n", "")
+
+
 def begun(start, tiny, target, *options, **more):
     """A long generation, once a temporary file or a stream is there."""
     command = (
