@@ -107,7 +107,9 @@ def _known_keys(model: type[Strict]) -> set[str]:
 
 
 def _keys(kind: Any) -> set[str]:
+    if parts := get_args(kind):  # asked first: list[int] is a type in Python 3.10
+        return set().union(*map(_keys, parts))
     if isinstance(kind, type) and issubclass(kind, Strict):
         fields = kind.model_fields
         return set(fields).union(*(_keys(field.annotation) for field in fields.values()))
-    return set().union(*(_keys(part) for part in get_args(kind)))
+    return set()
