@@ -27,6 +27,20 @@ def preset_folder() -> Path:
     return packaged if packaged.is_dir() else Path(__file__).parent.parent / "presets"
 
 
+def option_word(preset: Preset, absolute: bool = False) -> str:
+    """What `--preset` takes for it: the name of a shipped one, else its path; the name for one that
+    is in no file.
+    """
+    if preset.path is None or is_shipped(preset):
+        return preset.name
+    return os.path.abspath(preset.path) if absolute else str(preset.path)
+
+
+def is_shipped(preset: Preset) -> bool:
+    """Whether it is one of the package's."""
+    return preset.path is not None and preset.path.resolve().parent == preset_folder().resolve()
+
+
 def preset_names() -> list[str]:
     """Names of the shipped presets."""
     return sorted(p.stem for p in preset_folder().glob("*.yaml"))

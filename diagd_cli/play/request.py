@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from diagd_cli.jobs.settings import AUTO, Machine, Settings
 from diagd_cli.play import ENDINGS, nothing, recording
 from diagd_cli.play.playable import playable, remembered
 from diagd_cli.preset import Preset
-from diagd_cli.preset_files import preset_folder
+from diagd_cli.preset_files import option_word, preset_folder
 from diagd_cli.progress import Progress
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.actions import recorded_beside
@@ -127,6 +128,7 @@ class Playing:
             words += [f"--{name.replace('_', '-')}", value] if value != own[name] else []
         for name in ("device", "dtype", "weights", "weights_dir"):
             value = getattr(machine, name)
+            value = os.path.abspath(value) if isinstance(value, Path) else value
             words += [f"--{name.replace('_', '-')}", value] if value not in (AUTO, None) else []
         return words
 
@@ -162,7 +164,7 @@ def shipped_clips(preset: Preset) -> list[Path]:
         for clip in clips:
             recorded_beside(clip, preset.actions, 1)
     except UsageError:
-        hint = f"Name one with which it can begin: diagd play CLIP -p {preset.name}"
+        hint = f"Name one with which it can begin: diagd play CLIP -p {option_word(preset)}"
         raise UsageError(f"{preset.name} has no clips of its own", hint) from None
     return clips
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import tempfile
@@ -23,6 +24,7 @@ from diagd_cli.play import ENDINGS
 from diagd_cli.play.playable import playable
 from diagd_cli.play.take import Take
 from diagd_cli.preset import Preset
+from diagd_cli.preset_files import option_word
 from diagd_cli.schedule.decoding import Decoding
 
 KINDS = {"mp4": "video/mp4", "actions": "application/jsonl", "sidecar": "application/json"}
@@ -138,16 +140,17 @@ class Again:
         """The first new frames that the command makes again, token for token: those of the first
         sequence, before another decoding or another group of players began a new one.
         """
-        if self.take.forgotten or self.words is None:
+        if self.take.forgotten or self.words is None or self.preset.path is None:
             return 0
         return min([self.frames, *(start for start, _ in self.begun[1:])])
 
     def command(self, output: Path) -> str:
-        """The command, beside the files; "" where there is none."""
+        """The command, to be run beside the files; "" where there is none."""
         if not self.same:
             return ""
         decoding, clip = self.begun[0][1], self.take.clip
-        words: list[object] = ["diagd", "generate", clip.path, "-p", self.preset.name]
+        words: list[object] = ["diagd", "generate", os.path.abspath(clip.path)]
+        words += ["-p", option_word(self.preset, absolute=True)]
         words += ["--start", clip.first, "--context", len(clip.frames), "--frames", self.same]
         words += ["--decoding", decoding.method]
         words += [] if decoding.raster else ["--k", decoding.k]

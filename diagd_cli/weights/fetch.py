@@ -203,7 +203,9 @@ def _verify(path: Path, file: WeightsFile, preset: Preset) -> None:
     try:
         verify(path, file)
     except WeightsError as error:
-        again = f"Delete it and run again: diagd weights pull {preset.name}"
+        from diagd_cli.preset_files import option_word
+
+        again = f"Delete it and run again: diagd weights pull {option_word(preset)}"
         hint = (
             f"{again}; if that changes nothing, the repository has another version of it than the "
             "preset"

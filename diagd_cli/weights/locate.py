@@ -95,8 +95,11 @@ def locate_all(preset: Preset, chosen: Path | None = None) -> None:
 
 def _get(preset: Preset, source: Source, missing: WeightsFile) -> str:
     """How somebody gets the files of a source, up to the folder that he is to name."""
+    from diagd_cli.preset_files import option_word
+
+    pull = f"fetch them with: diagd weights pull {option_word(preset)}"
     if missing.url and not source.project:
-        return f"fetch them with: diagd weights pull {preset.path or preset.name}; or name"
+        return f"{pull}; or name"
     if not source.project:
         return f"download them from {source.where}; and name" if source.where else "name"
     page, licence = _page(source), preset.licence.rstrip(".")
@@ -108,7 +111,6 @@ def _get(preset: Preset, source: Source, missing: WeightsFile) -> str:
     first = ""
     if gates:
         first = f"; first accept the licence at {' and '.join(gates)}, and log in: hf auth login"
-    pull = f"fetch them with: diagd weights pull {preset.name}"
     return f"{pull} (from {page}; licence: {licence}{first}); or name"
 
 

@@ -20,7 +20,7 @@ from diagd_cli.model.config import TransformerConfig
 from diagd_cli.model.transformer import Transformer
 from diagd_cli.model.unset import Unset
 from diagd_cli.preset import Preset
-from diagd_cli.preset_files import load_preset, preset_folder, preset_names
+from diagd_cli.preset_files import is_shipped, load_preset, preset_names
 from diagd_cli.weights.locate import Role
 
 KEY = "diagd"  # of the entry in a file's metadata: the settings, as JSON
@@ -85,7 +85,7 @@ def deviations(preset: Preset, role: Role, paths: list[Path]) -> list[str]:
     """A line for each setting that is probably wrong, and why; none for shipped presets. The files
     have been checked.
     """
-    if preset.path and preset.path.resolve().parent == preset_folder().resolve():
+    if is_shipped(preset):
         return []
     if role == "prompt":
         return []

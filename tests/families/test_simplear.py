@@ -153,7 +153,7 @@ def test_shipped_presets_make_images_of_nothing_with_random_weights(name, diagd,
     )
     done = diagd(*words, "--prompt", "a dog", "-o", tmp_path / "b.png")
     assert done.code == 1 and f"The prompt weights of {name} are missing" in done.err
-    assert f"diagd weights pull {name}" in done.err
+    assert f"diagd weights pull {path}" in done.err
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_the_page_works_under_a_path(page, tiny, loaded, diagd, tmp_path, monkey
     facts = json.loads(sidecar.read_text())
     assert facts["seed"] == 2**60 + 1
     monkeypatch.chdir(tmp_path)
-    again = facts["again"].replace("-p tiny", f"-p {tiny.preset}").split()
+    again = facts["again"].split()
     assert diagd(*again[1:], "-o", "again.mp4").code == 0
     with np.load("again.npz") as arrays:
         codes = arrays["codes"][facts["input"]["context"] :]

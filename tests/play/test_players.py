@@ -52,13 +52,12 @@ def saved(client):
     return json.loads(files["sidecar"]), files
 
 
-def made_again(diagd, tiny, folder, facts, files):
+def made_again(diagd, folder, facts, files):
     """Codes of the new frames by the command that is told, run in `folder`."""
     folder.mkdir()
     actions = folder / facts["output"].replace(".mp4", ".jsonl")
     actions.write_bytes(files["actions"])
-    words = facts["again"].replace("-p tiny", f"-p {tiny.preset}")
-    words = words.replace(actions.name, str(actions)).split()
+    words = facts["again"].replace(actions.name, str(actions)).split()
     done = diagd(*words[1:], "-o", folder / "again.mp4")
     assert done.code == 0, done.err
     with np.load(folder / "again.npz") as arrays:
@@ -76,7 +75,7 @@ def test_what_each_of_two_played_is_made_again_bit_for_bit(shared, players, diag
     for n, (client, place) in enumerate(zip(players, shared.places, strict=True)):
         facts, files = saved(client)
         assert facts["again_frames"] == facts["new_frames"] >= 3
-        codes = made_again(diagd, tiny, tmp_path / str(n), facts, files)
+        codes = made_again(diagd, tmp_path / str(n), facts, files)
         played = np.stack(list(place.walk.take.codes))[: len(codes)]
         assert len(codes) == facts["new_frames"] and np.array_equal(codes, played)
         names = [json.loads(line)["action"] for line in files["actions"].splitlines()]
@@ -97,7 +96,7 @@ def test_a_world_that_somebody_joined_tells_how_much_of_it_can_be_made_again(
     assert 4 <= facts["again_frames"] < facts["new_frames"]
     starts = [each["from_frame"] for each in facts["decodings"]]
     assert starts[:2] == [0, facts["again_frames"]] and len({*starts}) == len(starts)
-    codes = made_again(diagd, tiny, tmp_path / "again", facts, files)
+    codes = made_again(diagd, tmp_path / "again", facts, files)
     played = np.stack(list(shared.places[0].walk.take.codes))
     assert np.array_equal(codes, played[: facts["again_frames"]])
 

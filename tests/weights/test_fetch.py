@@ -278,7 +278,7 @@ def test_a_wrong_checksum(hub, make, tmp_path):
         f"{path} is damaged or another version: SHA-256 {hashes[0]}, where the preset says "
         f"{hashes[1]}. "
     )
-    assert message.startswith(seen + "Delete it and run again: diagd weights pull tiny")
+    assert message.startswith(f"{seen}Delete it and run again: diagd weights pull {preset.path}")
     assert failure(preset, tmp_path) == message
 
 
@@ -370,7 +370,7 @@ def test_a_file_in_parts_is_joined(hub, make, release, tmp_path, lines):
     (folder / "world" / names[0]).write_bytes(files[names[0]])
     with pytest.raises(WeightsError) as caught:
         locate(preset, "transformer", folder)
-    assert "fetch them with: diagd weights pull tiny" in str(caught.value)
+    assert f"fetch them with: diagd weights pull {preset.path}" in str(caught.value)
     paths = pull(preset, folder, None, lines.append)
     assert paths[0] == folder / "codec" / "vae.ckpt" and paths[1].read_bytes() == BIG
     assert [name for name in hub.sent if "@" in name] == [

@@ -95,7 +95,7 @@ def test_what_is_missing_is_named_for_the_source_that_has_most(tiny, tmp_path):
     assert caught.value.message.endswith("are missing: no sub/decoder.jit of maker/Tokenizer")
     assert (
         f"Looked in {tmp_path}, " in caught.value.hint
-        and "diagd weights pull tiny" in caught.value.hint
+        and f"diagd weights pull {preset.path}" in caught.value.hint
     )
 
 
