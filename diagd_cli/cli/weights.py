@@ -163,7 +163,7 @@ def _finding(finding: Finding) -> str:
 @commands.command(
     help=(
         "Gather a preset and its weights in one folder, to give away; in 8 bits a Transformer "
-        "takes half the room."
+        "takes half the room, and may lose what a short fine-tuning has taught it."
     )
 )
 def pack(
