@@ -11,6 +11,7 @@ from diagd_cli.model.linear import Linear, pack
 from diagd_cli.model.products import Int8
 
 SIZES = [(48, 96), (320, 32), (832, 16)]
+SCALED = "aten::_scaled_mm"
 
 
 def layer(inputs, outputs, kind, bias=False, dtype=torch.float32):
@@ -39,6 +40,8 @@ def kernel(request, monkeypatch):
 @pytest.mark.parametrize("inputs, outputs", SIZES)
 def test_it_is_the_product_of_the_rounded_numbers(kind, inputs, outputs, bias, kernel):
     own, weight = layer(inputs, outputs, kind, bias)
+    if kind == "fp8" and not torch._C._dispatch_has_kernel_for_dispatch_key(SCALED, "CPU"):
+        pytest.skip("this PyTorch multiplies float8 on CUDA alone")
     x = torch.randn(2, 7, inputs)
     exact = rounded(x, kind) @ rounded(weight, kind).t()
     exact = exact if own.bias is None else exact + own.bias
