@@ -46,7 +46,7 @@ SETTLED = 5.0  # seconds after which what is gone should be gone
 
 def main(argv: list[str] | None = None) -> None:
     parser = common.options(__doc__, repeats=1)
-    parser.add_argument("--preset", default="freedoom", help="name, or path of a YAML file")
+    parser.add_argument("--preset", default="freedoom-sliding", help="name, or path of a YAML file")
     parser.add_argument("--clip", action="append", default=[], help="where to begin")
     parser.add_argument("--dtype", default="auto", help="of the Transformer, as diagd play has it")
     parser.add_argument("--seconds", type=float, default=30, help="that each one plays, a lap")

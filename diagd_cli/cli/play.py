@@ -54,7 +54,7 @@ def play(
         typer.Argument(metavar="[CLIP]...", help="Where it can begin; else the shipped ones."),
     ] = None,
     *,
-    preset: o.PresetOption = "freedoom",
+    preset: o.PresetOption = "freedoom-sliding",
     decoding: o.DecodingOption = None,
     order: g.DecodingOptions,
     sampling: g.SamplingOptions,

@@ -60,7 +60,7 @@ def test_it_refuses_in_one_line(diagd, options, told):
 def test_more_sessions_than_memory_has_room_for_are_refused_at_the_start(diagd, monkeypatch):
     monkeypatch.setattr("diagd_cli.weights.memory.free_memory", lambda device: 200_000_000)
     done = diagd("play", "--no-browser", "--sessions", 8)
-    assert done.code == 1 and "freedoom needs about" in done.err, done.err
+    assert done.code == 1 and "freedoom-sliding needs about" in done.err, done.err
     assert "Use --sessions 1" in done.err and done.err.count("\n") == 1
 
 
