@@ -7,7 +7,7 @@ import yaml
 
 from diagd_cli.errors import DiagdWarning, PresetError, UsageError
 from diagd_cli.preset import Preset, is_plain
-from diagd_cli.preset_files import load_preset, preset_names
+from diagd_cli.preset_files import load_preset, option_word, preset_names
 from diagd_cli.schedule.decoding import Decoding
 from diagd_cli.tokens.grid import Grid
 
@@ -24,6 +24,16 @@ def test_tiny(tiny):
     assert preset.path == tiny.preset and preset.grid == Grid(2, 3, conditioning=1)
     assert preset.decoding.decoding == Decoding("diagd", k=1, d=2, stand_in="previous-frame")
     assert preset.actions.encode(list(preset.actions.names)).tolist() == [[25], [26], [27], [28]]
+
+
+def test_what_names_a_preset_in_a_command(tiny, monkeypatch):
+    """A preset of one's own is found by its path alone, whatever it is called."""
+    monkeypatch.chdir(tiny.preset.parent)
+    own = load_preset(tiny.preset.name)
+    assert option_word(own) == tiny.preset.name
+    assert option_word(own, absolute=True) == str(tiny.preset)
+    for absolute in (False, True):
+        assert option_word(load_preset("freedoom"), absolute) == "freedoom"
 
 
 def test_presets_do_not_change(tiny):
