@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from diagd_cli.errors import OutputError, WeightsError
 from diagd_cli.files.outputs import check_outputs
 from diagd_cli.files.sizes import decimal
+from diagd_cli.preset_files import option_word
 from diagd_cli.sources import Source, WeightsFile
 from diagd_cli.weights.join import join
 from diagd_cli.weights.locate import (
@@ -203,8 +204,6 @@ def _verify(path: Path, file: WeightsFile, preset: Preset) -> None:
     try:
         verify(path, file)
     except WeightsError as error:
-        from diagd_cli.preset_files import option_word
-
         again = f"Delete it and run again: diagd weights pull {option_word(preset)}"
         hint = (
             f"{again}; if that changes nothing, the repository has another version of it than the "
